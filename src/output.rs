@@ -1,0 +1,1 @@
+//! Outputs: where credentials are published.
