@@ -5,8 +5,12 @@
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use aws_config::{
-    BehaviorVersion, SdkConfig, meta::region::{ProvideRegion, RegionProviderChain}, profile::ProfileFileRegionProvider,
-    retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+    BehaviorVersion, SdkConfig,
+    meta::region::{ProvideRegion, RegionProviderChain},
+    profile::ProfileFileRegionProvider,
+    retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
 };
 use tokio::sync::{Notify, watch};
 
@@ -59,10 +63,15 @@ pub enum AppError {
 
 /// The environment and the region that it implies. Reads the AWS profile, never the metadata service.
 pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
-    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| Some((name, env.get(name)?.to_owned())));
+    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|name| Some((name, env.get(name)?.to_owned())));
     let (place, region) = match named {
         Some((name, region)) => (name, Some(region)),
-        None => ("the AWS profile's region", ProfileFileRegionProvider::new().region().await.map(|region| region.to_string())),
+        None => (
+            "the AWS profile's region",
+            ProfileFileRegionProvider::new().region().await.map(|region| region.to_string()),
+        ),
     };
     let parsed: Option<Result<Region, RegionError>> = region.as_deref().map(str::parse);
     match parsed.transpose() {
@@ -114,8 +123,13 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
     let sdk = sdk_config(surroundings).await;
-    let mut engine =
-        Engine::new(Surface { env: surroundings.env.clone(), sdk, clock: clock.clone(), status: status.clone(), watcher: None });
+    let mut engine = Engine::new(Surface {
+        env: surroundings.env.clone(),
+        sdk,
+        clock: clock.clone(),
+        status: status.clone(),
+        watcher: None,
+    });
     let mut changes = status.subscribe();
     engine.apply(&config).await;
     let finished = async {
@@ -141,7 +155,9 @@ fn is_written(status: &Status) -> bool {
     status.tokens.values().all(|token| {
         let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
         let in_outputs = || {
-            token.registries.iter().all(|served| status.outputs.values().all(|output| output.in_place.contains_key(&served.host)))
+            token.registries.iter().all(|served| {
+                status.outputs.values().all(|output| output.in_place.contains_key(&served.host))
+            })
         };
         if token.refreshed > 0 { in_outputs() } else { token.failed > 0 && !required }
     })
@@ -155,17 +171,23 @@ fn is_finished(status: &Status) -> bool {
     });
     let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed > 0);
     let all_written = status.tokens.values().filter(|token| token.refreshed > 0).all(|token| {
-        token.registries.iter().all(|served| status.outputs.values().all(|output| output.in_place.contains_key(&served.host)))
+        token
+            .registries
+            .iter()
+            .all(|served| status.outputs.values().all(|output| output.in_place.contains_key(&served.host)))
     });
-    let broken = status.outputs.values().any(|output| output.failed >= OUTPUT_TRIES && output.last_error.is_some());
+    let broken =
+        status.outputs.values().any(|output| output.failed >= OUTPUT_TRIES && output.last_error.is_some());
     is_written(status) || broken || (denied && all_asked && all_written)
 }
 
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
 pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
-    let region = surroundings.region.as_ref().map(|region| aws_config::Region::new(region.as_str().to_owned()));
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
+    let region =
+        surroundings.region.as_ref().map(|region| aws_config::Region::new(region.as_str().to_owned()));
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http::client(&surroundings.env))
         .no_credentials()

@@ -152,17 +152,26 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
     match command {
         Command::Run => ended(app::run(flags, &surroundings).await),
         Command::Once { timeout } => ended(app::once(flags, &surroundings, timeout).await),
-        Command::Config { .. } => with_config(config::load(flags, &surroundings), |config| print(&config.to_yaml())),
+        Command::Config { .. } => {
+            with_config(config::load(flags, &surroundings), |config| print(&config.to_yaml()))
+        }
         Command::Health { question } => with_config(config::load(flags, &surroundings), |config| {
             answered(config.health.listen, client::ask(config.health.listen, question.path()), FAULT)
         }),
         Command::Wait { timeout } => with_config(config::load(flags, &surroundings), |config| {
-            answered(config.health.listen, client::wait(config.health.listen, "/readyz", timeout), UNAVAILABLE)
+            answered(
+                config.health.listen,
+                client::wait(config.health.listen, "/readyz", timeout),
+                UNAVAILABLE,
+            )
         }),
     }
 }
 
-fn with_config(config: Result<config::Config, Problems>, then: impl FnOnce(config::Config) -> ExitCode) -> ExitCode {
+fn with_config(
+    config: Result<config::Config, Problems>,
+    then: impl FnOnce(config::Config) -> ExitCode,
+) -> ExitCode {
     match config {
         Ok(config) => then(config),
         Err(problems) => failed(&problems, BAD_CONFIGURATION),

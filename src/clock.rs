@@ -63,8 +63,8 @@ impl SimulatedClock {
 
 /// RFC 3339 text in UTC with whole seconds, as it appears in logs and in `/status`.
 pub fn rfc3339(time: SystemTime) -> String {
-    let whole_seconds = jiff::Timestamp::try_from(time)
-        .and_then(|time| jiff::Timestamp::from_second(time.as_second()));
+    let whole_seconds =
+        jiff::Timestamp::try_from(time).and_then(|time| jiff::Timestamp::from_second(time.as_second()));
     match whole_seconds {
         Ok(time) => time.to_string(),
         Err(_) => format!("{time:?}"), // before the year -9999 or after 9999: no RFC 3339 form

@@ -12,8 +12,8 @@ pub mod units;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use self::file::{LogFormat, schema};
 use self::env::Environment;
+pub use self::file::{LogFormat, schema};
 use crate::{
     identity::IdentitySpec,
     output::docker_config::DockerConfigSettings,
@@ -239,7 +239,8 @@ impl std::error::Error for Problems {}
 
 /// The known name that `word` was probably meant to be.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |name: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
+    let likeness =
+        |name: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
     let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, name)| name)
 }

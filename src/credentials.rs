@@ -95,7 +95,10 @@ impl CredentialStore {
     }
 
     fn send(&self, state: &State) {
-        let current = state.routes.iter().filter_map(|(host, key)| Some((host.clone(), Arc::clone(state.tokens.get(key)?))));
+        let current = state
+            .routes
+            .iter()
+            .filter_map(|(host, key)| Some((host.clone(), Arc::clone(state.tokens.get(key)?))));
         let set = CredentialSet { current: current.collect(), retired: state.retired.clone() };
         self.set.send_if_modified(|last| {
             let differs = *last != set;
@@ -132,7 +135,14 @@ mod tests {
 
     fn key() -> TokenKey {
         let region = "eu-west-1".parse().unwrap();
-        TokenKey { identity: "default".into(), service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }
+        TokenKey {
+            identity: "default".into(),
+            service: Service::Ecr,
+            region,
+            endpoint: None,
+            fips: None,
+            dual_stack: None,
+        }
     }
 
     fn host(account: u64) -> RegistryHost {
@@ -163,7 +173,8 @@ mod tests {
     #[test]
     fn a_live_token_is_not_replaced_by_an_ended_one() {
         let store = store(100_000_000_000..100_000_000_001);
-        let auth = || store.subscribe().borrow().current.values().next().map(|token| token.auth.expose().clone());
+        let auth =
+            || store.subscribe().borrow().current.values().next().map(|token| token.auth.expose().clone());
         assert!(store.publish(&key(), token("ended", 5), at(10))); // better than nothing
         assert!(store.publish(&key(), token("live", 100), at(10)));
         assert!(!store.publish(&key(), token("ended", 5), at(10)));
@@ -178,7 +189,10 @@ mod tests {
         store.publish(&key(), token("a", 10), at(0));
         reroute(&store, 100_000_000_001..100_000_000_003);
         let set = store.subscribe().borrow().clone();
-        assert_eq!(set.current.keys().cloned().collect::<Vec<_>>(), [host(100_000_000_001), host(100_000_000_002)]);
+        assert_eq!(
+            set.current.keys().cloned().collect::<Vec<_>>(),
+            [host(100_000_000_001), host(100_000_000_002)]
+        );
         assert_eq!(set.retired, [host(100_000_000_000)].into());
         reroute(&store, 100_000_000_000..100_000_000_003);
         assert!(store.subscribe().borrow().retired.is_empty());

@@ -153,8 +153,9 @@ impl Engine {
         let mut before = std::mem::take(&mut self.identities);
         for (name, spec) in &config.identities {
             let same = before.remove(name).filter(|identity| identity.spec() == spec);
-            let identity =
-                same.unwrap_or_else(|| Arc::new(Identity::new(spec.clone(), env.clone(), sdk.clone(), clock.clone())));
+            let identity = same.unwrap_or_else(|| {
+                Arc::new(Identity::new(spec.clone(), env.clone(), sdk.clone(), clock.clone()))
+            });
             self.identities.insert(name.clone(), identity);
         }
     }
@@ -165,10 +166,15 @@ impl Engine {
         self.surface.status.update(|status| {
             status.tokens.retain(|key, _| keys.contains(key));
             for (key, registries) in &tokens {
-                let served: Vec<_> =
-                    registries.iter().map(|r| Served { host: r.host.clone(), required: r.required }).collect();
+                let served: Vec<_> = registries
+                    .iter()
+                    .map(|r| Served { host: r.host.clone(), required: r.required })
+                    .collect();
                 let own = matches!(config.registries, Registries::Own(_));
-                let entry = status.tokens.entry((*key).clone()).or_insert_with(|| TokenStatus::new((*key).clone(), Vec::new(), own));
+                let entry = status
+                    .tokens
+                    .entry((*key).clone())
+                    .or_insert_with(|| TokenStatus::new((*key).clone(), Vec::new(), own));
                 if !own {
                     entry.registries = served;
                     entry.awaits_own_registry = false;
@@ -178,7 +184,10 @@ impl Engine {
         self.credentials.route(self.routes(config), &keys);
         let policy = config.refresh;
         for (_, stale) in self.refreshers.extract_if(.., |key, running| {
-            let same = self.identities.get(&key.identity).is_some_and(|identity| Arc::ptr_eq(identity, &running.identity));
+            let same = self
+                .identities
+                .get(&key.identity)
+                .is_some_and(|identity| Arc::ptr_eq(identity, &running.identity));
             !keys.contains(key) || !same || running.policy != policy
         }) {
             stale.task.abort();
@@ -193,9 +202,12 @@ impl Engine {
     /// Which token serves which host. The caller's own registry keeps the host that AWS told.
     fn routes(&self, config: &Config) -> BTreeMap<crate::registry::RegistryHost, TokenKey> {
         match &config.registries {
-            Registries::Listed(registries) => registries.iter().map(|r| (r.host.clone(), r.key.clone())).collect(),
+            Registries::Listed(registries) => {
+                registries.iter().map(|r| (r.host.clone(), r.key.clone())).collect()
+            }
             Registries::Own(key) => self.surface.status.read(|status| {
-                let served = status.tokens.get(key).map(|token| token.registries.as_slice()).unwrap_or_default();
+                let served =
+                    status.tokens.get(key).map(|token| token.registries.as_slice()).unwrap_or_default();
                 served.iter().map(|served| (served.host.clone(), key.clone())).collect()
             }),
         }
@@ -218,7 +230,8 @@ impl Engine {
     }
 
     async fn apply_outputs(&mut self, config: &Config) {
-        let desired: BTreeMap<_, _> = config.outputs.iter().map(|output| (output.id(), output.clone())).collect();
+        let desired: BTreeMap<_, _> =
+            config.outputs.iter().map(|output| (output.id(), output.clone())).collect();
         let stale: Vec<_> = self
             .reconcilers
             .extract_if(.., |id, running| desired.get(id) != Some(&running.config))
@@ -243,7 +256,8 @@ impl Engine {
     fn start_reconciler(&mut self, id: String, config: OutputConfig) {
         let output = Output::new(&config);
         let wake = Arc::new(Notify::new());
-        let watched = self.surface.watcher.as_ref().map(|watcher| watcher.watch(output.watched(), Arc::clone(&wake)));
+        let watched =
+            self.surface.watcher.as_ref().map(|watcher| watcher.watch(output.watched(), Arc::clone(&wake)));
         let reconciler = Reconciler {
             id: id.clone(),
             output: Some(output),

@@ -11,11 +11,7 @@ use aws_smithy_runtime_api::{
     client::{orchestrator::HttpResponse, result::SdkError},
     http::Headers,
 };
-use aws_smithy_types::{
-    DateTime,
-    date_time::Format,
-    error::metadata::ProvideErrorMetadata,
-};
+use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use serde::Serialize;
 
 /// When it makes sense to try again.
@@ -172,10 +168,16 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
 fn classify(operation: &str, code: Option<&str>, message: &str, status: u16) -> Class {
     let Some(code) = code else { return by_status(status) };
     match code {
-        "Throttling" | "ThrottlingException" | "ThrottledException" | "TooManyRequestsException"
-        | "RequestLimitExceeded" | "SlowDown" => Class::Throttled,
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded"
+        | "SlowDown" => Class::Throttled,
         "InvalidIdentityToken" => Class::StaleInput,
-        "ExpiredTokenException" | "ExpiredToken" if operation == "sts:AssumeRoleWithWebIdentity" => Class::StaleInput,
+        "ExpiredTokenException" | "ExpiredToken" if operation == "sts:AssumeRoleWithWebIdentity" => {
+            Class::StaleInput
+        }
         "ExpiredTokenException" | "ExpiredToken" => Class::StaleCredentials,
         "RequestExpired" | "RequestTimeTooSkewed" => Class::Clock,
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "AuthFailure"
@@ -183,13 +185,31 @@ fn classify(operation: &str, code: Option<&str>, message: &str, status: u16) -> 
         {
             Class::Clock
         }
-        "AccessDenied" | "AccessDeniedException" | "UnrecognizedClientException" | "InvalidClientTokenId"
-        | "IncompleteSignature" | "MissingAuthenticationToken" | "MissingAuthenticationTokenException"
-        | "InvalidSignatureException" | "SignatureDoesNotMatch" | "AuthFailure" | "IDPRejectedClaim"
-        | "RegionDisabledException" | "OptInRequired" | "InvalidParameterException" | "ValidationError"
-        | "UnsupportedCommandException" | "MalformedPolicyDocument" | "PackedPolicyTooLarge" => Class::Denied,
-        "IDPCommunicationError" | "ServerException" | "InternalFailure" | "InternalError"
-        | "ServiceUnavailable" | "ServiceUnavailableException" | "RequestTimeout" => Class::Transient,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "AuthFailure"
+        | "IDPRejectedClaim"
+        | "RegionDisabledException"
+        | "OptInRequired"
+        | "InvalidParameterException"
+        | "ValidationError"
+        | "UnsupportedCommandException"
+        | "MalformedPolicyDocument"
+        | "PackedPolicyTooLarge" => Class::Denied,
+        "IDPCommunicationError"
+        | "ServerException"
+        | "InternalFailure"
+        | "InternalError"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "RequestTimeout" => Class::Transient,
         _ => by_status(status),
     }
 }
@@ -239,12 +259,18 @@ fn denied_remedy(operation: &str, code: &str) -> &'static str {
         (_, "RegionDisabledException" | "OptInRequired") => {
             "the region is not enabled for this account: enable it, or set stsRegion to one that is"
         }
-        (_, "IDPRejectedClaim") => "check the token's audience (sts.amazonaws.com) and the conditions of the IAM OIDC provider",
+        (_, "IDPRejectedClaim") => {
+            "check the token's audience (sts.amazonaws.com) and the conditions of the IAM OIDC provider"
+        }
         ("sts:AssumeRoleWithWebIdentity", _) => {
             "let the role's trust policy admit this service account: its OIDC provider, `aud` = sts.amazonaws.com and `sub` = system:serviceaccount:NAMESPACE:NAME"
         }
-        ("sts:AssumeRole", _) => "let the role's trust policy admit the calling principal (and externalId, if it asks for one), and allow the caller sts:AssumeRole on it",
-        ("ecr-public:GetAuthorizationToken", _) => "allow the principal ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on resource *",
+        ("sts:AssumeRole", _) => {
+            "let the role's trust policy admit the calling principal (and externalId, if it asks for one), and allow the caller sts:AssumeRole on it"
+        }
+        ("ecr-public:GetAuthorizationToken", _) => {
+            "allow the principal ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on resource *"
+        }
         ("ecr:GetAuthorizationToken", _) => "allow the principal ecr:GetAuthorizationToken on resource *",
         _ => "check the principal's policies and the configuration",
     }

@@ -86,8 +86,10 @@ impl Transports {
 
     fn tls_clients(&self) -> Result<[SharedHttpClient; 2], TrustError> {
         let trust = TrustStore::empty().with_pem_certificate(read_bundle(self.bundle.as_ref())?);
-        let context =
-            TlsContext::builder().with_trust_store(trust).build().map_err(|_| TrustError::Empty("bundle".into()))?;
+        let context = TlsContext::builder()
+            .with_trust_store(trust)
+            .build()
+            .map_err(|_| TrustError::Empty("bundle".into()))?;
         Ok([false, true].map(|proxied| tls_client(proxied, context.clone())))
     }
 }
@@ -103,8 +105,9 @@ fn plain_client(proxied: bool) -> SharedHttpClient {
 
 fn tls_client(proxied: bool, context: TlsContext) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder =
-            Connector::builder().proxy_config(proxy(proxied)).tls_provider(Provider::Rustls(CryptoMode::Ring));
+        let mut builder = Connector::builder()
+            .proxy_config(proxy(proxied))
+            .tls_provider(Provider::Rustls(CryptoMode::Ring));
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         builder.tls_context(context.clone()).build()
@@ -159,12 +162,12 @@ fn usable_certificates(pem: &[u8]) -> Vec<u8> {
     let mut left_out = 0;
     while let Some(end) = rest.windows(END.len()).position(|window| window == END) {
         let (block, next) = rest.split_at(end + END.len());
-        match CertificateDer::from_pem_slice(block) {
-            Ok(certificate) if RootCertStore::empty().add(certificate).is_ok() => {
-                usable.extend_from_slice(block);
-                usable.push(b'\n');
-            }
-            _ => left_out += 1,
+        let parsed = CertificateDer::from_pem_slice(block);
+        if parsed.is_ok_and(|certificate| RootCertStore::empty().add(certificate).is_ok()) {
+            usable.extend_from_slice(block);
+            usable.push(b'\n');
+        } else {
+            left_out += 1;
         }
         rest = next;
     }
@@ -230,7 +233,8 @@ mod tests {
 
     #[test]
     fn what_is_local_is_not_proxied() {
-        for host in ["127.0.0.1", "localhost", "169.254.170.23", "169.254.169.254", "[fd00:ec2::23]", "[::1]"] {
+        for host in ["127.0.0.1", "localhost", "169.254.170.23", "169.254.169.254", "[fd00:ec2::23]", "[::1]"]
+        {
             assert!(is_local(host), "{host}");
         }
         for host in ["10.0.0.1", "api.ecr.eu-west-1.amazonaws.com", "[2600::1]", "localhost.example"] {

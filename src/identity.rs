@@ -120,6 +120,12 @@ pub struct Identity {
     cached: Mutex<Option<Resolved>>,
 }
 
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
 /// Credentials and whose they are.
 #[derive(Debug, Clone)]
 pub struct Resolved {
@@ -133,9 +139,8 @@ impl Identity {
     /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
         let region = aws_config::Region::new(spec.sts_region.as_str().to_owned());
-        let sts = aws_sdk_sts::Client::from_conf(
-            aws_sdk_sts::config::Builder::from(&sdk).region(region).build(),
-        );
+        let sts =
+            aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(&sdk).region(region).build());
         let (resolving, cached) = Default::default();
         Self { spec, env, sdk, sts, clock, resolving, cached }
     }
@@ -205,7 +210,8 @@ impl Identity {
             Source::Environment => ("environment", files::from_environment(&self.env)?, None),
             Source::Static(files) => ("static", files::from_files(files)?, None),
             Source::WebIdentity { role_arn, token_file } => {
-                let (credentials, arn) = self.web_identity(role_arn.as_deref(), token_file.as_deref()).await?;
+                let (credentials, arn) =
+                    self.web_identity(role_arn.as_deref(), token_file.as_deref()).await?;
                 ("web identity", credentials, Some(arn))
             }
             Source::PodIdentity => ("container", self.container().await?, None),
@@ -236,12 +242,19 @@ impl Identity {
             builder = builder.profile_name(name);
         }
         let named = name.or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default").to_owned();
-        builder.build().provide_credentials().await.map_err(|source| IdentityError::profile(named, source, self.clock.now()))
+        builder
+            .build()
+            .provide_credentials()
+            .await
+            .map_err(|source| IdentityError::profile(named, source, self.clock.now()))
     }
 
     async fn imds(&self) -> Result<Credentials, IdentityError> {
         let provider = ImdsCredentialsProvider::builder().configure(&self.provider_config()).build();
-        provider.provide_credentials().await.map_err(|source| IdentityError::Imds { detail: crate::failure::causes(&source) })
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|source| IdentityError::Imds { detail: crate::failure::causes(&source) })
     }
 
     /// For the SDK's own providers. They are asked once: the refresher retries.

@@ -7,7 +7,12 @@
 pub mod atomic_file;
 pub mod docker_config;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::{Notify, oneshot, watch},
@@ -53,7 +58,9 @@ impl Output {
     /// The output that `config` describes.
     pub fn new(config: &OutputConfig) -> Self {
         match config {
-            OutputConfig::DockerConfig(settings) => Self::DockerConfig(DockerConfigFile::new(settings.clone())),
+            OutputConfig::DockerConfig(settings) => {
+                Self::DockerConfig(DockerConfigFile::new(settings.clone()))
+            }
         }
     }
 
@@ -76,10 +83,12 @@ impl Output {
                 Reconciled {
                     in_place: report.in_place,
                     warnings: report.warnings.iter().map(ToString::to_string).collect(),
-                    result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
-                        message: error.to_string(),
-                        remedy: error.remedy().into_owned(),
-                        class: Class::Transient,
+                    result: report.result.map(|written| written == Written::Changed).map_err(|error| {
+                        Problem {
+                            message: error.to_string(),
+                            remedy: error.remedy().into_owned(),
+                            class: Class::Transient,
+                        }
                     }),
                 }
             }
@@ -180,7 +189,10 @@ impl Reconciler {
         let Reconciled { in_place, warnings, result } = reconciled;
         let now = self.clock.now();
         let mut known_warnings = Vec::new();
-        self.status.read(|status| known_warnings = status.outputs.get(&self.id).map(|output| output.warnings.clone()).unwrap_or_default());
+        self.status.read(|status| {
+            known_warnings =
+                status.outputs.get(&self.id).map(|output| output.warnings.clone()).unwrap_or_default()
+        });
         for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
             tracing::warn!(output = %self.id, warning);
         }
@@ -217,7 +229,11 @@ impl Reconciler {
         self.status.update_output(&self.id, |output| {
             output.turned = Instant::now();
             output.last_error = Some(Problem {
-                message: format!("{}: the volume gives no answer for more than {} s", self.id, PATIENCE.as_secs()),
+                message: format!(
+                    "{}: the volume gives no answer for more than {} s",
+                    self.id,
+                    PATIENCE.as_secs()
+                ),
                 remedy: "check the volume; a memory-backed emptyDir cannot hang".into(),
                 class: Class::Transient,
             });
@@ -237,7 +253,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_minute() {
-        let pauses: Vec<_> = [0, 1, 2, 3, 7, 99].map(retry_pause).into_iter().map(|p| p.map(|p| p.as_secs())).collect();
+        let pauses: Vec<_> =
+            [0, 1, 2, 3, 7, 99].map(retry_pause).into_iter().map(|p| p.map(|p| p.as_secs())).collect();
         assert_eq!(pauses, [None, Some(1), Some(2), Some(4), Some(60), Some(60)]);
     }
 }

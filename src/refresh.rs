@@ -205,7 +205,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lasting_failure_is_said_once_and_then_every_ten_minutes() {
-        let problem = |message: &str| Problem { message: message.into(), remedy: String::new(), class: Class::Transient };
+        let problem = |message: &str| Problem {
+            message: message.into(),
+            remedy: String::new(),
+            class: Class::Transient,
+        };
         let mut reminder = Reminder::default();
         assert!(reminder.is_due(&problem("a")));
         assert!(!reminder.is_due(&problem("a")));

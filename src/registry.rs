@@ -215,6 +215,11 @@ impl fmt::Display for Lookalike {
 pub struct Region(Arc<str>);
 
 impl Region {
+    /// The region of ECR Public's API, and of much else that AWS calls global.
+    pub fn us_east_1() -> Self {
+        Self("us-east-1".into())
+    }
+
     /// The region as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -223,6 +228,12 @@ impl Region {
     /// The partition that the region belongs to, going by its prefix.
     pub fn partition(&self) -> Option<Partition> {
         partition::TABLE.iter().find(|row| row.has_region(self)).map(|row| row.partition)
+    }
+}
+
+impl serde::Serialize for Region {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

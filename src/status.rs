@@ -8,11 +8,7 @@ use serde::{Serialize, Serializer};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    clock::rfc3339,
-    failure::Problem,
-    identity::Principal,
-    refresh::plan::ClockFault,
-    registry::RegistryHost,
+    clock::rfc3339, failure::Problem, identity::Principal, refresh::plan::ClockFault, registry::RegistryHost,
     token::TokenKey,
 };
 

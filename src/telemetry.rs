@@ -34,9 +34,12 @@ impl FilterHandle {
 pub fn start(log: &Log) -> FilterHandle {
     let targets = parse_filter(&log.filter).unwrap_or_default();
     let (filter, handle) = reload::Layer::new(Capped(targets));
-    let format = log.format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
+    let format =
+        log.format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let layer = match format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_target(false).with_writer(io::stderr).boxed(),
+        LogFormat::Json => {
+            fmt::layer().json().flatten_event(true).with_target(false).with_writer(io::stderr).boxed()
+        }
         LogFormat::Text => fmt::layer().with_target(false).with_ansi(false).with_writer(io::stderr).boxed(),
     };
     // Fails only when logging has been started already, as a test may.

@@ -75,7 +75,8 @@ impl FileWatcher {
             let shared = Arc::clone(&self.0);
             let looked = tokio::task::spawn_blocking(move || {
                 look(&shared);
-                let files: Vec<_> = shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
+                let files: Vec<_> =
+                    shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
                 inotify.follow(&files);
                 inotify
             });
@@ -95,8 +96,11 @@ impl FileWatcher {
 
 /// Compares every file with its last fingerprint and tells whom it concerns.
 fn look(shared: &Shared) {
-    let files: BTreeSet<PathBuf> =
-        shared.lock().iter().flat_map(|subscription| subscription.files.iter().map(|(file, _)| file.clone())).collect();
+    let files: BTreeSet<PathBuf> = shared
+        .lock()
+        .iter()
+        .flat_map(|subscription| subscription.files.iter().map(|(file, _)| file.clone()))
+        .collect();
     // Not under the lock: a volume that hangs must not hold up whoever subscribes.
     let seen: Vec<_> = files.into_iter().map(|file| (fingerprint(&file), file)).collect();
     for subscription in shared.lock().iter_mut() {
@@ -224,7 +228,9 @@ mod tests {
         }
 
         async fn told(&self) {
-            tokio::time::timeout(Duration::from_secs(30), self.changed.notified()).await.expect("told of the change");
+            tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
+                .await
+                .expect("told of the change");
         }
     }
 

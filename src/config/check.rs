@@ -1,7 +1,7 @@
 //! Holds a value against the JSON Schema of its type and tells every problem, each with its path.
 //!
 //! Only what schemas of our own types use is understood: `type`, `properties`, `required`,
-//! `additionalProperties`, `items`, `enum`, and `oneOf` told apart by a `const`.
+//! `additionalProperties`, `items`, `enum`, `anyOf` with null, and `oneOf` told apart by a `const`.
 
 use serde_json::{Map, Value};
 
@@ -15,6 +15,14 @@ pub(super) fn check(value: &Value, schema: &Value) -> Vec<Problem> {
 }
 
 fn visit(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+    if let Some(optional) = schema["anyOf"].as_array() {
+        // an `Option`: the type, or null
+        let inner = optional.iter().find(|schema| schema["type"] != "null").unwrap_or(&Value::Null);
+        if !value.is_null() {
+            visit(value, inner, path, problems);
+        }
+        return;
+    }
     if let Some(variants) = schema["oneOf"].as_array() {
         return visit_variants(value, variants, path, problems);
     }
@@ -62,12 +70,18 @@ fn visit_variants(value: &Value, variants: &[Value], path: &str, problems: &mut 
         let texts = variants.iter().flat_map(|v| v["const"].as_str().into_iter().chain(texts(&v["enum"])));
         return visit_choice(value, texts.collect(), path, problems);
     };
-    let chosen = variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| value[&tag] == text.as_str()));
+    let chosen =
+        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| value[&tag] == text.as_str()));
     match chosen {
         Some(variant) => visit_object_without_tag(value, variant, path, problems),
         None if value.is_object() => {
             let names: Vec<_> = variants.iter().filter_map(tag_of).map(|(_, text)| text).collect();
-            visit_choice(&value[&tag], names.iter().map(String::as_str).collect(), &join(path, &tag), problems);
+            visit_choice(
+                &value[&tag],
+                names.iter().map(String::as_str).collect(),
+                &join(path, &tag),
+                problems,
+            );
         }
         None => problems.push(wrong_type(value, &serde_json::json!({"type": "object"}), path)),
     }
@@ -187,14 +201,19 @@ mod tests {
         });
         let told = problems(bad).join("\n");
         for part in [
-            "registrys: found an unknown key", "did you mean `registries`?",
-            "identities.b.source: found `statik`", "did you mean `static`?",
+            "registrys: found an unknown key",
+            "did you mean `registries`?",
+            "identities.b.source: found `statik`",
+            "did you mean `static`?",
             "identities.b.expectAccount: found `999999999999`, accepted: a text: put it in quotes",
-            "registries[0].hots: found an unknown key", "did you mean `host`?",
+            "registries[0].hots: found an unknown key",
+            "did you mean `host`?",
             "registries[0].host: found nothing",
             "registries[1]: found `5`, accepted: a mapping",
-            "outputs[0].type: found `docker-confg`", "did you mean `docker-config`?",
-            "outputs[1].path: found nothing", "outputs[1].mode: found `640`, accepted: a text: put it in quotes",
+            "outputs[0].type: found `docker-confg`",
+            "did you mean `docker-config`?",
+            "outputs[1].path: found nothing",
+            "outputs[1].mode: found `640`, accepted: a text: put it in quotes",
             "outputs[2].type: found nothing",
             "health: found `yes`, accepted: a mapping",
             "log.format: found `jsn`",

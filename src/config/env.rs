@@ -27,7 +27,10 @@ impl Environment {
 
     /// The names that begin with `prefix` and have a value.
     pub fn names_with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty()).map(|(name, _)| name.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty())
+            .map(|(name, _)| name.as_str())
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, Log, Origin, Origins, OutputConfig, Problem,
-    Problems, Registries, Registry, Surroundings, check, file, nearest,
+    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, Log, Origin, Origins, OutputConfig,
+    Problem, Problems, Registries, Registry, Surroundings, check, file, nearest,
     units::{Percent, parse_duration},
 };
 use crate::{
@@ -46,11 +46,16 @@ pub(super) fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config,
     if !layers.problems.is_empty() {
         return Err(Problems(layers.problems));
     }
-    let file: file::File = serde_json::from_value(layers.value)
-        .map_err(|error| Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")]))?;
+    let file: file::File = serde_json::from_value(layers.value).map_err(|error| {
+        Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
+    })?;
     let mut resolver = Resolver { surroundings, origins: layers.origins, problems: Vec::new() };
     let config = resolver.config(path, file);
-    if resolver.problems.is_empty() { Ok(Config { origins: resolver.origins, ..config }) } else { Err(Problems(resolver.problems)) }
+    if resolver.problems.is_empty() {
+        Ok(Config { origins: resolver.origins, ..config })
+    } else {
+        Err(Problems(resolver.problems))
+    }
 }
 
 fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
@@ -104,9 +109,11 @@ impl Layers {
     fn refuse_unknown_variables(&mut self, surroundings: &Surroundings) {
         for name in surroundings.env.names_with_prefix("ECR_SIDECAR_") {
             // Kubernetes sets these for a Service that is called ecr-sidecar.
-            let of_a_service = name.starts_with("ECR_SIDECAR_SERVICE_") || name.starts_with("ECR_SIDECAR_PORT");
+            let of_a_service =
+                name.starts_with("ECR_SIDECAR_SERVICE_") || name.starts_with("ECR_SIDECAR_PORT");
             if !KNOWN.contains(&name) && !of_a_service {
-                let mut problem = Problem::new(name, "an unknown variable", format!("one of {}", KNOWN.join(", ")));
+                let mut problem =
+                    Problem::new(name, "an unknown variable", format!("one of {}", KNOWN.join(", ")));
                 problem.nearest = nearest(name, KNOWN).map(str::to_owned);
                 self.problems.push(problem);
             }
@@ -163,14 +170,20 @@ impl Layers {
     /// Sets `key` of the one docker-config output, which is made if there is none.
     fn put_docker_config(&mut self, key: &str, text: String, origin: Origin) {
         let Some(object) = self.value.as_object_mut() else { return };
-        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else { return };
+        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
+            return;
+        };
         let is_docker_config = |output: &Value| output["type"] == "docker-config";
         match outputs.iter().filter(|output| is_docker_config(output)).count() {
             0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),
             1 => {}
             several => {
                 let accepted = "one docker-config output, or this value in the file";
-                self.problems.push(Problem::new(origin.to_string(), format!("{several} docker-config outputs in the file"), accepted));
+                self.problems.push(Problem::new(
+                    origin.to_string(),
+                    format!("{several} docker-config outputs in the file"),
+                    accepted,
+                ));
                 return;
             }
         }
@@ -198,7 +211,8 @@ impl Resolver<'_> {
             .map(|(name, identity)| (name.clone(), self.identity(name, identity, fallback_region.as_ref())))
             .collect();
         if !identities.contains_key("default") {
-            let default = self.identity("default".into(), file::Identity::default(), fallback_region.as_ref());
+            let default =
+                self.identity("default".into(), file::Identity::default(), fallback_region.as_ref());
             identities.insert("default".into(), default);
         }
         Config {
@@ -262,7 +276,11 @@ impl Resolver<'_> {
         let identity = registry.identity.clone().unwrap_or_else(|| "default".into());
         if identity != "default" && !identities.contains_key(&identity) {
             let known: Vec<_> = identities.keys().map(String::as_str).chain(["default"]).collect();
-            let mut problem = Problem::new(format!("{path}.identity"), format!("`{identity}`"), format!("one of {}", known.join(", ")));
+            let mut problem = Problem::new(
+                format!("{path}.identity"),
+                format!("`{identity}`"),
+                format!("one of {}", known.join(", ")),
+            );
             problem.nearest = nearest(&identity, known).map(str::to_owned);
             self.problems.push(problem);
         }
@@ -293,8 +311,13 @@ impl Resolver<'_> {
             Location::Other => {
                 let Some(region) = said else {
                     let accepted = match host.looks_like_ecr() {
-                        Some(lookalike) => format!("{lookalike}; if it is meant, the AWS region of this registry"),
-                        None => "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into(),
+                        Some(lookalike) => {
+                            format!("{lookalike}; if it is meant, the AWS region of this registry")
+                        }
+                        None => {
+                            "the AWS region of this registry, such as eu-west-1: its host doesn't tell it"
+                                .into()
+                        }
                     };
                     self.refuse(&place, "nothing", accepted);
                     return None;
@@ -303,7 +326,11 @@ impl Resolver<'_> {
             }
         };
         if let Some(said) = said.filter(|said| *said != region) {
-            self.refuse(&place, format!("`{}`", said.as_str()), format!("`{}`, as the host says, or nothing", region.as_str()));
+            self.refuse(
+                &place,
+                format!("`{}`", said.as_str()),
+                format!("`{}`, as the host says, or nothing", region.as_str()),
+            );
         }
         self.origins.set(place, Origin::Derived("the host"));
         Some((service, region, fips, dual_stack))
@@ -317,21 +344,33 @@ impl Resolver<'_> {
                 && uri.query().is_none()
         });
         if !good {
-            self.refuse(&format!("{path}.endpoint"), format!("`{url}`"), "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query");
+            self.refuse(
+                &format!("{path}.endpoint"),
+                format!("`{url}`"),
+                "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query",
+            );
         }
         good
     }
 
-    fn identity(&mut self, name: String, identity: file::Identity, fallback: Option<&Region>) -> IdentitySpec {
+    fn identity(
+        &mut self,
+        name: String,
+        identity: file::Identity,
+        fallback: Option<&Region>,
+    ) -> IdentitySpec {
         let path = format!("identities.{name}");
         self.refuse_strangers(&path, &identity);
         let source = self.source(&path, &identity);
         let assume_roles = identity.assume_roles.iter().enumerate();
-        let assume_roles =
-            assume_roles.map(|(index, role)| self.assume_role(&format!("{path}.assumeRoles[{index}]"), role)).collect();
+        let assume_roles = assume_roles
+            .map(|(index, role)| self.assume_role(&format!("{path}.assumeRoles[{index}]"), role))
+            .collect();
         let sts_region = self.sts_region(&path, identity.sts_region.as_deref(), fallback);
-        let expect_account =
-            identity.expect_account.as_deref().and_then(|account| self.parse(&format!("{path}.expectAccount"), account));
+        let expect_account = identity
+            .expect_account
+            .as_deref()
+            .and_then(|account| self.parse(&format!("{path}.expectAccount"), account));
         IdentitySpec { name, source, assume_roles, sts_region, expect_account }
     }
 
@@ -361,7 +400,11 @@ impl Resolver<'_> {
         ];
         for (key, value, owner, name) in owned {
             if value.is_some() && identity.source != owner {
-                self.refuse(&format!("{path}.{key}"), "a value", format!("this key only with `source: {name}`"));
+                self.refuse(
+                    &format!("{path}.{key}"),
+                    "a value",
+                    format!("this key only with `source: {name}`"),
+                );
             }
         }
     }
@@ -379,8 +422,16 @@ impl Resolver<'_> {
             SourceKind::PodIdentity => Source::PodIdentity,
             SourceKind::Imds => Source::Imds,
             SourceKind::Static => Source::Static(StaticFiles {
-                access_key_id: self.required_path(path, "accessKeyIdFile", identity.access_key_id_file.as_deref()),
-                secret_access_key: self.required_path(path, "secretAccessKeyFile", identity.secret_access_key_file.as_deref()),
+                access_key_id: self.required_path(
+                    path,
+                    "accessKeyIdFile",
+                    identity.access_key_id_file.as_deref(),
+                ),
+                secret_access_key: self.required_path(
+                    path,
+                    "secretAccessKeyFile",
+                    identity.secret_access_key_file.as_deref(),
+                ),
                 session_token: identity.session_token_file.clone().map(PathBuf::from),
             }),
         }
@@ -396,7 +447,11 @@ impl Resolver<'_> {
     fn assume_role(&mut self, path: &str, role: &file::AssumeRole) -> AssumeRole {
         let arn: Vec<_> = role.role_arn.split(':').collect();
         if !matches!(arn.as_slice(), ["arn", _, "iam", "", _, resource] if resource.starts_with("role/")) {
-            self.refuse(&format!("{path}.roleArn"), format!("`{}`", role.role_arn), "a role's ARN such as arn:aws:iam::123456789012:role/NAME");
+            self.refuse(
+                &format!("{path}.roleArn"),
+                format!("`{}`", role.role_arn),
+                "a role's ARN such as arn:aws:iam::123456789012:role/NAME",
+            );
         }
         if role.external_id.as_ref().is_some_and(|id| !(2..=1224).contains(&id.len())) {
             self.refuse(&format!("{path}.externalId"), "a value of another length", "2 to 1224 characters");
@@ -404,14 +459,23 @@ impl Resolver<'_> {
         let session_name = role.session_name.clone().unwrap_or_else(|| "ecr-sidecar".into());
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_=,.@-".contains(c);
         if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(is_allowed) {
-            self.refuse(&format!("{path}.sessionName"), format!("`{session_name}`"), "2 to 64 letters, digits and _=,.@-");
+            self.refuse(
+                &format!("{path}.sessionName"),
+                format!("`{session_name}`"),
+                "2 to 64 letters, digits and _=,.@-",
+            );
         }
         AssumeRole { role_arn: role.role_arn.clone(), external_id: role.external_id.clone(), session_name }
     }
 
     fn outputs(&mut self, outputs: Vec<file::Output>) -> Vec<OutputConfig> {
         let outputs = if outputs.is_empty() {
-            vec![file::Output::DockerConfig { path: DEFAULT_DOCKER_CONFIG.into(), mode: None, group: None, base: None }]
+            vec![file::Output::DockerConfig {
+                path: DEFAULT_DOCKER_CONFIG.into(),
+                mode: None,
+                group: None,
+                base: None,
+            }]
         } else {
             outputs
         };
@@ -426,7 +490,11 @@ impl Resolver<'_> {
                 self.refuse(&format!("{place}.path"), format!("`{}`", path.display()), "the path of a file");
             }
             if !paths.insert(path.clone()) {
-                self.refuse(&format!("{place}.path"), format!("`{}` again", path.display()), "each path once");
+                self.refuse(
+                    &format!("{place}.path"),
+                    format!("`{}` again", path.display()),
+                    "each path once",
+                );
             }
             if let Some(mode) = mode {
                 let base = base.map(PathBuf::from);
@@ -438,12 +506,17 @@ impl Resolver<'_> {
 
     fn refresh(&mut self, refresh: file::Refresh) -> Policy {
         let at: Option<Percent> = self.parse("refresh.at", refresh.at.as_deref().unwrap_or("50%"));
-        let jitter: Option<Percent> = self.parse("refresh.jitter", refresh.jitter.as_deref().unwrap_or("10%"));
+        let jitter: Option<Percent> =
+            self.parse("refresh.jitter", refresh.jitter.as_deref().unwrap_or("10%"));
         let usual = |text: &str| text.parse::<Percent>().unwrap_or_default();
         let policy = Policy { at: at.unwrap_or(usual("50%")), jitter: jitter.unwrap_or(usual("10%")) };
         let (at, jitter) = (policy.at.as_fraction(), policy.jitter.as_fraction());
         if at - jitter < 0.05 || at + jitter > 0.95 {
-            self.refuse("refresh", format!("at {} ± {}", policy.at, policy.jitter), "a moment between 5% and 95% of the lifetime, jitter included");
+            self.refuse(
+                "refresh",
+                format!("at {} ± {}", policy.at, policy.jitter),
+                "a moment between 5% and 95% of the lifetime, jitter included",
+            );
         }
         policy
     }
@@ -451,7 +524,11 @@ impl Resolver<'_> {
     fn health(&mut self, health: file::Health) -> Health {
         let listen = health.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
         let Ok(address) = listen.parse() else {
-            self.refuse("health.listen", format!("`{listen}`"), "an IP address and a port such as 127.0.0.1:9808");
+            self.refuse(
+                "health.listen",
+                format!("`{listen}`"),
+                "an IP address and a port such as 127.0.0.1:9808",
+            );
             return Health { listen: ([127, 0, 0, 1], 0).into(), startup_grace: Duration::ZERO };
         };
         let grace = health.startup_grace.as_deref().unwrap_or("60s");
@@ -465,7 +542,11 @@ impl Resolver<'_> {
     fn log(&mut self, log: file::Log) -> Log {
         let filter = log.filter.unwrap_or_else(|| "info".into());
         if let Err(error) = crate::telemetry::parse_filter(&filter) {
-            self.refuse("log.filter", format!("`{filter}`"), format!("a level, or target=level pairs ({error})"));
+            self.refuse(
+                "log.filter",
+                format!("`{filter}`"),
+                format!("a level, or target=level pairs ({error})"),
+            );
         }
         Log { format: log.format, filter }
     }
@@ -538,7 +619,10 @@ mod tests {
         let keys: Vec<_> = config.tokens().keys().map(ToString::to_string).collect();
         assert_eq!(keys, ["ecr eu-west-1 as default", "ecr-public us-east-1 as default"]);
         let OutputConfig::DockerConfig(output) = &config.outputs[0];
-        assert_eq!((output.path.to_str().unwrap(), output.mode.to_string().as_str()), (DEFAULT_DOCKER_CONFIG, "0640"));
+        assert_eq!(
+            (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
+            (DEFAULT_DOCKER_CONFIG, "0640")
+        );
         assert_eq!(config.health.listen.to_string(), DEFAULT_LISTEN);
     }
 
@@ -556,7 +640,10 @@ mod tests {
         assert_eq!(registries.len(), 4);
         assert!(!registries[1].required);
         assert_eq!(registries[2].key.identity, "billing");
-        assert_eq!(registries[3].key.endpoint.as_deref(), Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com"));
+        assert_eq!(
+            registries[3].key.endpoint.as_deref(),
+            Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
+        );
         let billing = &config.identities["billing"];
         assert_eq!(billing.assume_roles[0].external_id.as_deref(), Some("gitops"));
         assert_eq!(billing.sts_region.as_str(), "eu-west-1");
@@ -567,7 +654,10 @@ mod tests {
         let first = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
         let yaml = first.to_yaml();
         let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
-        assert_eq!((&first.identities, &first.registries, &first.outputs), (&again.identities, &again.registries, &again.outputs));
+        assert_eq!(
+            (&first.identities, &first.registries, &first.outputs),
+            (&again.identities, &again.registries, &again.outputs)
+        );
         assert!(yaml.contains("identity: billing # file"), "{yaml}");
         assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
     }
@@ -575,7 +665,9 @@ mod tests {
     #[test]
     fn environment_goes_over_file_and_flags_over_both() {
         let file = "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
-        let config = with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")]).unwrap();
+        let config =
+            with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")])
+                .unwrap();
         let OutputConfig::DockerConfig(output) = &config.outputs[0];
         assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
         assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
@@ -584,7 +676,9 @@ mod tests {
         let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
         let flags = Flags { config: None, values };
         let config = load(&flags, &surroundings(&[("ECR_SIDECAR_REGISTRIES", HOST)])).unwrap();
-        assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws"));
+        assert!(
+            matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
+        );
     }
 
     #[test]
@@ -599,9 +693,20 @@ mod tests {
             &[],
         ));
         for path in [
-            "identities.a.roleArn", "identities.a.accessKeyIdFile", "identities.a.secretAccessKeyFile", "identities.a.expectAccount",
-            "registries[0].host", "registries[1].region", "registries[2].identity", "registries[3].endpoint", "registries[3].host",
-            "registries[4].region", "outputs[0].mode", "refresh", "health.listen", "log.filter",
+            "identities.a.roleArn",
+            "identities.a.accessKeyIdFile",
+            "identities.a.secretAccessKeyFile",
+            "identities.a.expectAccount",
+            "registries[0].host",
+            "registries[1].region",
+            "registries[2].identity",
+            "registries[3].endpoint",
+            "registries[3].host",
+            "registries[4].region",
+            "outputs[0].mode",
+            "refresh",
+            "health.listen",
+            "log.filter",
         ] {
             assert!(told.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{told}");
         }
@@ -609,14 +714,21 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_told_and_those_of_a_service_are_not() {
-        let told = problems(with_env(&[("ECR_SIDECAR_REGISTRY", HOST), ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"), ("ECR_SIDECAR_PORT_80_TCP", "x")]));
+        let told = problems(with_env(&[
+            ("ECR_SIDECAR_REGISTRY", HOST),
+            ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"),
+            ("ECR_SIDECAR_PORT_80_TCP", "x"),
+        ]));
         assert!(told.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{told}");
         assert!(!told.contains("SERVICE_HOST:") && !told.contains("PORT_80_TCP:"), "{told}");
     }
 
     #[test]
     fn a_bad_variable_is_told_by_its_name() {
-        assert!(problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")])).contains("ECR_SIDECAR_REGISTRIES: found `https://x`"));
+        assert!(
+            problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
+                .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
+        );
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub(super) fn yaml(config: &Config) -> String {
     yaml.line(0, "identities:");
     config.identities.values().for_each(|identity| yaml.identity(identity));
     match &config.registries {
-        Registries::Own(key) => yaml.line(0, &format!("# registries: the caller's own in {} (from AWS_REGION)", key.region.as_str())),
+        Registries::Own(key) => yaml
+            .line(0, &format!("# registries: the caller's own in {} (from AWS_REGION)", key.region.as_str())),
         Registries::Listed(registries) => {
             yaml.line(0, "registries:");
             registries.iter().enumerate().for_each(|(index, registry)| yaml.registry(index, registry));
@@ -146,6 +147,8 @@ fn scalar(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@%".contains(c))
         && !["null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
-    let is_boolean_or_group = text == "true" || text == "false" || text.parse::<u32>().is_ok_and(|n| text == n.to_string() && text.len() != 12);
+    let is_boolean_or_group = text == "true"
+        || text == "false"
+        || text.parse::<u32>().is_ok_and(|n| text == n.to_string() && text.len() != 12);
     if is_plain || is_boolean_or_group { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }

@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use super::verdict::{self, Verdict};
-use crate::{clock::Clock, status::{Status, StatusBoard}};
+use crate::{
+    clock::Clock,
+    status::{Status, StatusBoard},
+};
 
 /// The largest request head. hyper's minimum.
 const HEAD_LIMIT: usize = 8 << 10;
@@ -38,7 +41,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for the health endpoint: {source}; choose another address by health.listen or ECR_SIDECAR_HEALTH_LISTEN")]
+#[error(
+    "cannot listen on {address} for the health endpoint: {source}; choose another address by health.listen or ECR_SIDECAR_HEALTH_LISTEN"
+)]
 pub struct BindError {
     address: SocketAddr,
     source: io::Error,
@@ -76,7 +81,9 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
         };
         match accepted {
             Ok((stream, _)) => {
-                if order.len() >= CONNECTIONS && let Some(oldest) = order.pop_front() {
+                if order.len() >= CONNECTIONS
+                    && let Some(oldest) = order.pop_front()
+                {
                     oldest.abort();
                 }
                 order.push_back(connections.spawn(connection(stream, health.clone())));
@@ -111,7 +118,10 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         return response;
     }
     let now = health.clock.now();
-    let verbose = request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    let verbose = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
     let ask = |verdict: &dyn Fn(&Status) -> Verdict| told(&health.status.read(verdict), verbose);
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| verdict::live(status, Instant::now())),

@@ -12,7 +12,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{clock::rfc3339, registry::RegistryHost, status::{OutputStatus, Status, TokenStatus}};
+use crate::{
+    clock::rfc3339,
+    registry::RegistryHost,
+    status::{OutputStatus, Status, TokenStatus},
+};
 
 /// A loop that has not turned for this long is stuck. Every loop turns at least once a minute, but for an
 /// attempt that runs into its limit.
@@ -48,7 +52,9 @@ impl Verdict {
         for check in &self.checks {
             let optional = if check.required { "" } else { " (optional)" };
             let _ = match &check.failure {
-                Some(reason) if verbose || check.required => writeln!(text, "[-]{}{optional} {reason}", check.name),
+                Some(reason) if verbose || check.required => {
+                    writeln!(text, "[-]{}{optional} {reason}", check.name)
+                }
                 None if verbose => writeln!(text, "[+]{}{optional} ok", check.name),
                 _ => Ok(()),
             }; // a String takes any text
@@ -103,7 +109,9 @@ pub fn started(status: &Status, has_been_ready: bool, grace: Duration, now: Syst
 fn lacks(token: &TokenStatus, output: &OutputStatus, host: &RegistryHost, now: SystemTime) -> Option<String> {
     match output.in_place.get(host) {
         Some(expiry) if *expiry > now => None,
-        Some(expiry) => Some(format!("its credential expired at {}: {}", rfc3339(*expiry), why(token, output))),
+        Some(expiry) => {
+            Some(format!("its credential expired at {}: {}", rfc3339(*expiry), why(token, output)))
+        }
         None if token.expires_at.is_none() => Some(no_token(token)),
         None => Some(format!("its credential is not there: {}", why(token, output))),
     }
@@ -112,7 +120,9 @@ fn lacks(token: &TokenStatus, output: &OutputStatus, host: &RegistryHost, now: S
 fn why(token: &TokenStatus, output: &OutputStatus) -> String {
     match (&output.last_error, &token.last_error) {
         (Some(problem), _) | (None, Some(problem)) => problem.to_string(),
-        (None, None) if token.clock_fault.is_some() => "AWS's dates and this machine's clock disagree (set the clock)".into(),
+        (None, None) if token.clock_fault.is_some() => {
+            "AWS's dates and this machine's clock disagree (set the clock)".into()
+        }
         (None, None) => "being written".into(),
     }
 }
@@ -141,7 +151,14 @@ mod tests {
 
     /// One token until 1,000 s, one registry, and one output that holds its credential.
     fn well(required: bool) -> Status {
-        let key = TokenKey { identity: "default".into(), service: Service::Ecr, region: "eu-west-1".parse().unwrap(), endpoint: None, fips: None, dual_stack: None };
+        let key = TokenKey {
+            identity: "default".into(),
+            service: Service::Ecr,
+            region: "eu-west-1".parse().unwrap(),
+            endpoint: None,
+            fips: None,
+            dual_stack: None,
+        };
         let host: RegistryHost = HOST.parse().unwrap();
         let mut token = TokenStatus::new(key.clone(), vec![Served { host: host.clone(), required }], false);
         token.expires_at = Some(at(1000));
@@ -167,20 +184,38 @@ mod tests {
         assert!(ready(&status, at(999)).is_good());
         assert!(!ready(&status, at(1000)).is_good());
         // a newer token that could not be written doesn't count, an older one in the file does
-        assert!(ready(&with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)), at(499)).is_good());
-        assert!(!ready(&with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)), at(501)).is_good());
+        assert!(
+            ready(
+                &with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)),
+                at(499)
+            )
+            .is_good()
+        );
+        assert!(
+            !ready(
+                &with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)),
+                at(501)
+            )
+            .is_good()
+        );
         assert!(!ready(&with_output(&status, |output| output.in_place.clear()), at(0)).is_good());
     }
 
     #[tokio::test]
     async fn a_503_names_the_registry_the_reason_and_the_mend() {
-        let problem = Problem { message: "disk full".into(), remedy: "free some".into(), class: Class::Transient };
+        let problem =
+            Problem { message: "disk full".into(), remedy: "free some".into(), class: Class::Transient };
         let status = with_output(&well(true), |output| {
             output.in_place.clear();
             output.last_error = Some(problem);
         });
         let text = ready(&status, at(0)).text(false);
-        assert_eq!(text, format!("[-]registry {HOST} in docker-config /c its credential is not there: disk full (free some)\nnot ok\n"));
+        assert_eq!(
+            text,
+            format!(
+                "[-]registry {HOST} in docker-config /c its credential is not there: disk full (free some)\nnot ok\n"
+            )
+        );
     }
 
     #[tokio::test]

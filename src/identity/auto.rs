@@ -45,7 +45,11 @@ pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityE
             looked_for: "AWS_CONTAINER_CREDENTIALS_FULL_URI".into(),
             saw: "unset".into(),
         },
-        Looked { source: "imds", looked_for: "nothing".into(), saw: "only used when named by `source: imds`".into() },
+        Looked {
+            source: "imds",
+            looked_for: "nothing".into(),
+            saw: "only used when named by `source: imds`".into(),
+        },
     ];
     let remedy = if in_a_cluster {
         "IRSA is not active: `AWS_WEB_IDENTITY_TOKEN_FILE` is unset; annotate the service account with \
@@ -60,7 +64,11 @@ pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityE
 fn profile_files(env: &Environment) -> String {
     let files = files::shared_aws_files(env);
     let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-    if names.is_empty() { "~/.aws/config".into() } else { format!("profile default in {}", names.join(" and ")) }
+    if names.is_empty() {
+        "~/.aws/config".into()
+    } else {
+        format!("profile default in {}", names.join(" and "))
+    }
 }
 
 fn profile_seen(env: &Environment) -> String {

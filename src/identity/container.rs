@@ -40,17 +40,24 @@ impl Identity {
         let authorization = authorization(&self.env)?;
         let failed = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
         let exchange = tokio::time::timeout(TIMEOUT, exchange(&self.sdk, &url, authorization));
-        let (status, body) = exchange.await.map_err(|_| failed("no answer within 5 s".into()))?.map_err(failed)?;
+        let (status, body) =
+            exchange.await.map_err(|_| failed("no answer within 5 s".into()))?.map_err(failed)?;
         if !(200..300).contains(&status) {
-            let message = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
+            let message =
+                String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
             return Err(IdentityError::AgentRefused { url, status, message });
         }
-        parse(&body).ok_or(IdentityError::NoCredentialsInAnswer { operation: "the container credentials agent" })
+        parse(&body)
+            .ok_or(IdentityError::NoCredentialsInAnswer { operation: "the container credentials agent" })
     }
 }
 
 /// One GET: no retries, no signature.
-async fn exchange(sdk: &SdkConfig, url: &str, authorization: Option<Secret<String>>) -> Result<(u16, Vec<u8>), String> {
+async fn exchange(
+    sdk: &SdkConfig,
+    url: &str,
+    authorization: Option<Secret<String>>,
+) -> Result<(u16, Vec<u8>), String> {
     let url = url.to_owned();
     let mut operation = Operation::builder()
         .service_name("ContainerCredentials")
@@ -104,7 +111,9 @@ fn agent_url(env: &Environment) -> Result<String, IdentityError> {
 /// authorization token elsewhere.
 fn is_agent(host: &str) -> bool {
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(IpAddr::V4(v4)) => v4.is_loopback() || [[169, 254, 170, 2], [169, 254, 170, 23]].contains(&v4.octets()),
+        Ok(IpAddr::V4(v4)) => {
+            v4.is_loopback() || [[169, 254, 170, 2], [169, 254, 170, 23]].contains(&v4.octets())
+        }
         Ok(IpAddr::V6(v6)) => v6.is_loopback() || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23],
         Err(_) => host == "localhost",
     }
@@ -128,10 +137,21 @@ mod tests {
 
     #[test]
     fn the_authorization_token_is_sent_to_the_agent_only() {
-        for good in ["http://169.254.170.23/v1/credentials", "http://[fd00:ec2::23]/v1/credentials", "http://127.0.0.1:80/c", "https://agent.example/c"] {
+        for good in [
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+            "http://127.0.0.1:80/c",
+            "https://agent.example/c",
+        ] {
             assert!(url(good).is_ok(), "{good}");
         }
-        for evil in ["http://169.254.169.254/c", "http://evil.example/c", "http://127.0.0.1.evil.example/c", "ftp:x", ""] {
+        for evil in [
+            "http://169.254.169.254/c",
+            "http://evil.example/c",
+            "http://127.0.0.1.evil.example/c",
+            "ftp:x",
+            "",
+        ] {
             assert!(url(evil).is_err(), "{evil}");
         }
     }

@@ -5,7 +5,9 @@ use std::{fmt::Write, io, path::PathBuf, time::SystemTime};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::{
     error::SdkError,
-    operation::{assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError},
+    operation::{
+        assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
+    },
 };
 
 use crate::{
@@ -158,7 +160,9 @@ impl IdentityError {
         let detail = causes(&error);
         match error {
             CredentialsError::CredentialsNotLoaded(_) => Self::ProfileNotFound { profile, detail },
-            CredentialsError::InvalidConfiguration(_) => Self::Profile { profile, detail, class: Class::Denied },
+            CredentialsError::InvalidConfiguration(_) => {
+                Self::Profile { profile, detail, class: Class::Denied }
+            }
             _ => Self::Profile { profile, detail, class: Class::Transient },
         }
     }

@@ -78,7 +78,9 @@ pub(super) fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
 pub(super) fn shared_aws_files(env: &Environment) -> Vec<PathBuf> {
     let home = env.get("HOME").map(PathBuf::from);
     let file = |variable, name: &str| {
-        env.get(variable).map(PathBuf::from).or_else(|| home.as_ref().map(|home| home.join(".aws").join(name)))
+        env.get(variable)
+            .map(PathBuf::from)
+            .or_else(|| home.as_ref().map(|home| home.join(".aws").join(name)))
     };
     [file("AWS_CONFIG_FILE", "config"), file("AWS_SHARED_CREDENTIALS_FILE", "credentials")]
         .into_iter()

@@ -125,7 +125,9 @@ fn backoff(failures: &Failures, left: Duration, roll: f64) -> Duration {
     let (first, ceiling) = match failures.class {
         Class::Throttled if alive => (seconds(4), (left / 4).clamp(seconds(8), seconds(3600))),
         Class::Throttled => (seconds(4), seconds(300)),
-        class if class.needs_a_person() && alive => (seconds(30), (left / 2).clamp(seconds(60), seconds(300))),
+        class if class.needs_a_person() && alive => {
+            (seconds(30), (left / 2).clamp(seconds(60), seconds(300)))
+        }
         class if class.needs_a_person() => (seconds(30), seconds(300)),
         _ if alive => (seconds(1), (left / 8).clamp(seconds(4), seconds(900))),
         _ => (seconds(1), seconds(60)),
@@ -222,7 +224,15 @@ mod tests {
 
     fn any_class() -> impl Strategy<Value = Class> {
         use Class::*;
-        prop::sample::select(vec![Transient, Throttled, BadAnswer, StaleInput, StaleCredentials, Clock, Denied])
+        prop::sample::select(vec![
+            Transient,
+            Throttled,
+            BadAnswer,
+            StaleInput,
+            StaleCredentials,
+            Clock,
+            Denied,
+        ])
     }
 
     fn any_time() -> impl Strategy<Value = SystemTime> {
@@ -230,8 +240,10 @@ mod tests {
     }
 
     fn any_state() -> impl Strategy<Value = State> {
-        let life = (any_time(), any_time()).prop_map(|(obtained_at, expires_at)| Lifetime { obtained_at, expires_at });
-        let failures = (any_class(), 1..200u32, any_time()).prop_map(|(class, count, at)| Failures { class, count, at });
+        let life = (any_time(), any_time())
+            .prop_map(|(obtained_at, expires_at)| Lifetime { obtained_at, expires_at });
+        let failures =
+            (any_class(), 1..200u32, any_time()).prop_map(|(class, count, at)| Failures { class, count, at });
         (prop::option::of(life), prop::option::of(failures), 0.0..1.0f64)
             .prop_map(|(token, failures, roll)| State { token, failures, roll })
     }

@@ -44,6 +44,25 @@ impl Partition {
     }
 }
 
+impl Partition {
+    /// The region that stands for the whole partition (`implicitGlobalRegion` of the SDKs' partition tables).
+    pub fn first_region(self) -> Region {
+        Region(
+            match self {
+                Self::Aws => "us-east-1",
+                Self::AwsUsGov => "us-gov-west-1",
+                Self::AwsCn => "cn-northwest-1",
+                Self::AwsEusc => "eusc-de-east-1",
+                Self::AwsIso => "us-iso-east-1",
+                Self::AwsIsoB => "us-isob-east-1",
+                Self::AwsIsoE => "eu-isoe-west-1",
+                Self::AwsIsoF => "us-isof-south-1",
+            }
+            .into(),
+        )
+    }
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
