@@ -1,0 +1,61 @@
+//! Which ECR tokens are out there, what does each open, and until when?
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use crate::hosts::Place;
+use crate::journal::Reason;
+use crate::locked;
+use crate::random;
+
+/// Every token issued so far, by its password.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    issued: Mutex<HashMap<String, Token>>,
+}
+
+/// A token, without its password.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(crate) serial: u64,
+    pub(crate) principal: String,
+    place: Place,
+    expires: SystemTime,
+    revoked: bool,
+}
+
+impl Tokens {
+    /// A new password: about 1.7 kB, unique, with colons in it.
+    pub(crate) fn issue(&self, place: Place, principal: &str, expires: SystemTime) -> String {
+        let password = [random::mixed(900), random::mixed(600), random::mixed(200)].join(":");
+        let mut issued = locked(&self.issued);
+        let serial = issued.len() as u64 + 1;
+        let token = Token { serial, principal: principal.to_owned(), place, expires, revoked: false };
+        issued.insert(password.clone(), token);
+        password
+    }
+
+    /// The token of that password, if it opens `place` at `now`.
+    pub(crate) fn admit(&self, password: &str, place: &Place, now: SystemTime) -> Result<Token, Reason> {
+        let issued = locked(&self.issued);
+        let token = issued.get(password).ok_or(Reason::UnknownToken)?;
+        if token.revoked {
+            return Err(Reason::RevokedToken);
+        }
+        if token.expires <= now {
+            return Err(Reason::ExpiredToken);
+        }
+        match (&token.place, place) {
+            (one, other) if one == other => Ok(token.clone()),
+            (Place::Region(region), Place::Region(_)) => Err(Reason::WrongRegion(region.clone())),
+            _ => Err(Reason::WrongKind),
+        }
+    }
+
+    pub(crate) fn revoke_all(&self) {
+        for token in locked(&self.issued).values_mut() {
+            token.revoked = true;
+        }
+    }
+}
