@@ -42,11 +42,12 @@ pub(crate) fn answer(shared: &Shared, request: &Inbound) -> Reply {
         (&Method::GET, "refusals") => list(&shared.journal.refusals()),
         (&Method::GET, "connects") => list(&*locked(&shared.proxy.connects)),
         (&Method::PUT, "faults") => set_fault(shared, request),
-        (&Method::DELETE, "faults") => done(shared.script.clear()),
+        (&Method::DELETE, "faults") => after(|| shared.script.clear()),
         (&Method::PUT, "settings") => change_settings(shared, request),
-        (&Method::POST, "revoke-tokens") => done(shared.tokens.revoke_all()),
-        (&Method::POST, "expire-credentials") => done(shared.iam.expire_sessions()),
+        (&Method::POST, "revoke-tokens") => after(|| shared.tokens.revoke_all()),
+        (&Method::POST, "expire-credentials") => after(|| shared.iam.expire_sessions()),
         (&Method::GET, "panic") => list(&shared.panic_message()),
+        (&Method::POST, "panic") => panic!("asked for by the control API"),
         _ => return problem(404, "the control API has no such path or method"),
     };
     result.unwrap_or_else(|message| problem(400, &message))
@@ -57,7 +58,12 @@ fn list<T: Serialize + ?Sized>(entries: &T) -> Result<Reply, String> {
     Ok(reply::with_type(200, "application/json", body))
 }
 
-fn done(_: ()) -> Result<Reply, String> {
+fn after(deed: impl FnOnce()) -> Result<Reply, String> {
+    deed();
+    done()
+}
+
+fn done() -> Result<Reply, String> {
     Ok(reply::with_type(200, "application/json", "{}"))
 }
 
@@ -67,7 +73,7 @@ fn set_fault(shared: &Shared, request: &Inbound) -> Result<Reply, String> {
         Some(times) => shared.script.push(order.service, order.fault, times)?,
         None => shared.script.set(order.service, order.fault)?,
     }
-    done(())
+    done()
 }
 
 fn change_settings(shared: &Shared, request: &Inbound) -> Result<Reply, String> {
@@ -85,7 +91,7 @@ fn change_settings(shared: &Shared, request: &Inbound) -> Result<Reply, String> 
     if let Some(status) = order.proxy_refuses {
         *locked(&shared.proxy.refuse) = Some(status).filter(|status| *status != 0);
     }
-    done(())
+    done()
 }
 
 fn read<'a, T: Deserialize<'a>>(request: &'a Inbound) -> Result<T, String> {

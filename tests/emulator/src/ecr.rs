@@ -17,6 +17,7 @@ use crate::reply::{self, Failure, Reply};
 use crate::request::Inbound;
 use crate::shared::Shared;
 use crate::sigv4::{Claim, Rejection};
+use crate::tokens::Shape;
 
 pub(crate) const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.";
 pub(crate) const PUBLIC_TARGET: &str = "SpencerFrontendService.";
@@ -119,7 +120,8 @@ fn public(shared: &Shared, who: &Principal, bend: Option<&Fault>) -> Value {
 fn token(shared: &Shared, place: Place, who: &Principal, bend: Option<&Fault>) -> Value {
     let now = shared.clock.now();
     let expires = now + shared.token_lifetime();
-    let password = shared.tokens.issue(place, &who.arn, expires);
+    let shape = if bend == Some(&Fault::ColonPassword) { Shape::WithColons } else { Shape::Usual };
+    let password = shared.tokens.issue(place, &who.arn, expires, shape);
     let encoded = match bend {
         Some(Fault::NotBase64) => "%%% this is no base64 %%%".to_owned(),
         Some(Fault::NotAws) => STANDARD.encode("foo:bar"),

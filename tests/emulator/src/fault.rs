@@ -73,6 +73,8 @@ pub enum Fault {
     NotAws,
     /// ECR: the token is base64 of `AWS:`.
     EmptyPassword,
+    /// ECR: the password, a good one, has colons in it.
+    ColonPassword,
     /// The expiry is years ago.
     ExpiredOnArrival,
     /// The expiry is a hundred years ahead.
@@ -84,7 +86,9 @@ impl Fault {
     pub fn applies_to(&self, service: Service) -> bool {
         let ecr = matches!(service, Service::Ecr | Service::EcrPublic);
         match self {
-            Self::EmptyList | Self::NotBase64 | Self::NotAws | Self::EmptyPassword => ecr,
+            Self::EmptyList | Self::NotBase64 | Self::NotAws | Self::EmptyPassword | Self::ColonPassword => {
+                ecr
+            }
             Self::NoExpiry | Self::ExpiredOnArrival | Self::FarFuture => service != Service::Registry,
             _ => true,
         }

@@ -222,6 +222,7 @@ async fn slow(reply: Reply, pause: Duration) -> Reply {
 }
 
 /// The body of an answer.
+#[derive(Debug)]
 pub(crate) enum Body {
     Whole(Full<Bytes>),
     Slow { rest: Bytes, pause: Duration, sleep: Pin<Box<Sleep>> },

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::hosts::Place;
 use crate::journal::Reason;
 use crate::locked;
@@ -25,10 +28,19 @@ pub(crate) struct Token {
     revoked: bool,
 }
 
+/// What a password looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// As AWS makes them: base64 of a JSON text, so `+`, `/` and `=` but no `:` (the AWS CLI counts on that).
+    Usual,
+    /// With colons in it: nothing promises that there are none.
+    WithColons,
+}
+
 impl Tokens {
-    /// A new password: about 1.7 kB, unique, with colons in it.
-    pub(crate) fn issue(&self, place: Place, principal: &str, expires: SystemTime) -> String {
-        let password = [random::mixed(900), random::mixed(600), random::mixed(200)].join(":");
+    /// A new password that opens `place`.
+    pub(crate) fn issue(&self, place: Place, principal: &str, expires: SystemTime, shape: Shape) -> String {
+        let password = new_password(expires, shape);
         let mut issued = locked(&self.issued);
         let serial = issued.len() as u64 + 1;
         let token = Token { serial, principal: principal.to_owned(), place, expires, revoked: false };
@@ -57,5 +69,22 @@ impl Tokens {
         for token in locked(&self.issued).values_mut() {
             token.revoked = true;
         }
+    }
+}
+
+/// About 1.7 kB, never the same twice.
+fn new_password(expires: SystemTime, shape: Shape) -> String {
+    let seconds = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let text = serde_json::json!({
+        "payload": random::mixed(900),
+        "datakey": random::mixed(248),
+        "version": "2",
+        "type": "DATA_KEY",
+        "expiration": seconds,
+    });
+    let password = STANDARD.encode(text.to_string());
+    match shape {
+        Shape::Usual => password,
+        Shape::WithColons => format!("{}:{}:", &password[..600], &password[600..]),
     }
 }
