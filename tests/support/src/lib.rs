@@ -1,1 +1,31 @@
-//! test-support.
+//! What the integration tests share: programs to run, processes that never outlive a test, conditions to
+//! wait for.
+//!
+//! | module | question |
+//! |---|---|
+//! | [`requirement`] | is here what this test needs, and what if not? |
+//! | [`process`] | what did that process print, cost, and end with? |
+//! | [`sidecar`] | the program under test, cut off from this machine's credentials |
+//! | [`registry`] | a real OCI registry with something in it |
+//! | [`dockerd`] | a Docker daemon of the test's own |
+//! | [`net`] | free ports, plain HTTP |
+//! | [`wait`] | the one place that sleeps |
+//!
+//! Everything here panics when it cannot do its job: the test has failed then, and the message says at what.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail by panicking")]
+
+pub mod dockerd;
+pub mod net;
+pub mod process;
+pub mod registry;
+pub mod requirement;
+pub mod sidecar;
+pub mod wait;
+
+pub use dockerd::Dockerd;
+pub use net::{free_port, http_get};
+pub use process::{Process, Signal, clean_command, output};
+pub use registry::DockerRegistry;
+pub use requirement::{program, root, skip};
+pub use sidecar::Sidecar;
+pub use wait::wait_for;

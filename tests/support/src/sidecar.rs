@@ -1,0 +1,67 @@
+//! The program under test, cut off from this machine's credentials.
+
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::process::{Process, clean_command};
+
+/// A running `ecr-sidecar`, with a home directory of its own; everything else of it is [`Process`].
+#[derive(Debug)]
+pub struct Sidecar {
+    process: Process,
+    home: TempDir,
+}
+
+impl Sidecar {
+    /// Starts `binary`, which an integration test knows as `env!("CARGO_BIN_EXE_ecr-sidecar")`.
+    ///
+    /// Its environment is empty but for [`clean_command`]'s; `prepare` adds arguments and variables.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[track_caller]
+    pub fn spawn(binary: impl AsRef<Path>, prepare: impl FnOnce(&mut Command)) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut command = clean_command(binary, home.path());
+        prepare(&mut command);
+        Self { process: Process::spawn(&mut command), home }
+    }
+
+    /// Its home directory, which goes when it goes.
+    pub fn home(&self) -> PathBuf {
+        self.home.path().to_owned()
+    }
+}
+
+impl Deref for Sidecar {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_test_adds_reaches_it() {
+        let sidecar = Sidecar::spawn("/usr/bin/env", |command| {
+            command.env("AWS_REGION", "eu-west-1");
+        });
+        assert!(sidecar.wait_exit(Duration::from_secs(10)).success());
+        let stdout = sidecar.stdout();
+        let mut lines: Vec<&str> = stdout.lines().filter(|line| !line.starts_with("PATH=")).collect();
+        lines.sort_unstable();
+        let home = format!("HOME={}", sidecar.home().display());
+        assert_eq!(lines, ["AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=eu-west-1", &home]);
+    }
+}

@@ -1,0 +1,58 @@
+//! The one place that sleeps: tests wait for conditions, never for time to pass.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Looks every few milliseconds until `probe` has something, and hands that over.
+///
+/// # Panics
+/// When nothing came within `deadline`; the message names `what`.
+#[track_caller]
+pub fn wait_for<T>(what: &str, deadline: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    match within(deadline, probe) {
+        Some(found) => found,
+        None => panic!("waited {deadline:?} in vain for {what}"),
+    }
+}
+
+/// The same for what may just as well not come: `None` then.
+///
+/// `probe` is asked once more after the deadline, so that a stalled machine cannot miss a condition that
+/// holds.
+pub fn within<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        let late = started.elapsed() >= deadline;
+        let found = probe();
+        if found.is_some() || late {
+            return found;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_probe_found_is_handed_over() {
+        let mut calls = 0;
+        let found = wait_for("the third call", Duration::from_secs(5), || {
+            calls += 1;
+            (calls == 3).then_some("third")
+        });
+        assert_eq!(found, "third");
+    }
+
+    #[test]
+    #[should_panic(expected = "in vain for the moon")]
+    fn a_missed_deadline_names_what_was_missed() {
+        wait_for("the moon", Duration::from_millis(10), || None::<()>);
+    }
+}
