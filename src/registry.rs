@@ -19,6 +19,7 @@ pub mod partition;
 mod tests;
 
 use std::{
+    borrow::Borrow,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -113,6 +114,13 @@ impl FromStr for RegistryHost {
 impl fmt::Display for RegistryHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Equality, order and hash are those of the text, so that a map can be asked by text.
+impl Borrow<str> for RegistryHost {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
