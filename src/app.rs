@@ -5,12 +5,8 @@
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use aws_config::{
-    BehaviorVersion, SdkConfig,
-    meta::region::{ProvideRegion, RegionProviderChain},
-    profile::ProfileFileRegionProvider,
-    retry::RetryConfig,
-    stalled_stream_protection::StalledStreamProtectionConfig,
-    timeout::TimeoutConfig,
+    BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
+    retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
 use tokio::sync::{Notify, watch};
 
@@ -184,14 +180,14 @@ fn is_finished(status: &Status) -> bool {
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
 pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
-    let region =
-        surroundings.region.as_ref().map(|region| aws_config::Region::new(region.as_str().to_owned()));
+    // Every client is given a region of its own. Without one here the SDK would ask the metadata service.
+    let region = surroundings.region.clone().unwrap_or_else(Region::us_east_1);
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http::client(&surroundings.env))
         .no_credentials()
-        .region(RegionProviderChain::first_try(region))
+        .region(aws_config::Region::new(region.to_string()))
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

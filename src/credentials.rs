@@ -66,7 +66,7 @@ impl CredentialStore {
     /// no key of `routes` or `kept` are dropped.
     pub fn route(&self, routes: BTreeMap<RegistryHost, TokenKey>, kept: &BTreeSet<TokenKey>) {
         let mut state = self.lock();
-        let left_out = state.routes.keys().filter(|host| !routes.contains_key(host)).cloned();
+        let left_out = state.routes.keys().filter(|host| !routes.contains_key(*host)).cloned();
         let left_out: Vec<_> = left_out.collect();
         state.retired.extend(left_out);
         state.retired.retain(|host| !routes.contains_key(host));

@@ -183,7 +183,7 @@ impl Identity {
     }
 
     async fn resolve(&self) -> Result<Resolved, IdentityError> {
-        let mut resolved = match self.from_source(&self.spec.source).await? {
+        let mut resolved = match self.resolve_source(&self.spec.source).await? {
             Some(resolved) => resolved,
             None => return Err(auto::nothing_found(&self.spec, &self.env)),
         };
@@ -199,11 +199,11 @@ impl Identity {
     }
 
     /// `None` when `source` is `auto` and nothing is configured.
-    async fn from_source(&self, source: &Source) -> Result<Option<Resolved>, IdentityError> {
+    async fn resolve_source(&self, source: &Source) -> Result<Option<Resolved>, IdentityError> {
         let (name, credentials, arn) = match source {
             Source::Auto => {
                 return match auto::pick(&self.env) {
-                    Some(source) => Box::pin(self.from_source(&source)).await,
+                    Some(source) => Box::pin(self.resolve_source(&source)).await,
                     None => self.default_profile().await,
                 };
             }

@@ -1,6 +1,6 @@
 //! The effective configuration as YAML, each value with its origin as a comment.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::identity::{AssumeRole, IdentitySpec, Source};
@@ -39,10 +39,15 @@ impl Yaml<'_> {
 
     /// `key: value # origin of path`; `first` opens an item of a list.
     fn value(&mut self, indent: usize, first: bool, path: &str, value: impl ToString) {
+        self.literal(indent, first, path, &scalar(&value.to_string()));
+    }
+
+    /// A value that is YAML already: a number, `true`, `false`.
+    fn literal(&mut self, indent: usize, first: bool, path: &str, value: &str) {
         let key = path.rsplit('.').next().unwrap_or(path);
         let dash = if first { "- " } else { "" };
         let origin = self.config.origins.of(path);
-        self.line(indent, &format!("{dash}{key}: {} # {origin}", scalar(&value.to_string())));
+        self.line(indent, &format!("{dash}{key}: {value} # {origin}"));
     }
 
     fn path(&mut self, indent: usize, first: bool, path: &str, value: Option<&Path>) {
@@ -99,7 +104,7 @@ impl Yaml<'_> {
         if let Some(endpoint) = &registry.key.endpoint {
             self.value(4, false, &place("endpoint"), endpoint);
         }
-        self.value(4, false, &place("optional"), !registry.required);
+        self.literal(4, false, &place("optional"), if registry.required { "false" } else { "true" });
     }
 
     fn output(&mut self, index: usize, output: &OutputConfig) {
@@ -109,7 +114,7 @@ impl Yaml<'_> {
         self.path(4, false, &place("path"), Some(&settings.path));
         self.value(4, false, &place("mode"), settings.mode);
         if let Some(group) = settings.group {
-            self.value(4, false, &place("group"), group);
+            self.literal(4, false, &place("group"), &group.to_string());
         }
         self.path(4, false, &place("base"), settings.base.as_deref());
     }
@@ -121,7 +126,7 @@ impl Yaml<'_> {
         self.value(2, false, "refresh.jitter", config.refresh.jitter);
         self.line(0, "health:");
         self.value(2, false, "health.listen", config.health.listen);
-        self.value(2, false, "health.startupGrace", format!("{}ms", config.health.startup_grace.as_millis()));
+        self.value(2, false, "health.startupGrace", duration(config.health.startup_grace));
         self.line(0, "log:");
         if let Some(format) = config.log.format {
             self.value(2, false, "log.format", format!("{format:?}").to_lowercase());
@@ -142,13 +147,21 @@ fn source_name(source: &Source) -> &'static str {
     }
 }
 
+/// In whole seconds where they say it all.
+fn duration(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
 /// Plain where YAML reads it back as the same text; quoted, as JSON is valid YAML, elsewhere.
 fn scalar(text: &str) -> String {
-    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+    let is_plain = !text.starts_with('0')
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@%".contains(c))
-        && !["null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
-    let is_boolean_or_group = text == "true"
-        || text == "false"
-        || text.parse::<u32>().is_ok_and(|n| text == n.to_string() && text.len() != 12);
-    if is_plain || is_boolean_or_group { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+        && text.contains(|c: char| !c.is_ascii_digit() && c != '.' && c != 'e' && c != '_')
+        && !["null", "true", "false", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
