@@ -1,0 +1,13 @@
+//! The emulator, held to the wire and to the programs that speak to the real thing.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod clients;
+mod control;
+mod faults;
+mod metadata;
+mod proxy;
+mod registry;
+mod signatures;
+mod sts;
