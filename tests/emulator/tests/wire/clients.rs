@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Ask, aws_command, command, ecr_token, program, stderr, stdout};
 
-const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
 struct Cli {
     emulator: Emulator,
@@ -207,7 +207,7 @@ fn helm_pulls_templates_and_depends_on_the_chart() {
 }
 
 /// A registry client that trusts the emulator and reaches everything by its proxy.
-fn by_proxy(program: &Path, home: &Path, emulator: &Emulator) -> Command {
+pub(crate) fn by_proxy(program: &Path, home: &Path, emulator: &Emulator) -> Command {
     let mut command = command(program, home);
     command
         .env("HTTPS_PROXY", emulator.proxy())
@@ -216,7 +216,7 @@ fn by_proxy(program: &Path, home: &Path, emulator: &Emulator) -> Command {
     command
 }
 
-fn log_in(home: &Path, auth: &str) {
+pub(crate) fn log_in(home: &Path, auth: &str) {
     save(&home.join("config.json"), &json!({"auths": {HOST: {"auth": auth}}}).to_string());
 }
 

@@ -12,3 +12,4 @@ mod proxy;
 mod registry;
 mod signatures;
 mod sts;
+mod upstream;
