@@ -104,7 +104,8 @@ fn a_setgid_directory_gives_its_group() {
 fn a_change_meanwhile_is_noticed() {
     let place = Place::new();
     let target = place.target();
-    let changes: [(&str, fn(&Path)); 5] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 5] = [
         ("made", |target| put(target, "theirs")),
         ("written in place", |target| put(target, "theirs, too")),
         ("replaced by the same", |target| {

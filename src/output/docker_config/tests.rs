@@ -1,15 +1,16 @@
+mod faults;
+
 use std::{
     fs::{File, Permissions},
     io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    process::Command,
     time::Duration,
 };
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::{output::atomic_file::Cause, secret::Secret};
+use crate::secret::Secret;
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";
@@ -87,29 +88,6 @@ fn written(report: &Report) -> Written {
 
 fn failed(report: &Report) -> &DockerConfigError {
     report.result.as_ref().expect_err("it should have failed")
-}
-
-/// A mount that ends with the test; none where this process may not mount.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root can mount");
-            return None;
-        }
-        let done = Command::new("mount").args(arguments).arg(at).output().is_ok_and(|o| o.status.success());
-        if !done {
-            println!("skipped: mounting is not permitted here");
-        }
-        done.then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 #[test]
@@ -313,121 +291,6 @@ fn a_directory_is_refused() {
 }
 
 #[test]
-fn a_bind_mounted_file_is_refused() {
-    let place = Place::new();
-    put(&place.at("source"), "{}");
-    put(&place.path(), "");
-    let Some(_mount) = Mount::new(&["--bind", place.at("source").to_str().unwrap()], &place.path()) else {
-        return;
-    };
-    let mut file = place.file();
-    let error = file.preflight().unwrap_err();
-    assert!(error.to_string().contains("is itself a mount point"), "{error}");
-    assert!(error.remedy().contains("subPath"), "{}", error.remedy());
-
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
-    let error = failed(&report);
-    assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Mounted), "{error}");
-    assert!(error.remedy().contains("mount the directory instead of the single file"));
-    assert_eq!(place.text(), "{}");
-    assert_eq!(place.names(), ["config.json", "source"]);
-}
-
-#[test]
-fn a_failed_write_reports_what_is_still_there() {
-    let place = Place::new();
-    let volume = place.at("volume");
-    fs::create_dir(&volume).unwrap();
-    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "none"], &volume) else { return };
-    let mut file = file_at(volume.join("config.json"), None);
-    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), Written::Changed);
-
-    let mut filler = File::create(volume.join("filler")).unwrap();
-    while filler.write(&[0; 4096]).is_ok() {}
-    let newer = desired(&[(A, "QVdTOnR3bw==", 24), (B, "QVdTOnR3bw==", 24)]);
-    // the old token is still there, again and again
-    for _ in 0..2 {
-        let report = file.reconcile(&newer);
-        let error = failed(&report);
-        assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Full), "{error}");
-        assert!(error.remedy().contains("free space"));
-        assert_eq!(in_place(&report), [(A, at_hour(12))]);
-    }
-    // a helper that comes before it takes it away from the readers
-    let held = fs::read_to_string(volume.join("config.json")).unwrap();
-    put(
-        &volume.join("config.json"),
-        &held.replacen('{', &format!("{{\"credHelpers\":{{\"{A}\":\"x\"}},"), 1),
-    );
-    assert_eq!(in_place(&file.reconcile(&newer)), []);
-    put(&volume.join("config.json"), &held);
-    assert_eq!(in_place(&file.reconcile(&newer)), [(A, at_hour(12))]);
-
-    fs::remove_file(volume.join("config.json")).unwrap();
-    while filler.write(&[0; 4096]).is_ok() {}
-    assert_eq!(in_place(&file.reconcile(&newer)), []);
-    assert_eq!(fs::read_dir(&volume).unwrap().count(), 1, "no temporary file is left on a full disk");
-
-    fs::remove_file(volume.join("filler")).unwrap();
-    drop(filler);
-    let report = file.reconcile(&newer);
-    assert_eq!(written(&report), Written::Changed);
-    assert_eq!(in_place(&report), [(A, at_hour(24)), (B, at_hour(24))]);
-}
-
-#[test]
-fn a_read_only_volume_says_so() {
-    let place = Place::new();
-    let volume = place.at("volume");
-    fs::create_dir(&volume).unwrap();
-    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "ro", "none"], &volume) else { return };
-    let mut file = file_at(volume.join("config.json"), None);
-    file.preflight().unwrap();
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
-    let error = failed(&report);
-    assert!(error.to_string().contains("the file system is mounted read-only"), "{error}");
-    assert!(error.remedy().contains("emptyDir"));
-    assert_eq!(in_place(&report), []);
-}
-
-/// Rights bind every user but root, and a process cannot come back from another: a process of its own.
-#[test]
-fn a_directory_of_another_user_says_whose_it_is() {
-    const AT: &str = "ECR_SIDECAR_TEST_DENIED";
-    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    if let Some(at) = std::env::var_os(AT) {
-        let report = file_at(PathBuf::from(at).join("config.json"), None).reconcile(&set);
-        let error = failed(&report);
-        println!("{error}\n{}", error.remedy());
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can become another user");
-        return;
-    }
-    let place = Place::new();
-    fs::set_permissions(place.directory.path(), Permissions::from_mode(0o755)).unwrap();
-    let name = "output::docker_config::tests::a_directory_of_another_user_says_whose_it_is";
-    let test = place.at("test");
-    fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    let mut again = Command::new(&test);
-    again.args(["--exact", name, "--nocapture"]).env(AT, place.directory.path());
-    std::os::unix::process::CommandExt::uid(&mut again, 65534);
-    std::os::unix::process::CommandExt::gid(&mut again, 65534);
-    let output = again.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    for part in [
-        "(uid 65534, gid 65534)",
-        "belongs to 0:0 with mode 0755",
-        "run as user 0 (`runAsUser`)",
-        "`fsGroup`",
-    ] {
-        assert!(said.contains(part), "{part}: {said}");
-    }
-}
-
-#[test]
 fn a_thousand_hosts_are_quick() {
     let place = Place::new();
     let hosts: Vec<_> = (0..1000).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com")).collect();
@@ -446,4 +309,34 @@ fn a_thousand_hosts_are_quick() {
     println!("rotated in {:?}", start.elapsed());
     // Generous, since this also runs unoptimised on a busy machine; the release build takes some tens of ms.
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn two_writers_keep_each_others_entries() {
+    let place = Place::new();
+    let sets = [desired(&[(A, "QVdTOm9uZQ==", 12)]), desired(&[(B, "QVdTOnR3bw==", 13)])];
+    std::thread::scope(|scope| {
+        for set in &sets {
+            let mut file = place.file();
+            let path = place.path();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let report = file.reconcile(set);
+                    assert!(
+                        matches!(report.result, Ok(_) | Err(DockerConfigError::Contended { .. })),
+                        "{:?}",
+                        report.result
+                    );
+                    Document::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+                }
+            });
+        }
+    });
+    // Between the last look and the rename a change can be lost; the next reconcile has it back.
+    for set in &sets {
+        written(&place.file().reconcile(set));
+    }
+    let text = place.text();
+    assert!(text.contains(A) && text.contains(B), "{text}");
+    assert_eq!(place.names(), ["config.json"]);
 }
