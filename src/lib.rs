@@ -1,7 +1,41 @@
 //! Keeps Amazon ECR credentials fresh in the place the main container reads them.
+//!
+//! One way, level-triggered:
+//!
+//! ```text
+//!  config ──► token keys ──► one refresher per key ──► CredentialSet ──► one reconciler per output ──► consumers
+//!                                │  (plan: pure)        (watch channel)        │  (desired vs. actual)
+//!                                └──────────────► Status ◄─────────────────────┘
+//!                                                   │
+//!                                      verdict(Status, now): pure ──► /livez /readyz /startupz /status
+//! ```
+//!
+//! | question | module |
+//! |---|---|
+//! | What is it to do? | [`config`], [`registry`], [`cli`] |
+//! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`], [`failure`] |
+//! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
+//! | What is published, and where? | [`credentials`], [`output`] |
+//! | What is true now? | [`status`], [`health`] |
+//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod credentials;
+pub mod engine;
+pub mod failure;
+pub mod health;
+pub mod http;
+pub mod identity;
 pub mod output;
+pub mod refresh;
 pub mod registry;
 pub mod secret;
+pub mod shutdown;
+pub mod status;
+pub mod telemetry;
+pub mod token;
+pub mod watch;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ecr-sidecar` program.
+
+fn main() -> std::process::ExitCode {
+    ecr_sidecar::cli::main()
+}

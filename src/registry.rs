@@ -1,5 +1,404 @@
-//! Registry hosts: account, region, partition, FIPS, dual-stack; the partition table.
+//! Which registry a host name means: its syntax, and the account, region and partition it tells.
+//!
+//! A [`RegistryHost`] is the key of everything else: of tokens, of entries in outputs, of metrics. It is
+//! parsed once, at the edge, and is then known to be bare and lower-case; [`RegistryHost::location`] reads
+//! it against the one table of AWS partitions in [`partition`].
+//!
+//! Invariants:
+//! * parsing what was displayed gives the same host: `display_parses_back`
+//! * case is folded: `case_is_folded`
+//! * everything but a bare host is refused, each kind with its own sentence: `refusals`
+//! * every row of the partition table is recognised: `every_row_is_recognised`
+//! * no host with a foreign suffix is a private registry: `a_foreign_suffix_is_never_private`, `evil_twins_are_other`
+//!
+//! It does not resolve names, and does not guess a region that the host does not tell.
 
-/// A registry host as it appears in image references.
+mod error;
+pub mod partition;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
+
+pub use error::{AccountIdError, HostError, RegionError};
+pub use partition::Partition;
+
+/// A registry host as it appears in image references: lower-case, perhaps with a port, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RegistryHost(std::sync::Arc<str>);
+pub struct RegistryHost(Arc<str>);
+
+impl RegistryHost {
+    /// The host as text, with its port when it has one.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the host tells of itself, going by the partition table.
+    ///
+    /// A host with a port, a VPC endpoint, a proxied name and a suffix that the table does not have are
+    /// [`Location::Other`]: their region has to be configured.
+    pub fn location(&self) -> Location {
+        if partition::PUBLIC_HOSTS.contains(&self.as_str()) {
+            return Location::Public;
+        }
+        self.private().map_or(Location::Other, Location::Private)
+    }
+
+    /// Why a [`Location::Other`] host is not taken for the ECR registry that it resembles; `None` when it
+    /// resembles none, or is one.
+    pub fn looks_like_ecr(&self) -> Option<Lookalike> {
+        if self.location() != Location::Other {
+            return None;
+        }
+        let (name, port) = split_port(self.as_str());
+        if port.is_some() && Self(name.into()).location() != Location::Other {
+            return Some(Lookalike::Port { host: name.to_owned() });
+        }
+        let parts = EcrShape::split(name)?;
+        if parts.account.parse::<AccountId>().is_err() {
+            return Some(Lookalike::Account { found: parts.account.to_owned() });
+        }
+        let Ok(region) = parts.rest_region().parse::<Region>() else {
+            return Some(Lookalike::Region { found: parts.rest_region().to_owned() });
+        };
+        let suffix = parts.rest_suffix().to_owned();
+        let known = partition::TABLE.iter().any(|row| row.has_suffix(&suffix));
+        Some(if known {
+            Lookalike::Partition { region, suffix }
+        } else {
+            Lookalike::Suffix { region, suffix }
+        })
+    }
+
+    fn private(&self) -> Option<PrivateRegistry> {
+        let shape = EcrShape::split(&self.0)?;
+        let account = shape.account.parse().ok()?;
+        let region: Region = shape.rest_region().parse().ok()?;
+        let row = partition::TABLE.iter().find(|row| {
+            row.has_region(&region) && row.suffixes(shape.dual_stack).contains(&shape.rest_suffix())
+        })?;
+        Some(PrivateRegistry {
+            account,
+            region,
+            partition: row.partition,
+            fips: shape.fips,
+            dual_stack: shape.dual_stack,
+        })
+    }
+}
+
+impl FromStr for RegistryHost {
+    type Err = HostError;
+
+    fn from_str(found: &str) -> Result<Self, HostError> {
+        error::refuse_more_than_a_host(found)?;
+        if found.len() > MAX_NAME + ":65535".len() {
+            return Err(HostError::TooLong { length: found.len() });
+        }
+        let folded = found.to_ascii_lowercase();
+        let (name, port) = split_port(&folded);
+        if let Some(port) = port {
+            check_port(&folded, name, port)?;
+        }
+        check_name(&folded, name)?;
+        Ok(Self(folded.into()))
+    }
+}
+
+impl fmt::Display for RegistryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Equality, order and hash are those of the text, so that a map can be asked by text.
+impl Borrow<str> for RegistryHost {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a host name tells of the registry behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A private registry, named in full by its host.
+    Private(PrivateRegistry),
+    /// Amazon ECR Public. Its API is in `us-east-1` of the partition `aws` alone.
+    Public,
+    /// Any other name: its region has to be configured.
+    Other,
+}
+
+/// The parts of `ACCOUNT.dkr.ecr[-fips].REGION.SUFFIX`, or of its dual-stack form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateRegistry {
+    /// The account that owns the registry.
+    pub account: AccountId,
+    /// Where the registry is, and where its token has to come from.
+    pub region: Region,
+    /// The partition of that region.
+    pub partition: Partition,
+    /// The host is a FIPS endpoint.
+    pub fips: bool,
+    /// The host answers on IPv6 as well as on IPv4.
+    pub dual_stack: bool,
+}
+
+/// A host that is nearly the name of a private registry; displays as the sentence that says what is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookalike {
+    /// The name is right, but a port follows: a proxy or a tunnel.
+    Port {
+        /// The host without its port.
+        host: String,
+    },
+    /// The suffix is in no partition: a new one, or somebody else's domain.
+    Suffix {
+        /// The region that the name tells.
+        region: Region,
+        /// What follows it.
+        suffix: String,
+    },
+    /// Region and suffix are both known, but do not belong together.
+    Partition {
+        /// The region that the name tells.
+        region: Region,
+        /// What follows it.
+        suffix: String,
+    },
+    /// The account is not twelve digits.
+    Account {
+        /// What stands in its place.
+        found: String,
+    },
+    /// The region has not the form of one.
+    Region {
+        /// What stands in its place.
+        found: String,
+    },
+}
+
+impl fmt::Display for Lookalike {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { host } => {
+                write!(
+                    f,
+                    "looks like the ECR host `{host}`, but has a port: leave the port away, or say its region"
+                )
+            }
+            Self::Suffix { region, suffix } => {
+                write!(
+                    f,
+                    "looks like an ECR host in `{region}`, but the suffix `{suffix}` is not known: say its region"
+                )
+            }
+            Self::Partition { region, suffix } => write!(
+                f,
+                "looks like an ECR host, but the suffix `{suffix}` does not belong to the region `{region}`: \
+                 mend the name, or say its region"
+            ),
+            Self::Account { found } => write!(
+                f,
+                "looks like an ECR host, but the account `{found}` is not twelve digits: mend the name, or say its region"
+            ),
+            Self::Region { found } => {
+                write!(
+                    f,
+                    "looks like an ECR host, but `{found}` is not a region: mend the name, or say its region"
+                )
+            }
+        }
+    }
+}
+
+/// An AWS region, such as `eu-west-1`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Region(Arc<str>);
+
+impl Region {
+    /// The region of ECR Public's API, and of much else that AWS calls global.
+    pub fn us_east_1() -> Self {
+        Self("us-east-1".into())
+    }
+
+    /// The region as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The partition that the region belongs to, going by its prefix.
+    pub fn partition(&self) -> Option<Partition> {
+        partition::TABLE.iter().find(|row| row.has_region(self)).map(|row| row.partition)
+    }
+}
+
+impl serde::Serialize for Region {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl FromStr for Region {
+    type Err = RegionError;
+
+    /// Takes `[a-z]{2,}(-[a-z]+)+-[0-9]+`, and no region by its name alone: new ones come every year.
+    fn from_str(found: &str) -> Result<Self, RegionError> {
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+        let well_formed = found.len() <= 63
+            && found.rsplit_once('-').is_some_and(|(words, number)| {
+                let mut words = words.split('-');
+                !number.is_empty()
+                    && number.bytes().all(|b| b.is_ascii_digit())
+                    && words.next().is_some_and(|first| first.len() >= 2 && word(first))
+                    && words.next().is_some_and(word)
+                    && words.all(word)
+            });
+        if well_formed { Ok(Self(found.into())) } else { Err(RegionError::new(found)) }
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An AWS account: twelve digits, of which the first may be zero.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(Arc<str>);
+
+impl AccountId {
+    /// The twelve digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = AccountIdError;
+
+    fn from_str(found: &str) -> Result<Self, AccountIdError> {
+        if found.len() == 12 && found.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(Self(found.into()))
+        } else {
+            Err(AccountIdError::new(found))
+        }
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The longest DNS name in text (RFC 1035, 2.3.4: 255 octets on the wire).
+const MAX_NAME: usize = 253;
+/// The longest label of a DNS name (RFC 1035, 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// `ACCOUNT.dkr.ecr[-fips].REST` or `ACCOUNT.dkr-ecr[-fips].REST`, with nothing checked yet.
+struct EcrShape<'a> {
+    account: &'a str,
+    fips: bool,
+    dual_stack: bool,
+    rest: &'a str,
+}
+
+impl<'a> EcrShape<'a> {
+    fn split(host: &'a str) -> Option<Self> {
+        const FORMS: [(&str, bool, bool); 4] = [
+            ("dkr.ecr.", false, false),
+            ("dkr.ecr-fips.", true, false),
+            ("dkr-ecr.", false, true),
+            ("dkr-ecr-fips.", true, true),
+        ];
+        let (account, after) = host.split_once('.')?;
+        FORMS.iter().find_map(|&(form, fips, dual_stack)| {
+            let rest = after.strip_prefix(form)?;
+            Some(Self { account, fips, dual_stack, rest })
+        })
+    }
+
+    fn rest_region(&self) -> &'a str {
+        self.rest.split_once('.').map_or(self.rest, |(region, _)| region)
+    }
+
+    fn rest_suffix(&self) -> &'a str {
+        self.rest.split_once('.').map_or("", |(_, suffix)| suffix)
+    }
+}
+
+/// Splits `host[:port]` and `[v6][:port]`; a bare IPv6 address without brackets stays whole.
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    if host.starts_with('[')
+        && let Some(end) = host.find(']')
+    {
+        let (name, after) = host.split_at(end + 1);
+        return (
+            if after.is_empty() || after.starts_with(':') { name } else { host },
+            after.strip_prefix(':'),
+        );
+    }
+    match host.split_once(':') {
+        Some((name, port)) if !port.contains(':') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+fn check_port(found: &str, name: &str, port: &str) -> Result<(), HostError> {
+    let digits = !port.is_empty() && !port.starts_with('0') && port.bytes().all(|b| b.is_ascii_digit());
+    if digits && port.parse::<u16>().is_ok() {
+        return Ok(());
+    }
+    Err(HostError::Port { found: found.to_owned(), port: port.to_owned(), bare: name.to_owned() })
+}
+
+fn check_name(found: &str, name: &str) -> Result<(), HostError> {
+    if name.is_empty() {
+        return Err(HostError::Empty);
+    }
+    if name.contains(['[', ']', ':']) {
+        let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        return match inner.map(str::parse::<Ipv6Addr>) {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(HostError::Address { found: found.to_owned() }),
+        };
+    }
+    if name.len() > MAX_NAME {
+        return Err(HostError::TooLong { length: name.len() });
+    }
+    if let Some(bare) = name.strip_suffix('.').filter(|bare| !bare.is_empty() && !bare.ends_with('.')) {
+        return Err(HostError::TrailingDot { found: found.to_owned(), bare: bare.to_owned() });
+    }
+    for label in name.split('.') {
+        check_label(found, label)?;
+    }
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let numeric = last.bytes().all(|b| b.is_ascii_digit());
+    if numeric && name.parse::<Ipv4Addr>().is_err() {
+        return Err(HostError::Address { found: found.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_label(found: &str, label: &str) -> Result<(), HostError> {
+    if label.is_empty() {
+        return Err(HostError::EmptyLabel { found: found.to_owned() });
+    }
+    if label.contains('*') {
+        return Err(HostError::Glob { found: found.to_owned() });
+    }
+    let allowed = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if allowed && label.len() <= MAX_LABEL && !label.starts_with('-') && !label.ends_with('-') {
+        return Ok(());
+    }
+    Err(HostError::Label { found: found.to_owned(), label: label.to_owned() })
+}

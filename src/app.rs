@@ -1,0 +1,366 @@
+//! Wires configuration → refreshers → outputs → health, and ends them.
+//!
+//! `run` and `once` are the same engine; only the stop condition differs.
+
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use aws_config::{
+    BehaviorVersion, SdkConfig,
+    meta::region::{ProvideRegion, RegionProviderChain},
+    profile::ProfileFileRegionProvider,
+    retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    clock::Clock,
+    config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
+    engine::{Engine, Surface, TaskPanicked},
+    failure::Problem,
+    health::{server, server::BindError, verdict},
+    http,
+    registry::{Region, RegionError},
+    shutdown::{Signal, Signals},
+    status::{Status, StatusBoard},
+    telemetry::{self, FilterHandle},
+    watch::{FileWatcher, Watched},
+};
+
+/// Time-outs of a call to AWS: to connect, and in all.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// After SIGTERM, what is under way has this long to end.
+const DRAIN_LIMIT: Duration = Duration::from_millis(700);
+/// How often readiness is looked at when nothing happens: expiry is no event.
+const READINESS_TURN: Duration = Duration::from_secs(10);
+/// `once` gives up on an output after this many failures.
+const OUTPUT_TRIES: u64 = 3;
+
+/// Why the program ends without having done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+    /// An output can never work.
+    #[error("{0}")]
+    Output(Problem),
+    /// The health endpoint cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Signals cannot be handled.
+    #[error("cannot install signal handlers")]
+    Signals(#[source] io::Error),
+    /// `once` could not do it.
+    #[error("not all required outputs could be written:\n{0}")]
+    NotWritten(String),
+    /// A fault of this program.
+    #[error(transparent)]
+    Panicked(#[from] TaskPanicked),
+}
+
+/// The environment and the region that it implies. Reads the AWS profile, never the metadata service.
+pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
+    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|name| Some((name, env.get(name)?.to_owned())));
+    let (place, region) = match named {
+        Some((name, region)) => (name, Some(region)),
+        None => (
+            "the AWS profile's region",
+            ProfileFileRegionProvider::new().region().await.map(|region| region.to_string()),
+        ),
+    };
+    let parsed: Option<Result<Region, RegionError>> = region.as_deref().map(str::parse);
+    match parsed.transpose() {
+        Ok(region) => Ok(Surroundings { env, region }),
+        Err(error) => Err(Problems(vec![config::Problem {
+            path: place.into(),
+            found: format!("`{}`", region.unwrap_or_default()),
+            accepted: error.to_string(),
+            nearest: None,
+        }])),
+    }
+}
+
+/// Keeps every output fresh until SIGTERM or SIGINT.
+pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
+    let config = config::load(flags, surroundings)?;
+    let log = telemetry::start(&config.log);
+    let mut signals = Signals::install().map_err(AppError::Signals)?;
+    Engine::preflight(&config).await.map_err(AppError::Output)?;
+    let mut app = App::start(config, flags, surroundings, log).await?;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Refresh => {
+                    tracing::info!("SIGHUP: refreshing everything now");
+                    app.engine.refresh_now();
+                }
+            },
+            () = app.config_changed.notified() => app.reload().await,
+            panicked = app.engine.panicked() => return Err(panicked.into()),
+        }
+    }
+    tracing::info!("stopping");
+    tokio::select! {
+        () = app.engine.stop() => {}
+        () = tokio::time::sleep(DRAIN_LIMIT) => tracing::warn!("stopping with a write under way: the volume hangs"),
+        _ = signals.next() => {} // a second signal: at once
+    }
+    Ok(())
+}
+
+/// One refresh, all outputs written, or [`AppError::NotWritten`] after `timeout`, or earlier when only a
+/// person can help.
+pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
+    let config = config::load(flags, surroundings)?;
+    telemetry::start(&config.log);
+    Engine::preflight(&config).await.map_err(AppError::Output)?;
+    let clock = Clock::System;
+    let status = StatusBoard::new(clock.now());
+    let sdk = sdk_config(surroundings).await;
+    let mut engine = Engine::new(Surface {
+        env: surroundings.env.clone(),
+        sdk,
+        clock: clock.clone(),
+        status: status.clone(),
+        watcher: None,
+    });
+    let mut changes = status.subscribe();
+    engine.apply(&config).await;
+    let finished = async {
+        while !status.read(is_finished) {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = finished => {}
+        () = tokio::time::sleep(timeout) => {}
+        panicked = engine.panicked() => return Err(panicked.into()),
+    }
+    if status.read(is_written) {
+        return Ok(());
+    }
+    Err(AppError::NotWritten(status.read(|status| verdict::ready(status, clock.now())).text(false)))
+}
+
+/// Every token that exists is in every output, and every required one exists.
+fn is_written(status: &Status) -> bool {
+    status.tokens.values().all(|token| {
+        let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
+        let in_outputs = || {
+            token.registries.iter().all(|served| {
+                status.outputs.values().all(|output| output.in_place.contains_key(&served.host))
+            })
+        };
+        if token.refreshed > 0 { in_outputs() } else { token.failed > 0 && !required }
+    })
+}
+
+/// Written, or beyond what waiting can mend.
+fn is_finished(status: &Status) -> bool {
+    let denied = status.tokens.values().any(|token| {
+        let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
+        required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_a_person())
+    });
+    let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed > 0);
+    let all_written = status.tokens.values().filter(|token| token.refreshed > 0).all(|token| {
+        token
+            .registries
+            .iter()
+            .all(|served| status.outputs.values().all(|output| output.in_place.contains_key(&served.host)))
+    });
+    let broken =
+        status.outputs.values().any(|output| output.failed >= OUTPUT_TRIES && output.last_error.is_some());
+    is_written(status) || broken || (denied && all_asked && all_written)
+}
+
+/// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
+/// credentials of its own.
+pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
+    let region =
+        surroundings.region.as_ref().map(|region| aws_config::Region::new(region.as_str().to_owned()));
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http::client(&surroundings.env))
+        .no_credentials()
+        .region(RegionProviderChain::first_try(region))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .load()
+        .await
+}
+
+/// A running sidecar.
+struct App {
+    config: Config,
+    flags: Flags,
+    surroundings: Surroundings,
+    engine: Engine,
+    status: StatusBoard,
+    log: FilterHandle,
+    health: HealthServer,
+    config_changed: Arc<Notify>,
+    _config_watched: Option<Watched>,
+}
+
+impl App {
+    async fn start(
+        config: Config,
+        flags: &Flags,
+        surroundings: &Surroundings,
+        log: FilterHandle,
+    ) -> Result<Self, AppError> {
+        let clock = Clock::System;
+        let status = StatusBoard::new(clock.now());
+        let has_been_ready = watch::Sender::new(false);
+        let health = HealthServer::open(&config.health, &status, &clock, &has_been_ready).await?;
+        announce(&config, health.address);
+        let watcher = FileWatcher::default();
+        let config_changed = Arc::new(Notify::new());
+        let watch_config = |path: &PathBuf| watcher.watch(vec![path.clone()], Arc::clone(&config_changed));
+        let config_watched = config.path.as_ref().map(watch_config);
+        let mut engine = Engine::new(Surface {
+            env: surroundings.env.clone(),
+            sdk: sdk_config(surroundings).await,
+            clock: clock.clone(),
+            status: status.clone(),
+            watcher: Some(watcher.clone()),
+        });
+        engine.apply(&config).await;
+        engine.spawn(follow_readiness(status.clone(), clock, has_been_ready));
+        Ok(Self {
+            config,
+            flags: flags.clone(),
+            surroundings: surroundings.clone(),
+            engine,
+            status,
+            log,
+            health,
+            config_changed,
+            _config_watched: config_watched,
+        })
+    }
+
+    /// Applies a changed file; a bad one is logged, counted and ignored.
+    async fn reload(&mut self) {
+        match self.try_reload().await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("configuration reloaded");
+                self.status.update(|status| {
+                    status.configuration.reloads += 1;
+                    status.configuration.last_error = None;
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the changed configuration is refused: the running one stays");
+                self.status.update(|status| {
+                    status.configuration.refused += 1;
+                    status.configuration.last_error = Some(error.to_string());
+                });
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<bool, AppError> {
+        let config = config::load(&self.flags, &self.surroundings)?;
+        if config == self.config {
+            let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
+            return Ok(was_refused); // mended by going back
+        }
+        Engine::preflight(&config).await.map_err(AppError::Output)?;
+        if config.health != self.config.health {
+            self.health.reopen(&config.health).await?;
+        }
+        self.log.set(&config.log.filter);
+        self.engine.apply(&config).await;
+        self.config = config;
+        Ok(true)
+    }
+}
+
+/// The health endpoint and the task that serves it.
+struct HealthServer {
+    address: SocketAddr,
+    parts: server::Health,
+    task: tokio::task::JoinHandle<Infallible>,
+}
+
+impl HealthServer {
+    async fn open(
+        settings: &config::Health,
+        status: &StatusBoard,
+        clock: &Clock,
+        has_been_ready: &watch::Sender<bool>,
+    ) -> Result<Self, BindError> {
+        let parts = server::Health {
+            status: status.clone(),
+            clock: clock.clone(),
+            startup_grace: settings.startup_grace,
+            has_been_ready: has_been_ready.subscribe(),
+        };
+        let listener = server::bind(settings.listen).await?;
+        let address = listener.local_addr().unwrap_or(settings.listen);
+        let task = tokio::spawn(server::serve(listener, parts.clone()));
+        Ok(Self { address, parts, task })
+    }
+
+    async fn reopen(&mut self, settings: &config::Health) -> Result<(), BindError> {
+        self.parts.startup_grace = settings.startup_grace;
+        if settings.listen == self.address {
+            self.task.abort();
+        }
+        let listener = server::bind(settings.listen).await?;
+        self.task.abort();
+        self.address = listener.local_addr().unwrap_or(settings.listen);
+        self.task = tokio::spawn(server::serve(listener, self.parts.clone()));
+        Ok(())
+    }
+}
+
+fn announce(config: &Config, health: SocketAddr) {
+    let registries = match &config.registries {
+        Registries::Own(key) => format!("the caller's own in {}", key.region.as_str()),
+        Registries::Listed(registries) => {
+            let hosts: Vec<_> = registries.iter().take(10).map(|registry| registry.host.as_str()).collect();
+            let more = registries.len().saturating_sub(hosts.len());
+            if more == 0 { hosts.join(", ") } else { format!("{} and {more} more", hosts.join(", ")) }
+        }
+    };
+    let identities: Vec<_> = config.identities.keys().map(String::as_str).collect();
+    let outputs: Vec<_> = config.outputs.iter().map(config::OutputConfig::id).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), registries, identities = identities.join(", "),
+        outputs = outputs.join(", "), health = %health, "ecr-sidecar starts"
+    );
+}
+
+/// Notes the first readiness, and logs each change of it.
+async fn follow_readiness(status: StatusBoard, clock: Clock, has_been_ready: watch::Sender<bool>) {
+    let mut changes = status.subscribe();
+    let mut was_ready = false;
+    loop {
+        let verdict = status.read(|status| verdict::ready(status, clock.now()));
+        let is_ready = verdict.is_good();
+        if is_ready && !was_ready {
+            has_been_ready.send_replace(true);
+            tracing::info!("ready: every required registry has a credential in every output");
+        } else if was_ready && !is_ready {
+            tracing::error!(reasons = verdict.text(false).trim_end(), "no longer ready");
+        }
+        was_ready = is_ready;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(READINESS_TURN) => {}
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Commands and flags, and the exit status of each.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::{
+    app::{self, AppError},
+    config::{self, Flags, Problems, env::Environment, units::parse_duration},
+    health::client,
+};
+
+/// Exit status for bad configuration or usage (EX_USAGE of sysexits).
+const BAD_CONFIGURATION: u8 = 64;
+/// Exit status when what was asked for could not be had (EX_UNAVAILABLE).
+const UNAVAILABLE: u8 = 69;
+/// Exit status of a fault of the program itself.
+const FAULT: u8 = 1;
+
+/// Keeps Amazon ECR credentials fresh in the place the main container reads them.
+#[derive(Debug, Parser)]
+#[command(name = "ecr-sidecar", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    values: Values,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  ecr-sidecar once --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json
+  DOCKER_CONFIG=$PWD helm pull oci://123456789012.dkr.ecr.eu-west-1.amazonaws.com/charts/app
+
+Every flag has an environment variable, and everything else is in a YAML file: ecr-sidecar config --schema";
+
+#[derive(Debug, Default, Args)]
+struct Values {
+    /// The configuration file [env: ECR_SIDECAR_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<String>,
+    /// Registry hosts, comma-separated [env: ECR_SIDECAR_REGISTRIES]
+    #[arg(long, global = true, value_name = "HOSTS")]
+    registries: Option<String>,
+    /// The docker config.json to keep [env: ECR_SIDECAR_DOCKER_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    docker_config: Option<String>,
+    /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE]
+    #[arg(long, global = true, value_name = "MODE")]
+    file_mode: Option<String>,
+    /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    health_listen: Option<String>,
+    /// json or text [env: ECR_SIDECAR_LOG_FORMAT]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// A level, or target=level pairs [env: ECR_SIDECAR_LOG]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep every output fresh until SIGTERM (the default)
+    Run,
+    /// Refresh once, write every output, end
+    Once {
+        /// Give up after this time
+        #[arg(long, default_value = "60s", value_parser = parse_duration)]
+        timeout: Duration,
+    },
+    /// Ask the running sidecar: an exec probe
+    Health {
+        /// What to ask
+        #[arg(value_enum, default_value_t = Question::Live)]
+        question: Question,
+    },
+    /// Wait until a running sidecar is ready
+    Wait {
+        /// Give up after this time
+        #[arg(long, default_value = "60s", value_parser = parse_duration)]
+        timeout: Duration,
+    },
+    /// Print the effective configuration and where each value came from
+    Config {
+        /// Print the JSON Schema of the configuration file instead
+        #[arg(long)]
+        schema: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Question {
+    Live,
+    Ready,
+    Startup,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Live => "/livez?verbose",
+            Self::Ready => "/readyz?verbose",
+            Self::Startup => "/startupz?verbose",
+        }
+    }
+}
+
+impl Values {
+    fn into_flags(self) -> Flags {
+        let values = [
+            ("ECR_SIDECAR_REGISTRIES", "--registries", self.registries),
+            ("ECR_SIDECAR_DOCKER_CONFIG", "--docker-config", self.docker_config),
+            ("ECR_SIDECAR_FILE_MODE", "--file-mode", self.file_mode),
+            ("ECR_SIDECAR_HEALTH_LISTEN", "--health-listen", self.health_listen),
+            ("ECR_SIDECAR_LOG_FORMAT", "--log-format", self.log_format),
+            ("ECR_SIDECAR_LOG", "--log", self.log),
+        ];
+        let given = values.into_iter().filter_map(|(variable, flag, value)| Some((variable, (flag, value?))));
+        Flags { config: self.config, values: given.collect::<BTreeMap<_, _>>() }
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // nobody left to tell
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() };
+        }
+    };
+    let flags = cli.values.into_flags();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, FAULT),
+    };
+    let outcome = runtime.block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags));
+    // A thread may hang in a volume: it must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
+    if let Command::Config { schema: true } = command {
+        return print(&format!("{:#}\n", config::schema()));
+    }
+    let surroundings = match app::surroundings(Environment::of_process()).await {
+        Ok(surroundings) => surroundings,
+        Err(problems) => return failed(&problems, BAD_CONFIGURATION),
+    };
+    match command {
+        Command::Run => ended(app::run(flags, &surroundings).await),
+        Command::Once { timeout } => ended(app::once(flags, &surroundings, timeout).await),
+        Command::Config { .. } => {
+            with_config(config::load(flags, &surroundings), |config| print(&config.to_yaml()))
+        }
+        Command::Health { question } => with_config(config::load(flags, &surroundings), |config| {
+            answered(config.health.listen, client::ask(config.health.listen, question.path()), FAULT)
+        }),
+        Command::Wait { timeout } => with_config(config::load(flags, &surroundings), |config| {
+            answered(
+                config.health.listen,
+                client::wait(config.health.listen, "/readyz", timeout),
+                UNAVAILABLE,
+            )
+        }),
+    }
+}
+
+fn with_config(
+    config: Result<config::Config, Problems>,
+    then: impl FnOnce(config::Config) -> ExitCode,
+) -> ExitCode {
+    match config {
+        Ok(config) => then(config),
+        Err(problems) => failed(&problems, BAD_CONFIGURATION),
+    }
+}
+
+fn ended(outcome: Result<(), AppError>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let status = match &error {
+        AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => BAD_CONFIGURATION,
+        AppError::NotWritten(_) => UNAVAILABLE,
+        AppError::Signals(_) | AppError::Panicked(_) => FAULT,
+    };
+    failed(&error, status)
+}
+
+fn answered(listen: std::net::SocketAddr, answer: std::io::Result<client::Answer>, no: u8) -> ExitCode {
+    match answer {
+        Ok(client::Answer { yes: true, text }) => print(&text),
+        Ok(client::Answer { yes: false, text }) => {
+            print(&text);
+            no.into()
+        }
+        Err(error) => {
+            eprintln!("ecr-sidecar: no sidecar answers on {listen}: {error}");
+            no.into()
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    // A reader that went away (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn failed(error: &(dyn std::error::Error + 'static), status: u8) -> ExitCode {
+    eprintln!("ecr-sidecar: {}", crate::failure::causes(error));
+    status.into()
+}

@@ -1,0 +1,246 @@
+//! What the program is to do: flags over environment over file over default, parsed into types.
+//!
+//! Every problem is told at once, each with its path, what was found, what is accepted and the nearest
+//! known name. Nothing half-valid leaves this module. It reads the configuration file and nothing else.
+
+mod check;
+pub mod env;
+mod file;
+mod resolve;
+mod show;
+pub mod units;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use self::env::Environment;
+pub use self::file::{LogFormat, schema};
+use crate::{
+    identity::IdentitySpec,
+    output::docker_config::DockerConfigSettings,
+    refresh::plan::Policy,
+    registry::{Region, RegistryHost},
+    token::TokenKey,
+};
+
+/// Where the docker config.json is kept unless configured.
+pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
+/// Where the health endpoint listens unless configured.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:9808";
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file that it came from, if any.
+    pub path: Option<PathBuf>,
+    /// The identities by name.
+    pub identities: BTreeMap<String, IdentitySpec>,
+    /// The registries.
+    pub registries: Registries,
+    /// The outputs; never empty.
+    pub outputs: Vec<OutputConfig>,
+    /// When to refresh.
+    pub refresh: Policy,
+    /// The health endpoint.
+    pub health: Health,
+    /// Logging.
+    pub log: Log,
+    origins: Origins,
+}
+
+/// Which registries to hold credentials for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registries {
+    /// The caller's own, whose name AWS tells with the token of this key.
+    Own(TokenKey),
+    /// These; never empty.
+    Listed(Vec<Registry>),
+}
+
+/// One registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// The host.
+    pub host: RegistryHost,
+    /// The token that serves it.
+    pub key: TokenKey,
+    /// Whether readiness depends on it.
+    pub required: bool,
+}
+
+/// One output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputConfig {
+    /// A docker config.json.
+    DockerConfig(DockerConfigSettings),
+}
+
+impl OutputConfig {
+    /// Its name in the status and in log lines.
+    pub fn id(&self) -> String {
+        match self {
+            Self::DockerConfig(settings) => format!("docker-config {}", settings.path.display()),
+        }
+    }
+}
+
+/// The health endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// After this time `/startupz` says yes whatever AWS does.
+    pub startup_grace: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `None`: text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+    /// A level, or `target=level` pairs.
+    pub filter: String,
+}
+
+/// Values given by flags.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The configuration file.
+    pub config: Option<String>,
+    /// Values by the name that the environment has for them, such as `ECR_SIDECAR_REGISTRIES`.
+    pub values: BTreeMap<&'static str, (&'static str, String)>,
+}
+
+/// What surrounds the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The environment.
+    pub env: Environment,
+    /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
+    pub region: Option<Region>,
+}
+
+/// Reads and parses the configuration, or tells every problem of it.
+pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
+    resolve::load(flags, surroundings)
+}
+
+impl Config {
+    /// The effective configuration as YAML, with the origin of each value as a comment.
+    pub fn to_yaml(&self) -> String {
+        show::yaml(self)
+    }
+
+    /// The registries by the token that serves them.
+    pub fn tokens(&self) -> BTreeMap<&TokenKey, Vec<&Registry>> {
+        let mut tokens: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        match &self.registries {
+            Registries::Own(key) => {
+                tokens.insert(key, Vec::new());
+            }
+            Registries::Listed(registries) => {
+                for registry in registries {
+                    tokens.entry(&registry.key).or_default().push(registry);
+                }
+            }
+        }
+        tokens
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    Flag(&'static str),
+    Env(String),
+    File,
+    Default,
+    Derived(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Env(variable) => write!(f, "environment {variable}"),
+            Self::File => f.write_str("file"),
+            Self::Default => f.write_str("default"),
+            Self::Derived(from) => write!(f, "from {from}"),
+        }
+    }
+}
+
+/// The origin of each value by its path; what is not here is a default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Origins(BTreeMap<String, Origin>);
+
+impl Origins {
+    fn set(&mut self, path: impl Into<String>, origin: Origin) {
+        self.0.insert(path.into(), origin);
+    }
+
+    /// The origin of `path`, or of the nearest place above it that has one.
+    fn of(&self, path: &str) -> Origin {
+        let mut place = path;
+        loop {
+            if let Some(origin) = self.0.get(place) {
+                return origin.clone();
+            }
+            match place.rfind(['.', '[']) {
+                Some(end) => place = &place[..end],
+                None => return Origin::Default,
+            }
+        }
+    }
+}
+
+/// One thing wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: a path in the file, a variable, or a flag.
+    pub path: String,
+    /// What was found there.
+    pub found: String,
+    /// What is accepted, or how to mend it.
+    pub accepted: String,
+    /// The nearest known name.
+    pub nearest: Option<String>,
+}
+
+impl Problem {
+    fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
+        Self { path: path.into(), found: found.into(), accepted: accepted.into(), nearest: None }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = if self.path.is_empty() { "the file" } else { &self.path };
+        write!(f, "{path}: found {}, accepted: {}", self.found, self.accepted)?;
+        match &self.nearest {
+            Some(name) => write!(f, "; did you mean `{name}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The known name that `word` was probably meant to be.
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness =
+        |name: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
+    let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, name)| name)
+}

@@ -1,0 +1,224 @@
+//! Holds a value against the JSON Schema of its type and tells every problem, each with its path.
+//!
+//! Only what schemas of our own types use is understood: `type`, `properties`, `required`,
+//! `additionalProperties`, `items`, `enum`, `anyOf` with null, and `oneOf` told apart by a `const`.
+
+use serde_json::{Map, Value};
+
+use super::{Problem, nearest};
+
+/// Every place where `value` does not fit `schema`.
+pub(super) fn check(value: &Value, schema: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    visit(value, schema, "", &mut problems);
+    problems
+}
+
+fn visit(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+    if let Some(optional) = schema["anyOf"].as_array() {
+        // an `Option`: the type, or null
+        let inner = optional.iter().find(|schema| schema["type"] != "null").unwrap_or(&Value::Null);
+        if !value.is_null() {
+            visit(value, inner, path, problems);
+        }
+        return;
+    }
+    if let Some(variants) = schema["oneOf"].as_array() {
+        return visit_variants(value, variants, path, problems);
+    }
+    if !has_type(value, &schema["type"]) {
+        problems.push(wrong_type(value, schema, path));
+        return;
+    }
+    match value {
+        Value::Object(object) => visit_object(object, schema, path, problems),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                visit(item, &schema["items"], &format!("{path}[{index}]"), problems);
+            }
+        }
+        Value::String(text) => visit_text(text, schema, path, problems),
+        _ => {}
+    }
+}
+
+fn visit_object(object: &Map<String, Value>, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+    let no_properties = Map::new();
+    let properties = schema["properties"].as_object().unwrap_or(&no_properties);
+    for (key, value) in object {
+        let place = join(path, key);
+        match (properties.get(key), &schema["additionalProperties"]) {
+            (Some(schema), _) => visit(value, schema, &place, problems),
+            (None, Value::Object(_)) => visit(value, &schema["additionalProperties"], &place, problems),
+            (None, _) => problems.push(unknown_key(key, place, properties.keys().map(String::as_str))),
+        }
+    }
+    for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !object.contains_key(required) {
+            problems.push(Problem::new(join(path, required), "nothing", "a value: this key is required"));
+        }
+    }
+}
+
+/// Variants of an enum: of texts, or of objects told apart by a key with a constant value.
+fn visit_variants(value: &Value, variants: &[Value], path: &str, problems: &mut Vec<Problem>) {
+    let tag_of = |variant: &Value| -> Option<(String, String)> {
+        let properties = variant["properties"].as_object()?;
+        properties.iter().find_map(|(key, schema)| Some((key.clone(), schema["const"].as_str()?.to_owned())))
+    };
+    let Some((tag, _)) = variants.iter().find_map(tag_of) else {
+        let texts = variants.iter().flat_map(|v| v["const"].as_str().into_iter().chain(texts(&v["enum"])));
+        return visit_choice(value, texts.collect(), path, problems);
+    };
+    let chosen =
+        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| value[&tag] == text.as_str()));
+    match chosen {
+        Some(variant) => visit_object_without_tag(value, variant, path, problems),
+        None if value.is_object() => {
+            let names: Vec<_> = variants.iter().filter_map(tag_of).map(|(_, text)| text).collect();
+            visit_choice(
+                &value[&tag],
+                names.iter().map(String::as_str).collect(),
+                &join(path, &tag),
+                problems,
+            );
+        }
+        None => problems.push(wrong_type(value, &serde_json::json!({"type": "object"}), path)),
+    }
+}
+
+fn visit_object_without_tag(value: &Value, variant: &Value, path: &str, problems: &mut Vec<Problem>) {
+    if let Value::Object(object) = value {
+        visit_object(object, variant, path, problems);
+    }
+}
+
+fn visit_text(text: &str, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+    let accepted: Vec<_> = texts(&schema["enum"]).collect();
+    if !accepted.is_empty() {
+        visit_choice(&Value::from(text), accepted, path, problems);
+    }
+}
+
+fn visit_choice(value: &Value, accepted: Vec<&str>, path: &str, problems: &mut Vec<Problem>) {
+    let text = value.as_str().unwrap_or_default();
+    if !accepted.contains(&text) {
+        let found = if value.is_null() { "nothing".into() } else { show(value) };
+        let mut problem = Problem::new(path, found, format!("one of {}", accepted.join(", ")));
+        problem.nearest = nearest(text, accepted).map(str::to_owned);
+        problems.push(problem);
+    }
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn has_type(value: &Value, accepted: &Value) -> bool {
+    let is = |name: &str| match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.as_u64().is_some(),
+        "null" => value.is_null(),
+        _ => true,
+    };
+    match accepted {
+        Value::String(name) => is(name),
+        Value::Array(names) => names.iter().filter_map(Value::as_str).any(is),
+        _ => true,
+    }
+}
+
+fn wrong_type(value: &Value, schema: &Value, path: &str) -> Problem {
+    let names: Vec<_> = match &schema["type"] {
+        Value::String(name) => vec![name.as_str()],
+        other => texts(other).filter(|name| *name != "null").collect(),
+    };
+    let accepted = match names.first() {
+        Some(&"object") => "a mapping",
+        Some(&"array") => "a list",
+        Some(&"string") if value.is_number() || value.is_boolean() => "a text: put it in quotes",
+        Some(&"string") => "a text",
+        Some(&"boolean") => "true or false",
+        Some(&"integer") => "a whole number",
+        _ => "another type",
+    };
+    Problem::new(path, show(value), accepted)
+}
+
+fn unknown_key<'a>(key: &str, path: String, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
+    let accepted: Vec<_> = known.clone().collect();
+    let mut problem = Problem::new(path, "an unknown key", format!("one of {}", accepted.join(", ")));
+    problem.nearest = nearest(key, known).map(str::to_owned);
+    problem
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".into(),
+        Value::Object(_) => "a mapping".into(),
+        Value::Array(_) => "a list".into(),
+        other => format!("`{}`", other.to_string().trim_matches('"').chars().take(80).collect::<String>()),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::file::schema, *};
+
+    fn problems(value: Value) -> Vec<String> {
+        check(&value, &schema()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_good_file_has_none() {
+        let good = json!({
+            "identities": {"default": {"source": "auto"}, "b": {"source": "static", "accessKeyIdFile": "/a", "assumeRoles": [{"roleArn": "r"}]}},
+            "registries": [{"host": "public.ecr.aws", "optional": true}],
+            "outputs": [{"type": "docker-config", "path": "/x", "group": 5}],
+            "refresh": {"at": "50%"}, "health": {"listen": "127.0.0.1:1"}, "log": {"format": "json"},
+        });
+        assert_eq!(problems(good), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_path_found_accepted_and_nearest() {
+        let bad = json!({
+            "registrys": [],
+            "identities": {"b": {"source": "statik", "expectAccount": 999_999_999_999_u64}},
+            "registries": [{"hots": "x"}, 5],
+            "outputs": [{"type": "docker-confg", "path": "/x"}, {"type": "docker-config", "mode": 640}, {}],
+            "health": "yes",
+            "log": {"format": "jsn"},
+        });
+        let told = problems(bad).join("\n");
+        for part in [
+            "registrys: found an unknown key",
+            "did you mean `registries`?",
+            "identities.b.source: found `statik`",
+            "did you mean `static`?",
+            "identities.b.expectAccount: found `999999999999`, accepted: a text: put it in quotes",
+            "registries[0].hots: found an unknown key",
+            "did you mean `host`?",
+            "registries[0].host: found nothing",
+            "registries[1]: found `5`, accepted: a mapping",
+            "outputs[0].type: found `docker-confg`",
+            "did you mean `docker-config`?",
+            "outputs[1].path: found nothing",
+            "outputs[1].mode: found `640`, accepted: a text: put it in quotes",
+            "outputs[2].type: found nothing",
+            "health: found `yes`, accepted: a mapping",
+            "log.format: found `jsn`",
+        ] {
+            assert!(told.contains(part), "{part} is not in:\n{told}");
+        }
+    }
+}

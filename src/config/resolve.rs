@@ -1,0 +1,747 @@
+//! From layers of text to the types of [`Config`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, Log, Origin, Origins, OutputConfig,
+    Problem, Problems, Registries, Registry, Surroundings, check, file, nearest,
+    units::{Percent, parse_duration},
+};
+use crate::{
+    identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
+    output::docker_config::DockerConfigSettings,
+    refresh::plan::Policy,
+    registry::{Location, Partition, Region, RegistryHost},
+    token::{Service, TokenKey},
+};
+
+const CONFIG: &str = "ECR_SIDECAR_CONFIG";
+const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
+const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
+const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
+const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
+const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
+const LOG: &str = "ECR_SIDECAR_LOG";
+const KNOWN: [&str; 7] = [CONFIG, REGISTRIES, DOCKER_CONFIG, FILE_MODE, HEALTH_LISTEN, LOG_FORMAT, LOG];
+
+/// No configuration is larger than this.
+const FILE_LIMIT: u64 = 4 << 20;
+
+pub(super) fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
+    let path = flags.config.as_deref().or(surroundings.env.get(CONFIG)).map(PathBuf::from);
+    let mut layers = Layers { value: read_file(path.as_ref())?, ..Layers::default() };
+    if path.is_some() {
+        layers.problems = check::check(&layers.value, &file::schema());
+    }
+    layers.note_file_origins();
+    layers.refuse_unknown_variables(surroundings);
+    layers.overlay(flags, surroundings);
+    if !layers.problems.is_empty() {
+        return Err(Problems(layers.problems));
+    }
+    let file: file::File = serde_json::from_value(layers.value).map_err(|error| {
+        Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
+    })?;
+    let mut resolver = Resolver { surroundings, origins: layers.origins, problems: Vec::new() };
+    let config = resolver.config(path, file);
+    if resolver.problems.is_empty() {
+        Ok(Config { origins: resolver.origins, ..config })
+    } else {
+        Err(Problems(resolver.problems))
+    }
+}
+
+fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
+    use std::io::Read;
+    let Some(path) = path else { return Ok(json!({})) };
+    let place = path.display().to_string();
+    let refuse = |found: String, accepted: &str| Problems(vec![Problem::new(&place, found, accepted)]);
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
+        .map_err(|error| refuse(error.to_string(), "a readable YAML file"))?;
+    if text.trim().is_empty() {
+        return Ok(json!({}));
+    }
+    match serde_saphyr::from_str::<Value>(&text) {
+        Ok(Value::Null) => Ok(json!({})), // nothing but comments
+        Ok(value) => Ok(value),
+        Err(error) => Err(refuse(error.to_string(), "YAML")),
+    }
+}
+
+/// File, environment and flags laid over each other.
+#[derive(Default)]
+struct Layers {
+    value: Value,
+    origins: Origins,
+    problems: Vec<Problem>,
+}
+
+impl Layers {
+    fn note_file_origins(&mut self) {
+        fn leaves(value: &Value, path: String, origins: &mut Origins) {
+            match value {
+                Value::Object(object) => {
+                    for (key, value) in object {
+                        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                        leaves(value, place, origins);
+                    }
+                }
+                Value::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        leaves(item, format!("{path}[{index}]"), origins);
+                    }
+                }
+                _ => origins.set(path, Origin::File),
+            }
+        }
+        leaves(&self.value, String::new(), &mut self.origins);
+    }
+
+    fn refuse_unknown_variables(&mut self, surroundings: &Surroundings) {
+        for name in surroundings.env.names_with_prefix("ECR_SIDECAR_") {
+            // Kubernetes sets these for a Service that is called ecr-sidecar.
+            let of_a_service =
+                name.starts_with("ECR_SIDECAR_SERVICE_") || name.starts_with("ECR_SIDECAR_PORT");
+            if !KNOWN.contains(&name) && !of_a_service {
+                let mut problem =
+                    Problem::new(name, "an unknown variable", format!("one of {}", KNOWN.join(", ")));
+                problem.nearest = nearest(name, KNOWN).map(str::to_owned);
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn overlay(&mut self, flags: &Flags, surroundings: &Surroundings) {
+        let given = |variable: &'static str| {
+            let by_flag = flags.values.get(variable).map(|(flag, value)| (value.clone(), Origin::Flag(flag)));
+            by_flag.or_else(|| {
+                Some((surroundings.env.get(variable)?.to_owned(), Origin::Env(variable.to_owned())))
+            })
+        };
+        if let Some((hosts, origin)) = given(REGISTRIES) {
+            let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
+            let hosts: Vec<_> = hosts.map(|host| json!({ "host": host })).collect();
+            self.put("registries", Value::from(hosts), origin);
+        }
+        if let Some((path, origin)) = given(DOCKER_CONFIG) {
+            self.put_docker_config("path", path, origin);
+        }
+        if let Some((mode, origin)) = given(FILE_MODE) {
+            self.put_docker_config("mode", mode, origin);
+        }
+        for (variable, section, key) in
+            [(HEALTH_LISTEN, "health", "listen"), (LOG_FORMAT, "log", "format"), (LOG, "log", "filter")]
+        {
+            if let Some((text, origin)) = given(variable) {
+                if key == "format" && !["json", "text"].contains(&text.as_str()) {
+                    self.problems.push(Problem::new(origin.to_string(), format!("`{text}`"), "json or text"));
+                    continue;
+                }
+                let path = format!("{section}.{key}");
+                if let Some(object) = self.section(section) {
+                    object.insert(key.to_owned(), Value::from(text));
+                    self.origins.set(path, origin);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Value, origin: Origin) {
+        self.origins.0.retain(|path, _| !path.starts_with(key));
+        self.origins.set(key, origin);
+        if let Some(object) = self.value.as_object_mut() {
+            object.insert(key.to_owned(), value);
+        }
+    }
+
+    fn section(&mut self, key: &str) -> Option<&mut Map<String, Value>> {
+        self.value.as_object_mut()?.entry(key).or_insert_with(|| json!({})).as_object_mut()
+    }
+
+    /// Sets `key` of the one docker-config output, which is made if there is none.
+    fn put_docker_config(&mut self, key: &str, text: String, origin: Origin) {
+        let Some(object) = self.value.as_object_mut() else { return };
+        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
+            return;
+        };
+        let is_docker_config = |output: &Value| output["type"] == "docker-config";
+        match outputs.iter().filter(|output| is_docker_config(output)).count() {
+            0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),
+            1 => {}
+            several => {
+                let accepted = "one docker-config output, or this value in the file";
+                self.problems.push(Problem::new(
+                    origin.to_string(),
+                    format!("{several} docker-config outputs in the file"),
+                    accepted,
+                ));
+                return;
+            }
+        }
+        if let Some(index) = outputs.iter().position(is_docker_config) {
+            outputs[index][key] = Value::from(text);
+            self.origins.set(format!("outputs[{index}].{key}"), origin);
+        }
+    }
+}
+
+/// Parses values, and gathers what does not parse.
+struct Resolver<'a> {
+    surroundings: &'a Surroundings,
+    origins: Origins,
+    problems: Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    fn config(&mut self, path: Option<PathBuf>, file: file::File) -> Config {
+        let registries = self.registries(&file);
+        let fallback_region = registries_region(&registries);
+        let mut identities: BTreeMap<_, _> = file
+            .identities
+            .into_iter()
+            .map(|(name, identity)| (name.clone(), self.identity(name, identity, fallback_region.as_ref())))
+            .collect();
+        if !identities.contains_key("default") {
+            let default =
+                self.identity("default".into(), file::Identity::default(), fallback_region.as_ref());
+            identities.insert("default".into(), default);
+        }
+        Config {
+            path,
+            identities,
+            registries,
+            outputs: self.outputs(file.outputs),
+            refresh: self.refresh(file.refresh),
+            health: self.health(file.health),
+            log: self.log(file.log),
+            origins: Origins::default(),
+        }
+    }
+
+    fn registries(&mut self, file: &file::File) -> Registries {
+        if file.registries.is_empty() {
+            return self.own_registry();
+        }
+        let mut hosts = BTreeSet::new();
+        let mut registries = Vec::new();
+        for (index, registry) in file.registries.iter().enumerate() {
+            let path = format!("registries[{index}]");
+            let Some(registry) = self.registry(&path, registry, &file.identities) else { continue };
+            if hosts.insert(registry.host.clone()) {
+                registries.push(registry);
+            } else {
+                self.refuse(&format!("{path}.host"), format!("`{}` again", registry.host), "each host once");
+            }
+        }
+        Registries::Listed(registries)
+    }
+
+    /// Nothing configured: the registry of the caller, in the surrounding region.
+    fn own_registry(&mut self) -> Registries {
+        let region = self.surroundings.region.clone().unwrap_or_else(|| {
+            self.refuse(
+                "registries",
+                "nothing, and neither AWS_REGION nor the profile says a region",
+                "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
+            );
+            Region::us_east_1()
+        });
+        self.origins.set("registries", Origin::Derived("AWS_REGION"));
+        Registries::Own(TokenKey {
+            identity: "default".into(),
+            service: Service::Ecr,
+            region,
+            endpoint: None,
+            fips: None,
+            dual_stack: None,
+        })
+    }
+
+    fn registry(
+        &mut self,
+        path: &str,
+        registry: &file::Registry,
+        identities: &BTreeMap<String, file::Identity>,
+    ) -> Option<Registry> {
+        let host: RegistryHost = self.parse(&format!("{path}.host"), &registry.host)?;
+        let identity = registry.identity.clone().unwrap_or_else(|| "default".into());
+        if identity != "default" && !identities.contains_key(&identity) {
+            let known: Vec<_> = identities.keys().map(String::as_str).chain(["default"]).collect();
+            let mut problem = Problem::new(
+                format!("{path}.identity"),
+                format!("`{identity}`"),
+                format!("one of {}", known.join(", ")),
+            );
+            problem.nearest = nearest(&identity, known).map(str::to_owned);
+            self.problems.push(problem);
+        }
+        let said = match &registry.region {
+            Some(region) => Some(self.parse::<Region>(&format!("{path}.region"), region)?),
+            None => None,
+        };
+        let (service, region, fips, dual_stack) = self.place(path, &host, said)?;
+        let endpoint = registry.endpoint.clone().filter(|url| self.is_endpoint(path, url));
+        let key = TokenKey { identity, service, region, endpoint, fips, dual_stack };
+        Some(Registry { host, key, required: !registry.optional })
+    }
+
+    /// Which API to ask, and where.
+    fn place(
+        &mut self,
+        path: &str,
+        host: &RegistryHost,
+        said: Option<Region>,
+    ) -> Option<(Service, Region, Option<bool>, Option<bool>)> {
+        let place = format!("{path}.region");
+        let (service, region, fips, dual_stack) = match host.location() {
+            Location::Private(registry) => {
+                let yes = |is: bool| is.then_some(true);
+                (Service::Ecr, registry.region, yes(registry.fips), yes(registry.dual_stack))
+            }
+            Location::Public => (Service::EcrPublic, Region::us_east_1(), None, None),
+            Location::Other => {
+                let Some(region) = said else {
+                    let accepted = match host.looks_like_ecr() {
+                        Some(lookalike) => {
+                            format!("{lookalike}; if it is meant, the AWS region of this registry")
+                        }
+                        None => {
+                            "the AWS region of this registry, such as eu-west-1: its host doesn't tell it"
+                                .into()
+                        }
+                    };
+                    self.refuse(&place, "nothing", accepted);
+                    return None;
+                };
+                return Some((Service::Ecr, region, None, None));
+            }
+        };
+        if let Some(said) = said.filter(|said| *said != region) {
+            self.refuse(
+                &place,
+                format!("`{}`", said.as_str()),
+                format!("`{}`, as the host says, or nothing", region.as_str()),
+            );
+        }
+        self.origins.set(place, Origin::Derived("the host"));
+        Some((service, region, fips, dual_stack))
+    }
+
+    fn is_endpoint(&mut self, path: &str, url: &str) -> bool {
+        let uri = url.parse::<http::Uri>().ok();
+        let good = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.query().is_none()
+        });
+        if !good {
+            self.refuse(
+                &format!("{path}.endpoint"),
+                format!("`{url}`"),
+                "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query",
+            );
+        }
+        good
+    }
+
+    fn identity(
+        &mut self,
+        name: String,
+        identity: file::Identity,
+        fallback: Option<&Region>,
+    ) -> IdentitySpec {
+        let path = format!("identities.{name}");
+        self.refuse_strangers(&path, &identity);
+        let source = self.source(&path, &identity);
+        let assume_roles = identity.assume_roles.iter().enumerate();
+        let assume_roles = assume_roles
+            .map(|(index, role)| self.assume_role(&format!("{path}.assumeRoles[{index}]"), role))
+            .collect();
+        let sts_region = self.sts_region(&path, identity.sts_region.as_deref(), fallback);
+        let expect_account = identity
+            .expect_account
+            .as_deref()
+            .and_then(|account| self.parse(&format!("{path}.expectAccount"), account));
+        IdentitySpec { name, source, assume_roles, sts_region, expect_account }
+    }
+
+    fn sts_region(&mut self, path: &str, said: Option<&str>, fallback: Option<&Region>) -> Region {
+        let place = format!("{path}.stsRegion");
+        if let Some(region) = said.and_then(|region| self.parse(&place, region)) {
+            return region;
+        }
+        let (region, from) = match &self.surroundings.region {
+            Some(region) => (region.clone(), "AWS_REGION"),
+            None => (default_sts_region(fallback), "the registries' partition"),
+        };
+        self.origins.set(place, Origin::Derived(from));
+        region
+    }
+
+    /// Keys that belong to another source are mistakes, not decoration.
+    fn refuse_strangers(&mut self, path: &str, identity: &file::Identity) {
+        use file::SourceKind::{Profile, Static, WebIdentity};
+        let owned = [
+            ("profile", &identity.profile, Profile, "profile"),
+            ("roleArn", &identity.role_arn, WebIdentity, "web-identity"),
+            ("tokenFile", &identity.token_file, WebIdentity, "web-identity"),
+            ("accessKeyIdFile", &identity.access_key_id_file, Static, "static"),
+            ("secretAccessKeyFile", &identity.secret_access_key_file, Static, "static"),
+            ("sessionTokenFile", &identity.session_token_file, Static, "static"),
+        ];
+        for (key, value, owner, name) in owned {
+            if value.is_some() && identity.source != owner {
+                self.refuse(
+                    &format!("{path}.{key}"),
+                    "a value",
+                    format!("this key only with `source: {name}`"),
+                );
+            }
+        }
+    }
+
+    fn source(&mut self, path: &str, identity: &file::Identity) -> Source {
+        use file::SourceKind;
+        match identity.source {
+            SourceKind::Auto => Source::Auto,
+            SourceKind::Environment => Source::Environment,
+            SourceKind::Profile => Source::Profile { name: identity.profile.clone() },
+            SourceKind::WebIdentity => Source::WebIdentity {
+                role_arn: identity.role_arn.clone(),
+                token_file: identity.token_file.clone().map(PathBuf::from),
+            },
+            SourceKind::PodIdentity => Source::PodIdentity,
+            SourceKind::Imds => Source::Imds,
+            SourceKind::Static => Source::Static(StaticFiles {
+                access_key_id: self.required_path(
+                    path,
+                    "accessKeyIdFile",
+                    identity.access_key_id_file.as_deref(),
+                ),
+                secret_access_key: self.required_path(
+                    path,
+                    "secretAccessKeyFile",
+                    identity.secret_access_key_file.as_deref(),
+                ),
+                session_token: identity.session_token_file.clone().map(PathBuf::from),
+            }),
+        }
+    }
+
+    fn required_path(&mut self, path: &str, key: &str, value: Option<&str>) -> PathBuf {
+        if value.is_none_or(str::is_empty) {
+            self.refuse(&format!("{path}.{key}"), "nothing", "a file's path: `source: static` needs it");
+        }
+        PathBuf::from(value.unwrap_or_default())
+    }
+
+    fn assume_role(&mut self, path: &str, role: &file::AssumeRole) -> AssumeRole {
+        let arn: Vec<_> = role.role_arn.split(':').collect();
+        if !matches!(arn.as_slice(), ["arn", _, "iam", "", _, resource] if resource.starts_with("role/")) {
+            self.refuse(
+                &format!("{path}.roleArn"),
+                format!("`{}`", role.role_arn),
+                "a role's ARN such as arn:aws:iam::123456789012:role/NAME",
+            );
+        }
+        if role.external_id.as_ref().is_some_and(|id| !(2..=1224).contains(&id.len())) {
+            self.refuse(&format!("{path}.externalId"), "a value of another length", "2 to 1224 characters");
+        }
+        let session_name = role.session_name.clone().unwrap_or_else(|| "ecr-sidecar".into());
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_=,.@-".contains(c);
+        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(is_allowed) {
+            self.refuse(
+                &format!("{path}.sessionName"),
+                format!("`{session_name}`"),
+                "2 to 64 letters, digits and _=,.@-",
+            );
+        }
+        AssumeRole { role_arn: role.role_arn.clone(), external_id: role.external_id.clone(), session_name }
+    }
+
+    fn outputs(&mut self, outputs: Vec<file::Output>) -> Vec<OutputConfig> {
+        let outputs = if outputs.is_empty() {
+            vec![file::Output::DockerConfig {
+                path: DEFAULT_DOCKER_CONFIG.into(),
+                mode: None,
+                group: None,
+                base: None,
+            }]
+        } else {
+            outputs
+        };
+        let mut paths = BTreeSet::new();
+        let mut resolved = Vec::new();
+        for (index, output) in outputs.into_iter().enumerate() {
+            let file::Output::DockerConfig { path, mode, group, base } = output;
+            let place = format!("outputs[{index}]");
+            let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
+            let path = PathBuf::from(path);
+            if path.file_name().is_none() {
+                self.refuse(&format!("{place}.path"), format!("`{}`", path.display()), "the path of a file");
+            }
+            if !paths.insert(path.clone()) {
+                self.refuse(
+                    &format!("{place}.path"),
+                    format!("`{}` again", path.display()),
+                    "each path once",
+                );
+            }
+            if let Some(mode) = mode {
+                let base = base.map(PathBuf::from);
+                resolved.push(OutputConfig::DockerConfig(DockerConfigSettings { path, mode, group, base }));
+            }
+        }
+        resolved
+    }
+
+    fn refresh(&mut self, refresh: file::Refresh) -> Policy {
+        let at: Option<Percent> = self.parse("refresh.at", refresh.at.as_deref().unwrap_or("50%"));
+        let jitter: Option<Percent> =
+            self.parse("refresh.jitter", refresh.jitter.as_deref().unwrap_or("10%"));
+        let usual = |text: &str| text.parse::<Percent>().unwrap_or_default();
+        let policy = Policy { at: at.unwrap_or(usual("50%")), jitter: jitter.unwrap_or(usual("10%")) };
+        let (at, jitter) = (policy.at.as_fraction(), policy.jitter.as_fraction());
+        if at - jitter < 0.05 || at + jitter > 0.95 {
+            self.refuse(
+                "refresh",
+                format!("at {} ± {}", policy.at, policy.jitter),
+                "a moment between 5% and 95% of the lifetime, jitter included",
+            );
+        }
+        policy
+    }
+
+    fn health(&mut self, health: file::Health) -> Health {
+        let listen = health.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let Ok(address) = listen.parse() else {
+            self.refuse(
+                "health.listen",
+                format!("`{listen}`"),
+                "an IP address and a port such as 127.0.0.1:9808",
+            );
+            return Health { listen: ([127, 0, 0, 1], 0).into(), startup_grace: Duration::ZERO };
+        };
+        let grace = health.startup_grace.as_deref().unwrap_or("60s");
+        let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
+            self.refuse("health.startupGrace", format!("`{grace}`"), error.to_string());
+            Duration::ZERO
+        });
+        Health { listen: address, startup_grace }
+    }
+
+    fn log(&mut self, log: file::Log) -> Log {
+        let filter = log.filter.unwrap_or_else(|| "info".into());
+        if let Err(error) = crate::telemetry::parse_filter(&filter) {
+            self.refuse(
+                "log.filter",
+                format!("`{filter}`"),
+                format!("a level, or target=level pairs ({error})"),
+            );
+        }
+        Log { format: log.format, filter }
+    }
+
+    fn parse<T: FromStr<Err: std::fmt::Display>>(&mut self, path: &str, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.refuse(path, format!("`{text}`"), error.to_string());
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+        // A value that came by a flag or variable is told by that name.
+        let path = match self.origins.of(path) {
+            Origin::Flag(flag) => flag.to_owned(),
+            Origin::Env(variable) => variable,
+            _ => path.to_owned(),
+        };
+        self.problems.push(Problem::new(path, found, accepted));
+    }
+}
+
+fn registries_region(registries: &Registries) -> Option<Region> {
+    match registries {
+        Registries::Own(key) => Some(key.region.clone()),
+        Registries::Listed(registries) => registries.first().map(|registry| registry.key.region.clone()),
+    }
+}
+
+/// Where a partition's STS is called when nothing says a region: not in the registry's region, which may
+/// be closed to STS, but in the partition's first one.
+fn default_sts_region(registry: Option<&Region>) -> Region {
+    registry.and_then(Region::partition).map_or_else(Region::us_east_1, Partition::first_region)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::env::Environment, *};
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+    fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+        let env = Environment::from_pairs(variables.iter().copied());
+        let region = env.get("AWS_REGION").map(|region| region.parse().unwrap());
+        Surroundings { env, region }
+    }
+
+    fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        load(&Flags::default(), &surroundings(variables))
+    }
+
+    fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        use std::io::Write;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+        load(&flags, &surroundings(variables))
+    }
+
+    fn problems(outcome: Result<Config, Problems>) -> String {
+        outcome.expect_err("it has problems").to_string()
+    }
+
+    #[test]
+    fn the_simple_case_needs_no_file() {
+        let config = with_env(&[("ECR_SIDECAR_REGISTRIES", &format!("{HOST}, public.ecr.aws"))]).unwrap();
+        let keys: Vec<_> = config.tokens().keys().map(ToString::to_string).collect();
+        assert_eq!(keys, ["ecr eu-west-1 as default", "ecr-public us-east-1 as default"]);
+        let OutputConfig::DockerConfig(output) = &config.outputs[0];
+        assert_eq!(
+            (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
+            (DEFAULT_DOCKER_CONFIG, "0640")
+        );
+        assert_eq!(config.health.listen.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn nothing_configured_means_the_own_registry_of_the_region() {
+        let config = with_env(&[("AWS_REGION", "eu-west-1")]).unwrap();
+        assert!(matches!(config.registries, Registries::Own(key) if key.region.as_str() == "eu-west-1"));
+        assert!(problems(with_env(&[])).contains("AWS_REGION"));
+    }
+
+    #[test]
+    fn the_file_of_the_design_is_understood() {
+        let config = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
+        let Registries::Listed(registries) = &config.registries else { panic!("listed") };
+        assert_eq!(registries.len(), 4);
+        assert!(!registries[1].required);
+        assert_eq!(registries[2].key.identity, "billing");
+        assert_eq!(
+            registries[3].key.endpoint.as_deref(),
+            Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
+        );
+        let billing = &config.identities["billing"];
+        assert_eq!(billing.assume_roles[0].external_id.as_deref(), Some("gitops"));
+        assert_eq!(billing.sts_region.as_str(), "eu-west-1");
+    }
+
+    #[test]
+    fn what_config_prints_is_a_configuration_again() {
+        let first = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
+        let yaml = first.to_yaml();
+        let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+        assert_eq!(
+            (&first.identities, &first.registries, &first.outputs),
+            (&again.identities, &again.registries, &again.outputs)
+        );
+        assert!(yaml.contains("identity: billing # file"), "{yaml}");
+        assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
+    }
+
+    #[test]
+    fn environment_goes_over_file_and_flags_over_both() {
+        let file = "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
+        let config =
+            with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")])
+                .unwrap();
+        let OutputConfig::DockerConfig(output) = &config.outputs[0];
+        assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
+        assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
+        assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
+
+        let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
+        let flags = Flags { config: None, values };
+        let config = load(&flags, &surroundings(&[("ECR_SIDECAR_REGISTRIES", HOST)])).unwrap();
+        assert!(
+            matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
+        );
+    }
+
+    #[test]
+    fn problems_of_values_are_told_at_once_too() {
+        let told = problems(with_file(
+            "identities:\n  a: {source: static, roleArn: x, expectAccount: '12'}\n\
+             registries:\n- {host: 'https://public.ecr.aws'}\n- {host: ecr.internal.example}\n\
+             - {host: public.ecr.aws, identity: aa}\n- {host: public.ecr.aws, endpoint: 'ftp://x'}\n\
+             - {host: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, region: us-east-1}\n\
+             outputs: [{type: docker-config, path: /x, mode: '0999'}]\n\
+             refresh: {at: 99%}\nhealth: {listen: localhost, startupGrace: 1d}\nlog: {filter: 'a=b=c'}\n",
+            &[],
+        ));
+        for path in [
+            "identities.a.roleArn",
+            "identities.a.accessKeyIdFile",
+            "identities.a.secretAccessKeyFile",
+            "identities.a.expectAccount",
+            "registries[0].host",
+            "registries[1].region",
+            "registries[2].identity",
+            "registries[3].endpoint",
+            "registries[3].host",
+            "registries[4].region",
+            "outputs[0].mode",
+            "refresh",
+            "health.listen",
+            "log.filter",
+        ] {
+            assert!(told.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn unknown_variables_are_told_and_those_of_a_service_are_not() {
+        let told = problems(with_env(&[
+            ("ECR_SIDECAR_REGISTRY", HOST),
+            ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"),
+            ("ECR_SIDECAR_PORT_80_TCP", "x"),
+        ]));
+        assert!(told.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{told}");
+        assert!(!told.contains("SERVICE_HOST:") && !told.contains("PORT_80_TCP:"), "{told}");
+    }
+
+    #[test]
+    fn a_bad_variable_is_told_by_its_name() {
+        assert!(
+            problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
+                .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
+        );
+    }
+
+    #[test]
+    fn broken_yaml_and_missing_files_name_the_file() {
+        assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
+        let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
+        let told = problems(load(&flags, &surroundings(&[])));
+        assert!(told.contains("/nowhere/c.yaml: found No such file"), "{told}");
+    }
+
+    #[test]
+    fn the_kept_schema_is_the_generated_one() {
+        let kept: Value = serde_json::from_str(include_str!("../../config.schema.json")).unwrap();
+        assert_eq!(kept, file::schema(), "regenerate it: ecr-sidecar config --schema > config.schema.json");
+    }
+}

@@ -1,0 +1,154 @@
+//! The effective configuration as YAML, each value with its origin as a comment.
+
+use std::{fmt::Write, path::Path};
+
+use super::{Config, OutputConfig, Registries, Registry};
+use crate::identity::{AssumeRole, IdentitySpec, Source};
+
+/// `config` as a file that would give it again.
+pub(super) fn yaml(config: &Config) -> String {
+    let mut yaml = Yaml { config, text: String::new() };
+    if let Some(path) = &config.path {
+        yaml.line(0, &format!("# file: {}", path.display()));
+    }
+    yaml.line(0, "identities:");
+    config.identities.values().for_each(|identity| yaml.identity(identity));
+    match &config.registries {
+        Registries::Own(key) => yaml
+            .line(0, &format!("# registries: the caller's own in {} (from AWS_REGION)", key.region.as_str())),
+        Registries::Listed(registries) => {
+            yaml.line(0, "registries:");
+            registries.iter().enumerate().for_each(|(index, registry)| yaml.registry(index, registry));
+        }
+    }
+    yaml.line(0, "outputs:");
+    config.outputs.iter().enumerate().for_each(|(index, output)| yaml.output(index, output));
+    yaml.settings();
+    yaml.text
+}
+
+struct Yaml<'a> {
+    config: &'a Config,
+    text: String,
+}
+
+impl Yaml<'_> {
+    fn line(&mut self, indent: usize, line: &str) {
+        let _ = writeln!(self.text, "{:indent$}{line}", ""); // a String takes any text
+    }
+
+    /// `key: value # origin of path`; `first` opens an item of a list.
+    fn value(&mut self, indent: usize, first: bool, path: &str, value: impl ToString) {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let dash = if first { "- " } else { "" };
+        let origin = self.config.origins.of(path);
+        self.line(indent, &format!("{dash}{key}: {} # {origin}", scalar(&value.to_string())));
+    }
+
+    fn path(&mut self, indent: usize, first: bool, path: &str, value: Option<&Path>) {
+        if let Some(value) = value {
+            self.value(indent, first, path, value.display());
+        }
+    }
+
+    fn identity(&mut self, identity: &IdentitySpec) {
+        let path = format!("identities.{}", identity.name);
+        let place = |key: &str| format!("{path}.{key}");
+        self.line(2, &format!("{}:", scalar(&identity.name)));
+        self.value(4, false, &place("source"), source_name(&identity.source));
+        match &identity.source {
+            Source::Profile { name: Some(name) } => self.value(4, false, &place("profile"), name),
+            Source::WebIdentity { role_arn, token_file } => {
+                if let Some(role_arn) = role_arn {
+                    self.value(4, false, &place("roleArn"), role_arn);
+                }
+                self.path(4, false, &place("tokenFile"), token_file.as_deref());
+            }
+            Source::Static(files) => {
+                self.path(4, false, &place("accessKeyIdFile"), Some(&files.access_key_id));
+                self.path(4, false, &place("secretAccessKeyFile"), Some(&files.secret_access_key));
+                self.path(4, false, &place("sessionTokenFile"), files.session_token.as_deref());
+            }
+            _ => {}
+        }
+        if !identity.assume_roles.is_empty() {
+            self.line(4, "assumeRoles:");
+        }
+        for (index, role) in identity.assume_roles.iter().enumerate() {
+            self.role(&format!("{path}.assumeRoles[{index}]"), role);
+        }
+        self.value(4, false, &place("stsRegion"), identity.sts_region.as_str());
+        if let Some(account) = &identity.expect_account {
+            self.value(4, false, &place("expectAccount"), account.as_str());
+        }
+    }
+
+    fn role(&mut self, path: &str, role: &AssumeRole) {
+        self.value(6, true, &format!("{path}.roleArn"), &role.role_arn);
+        if let Some(id) = &role.external_id {
+            self.value(8, false, &format!("{path}.externalId"), id);
+        }
+        self.value(8, false, &format!("{path}.sessionName"), &role.session_name);
+    }
+
+    fn registry(&mut self, index: usize, registry: &Registry) {
+        let place = |key: &str| format!("registries[{index}].{key}");
+        self.value(2, true, &place("host"), &registry.host);
+        self.value(4, false, &place("identity"), &registry.key.identity);
+        self.value(4, false, &place("region"), registry.key.region.as_str());
+        if let Some(endpoint) = &registry.key.endpoint {
+            self.value(4, false, &place("endpoint"), endpoint);
+        }
+        self.value(4, false, &place("optional"), !registry.required);
+    }
+
+    fn output(&mut self, index: usize, output: &OutputConfig) {
+        let place = |key: &str| format!("outputs[{index}].{key}");
+        let OutputConfig::DockerConfig(settings) = output;
+        self.value(2, true, &place("type"), "docker-config");
+        self.path(4, false, &place("path"), Some(&settings.path));
+        self.value(4, false, &place("mode"), settings.mode);
+        if let Some(group) = settings.group {
+            self.value(4, false, &place("group"), group);
+        }
+        self.path(4, false, &place("base"), settings.base.as_deref());
+    }
+
+    fn settings(&mut self) {
+        let config = self.config;
+        self.line(0, "refresh:");
+        self.value(2, false, "refresh.at", config.refresh.at);
+        self.value(2, false, "refresh.jitter", config.refresh.jitter);
+        self.line(0, "health:");
+        self.value(2, false, "health.listen", config.health.listen);
+        self.value(2, false, "health.startupGrace", format!("{}ms", config.health.startup_grace.as_millis()));
+        self.line(0, "log:");
+        if let Some(format) = config.log.format {
+            self.value(2, false, "log.format", format!("{format:?}").to_lowercase());
+        }
+        self.value(2, false, "log.filter", &config.log.filter);
+    }
+}
+
+fn source_name(source: &Source) -> &'static str {
+    match source {
+        Source::Auto => "auto",
+        Source::Environment => "environment",
+        Source::Profile { .. } => "profile",
+        Source::WebIdentity { .. } => "web-identity",
+        Source::PodIdentity => "pod-identity",
+        Source::Static(_) => "static",
+        Source::Imds => "imds",
+    }
+}
+
+/// Plain where YAML reads it back as the same text; quoted, as JSON is valid YAML, elsewhere.
+fn scalar(text: &str) -> String {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@%".contains(c))
+        && !["null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
+    let is_boolean_or_group = text == "true"
+        || text == "false"
+        || text.parse::<u32>().is_ok_and(|n| text == n.to_string() && text.len() != 12);
+    if is_plain || is_boolean_or_group { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}

@@ -1,0 +1,314 @@
+//! Runs a configuration: one refresher a token key, one reconciler an output, and what wakes them.
+//!
+//! A new configuration is applied by its difference: what did not change keeps running, with its tokens and
+//! its retry state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_config::SdkConfig;
+use tokio::{
+    sync::{Notify, oneshot},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    clock::Clock,
+    config::{Config, OutputConfig, Registries, env::Environment},
+    credentials::CredentialStore,
+    failure::Problem,
+    identity::Identity,
+    output::{Output, Reconciler},
+    refresh::{Refresher, plan::Policy},
+    status::{Served, StatusBoard, TokenStatus},
+    token::{TokenKey, TokenSource},
+    watch::{FileWatcher, Watched},
+};
+
+/// How long a volume may take to say whether an output can work there at all.
+const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What everything runs on.
+pub struct Surface {
+    /// The environment.
+    pub env: Environment,
+    /// The SDK's settings: endpoints, FIPS, time-outs, HTTP client.
+    pub sdk: SdkConfig,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where everybody tells what happened.
+    pub status: StatusBoard,
+    /// Watches files; `None` for `once`, which has no time for changes.
+    pub watcher: Option<FileWatcher>,
+}
+
+/// The running configuration.
+pub struct Engine {
+    surface: Surface,
+    credentials: CredentialStore,
+    identities: BTreeMap<String, Arc<Identity>>,
+    refreshers: BTreeMap<TokenKey, RunningRefresher>,
+    reconcilers: BTreeMap<String, RunningReconciler>,
+    input_watches: Vec<(Option<Watched>, AbortHandle)>,
+    tasks: JoinSet<()>,
+}
+
+struct RunningRefresher {
+    identity: Arc<Identity>,
+    policy: Policy,
+    wake: Arc<Notify>,
+    task: AbortHandle,
+}
+
+struct RunningReconciler {
+    config: OutputConfig,
+    wake: Arc<Notify>,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+    _watched: Option<Watched>,
+}
+
+/// A task panicked: a fault of this program.
+#[derive(Debug, thiserror::Error)]
+#[error("internal fault: a task panicked ({0}); please report it with the lines above")]
+pub struct TaskPanicked(String);
+
+impl Engine {
+    /// An engine that runs nothing yet.
+    pub fn new(surface: Surface) -> Self {
+        let mut tasks = JoinSet::new();
+        if let Some(watcher) = surface.watcher.clone() {
+            tasks.spawn(watcher.run());
+        }
+        Self {
+            surface,
+            credentials: CredentialStore::new(),
+            identities: BTreeMap::new(),
+            refreshers: BTreeMap::new(),
+            reconcilers: BTreeMap::new(),
+            input_watches: Vec::new(),
+            tasks,
+        }
+    }
+
+    /// Refuses outputs that can never work, before anything is changed.
+    pub async fn preflight(config: &Config) -> Result<(), Problem> {
+        for output in config.outputs.clone() {
+            let check = tokio::task::spawn_blocking(move || Output::new(&output).preflight());
+            // A volume that hangs may come back: that is the reconciler's business.
+            if let Ok(Ok(checked)) = tokio::time::timeout(PREFLIGHT_LIMIT, check).await {
+                checked?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `config` from now on.
+    pub async fn apply(&mut self, config: &Config) {
+        self.apply_identities(config);
+        self.apply_tokens(config);
+        self.apply_outputs(config).await;
+        self.watch_inputs();
+    }
+
+    /// Runs one more task, whose panic ends the process like that of any other.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Refreshes and reconciles everything now.
+    pub fn refresh_now(&self) {
+        self.refreshers.values().for_each(|refresher| refresher.wake.notify_one());
+        self.reconcilers.values().for_each(|reconciler| reconciler.wake.notify_one());
+    }
+
+    /// Waits for a task to panic.
+    pub async fn panicked(&mut self) -> TaskPanicked {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Err(error)) if error.is_panic() => {
+                    let payload = error.into_panic();
+                    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+                    return TaskPanicked(text.unwrap_or_else(|| "no message".into()));
+                }
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends every task; a write under way is finished first.
+    pub async fn stop(mut self) {
+        for (_, reconciler) in std::mem::take(&mut self.reconcilers) {
+            reconciler.stop().await;
+        }
+    }
+
+    fn apply_identities(&mut self, config: &Config) {
+        let Surface { env, sdk, clock, .. } = &self.surface;
+        let mut before = std::mem::take(&mut self.identities);
+        for (name, spec) in &config.identities {
+            let same = before.remove(name).filter(|identity| identity.spec() == spec);
+            let identity = same.unwrap_or_else(|| {
+                Arc::new(Identity::new(spec.clone(), env.clone(), sdk.clone(), clock.clone()))
+            });
+            self.identities.insert(name.clone(), identity);
+        }
+    }
+
+    fn apply_tokens(&mut self, config: &Config) {
+        let tokens = config.tokens();
+        let keys: BTreeSet<_> = tokens.keys().map(|key| (*key).clone()).collect();
+        self.surface.status.update(|status| {
+            status.tokens.retain(|key, _| keys.contains(key));
+            for (key, registries) in &tokens {
+                let served: Vec<_> = registries
+                    .iter()
+                    .map(|r| Served { host: r.host.clone(), required: r.required })
+                    .collect();
+                let own = matches!(config.registries, Registries::Own(_));
+                let entry = status
+                    .tokens
+                    .entry((*key).clone())
+                    .or_insert_with(|| TokenStatus::new((*key).clone(), Vec::new(), own));
+                if !own {
+                    entry.registries = served;
+                    entry.awaits_own_registry = false;
+                }
+            }
+        });
+        self.credentials.route(self.routes(config), &keys);
+        let policy = config.refresh;
+        for (_, stale) in self.refreshers.extract_if(.., |key, running| {
+            let same = self
+                .identities
+                .get(&key.identity)
+                .is_some_and(|identity| Arc::ptr_eq(identity, &running.identity));
+            !keys.contains(key) || !same || running.policy != policy
+        }) {
+            stale.task.abort();
+        }
+        for key in keys {
+            if !self.refreshers.contains_key(&key) {
+                self.start_refresher(key, policy);
+            }
+        }
+    }
+
+    /// Which token serves which host. The caller's own registry keeps the host that AWS told.
+    fn routes(&self, config: &Config) -> BTreeMap<crate::registry::RegistryHost, TokenKey> {
+        match &config.registries {
+            Registries::Listed(registries) => {
+                registries.iter().map(|r| (r.host.clone(), r.key.clone())).collect()
+            }
+            Registries::Own(key) => self.surface.status.read(|status| {
+                let served =
+                    status.tokens.get(key).map(|token| token.registries.as_slice()).unwrap_or_default();
+                served.iter().map(|served| (served.host.clone(), key.clone())).collect()
+            }),
+        }
+    }
+
+    fn start_refresher(&mut self, key: TokenKey, policy: Policy) {
+        let Some(identity) = self.identities.get(&key.identity).cloned() else { return };
+        let Surface { sdk, clock, status, .. } = &self.surface;
+        let wake = Arc::new(Notify::new());
+        let refresher = Refresher {
+            source: TokenSource::new(key.clone(), Arc::clone(&identity), sdk, clock.clone()),
+            policy,
+            clock: clock.clone(),
+            credentials: self.credentials.clone(),
+            status: status.clone(),
+            wake: Arc::clone(&wake),
+        };
+        let task = self.tasks.spawn(async move { match refresher.run().await {} });
+        self.refreshers.insert(key, RunningRefresher { identity, policy, wake, task });
+    }
+
+    async fn apply_outputs(&mut self, config: &Config) {
+        let desired: BTreeMap<_, _> =
+            config.outputs.iter().map(|output| (output.id(), output.clone())).collect();
+        let stale: Vec<_> = self
+            .reconcilers
+            .extract_if(.., |id, running| desired.get(id) != Some(&running.config))
+            .map(|(_, running)| running)
+            .collect();
+        for reconciler in stale {
+            reconciler.stop().await;
+        }
+        self.surface.status.update(|status| {
+            status.outputs.retain(|id, _| desired.contains_key(id));
+            for (id, output) in &desired {
+                status.outputs.entry(id.clone()).or_insert_with(|| Output::status(output));
+            }
+        });
+        for (id, output) in desired {
+            if !self.reconcilers.contains_key(&id) {
+                self.start_reconciler(id, output);
+            }
+        }
+    }
+
+    fn start_reconciler(&mut self, id: String, config: OutputConfig) {
+        let output = Output::new(&config);
+        let wake = Arc::new(Notify::new());
+        let watched =
+            self.surface.watcher.as_ref().map(|watcher| watcher.watch(output.watched(), Arc::clone(&wake)));
+        let reconciler = Reconciler {
+            id: id.clone(),
+            output: Some(output),
+            credentials: self.credentials.subscribe(),
+            status: self.surface.status.clone(),
+            clock: self.surface.clock.clone(),
+            wake: Arc::clone(&wake),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        self.tasks.spawn(async move {
+            reconciler.run(stopped).await;
+            let _ = end.send(()); // nobody may be waiting
+        });
+        self.reconcilers.insert(id, RunningReconciler { config, wake, stop, ended, _watched: watched });
+    }
+
+    /// A change of the files that an identity rests on is used at once.
+    fn watch_inputs(&mut self) {
+        let Some(watcher) = &self.surface.watcher else { return };
+        for (_, task) in self.input_watches.drain(..) {
+            task.abort();
+        }
+        for (name, identity) in &self.identities {
+            let files = identity.files();
+            if files.is_empty() {
+                continue;
+            }
+            let changed = Arc::new(Notify::new());
+            let watched = watcher.watch(files, Arc::clone(&changed));
+            let identity = Arc::clone(identity);
+            let name = name.clone();
+            let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == name);
+            let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
+            let task = self.tasks.spawn(async move {
+                loop {
+                    changed.notified().await;
+                    tracing::info!(identity = name, "a file of the identity changed: asking AWS anew");
+                    identity.forget();
+                    wakes.iter().for_each(|wake| wake.notify_one());
+                }
+            });
+            self.input_watches.push((Some(watched), task));
+        }
+    }
+}
+
+impl RunningReconciler {
+    async fn stop(self) {
+        drop(self.stop);
+        // An error is the task's panic, which `Engine::panicked` tells.
+        let _ = self.ended.await;
+    }
+}

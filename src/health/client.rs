@@ -1,0 +1,61 @@
+//! Asks a running sidecar's endpoint: the exec probe and `wait`.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+/// What one question may take: the usual probe's `timeoutSeconds` is 1.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The most that is read of an answer.
+const ANSWER_LIMIT: u64 = 1 << 20;
+/// How long `wait` pauses between two questions.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An answer of the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it said yes.
+    pub yes: bool,
+    /// What it said.
+    pub text: String,
+}
+
+/// Asks `path`, such as `/readyz`, of the sidecar that listens on `listen`.
+pub fn ask(listen: SocketAddr, path: &str) -> io::Result<Answer> {
+    let address = reachable(listen);
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_LIMIT).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split_ascii_whitespace().nth(1);
+    Ok(Answer { yes: status == Some("200"), text: body.to_owned() })
+}
+
+/// Asks `path` until it says yes or `timeout` is over; then tells the last answer.
+pub fn wait(listen: SocketAddr, path: &str, timeout: Duration) -> io::Result<Answer> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let answer = ask(listen, path);
+        let yes = answer.as_ref().is_ok_and(|answer| answer.yes);
+        if yes || Instant::now() + PAUSE >= deadline {
+            return answer;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A server on the unspecified address is asked by loopback.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

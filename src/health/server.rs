@@ -1,0 +1,160 @@
+//! The HTTP server of the health endpoint.
+//!
+//! It stays small whatever clients do: requests are GET or HEAD, heads of at most [`HEAD_LIMIT`] that arrive
+//! within [`HEAD_TIMEOUT`], one request a connection, at most [`CONNECTIONS`] at a time. The newest
+//! connection always gets in, the oldest goes: so a crowd of idle clients can't hold up a probe. No secret
+//! is in reach of this module.
+
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use super::verdict::{self, Verdict};
+use crate::{
+    clock::Clock,
+    status::{Status, StatusBoard},
+};
+
+/// The largest request head. hyper's minimum.
+const HEAD_LIMIT: usize = 8 << 10;
+/// A request's head has to arrive within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection lasts no longer than this.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+/// After a failed accept (no file descriptors left), wait this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address} for the health endpoint: {source}; choose another address by health.listen or ECR_SIDECAR_HEALTH_LISTEN"
+)]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// What answers are made of.
+#[derive(Clone)]
+pub struct Health {
+    /// What is known.
+    pub status: StatusBoard,
+    /// The time of day.
+    pub clock: Clock,
+    /// After this time `/startupz` says yes whatever AWS does.
+    pub startup_grace: Duration,
+    /// Whether it has been ready once.
+    pub has_been_ready: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Opens the endpoint.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+/// Serves for ever; dropped to end.
+pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
+    let mut connections = JoinSet::new();
+    let mut order: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => {
+                order.retain(|connection| !connection.is_finished());
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if order.len() >= CONNECTIONS
+                    && let Some(oldest) = order.pop_front()
+                {
+                    oldest.abort();
+                }
+                order.push_back(connections.spawn(connection(stream, health.clone())));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "health endpoint: accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, health: Health) {
+    let answer = service_fn(move |request| {
+        let response = respond(&request, &health);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    // A client that misbehaves is its own problem: nothing to tell anybody.
+    let _ = tokio::time::timeout(CONNECTION_LIMIT, serving).await;
+}
+
+fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n".into());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let now = health.clock.now();
+    let verbose = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    let ask = |verdict: &dyn Fn(&Status) -> Verdict| told(&health.status.read(verdict), verbose);
+    match request.uri().path() {
+        "/livez" | "/healthz" => ask(&|status| verdict::live(status, Instant::now())),
+        "/readyz" => ask(&|status| verdict::ready(status, now)),
+        "/startupz" => {
+            let has_been_ready = *health.has_been_ready.borrow();
+            ask(&|status| verdict::started(status, has_been_ready, health.startup_grace, now))
+        }
+        "/status" => status(health),
+        _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status\n".into()),
+    }
+}
+
+fn told(verdict: &Verdict, verbose: bool) -> Response<Full<Bytes>> {
+    let code = if verdict.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    text(code, verdict.text(verbose))
+}
+
+fn status(health: &Health) -> Response<Full<Bytes>> {
+    match health.status.read(serde_json::to_string) {
+        Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(code: StatusCode, body: String) -> Response<Full<Bytes>> {
+    with_type(code, "text/plain; charset=utf-8", body)
+}
+
+fn with_type(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,247 @@
+//! Whether all is well: a pure function of (status, now).
+//!
+//! * live: the loops turn; never depends on AWS or Kubernetes.
+//! * ready: every required registry has an unexpired credential in every output, now. False again at expiry.
+//! * started: ready once, or the grace period is over, so that an AWS outage cannot keep a GitOps controller
+//!   down for ever.
+
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    clock::rfc3339,
+    registry::RegistryHost,
+    status::{OutputStatus, Status, TokenStatus},
+};
+
+/// A loop that has not turned for this long is stuck. Every loop turns at least once a minute, but for an
+/// attempt that runs into its limit.
+pub const TURN_DEADLINE: Duration = Duration::from_secs(180);
+
+/// The outcome of some checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Each check.
+    pub checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// Whether the verdict depends on it.
+    pub required: bool,
+}
+
+impl Verdict {
+    /// Whether every required check passed.
+    pub fn is_good(&self) -> bool {
+        self.checks.iter().all(|check| check.failure.is_none() || !check.required)
+    }
+
+    /// One `[+]name ok` or `[-]name reason` line a check; without `verbose` only those that count.
+    pub fn text(&self, verbose: bool) -> String {
+        let mut text = String::new();
+        for check in &self.checks {
+            let optional = if check.required { "" } else { " (optional)" };
+            let _ = match &check.failure {
+                Some(reason) if verbose || check.required => {
+                    writeln!(text, "[-]{}{optional} {reason}", check.name)
+                }
+                None if verbose => writeln!(text, "[+]{}{optional} ok", check.name),
+                _ => Ok(()),
+            }; // a String takes any text
+        }
+        text.push_str(if self.is_good() { "ok\n" } else { "not ok\n" });
+        text
+    }
+}
+
+/// Whether the loops turn.
+pub fn live(status: &Status, now: Instant) -> Verdict {
+    let tokens = status.tokens.values().map(|token| (format!("refresher {}", token.key), token.turned));
+    let outputs = status.outputs.iter().map(|(id, output)| (format!("output {id}"), output.turned));
+    let check = |(name, turned): (String, Instant)| {
+        let age = now.saturating_duration_since(turned);
+        let failure = (age > TURN_DEADLINE).then(|| format!("has not turned for {} s", age.as_secs()));
+        Check { name, failure, required: true }
+    };
+    Verdict { checks: tokens.chain(outputs).map(check).collect() }
+}
+
+/// Whether every required registry has an unexpired credential in every output.
+pub fn ready(status: &Status, now: SystemTime) -> Verdict {
+    let mut checks = Vec::new();
+    for token in status.tokens.values() {
+        if token.awaits_own_registry {
+            let name = format!("own registry in {}", token.key.region.as_str());
+            checks.push(Check { name, failure: Some(no_token(token)), required: true });
+        }
+        for served in &token.registries {
+            for (id, output) in &status.outputs {
+                let failure = lacks(token, output, &served.host, now);
+                let name = format!("registry {} in {id}", served.host);
+                checks.push(Check { name, failure, required: served.required });
+            }
+        }
+    }
+    Verdict { checks }
+}
+
+/// Whether a main container that waits for us may start.
+pub fn started(status: &Status, has_been_ready: bool, grace: Duration, now: SystemTime) -> Verdict {
+    let mut verdict = ready(status, now);
+    let age = now.duration_since(status.started_at).unwrap_or_default();
+    if has_been_ready || age >= grace {
+        verdict.checks.iter_mut().for_each(|check| check.required = false);
+    }
+    verdict
+}
+
+/// Why a consumer of `output` would be refused by `host`, if it would.
+fn lacks(token: &TokenStatus, output: &OutputStatus, host: &RegistryHost, now: SystemTime) -> Option<String> {
+    match output.in_place.get(host) {
+        Some(expiry) if *expiry > now => None,
+        Some(expiry) => {
+            Some(format!("its credential expired at {}: {}", rfc3339(*expiry), why(token, output)))
+        }
+        None if token.expires_at.is_none() => Some(no_token(token)),
+        None => Some(format!("its credential is not there: {}", why(token, output))),
+    }
+}
+
+fn why(token: &TokenStatus, output: &OutputStatus) -> String {
+    match (&output.last_error, &token.last_error) {
+        (Some(problem), _) | (None, Some(problem)) => problem.to_string(),
+        (None, None) if token.clock_fault.is_some() => {
+            "AWS's dates and this machine's clock disagree (set the clock)".into()
+        }
+        (None, None) => "being written".into(),
+    }
+}
+
+fn no_token(token: &TokenStatus) -> String {
+    match &token.last_error {
+        Some(problem) => format!("no token yet: {problem}"),
+        None => "no token yet: AWS is being asked".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        failure::{Class, Problem},
+        status::{Served, StatusBoard},
+        token::{Service, TokenKey},
+    };
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// One token until 1,000 s, one registry, and one output that holds its credential.
+    fn well(required: bool) -> Status {
+        let key = TokenKey {
+            identity: "default".into(),
+            service: Service::Ecr,
+            region: "eu-west-1".parse().unwrap(),
+            endpoint: None,
+            fips: None,
+            dual_stack: None,
+        };
+        let host: RegistryHost = HOST.parse().unwrap();
+        let mut token = TokenStatus::new(key.clone(), vec![Served { host: host.clone(), required }], false);
+        token.expires_at = Some(at(1000));
+        let mut output = OutputStatus::new("docker-config", "/c".into());
+        output.in_place.insert(host, at(1000));
+        let board = StatusBoard::new(at(0));
+        board.update(|status| {
+            status.tokens.insert(key, token);
+            status.outputs.insert("docker-config /c".into(), output);
+        });
+        board.read(Clone::clone)
+    }
+
+    fn with_output(status: &Status, change: impl FnOnce(&mut OutputStatus)) -> Status {
+        let mut status = status.clone();
+        status.outputs.values_mut().next().map(change);
+        status
+    }
+
+    #[tokio::test]
+    async fn ready_is_true_exactly_while_what_is_in_the_file_is_good() {
+        let status = well(true);
+        assert!(ready(&status, at(999)).is_good());
+        assert!(!ready(&status, at(1000)).is_good());
+        // a newer token that could not be written doesn't count, an older one in the file does
+        assert!(
+            ready(
+                &with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)),
+                at(499)
+            )
+            .is_good()
+        );
+        assert!(
+            !ready(
+                &with_output(&status, |output| *output.in_place.values_mut().next().unwrap() = at(500)),
+                at(501)
+            )
+            .is_good()
+        );
+        assert!(!ready(&with_output(&status, |output| output.in_place.clear()), at(0)).is_good());
+    }
+
+    #[tokio::test]
+    async fn a_503_names_the_registry_the_reason_and_the_mend() {
+        let problem =
+            Problem { message: "disk full".into(), remedy: "free some".into(), class: Class::Transient };
+        let status = with_output(&well(true), |output| {
+            output.in_place.clear();
+            output.last_error = Some(problem);
+        });
+        let text = ready(&status, at(0)).text(false);
+        assert_eq!(
+            text,
+            format!(
+                "[-]registry {HOST} in docker-config /c its credential is not there: disk full (free some)\nnot ok\n"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn an_optional_registry_is_told_and_does_not_count() {
+        let status = with_output(&well(false), |output| output.in_place.clear());
+        let verdict = ready(&status, at(0));
+        assert!(verdict.is_good());
+        assert_eq!(verdict.text(false), "ok\n");
+        assert!(verdict.text(true).contains("(optional)"));
+    }
+
+    #[tokio::test]
+    async fn started_after_the_grace_period_whatever_aws_does() {
+        let status = with_output(&well(true), |output| output.in_place.clear());
+        let grace = Duration::from_secs(60);
+        assert!(!started(&status, false, grace, at(59)).is_good());
+        assert!(started(&status, false, grace, at(60)).is_good());
+        assert!(started(&status, true, grace, at(1)).is_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn live_until_a_loop_is_stuck() {
+        let status = well(true);
+        tokio::time::advance(TURN_DEADLINE).await;
+        assert!(live(&status, Instant::now()).is_good());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!live(&status, Instant::now()).is_good());
+    }
+}

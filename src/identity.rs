@@ -1,0 +1,273 @@
+//! Who asks AWS: a credential source plus an optional chain of assumed roles.
+//!
+//! Invariants:
+//! * A source that is configured but broken is an error that names it; nothing falls through to another
+//!   principal (`a_broken_source_is_never_passed_over`).
+//! * The instance metadata service is used only when it is named (`auto_never_asks_imds`).
+//! * When nothing is found, the error lists what was looked for, what was seen, and the likely mend.
+//!
+//! Credentials are kept until shortly before their expiry and shared by every token of the identity;
+//! [`Identity::forget`] drops them when AWS calls them stale or one of their files changed. Nothing here
+//! retries: that is the refresher's job.
+
+mod auto;
+mod container;
+mod error;
+mod files;
+mod sts;
+
+use std::{path::PathBuf, sync::Mutex, time::Duration};
+
+use aws_config::{
+    SdkConfig, imds::credentials::ImdsCredentialsProvider, profile::ProfileFileCredentialsProvider,
+    provider_config::ProviderConfig,
+};
+use aws_credential_types::{Credentials, provider::ProvideCredentials};
+use serde::Serialize;
+
+pub use self::error::{IdentityError, Looked};
+use crate::{
+    clock::Clock,
+    config::env::Environment,
+    registry::{AccountId, Region},
+};
+
+/// Credentials are resolved anew when less than this is left of them.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
+
+/// Where an identity comes from, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySpec {
+    /// The name that registries refer to it by.
+    pub name: String,
+    /// Where the first credentials come from.
+    pub source: Source,
+    /// Roles to assume from there, in order.
+    pub assume_roles: Vec<AssumeRole>,
+    /// The region whose STS is called.
+    pub sts_region: Region,
+    /// The account that has to answer.
+    pub expect_account: Option<AccountId>,
+}
+
+/// A credential source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The first configured of environment, profile, web identity, container; never IMDS.
+    Auto,
+    /// `AWS_ACCESS_KEY_ID` and companions.
+    Environment,
+    /// A profile of the shared AWS files, `AWS_PROFILE` unless named.
+    Profile {
+        /// The profile's name.
+        name: Option<String>,
+    },
+    /// A token file exchanged at STS (IRSA): `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN` unless named.
+    WebIdentity {
+        /// The role to assume.
+        role_arn: Option<String>,
+        /// The token.
+        token_file: Option<PathBuf>,
+    },
+    /// The EKS Pod Identity agent or the ECS agent: `AWS_CONTAINER_CREDENTIALS_*`.
+    PodIdentity,
+    /// Keys in files, read anew each time.
+    Static(StaticFiles),
+    /// The node's role, by the instance metadata service.
+    Imds,
+}
+
+/// The files of static keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticFiles {
+    /// Holds the access key id.
+    pub access_key_id: PathBuf,
+    /// Holds the secret access key.
+    pub secret_access_key: PathBuf,
+    /// Holds the session token of temporary keys.
+    pub session_token: Option<PathBuf>,
+}
+
+/// One link of a chain of roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssumeRole {
+    /// The role.
+    pub role_arn: String,
+    /// What the role's trust policy may ask for.
+    pub external_id: Option<String>,
+    /// The session's name, seen in CloudTrail.
+    pub session_name: String,
+}
+
+/// Who the credentials in use belong to, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Principal {
+    /// The source that gave the first credentials, for example `web identity`.
+    pub source: String,
+    /// The ARN, once AWS has said it.
+    pub arn: Option<String>,
+}
+
+/// An identity that can say who it is.
+pub struct Identity {
+    spec: IdentitySpec,
+    env: Environment,
+    sdk: SdkConfig,
+    sts: aws_sdk_sts::Client,
+    clock: Clock,
+    /// Held while resolving, so that any number of refreshers cost one resolution.
+    resolving: tokio::sync::Mutex<()>,
+    cached: Mutex<Option<Resolved>>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Credentials and whose they are.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What requests are signed with.
+    pub credentials: Credentials,
+    /// Whose they are.
+    pub principal: Principal,
+}
+
+impl Identity {
+    /// An identity by `spec`, that asks STS through the settings of `sdk`.
+    pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
+        let region = aws_config::Region::new(spec.sts_region.as_str().to_owned());
+        let sts =
+            aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(&sdk).region(region).build());
+        let (resolving, cached) = Default::default();
+        Self { spec, env, sdk, sts, clock, resolving, cached }
+    }
+
+    /// How it was configured.
+    pub fn spec(&self) -> &IdentitySpec {
+        &self.spec
+    }
+
+    /// Credentials with some life left, from the cache or from their source.
+    pub async fn credentials(&self) -> Result<Resolved, IdentityError> {
+        let _one_at_a_time = self.resolving.lock().await;
+        if let Some(resolved) = self.cached() {
+            return Ok(resolved);
+        }
+        let resolved = self.resolve().await?;
+        *self.cache() = Some(resolved.clone());
+        Ok(resolved)
+    }
+
+    /// Drops the cached credentials: AWS called them stale, or one of their files changed.
+    pub fn forget(&self) {
+        *self.cache() = None;
+    }
+
+    /// The files whose change may change the credentials.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files::inputs(&self.spec.source, &self.env)
+    }
+
+    fn cached(&self) -> Option<Resolved> {
+        let cached = self.cache().clone()?;
+        // Static keys are cheap to read and may be rotated under us: only what expires by itself is kept.
+        let expiry = cached.credentials.expiry()?;
+        (expiry > self.clock.now() + EXPIRY_MARGIN).then_some(cached)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Option<Resolved>> {
+        self.cached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn resolve(&self) -> Result<Resolved, IdentityError> {
+        let mut resolved = match self.from_source(&self.spec.source).await? {
+            Some(resolved) => resolved,
+            None => return Err(auto::nothing_found(&self.spec, &self.env)),
+        };
+        for role in &self.spec.assume_roles {
+            let assumed = self.assume_role(role, resolved.credentials).await?;
+            let source = resolved.principal.source;
+            resolved = Resolved { principal: Principal { source, ..assumed.principal }, ..assumed };
+        }
+        if let Some(expected) = &self.spec.expect_account {
+            self.check_account(expected, &mut resolved).await?;
+        }
+        Ok(resolved)
+    }
+
+    /// `None` when `source` is `auto` and nothing is configured.
+    async fn from_source(&self, source: &Source) -> Result<Option<Resolved>, IdentityError> {
+        let (name, credentials, arn) = match source {
+            Source::Auto => {
+                return match auto::pick(&self.env) {
+                    Some(source) => Box::pin(self.from_source(&source)).await,
+                    None => self.default_profile().await,
+                };
+            }
+            Source::Environment => ("environment", files::from_environment(&self.env)?, None),
+            Source::Static(files) => ("static", files::from_files(files)?, None),
+            Source::WebIdentity { role_arn, token_file } => {
+                let (credentials, arn) =
+                    self.web_identity(role_arn.as_deref(), token_file.as_deref()).await?;
+                ("web identity", credentials, Some(arn))
+            }
+            Source::PodIdentity => ("container", self.container().await?, None),
+            Source::Profile { name } => ("profile", self.profile(name.as_deref()).await?, None),
+            Source::Imds => ("imds", self.imds().await?, None),
+        };
+        Ok(Some(Resolved { credentials, principal: Principal { source: name.into(), arn } }))
+    }
+
+    /// The profile `default` is a source only when it is there and holds credentials.
+    async fn default_profile(&self) -> Result<Option<Resolved>, IdentityError> {
+        if !files::shared_aws_files(&self.env).iter().any(|file| file.exists()) {
+            return Ok(None);
+        }
+        match self.profile(None).await {
+            Ok(credentials) => {
+                let principal = Principal { source: "profile".into(), arn: None };
+                Ok(Some(Resolved { credentials, principal }))
+            }
+            Err(IdentityError::ProfileNotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn profile(&self, name: Option<&str>) -> Result<Credentials, IdentityError> {
+        let mut builder = ProfileFileCredentialsProvider::builder().configure(&self.provider_config());
+        if let Some(name) = name {
+            builder = builder.profile_name(name);
+        }
+        let named = name.or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default").to_owned();
+        builder
+            .build()
+            .provide_credentials()
+            .await
+            .map_err(|source| IdentityError::profile(named, source, self.clock.now()))
+    }
+
+    async fn imds(&self) -> Result<Credentials, IdentityError> {
+        let provider = ImdsCredentialsProvider::builder().configure(&self.provider_config()).build();
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|source| IdentityError::Imds { detail: crate::failure::causes(&source) })
+    }
+
+    /// For the SDK's own providers. They are asked once: the refresher retries.
+    fn provider_config(&self) -> ProviderConfig {
+        let region = aws_config::Region::new(self.spec.sts_region.as_str().to_owned());
+        let mut config = ProviderConfig::without_region()
+            .with_region(Some(region))
+            .with_use_fips(self.sdk.use_fips())
+            .with_use_dual_stack(self.sdk.use_dual_stack())
+            .with_retry_config(aws_config::retry::RetryConfig::disabled());
+        if let Some(client) = self.sdk.http_client() {
+            config = config.with_http_client(client);
+        }
+        config
+    }
+}

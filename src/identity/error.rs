@@ -1,0 +1,230 @@
+//! Why there are no credentials, and what to do about it.
+
+use std::{fmt::Write, io, path::PathBuf, time::SystemTime};
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::{
+    error::SdkError,
+    operation::{
+        assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
+    },
+};
+
+use crate::{
+    failure::{AwsFailure, Class, causes},
+    registry::AccountId,
+};
+
+/// One source of `auto` that was not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The source.
+    pub source: &'static str,
+    /// What would have announced it.
+    pub looked_for: String,
+    /// What was there instead.
+    pub saw: String,
+}
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// `auto` found no source.
+    #[error("identity `{identity}`: no AWS credentials found: {}", list(looked))]
+    NothingFound {
+        /// The identity's name.
+        identity: String,
+        /// What was looked for and seen.
+        looked: Vec<Looked>,
+        /// The likely mend.
+        remedy: &'static str,
+    },
+    /// A source lacks a part.
+    #[error("the identity source `{source_name}` is incomplete: {missing} is unset")]
+    Incomplete {
+        /// The source.
+        source_name: &'static str,
+        /// The variable.
+        missing: &'static str,
+    },
+    /// A key or token file cannot be read.
+    #[error("cannot read the {what} in {}: {source}", path.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key or token file is empty.
+    #[error("the {what} in {} is empty", path.display())]
+    EmptyFile {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key or token file holds more than one word.
+    #[error("the {what} in {} is not one word: it holds white space", path.display())]
+    NotOneWord {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The profile is not there, or holds no credentials.
+    #[error("the profile `{profile}` gives no credentials: {detail}")]
+    ProfileNotFound {
+        /// The profile's name.
+        profile: String,
+        /// In the SDK's words.
+        detail: String,
+    },
+    /// The profile is there and does not work.
+    #[error("the profile `{profile}` is broken: {detail}")]
+    Profile {
+        /// The profile's name.
+        profile: String,
+        /// In the SDK's words.
+        detail: String,
+        /// Decides when to try again.
+        class: Class,
+    },
+    /// The URL of the credentials agent is not acceptable.
+    #[error("AWS_CONTAINER_CREDENTIALS_FULL_URI is `{url}`: {why}")]
+    AgentUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The credentials agent does not answer.
+    #[error("the credentials agent {url} cannot be reached: {why}")]
+    AgentUnreachable {
+        /// The URL.
+        url: String,
+        /// The cause.
+        why: String,
+    },
+    /// The credentials agent refuses.
+    #[error("the credentials agent {url} answers HTTP {status}: {message}")]
+    AgentRefused {
+        /// The URL.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The agent's message.
+        message: String,
+    },
+    /// The instance metadata service gives no credentials.
+    #[error("the instance metadata service gives no credentials: {detail}")]
+    Imds {
+        /// In the SDK's words.
+        detail: String,
+    },
+    /// STS refused or failed.
+    #[error("{failure} (for {subject})")]
+    Sts {
+        /// The role or source.
+        subject: String,
+        /// What happened.
+        failure: AwsFailure,
+    },
+    /// STS answered 200 without what it promises.
+    #[error("{operation} answered without complete credentials")]
+    NoCredentialsInAnswer {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// Somebody else's account.
+    #[error("identity `{identity}` is {arn} of account {account}, but expectAccount says {expected}")]
+    WrongAccount {
+        /// The identity's name.
+        identity: String,
+        /// What the configuration says.
+        expected: AccountId,
+        /// Who answered.
+        account: String,
+        /// Who exactly.
+        arn: String,
+    },
+}
+
+impl IdentityError {
+    /// The error of a profile, from the SDK's.
+    pub(super) fn profile(profile: String, error: CredentialsError, now: SystemTime) -> Self {
+        if let Some(failure) = sts_cause(&error, now) {
+            return Self::Sts { subject: format!("profile `{profile}`"), failure };
+        }
+        let detail = causes(&error);
+        match error {
+            CredentialsError::CredentialsNotLoaded(_) => Self::ProfileNotFound { profile, detail },
+            CredentialsError::InvalidConfiguration(_) => {
+                Self::Profile { profile, detail, class: Class::Denied }
+            }
+            _ => Self::Profile { profile, detail, class: Class::Transient },
+        }
+    }
+
+    /// When to try again.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Sts { failure, .. } => failure.class(),
+            Self::Profile { class, .. } => *class,
+            Self::AgentUnreachable { .. } | Self::Imds { .. } => Class::Transient,
+            Self::AgentRefused { status, .. } if *status == 429 => Class::Throttled,
+            Self::AgentRefused { status, .. } if *status >= 500 => Class::Transient,
+            Self::NoCredentialsInAnswer { .. } => Class::BadAnswer,
+            _ => Class::Denied,
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NothingFound { remedy, .. } => (*remedy).into(),
+            Self::Incomplete { missing, .. } => format!("set {missing}, or unset the rest of this source"),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "let the sidecar's uid or group read it (fsGroup, defaultMode)".into()
+            }
+            Self::File { .. } | Self::EmptyFile { .. } => {
+                "check the volume mount and that the Secret or projected token has this key".into()
+            }
+            Self::NotOneWord { .. } => "put nothing but the value into the file".into(),
+            Self::ProfileNotFound { .. } => "check AWS_PROFILE, AWS_CONFIG_FILE and `aws configure list-profiles`".into(),
+            Self::Profile { .. } => "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`".into(),
+            Self::AgentUrl { .. } => "leave this variable to the EKS Pod Identity webhook or to ECS".into(),
+            Self::AgentUnreachable { .. } => "check that the eks-pod-identity-agent DaemonSet runs on this node and that no policy blocks it".into(),
+            Self::AgentRefused { .. } => "create the pod identity association for this namespace and service account, with a role that trusts pods.eks.amazonaws.com".into(),
+            Self::Imds { .. } => "run on EC2 with an instance profile and a metadata hop limit of 2, or name another source".into(),
+            Self::Sts { failure, .. } => failure.remedy(),
+            Self::NoCredentialsInAnswer { .. } => "check what answers in STS's place: endpoint, proxy, emulator".into(),
+            Self::WrongAccount { .. } => "name the source you mean (a node's role or another profile answered), or correct expectAccount".into(),
+        }
+    }
+}
+
+fn list(looked: &[Looked]) -> String {
+    let mut text = String::new();
+    for Looked { source, looked_for, saw } in looked {
+        let separator = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
+    }
+    text
+}
+
+/// The STS failure inside an error of the SDK's profile provider.
+fn sts_cause(error: &CredentialsError, now: SystemTime) -> Option<AwsFailure> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleError>>() {
+            return Some(AwsFailure::new("sts:AssumeRole", error, now));
+        }
+        if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
+            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now));
+        }
+        next = cause.source();
+    }
+    None
+}

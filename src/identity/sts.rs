@@ -1,0 +1,112 @@
+//! Roles: web identity, chains, and the account guard.
+
+use std::{path::Path, time::SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
+
+use super::{AssumeRole, Identity, IdentityError, Principal, Resolved, files};
+use crate::{failure::AwsFailure, registry::AccountId};
+
+const SESSION_NAME: &str = "ecr-sidecar";
+
+impl Identity {
+    /// The credentials of a web-identity token's role, and its session's ARN. The token is read anew each
+    /// time: kubelet replaces it about hourly.
+    pub(super) async fn web_identity(
+        &self,
+        role_arn: Option<&str>,
+        token_file: Option<&Path>,
+    ) -> Result<(Credentials, String), IdentityError> {
+        let missing = |missing| IdentityError::Incomplete { source_name: "web identity", missing };
+        let role_arn = role_arn.or_else(|| self.env.get("AWS_ROLE_ARN")).ok_or(missing("AWS_ROLE_ARN"))?;
+        let token_file = token_file
+            .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
+            .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
+        let token = files::read_line("web-identity token", token_file)?;
+        let answer = self
+            .sts
+            .assume_role_with_web_identity()
+            .role_arn(role_arn)
+            .role_session_name(self.env.get("AWS_ROLE_SESSION_NAME").unwrap_or(SESSION_NAME))
+            .web_identity_token(token.expose())
+            .send()
+            .await
+            .map_err(|error| self.sts_error("sts:AssumeRoleWithWebIdentity", role_arn, &error))?;
+        let arn = answer.assumed_role_user.map_or_else(|| role_arn.to_owned(), |user| user.arn);
+        Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
+    }
+
+    pub(super) async fn assume_role(
+        &self,
+        role: &AssumeRole,
+        credentials: Credentials,
+    ) -> Result<Resolved, IdentityError> {
+        let answer = self
+            .sts
+            .assume_role()
+            .role_arn(&role.role_arn)
+            .role_session_name(&role.session_name)
+            .set_external_id(role.external_id.clone())
+            .customize()
+            .config_override(StsConfig::new().credentials_provider(credentials))
+            .send()
+            .await
+            .map_err(|error| self.sts_error("sts:AssumeRole", &role.role_arn, &error))?;
+        let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| user.arn);
+        let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
+        Ok(Resolved { credentials, principal: Principal { source: String::new(), arn: Some(arn) } })
+    }
+
+    /// Fails unless the credentials belong to the `expected` account; learns the ARN by the way.
+    pub(super) async fn check_account(
+        &self,
+        expected: &AccountId,
+        resolved: &mut Resolved,
+    ) -> Result<(), IdentityError> {
+        let caller = self
+            .sts
+            .get_caller_identity()
+            .customize()
+            .config_override(StsConfig::new().credentials_provider(resolved.credentials.clone()))
+            .send()
+            .await
+            .map_err(|error| self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error))?;
+        let account = caller.account.unwrap_or_default();
+        let arn = caller.arn.unwrap_or_default();
+        if account != expected.as_str() {
+            let (identity, expected) = (self.spec.name.clone(), expected.clone());
+            return Err(IdentityError::WrongAccount { identity, expected, account, arn });
+        }
+        resolved.principal.arn = Some(arn);
+        Ok(())
+    }
+
+    fn temporary(
+        &self,
+        credentials: Option<StsCredentials>,
+        operation: &'static str,
+    ) -> Result<Credentials, IdentityError> {
+        let incomplete = || IdentityError::NoCredentialsInAnswer { operation };
+        let given = credentials.ok_or_else(incomplete)?;
+        if given.access_key_id.is_empty() || given.secret_access_key.is_empty() {
+            return Err(incomplete());
+        }
+        let expiry = SystemTime::try_from(given.expiration).map_err(|_| incomplete())?;
+        let session = Some(given.session_token);
+        Ok(Credentials::new(given.access_key_id, given.secret_access_key, session, Some(expiry), operation))
+    }
+
+    fn sts_error<E>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        error: &aws_sdk_sts::error::SdkError<E>,
+    ) -> IdentityError
+    where
+        E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let failure = AwsFailure::new(operation, error, self.clock.now());
+        IdentityError::Sts { subject: subject.to_owned(), failure }
+    }
+}

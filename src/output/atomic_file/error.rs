@@ -1,0 +1,245 @@
+//! What failed on a file, why, and the mend.
+
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
+
+use super::directory_of;
+
+/// A failed step of reading or replacing a file. `Display` says what failed, where and why.
+#[derive(Debug)]
+pub struct FileError {
+    /// The step.
+    pub operation: Operation,
+    /// The file or directory that it was for.
+    pub path: PathBuf,
+    /// Why, as far as it is known.
+    pub cause: Cause,
+    source: io::Error,
+}
+
+/// A step of reading or replacing a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Asking for type, owner and mode.
+    Look,
+    /// Reading the content.
+    Read,
+    /// Creating the directory.
+    CreateDirectory,
+    /// Creating the temporary file beside it.
+    CreateTemp,
+    /// Writing the new content.
+    Write,
+    /// Setting the mode of the new file.
+    SetMode,
+    /// Setting the group of the new file.
+    SetGroup {
+        /// That group.
+        group: u32,
+    },
+    /// Having the content on the disk.
+    Sync,
+    /// Keeping the unusable old file under another name.
+    SetAside,
+    /// Giving the new file its name.
+    Rename,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// EROFS.
+    ReadOnly,
+    /// ENOSPC, EDQUOT.
+    Full,
+    /// EACCES, EPERM.
+    Denied {
+        /// Our user and group.
+        uid: u32,
+        /// Our group.
+        gid: u32,
+        /// The directory's owner and mode.
+        directory: Option<Owner>,
+    },
+    /// EBUSY, EXDEV: the file itself is a mount point.
+    Mounted,
+    /// ENOENT.
+    Missing,
+    /// ENOTDIR.
+    NotADirectory,
+    /// EISDIR.
+    IsADirectory,
+    /// ELOOP.
+    LinkLoop,
+    /// ENAMETOOLONG.
+    NameTooLong,
+    /// EIO.
+    Device,
+    /// Anything else: the source says it.
+    Other(io::ErrorKind),
+}
+
+/// Who owns a directory, and what it allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The directory.
+    pub path: PathBuf,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+impl FileError {
+    /// Finds the cause; looks at the directory when permission was denied.
+    pub fn new(operation: Operation, path: &Path, source: io::Error) -> Self {
+        let cause = Cause::of(&source, path);
+        Self { operation, path: path.to_owned(), cause, source }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> Cow<'static, str> {
+        if let (Operation::SetGroup { group }, Cause::Denied { .. }) = (self.operation, &self.cause) {
+            return format!(
+                "put this process into the group {group} (`fsGroup` or `supplementalGroups` of the pod), or choose a group it is in"
+            )
+            .into();
+        }
+        self.cause.remedy()
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} `{}`: {}", self.operation, self.path.display(), self.cause)
+    }
+}
+
+impl Error for FileError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Look => f.write_str("look at"),
+            Self::Read => f.write_str("read"),
+            Self::CreateDirectory => f.write_str("create the directory"),
+            Self::CreateTemp => f.write_str("create a temporary file beside"),
+            Self::Write => f.write_str("write the new content of"),
+            Self::SetMode => f.write_str("set the mode of"),
+            Self::SetGroup { group } => write!(f, "set the group {group} on"),
+            Self::Sync => f.write_str("sync the new content of"),
+            Self::SetAside => f.write_str("set aside the unusable"),
+            Self::Rename => f.write_str("put the new file in the place of"),
+        }
+    }
+}
+
+impl Cause {
+    fn of(error: &io::Error, path: &Path) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::ROFS) => Self::ReadOnly,
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::Full,
+            Some(Errno::ACCESS | Errno::PERM) => Self::Denied {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                directory: Owner::of(path),
+            },
+            Some(Errno::BUSY | Errno::XDEV) => Self::Mounted,
+            Some(Errno::NOENT) => Self::Missing,
+            Some(Errno::NOTDIR) => Self::NotADirectory,
+            Some(Errno::ISDIR) => Self::IsADirectory,
+            Some(Errno::LOOP) => Self::LinkLoop,
+            Some(Errno::NAMETOOLONG) => Self::NameTooLong,
+            Some(Errno::IO) => Self::Device,
+            _ => Self::Other(error.kind()),
+        }
+    }
+
+    fn remedy(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::ReadOnly => {
+                "mount the volume of the directory without `readOnly: true`, or use an `emptyDir`: \
+                 ConfigMap, Secret and projected volumes are always read-only"
+            }
+            Self::Full => {
+                "free space or inodes on the volume, or raise its size limit (`emptyDir.sizeLimit`)"
+            }
+            Self::Denied { directory: Some(owner), .. } => {
+                return format!(
+                    "run as user {} (`runAsUser`), or have the volume writable for our group (`fsGroup` of the pod, or `chmod g+w {}`)",
+                    owner.uid,
+                    owner.path.display()
+                )
+                .into();
+            }
+            Self::Denied { directory: None, .. } => {
+                "run as the user who owns the directory (`runAsUser`), or have it writable for our group (`fsGroup`)"
+            }
+            Self::Mounted => {
+                "mount the directory instead of the single file: no `subPath`, no bind mount of the file"
+            }
+            Self::Missing => "mount a volume at the directory, or create it",
+            Self::NotADirectory => "choose a path whose every part but the last is a directory",
+            Self::IsADirectory => "choose the path of a file, such as `config.json` in that directory",
+            Self::LinkLoop => "mend the symbolic links of the path: they lead in a circle",
+            Self::NameTooLong => {
+                "choose a shorter file name: the temporary file beside it needs some 40 characters more, and 255 are allowed"
+            }
+            Self::Device => "look at the node's kernel log: the device of the volume fails",
+            Self::Other(_) => "see the error of the operating system; the write is tried again",
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReadOnly => f.write_str("the file system is mounted read-only"),
+            Self::Full => f.write_str("the volume is full, or a quota is used up"),
+            Self::Denied { uid, gid, directory } => {
+                write!(f, "not permitted for this process (uid {uid}, gid {gid})")?;
+                match directory {
+                    Some(Owner { path, uid, gid, mode }) => {
+                        write!(
+                            f,
+                            "; the directory `{}` belongs to {uid}:{gid} with mode {mode:04o}",
+                            path.display()
+                        )
+                    }
+                    None => Ok(()),
+                }
+            }
+            Self::Mounted => f.write_str("the file itself is a mount point and cannot be replaced"),
+            Self::Missing => f.write_str("the directory does not exist"),
+            Self::NotADirectory => f.write_str("a part of the path is not a directory"),
+            Self::IsADirectory => f.write_str("it is a directory"),
+            Self::LinkLoop => f.write_str("its symbolic links lead in a circle"),
+            Self::NameTooLong => f.write_str("its name is too long"),
+            Self::Device => f.write_str("the device has an input/output error"),
+            Self::Other(kind) => write!(f, "{kind}"),
+        }
+    }
+}
+
+impl Owner {
+    /// The owner of the directory of the path; none when that cannot be seen either.
+    fn of(path: &Path) -> Option<Self> {
+        let directory = directory_of(path);
+        let metadata = fs::metadata(directory).ok()?;
+        let mode = metadata.mode() & 0o7777;
+        Some(Self { path: directory.to_owned(), uid: metadata.uid(), gid: metadata.gid(), mode })
+    }
+}

@@ -1,0 +1,181 @@
+//! What can be wrong with the file, its base or its entries, each with its sentence; no value is ever shown.
+
+use std::{borrow::Cow, io, path::PathBuf};
+
+use thiserror::Error;
+
+pub use super::document::{BadAuth, Unfit};
+use crate::output::atomic_file::{FileError, FileMode};
+
+/// Why the file is not as desired. `Display` says what failed, where and why; [`Self::remedy`] what to do.
+#[derive(Debug, Error)]
+pub enum DockerConfigError {
+    /// The path is a mount point, as `subPath` and a single-file mount make it.
+    #[error("`{}` is itself a mount point: it could only be written in place, and its readers would keep the old file", path.display())]
+    SingleFileMount {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path names a directory.
+    #[error("`{}` is a directory, not a file", path.display())]
+    IsADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path names a device, a pipe or a socket.
+    #[error("`{}` is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path has no file name at its end.
+    #[error("`{}` does not end in a file name", path.display())]
+    NoFileName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another program changed the file each time before it could be replaced.
+    #[error("`{}` was changed by another program between reading and replacing it, {tries} times in a row", path.display())]
+    Contended {
+        /// The path.
+        path: PathBuf,
+        /// How often.
+        tries: usize,
+    },
+    /// A step of reading or replacing it failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl DockerConfigError {
+    /// What to do about it.
+    pub fn remedy(&self) -> Cow<'static, str> {
+        match self {
+            Self::SingleFileMount { .. } => {
+                "mount the directory that holds the file instead: leave `subPath` away, or bind-mount the directory"
+                    .into()
+            }
+            Self::IsADirectory { path } => {
+                format!("name the file in it, such as `{}`", path.join("config.json").display()).into()
+            }
+            Self::NotAFile { .. } => "choose the path of a regular file".into(),
+            Self::NoFileName { .. } => "choose a path that ends in a file name, such as `config.json`".into(),
+            Self::Contended { .. } => {
+                "let this program alone write the file: give the other one a file of its own, or name it as `base`".into()
+            }
+            Self::File(error) => error.remedy(),
+        }
+    }
+}
+
+/// Something that the user should know and that stopped nothing. `Display` is the sentence, with its mend.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Warning {
+    /// A key that clients take for one of our hosts left `auths`.
+    #[error("removed the entry `{key}` from `auths`: some clients would take it instead of `{host}`")]
+    TwinRemoved {
+        /// The key.
+        key: String,
+        /// Our host.
+        host: String,
+    },
+    /// A credential helper for one of our hosts left `credHelpers`.
+    #[error(
+        "removed the entry `{key}` from `credHelpers`: clients would ask that helper instead of reading the entry of `{host}`"
+    )]
+    HelperRemoved {
+        /// The key.
+        key: String,
+        /// Our host.
+        host: String,
+    },
+    /// A credential store comes before every entry of the file.
+    #[error(
+        "`credsStore` names `{store}`: docker asks it instead of reading `auths`, so our credentials go unused there; \
+         remove `credsStore` from the file, or from its base"
+    )]
+    CredsStore {
+        /// The store.
+        store: String,
+    },
+    /// An entry of somebody else's for which clients reject the whole file.
+    #[error(
+        "the entry `{key}` makes docker and go-containerregistry reject the whole file, our credentials with it: \
+         {reason}; mend or remove it"
+    )]
+    ForeignAuth {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: BadAuth,
+    },
+    /// The base could not be read: its last known entries are kept.
+    #[error("the base `{}` is not usable: {reason}; the entries that it had last are kept", path.display())]
+    Base {
+        /// The base.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file could not be used, and was moved out of the way.
+    #[error("`{}` was set aside as `{}`: {reason}; take what you need from it", path.display(), aside.display())]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Where its content is now.
+        aside: PathBuf,
+        /// Why.
+        reason: Unfit,
+    },
+    /// The file system does not keep what we set.
+    #[error(
+        "the file system does not keep the mode and group of `{}`: it shows {found} and group {found_group} for {wanted} and \
+         group {wanted_group}; set them by the options of its mount",
+        path.display()
+    )]
+    ModeNotKept {
+        /// The file.
+        path: PathBuf,
+        /// The mode that was set.
+        wanted: FileMode,
+        /// The group that was set.
+        wanted_group: u32,
+        /// The mode that it shows, in octal.
+        found: String,
+        /// The group that it shows.
+        found_group: u32,
+    },
+    /// The new file is there, and may not be after a power failure.
+    #[error("`{}` was replaced, but its directory could not be synced: {error}", path.display())]
+    NotSynced {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::ErrorKind,
+    },
+}
+
+impl Warning {
+    pub(super) fn twin_removed(key: &str, host: &str) -> Self {
+        Self::TwinRemoved { key: shown(key), host: host.to_owned() }
+    }
+
+    pub(super) fn helper_removed(key: &str, host: &str) -> Self {
+        Self::HelperRemoved { key: shown(key), host: host.to_owned() }
+    }
+
+    pub(super) fn creds_store(store: &str) -> Self {
+        Self::CredsStore { store: shown(store) }
+    }
+
+    pub(super) fn foreign_auth(key: &str, reason: BadAuth) -> Self {
+        Self::ForeignAuth { key: shown(key), reason }
+    }
+}
+
+/// A key of the file, made fit for one line; what stands before an `@` may be a password.
+fn shown(key: &str) -> String {
+    const LONGEST: usize = 300;
+    let key = key.rsplit_once('@').map_or(key, |(_, host)| host);
+    key.chars().take(LONGEST).flat_map(char::escape_debug).collect()
+}

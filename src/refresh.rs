@@ -1,0 +1,225 @@
+//! The one refresh loop: wait until the plan says so, ask AWS, publish, note what happened.
+//!
+//! Invariants:
+//! * A refresher never touches an output, and an error never removes or blanks a credential.
+//! * A lasting failure is said once and then every ten minutes
+//!   (`a_lasting_failure_is_said_once_and_then_every_ten_minutes`).
+//! * The wall clock decides when a token is due; it is looked at again at least every minute, so that
+//!   suspended machines and stepped clocks are noticed.
+
+pub mod plan;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, time::Instant};
+
+use self::plan::{Failures, Lifetime, Policy, State, plan};
+use crate::{
+    clock::{Clock, rfc3339},
+    credentials::CredentialStore,
+    failure::Problem,
+    status::{Served, StatusBoard},
+    token::{Fetched, TokenError, TokenSource},
+};
+
+/// The longest sleep before the wall clock is looked at again.
+const STRETCH: Duration = Duration::from_secs(60);
+/// However often it is woken, a refresher pauses this long between two attempts.
+const SPACING: Duration = Duration::from_secs(5);
+/// What one attempt may take in all: identity, roles, token.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(45);
+/// A lasting failure is logged again after this time.
+const REMINDER: Duration = Duration::from_secs(600);
+
+/// Keeps the token of one key fresh.
+pub struct Refresher {
+    /// Where tokens come from.
+    pub source: TokenSource,
+    /// When to refresh.
+    pub policy: Policy,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where tokens go.
+    pub credentials: CredentialStore,
+    /// Where it is told what happened.
+    pub status: StatusBoard,
+    /// "Try now".
+    pub wake: Arc<Notify>,
+}
+
+impl Refresher {
+    /// Refreshes for ever; dropped to end.
+    pub async fn run(self) -> Infallible {
+        let mut state = State { roll: fastrand::f64(), ..State::default() };
+        let mut reminder = Reminder::default();
+        let mut last_attempt = None;
+        loop {
+            self.wait_until_due(&state, last_attempt).await;
+            let outcome = self.attempt().await;
+            last_attempt = Some(Instant::now());
+            state.roll = fastrand::f64();
+            match outcome {
+                Ok(fetched) => {
+                    let (obtained_at, expires_at) = (fetched.token.obtained_at, fetched.token.expires_at);
+                    state.token = Some(Lifetime { obtained_at, expires_at });
+                    let recovered = state.failures.take();
+                    self.succeeded(fetched, &state, recovered);
+                    reminder = Reminder::default();
+                }
+                Err(error) => {
+                    let count = state.failures.map_or(0, |failures| failures.count).saturating_add(1);
+                    state.failures = Some(Failures { class: error.class(), count, at: self.clock.now() });
+                    self.failed(error.problem(), &state, &mut reminder);
+                }
+            }
+        }
+    }
+
+    async fn wait_until_due(&self, state: &State, last_attempt: Option<Instant>) {
+        loop {
+            let now = self.clock.now();
+            let due = plan(now, state, &self.policy);
+            self.status.update_token(self.source.key(), |token| {
+                token.next_attempt = Some(due);
+                token.turned = Instant::now();
+            });
+            let left = due.duration_since(now).unwrap_or_default();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(STRETCH)) => {}
+                () = self.wake.notified() => {
+                    if let Some(last) = last_attempt {
+                        tokio::time::sleep_until(last + SPACING).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Fetched, TokenError> {
+        match tokio::time::timeout(ATTEMPT_LIMIT, self.source.fetch()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(TokenError::TimedOut {
+                operation: "asking for a token",
+                seconds: ATTEMPT_LIMIT.as_secs(),
+            }),
+        }
+    }
+}
+
+impl Refresher {
+    fn succeeded(&self, fetched: Fetched, state: &State, recovered: Option<Failures>) {
+        let Fetched { token, principal, own_registry } = fetched;
+        let key = self.source.key();
+        let fault = state.token.and_then(|token| token.fault());
+        let next = plan(self.clock.now(), state, &self.policy);
+        let (obtained_at, expires_at) = (token.obtained_at, token.expires_at);
+        if let Some(fault) = fault {
+            tracing::warn!(
+                token = %key, ?fault, expires_at = %rfc3339(expires_at),
+                remedy = "set this machine's clock; an emulator's dates may also be wrong",
+                "the token's dates cannot be right: the next one is asked for at a slow pace"
+            );
+        }
+        tracing::info!(
+            token = %key, expires_at = %rfc3339(expires_at), next_attempt = %rfc3339(next),
+            failures_before = recovered.map_or(0, |failures| failures.count),
+            principal = principal.arn.as_deref().unwrap_or(&principal.source),
+            "token refreshed"
+        );
+        // The status goes first: who sees the credential in an output finds its token here.
+        self.status.update_token(key, |status| {
+            if let Some(host) = own_registry.filter(|_| status.awaits_own_registry) {
+                tracing::info!(registry = %host, "the caller's own registry");
+                self.credentials.add_route(host.clone(), key.clone());
+                status.registries = vec![Served { host, required: true }];
+                status.awaits_own_registry = false;
+            }
+            status.principal = Some(principal);
+            status.obtained_at = Some(obtained_at);
+            status.expires_at = Some(expires_at);
+            status.clock_fault = fault;
+            status.next_attempt = Some(next);
+            status.refreshed += 1;
+            status.failures_in_a_row = 0;
+            status.last_error = None;
+        });
+        if !self.credentials.publish(key, token, self.clock.now()) {
+            tracing::warn!(token = %key, "the new token had ended when it arrived: the live one before it stays");
+        }
+    }
+
+    fn failed(&self, problem: Problem, state: &State, reminder: &mut Reminder) {
+        let next = plan(self.clock.now(), state, &self.policy);
+        let failures = state.failures.map_or(0, |failures| failures.count);
+        if reminder.is_due(&problem) {
+            let last_good_until = state.token.map(|token| rfc3339(token.expires_at));
+            tracing::warn!(
+                token = %self.source.key(), class = %problem.class, error = problem.message, remedy = problem.remedy,
+                failures, next_attempt = %rfc3339(next), last_good_until,
+                "token refresh failed"
+            );
+        }
+        self.status.update_token(self.source.key(), |status| {
+            status.next_attempt = Some(next);
+            status.failed += 1;
+            status.failures_in_a_row = failures;
+            status.last_error = Some(problem);
+        });
+    }
+}
+
+/// Decides which failures of a row are logged: the first, a change of message, and one every ten minutes.
+#[derive(Default)]
+pub(crate) struct Reminder {
+    last: Option<(String, Instant)>,
+}
+
+impl Reminder {
+    /// Whether anything was logged: then the recovery is worth a line too.
+    pub(crate) fn was_used(&self) -> bool {
+        self.last.is_some()
+    }
+
+    pub(crate) fn is_due(&mut self, problem: &Problem) -> bool {
+        let said = self
+            .last
+            .as_ref()
+            .is_some_and(|(message, at)| *message == problem.message && at.elapsed() < REMINDER);
+        if !said {
+            self.last = Some((problem.message.clone(), Instant::now()));
+        }
+        !said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::failure::Class;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lasting_failure_is_said_once_and_then_every_ten_minutes() {
+        let problem = |message: &str| Problem {
+            message: message.into(),
+            remedy: String::new(),
+            class: Class::Transient,
+        };
+        let mut reminder = Reminder::default();
+        assert!(reminder.is_due(&problem("a")));
+        assert!(!reminder.is_due(&problem("a")));
+        assert!(reminder.is_due(&problem("b")));
+        tokio::time::advance(REMINDER).await;
+        assert!(reminder.is_due(&problem("b")));
+    }
+
+    #[test]
+    fn time_zero_has_a_text() {
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
+    }
+}

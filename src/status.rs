@@ -1,0 +1,222 @@
+//! What is known at this moment: the one source of `/status`, the verdicts, `once` and, later, metrics.
+//!
+//! Refreshers and outputs write it, everything else reads it. It holds no secret.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde::{Serialize, Serializer};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    clock::rfc3339, failure::Problem, identity::Principal, refresh::plan::ClockFault, registry::RegistryHost,
+    token::TokenKey,
+};
+
+/// The state of everything.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: &'static str,
+    /// When the process started.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub started_at: SystemTime,
+    /// The running configuration.
+    pub configuration: ConfigurationStatus,
+    /// Every token key and what became of it.
+    #[serde(serialize_with = "as_list")]
+    pub tokens: BTreeMap<TokenKey, TokenStatus>,
+    /// Every output and what became of it.
+    #[serde(serialize_with = "as_list")]
+    pub outputs: BTreeMap<String, OutputStatus>,
+}
+
+/// The state of the configuration file.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ConfigurationStatus {
+    /// Valid changes applied since the start.
+    pub reloads: u64,
+    /// Changes that were refused; the configuration before them stays.
+    pub refused: u64,
+    /// Why the last change was refused, if it was.
+    pub last_error: Option<String>,
+}
+
+/// The state of one token.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenStatus {
+    /// What the token belongs to.
+    #[serde(flatten)]
+    pub key: TokenKey,
+    /// The registries that it serves.
+    pub registries: Vec<Served>,
+    /// The registry is the caller's own, whose name AWS tells with the first token.
+    pub awaits_own_registry: bool,
+    /// Who asked last.
+    pub principal: Option<Principal>,
+    /// When the token in hand was obtained.
+    #[serde(serialize_with = "as_optional_rfc3339")]
+    pub obtained_at: Option<SystemTime>,
+    /// When the token in hand ends.
+    #[serde(serialize_with = "as_optional_rfc3339")]
+    pub expires_at: Option<SystemTime>,
+    /// When AWS is asked next.
+    #[serde(serialize_with = "as_optional_rfc3339")]
+    pub next_attempt: Option<SystemTime>,
+    /// What is wrong with the token's dates.
+    pub clock_fault: Option<ClockFault>,
+    /// Tokens obtained since the start.
+    pub refreshed: u64,
+    /// Attempts that failed since the start.
+    pub failed: u64,
+    /// Attempts that failed since the last success.
+    pub failures_in_a_row: u32,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<Problem>,
+    /// When the loop turned last.
+    #[serde(skip)]
+    pub turned: Instant,
+}
+
+/// A registry that a token serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Served {
+    /// The registry.
+    #[serde(serialize_with = "as_text")]
+    pub host: RegistryHost,
+    /// Whether readiness depends on it.
+    pub required: bool,
+}
+
+/// The state of one output.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutputStatus {
+    /// What kind of output.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Where it is.
+    pub target: String,
+    /// For each registry whose credential is really there: when that credential ends.
+    #[serde(serialize_with = "as_expiries")]
+    pub in_place: BTreeMap<RegistryHost, SystemTime>,
+    /// When it was written last.
+    #[serde(serialize_with = "as_optional_rfc3339")]
+    pub written_at: Option<SystemTime>,
+    /// Writes since the start.
+    pub writes: u64,
+    /// Reconciliations that failed since the start.
+    pub failed: u64,
+    /// What a consumer may stumble over.
+    pub warnings: Vec<String>,
+    /// Why the last reconciliation failed, if it did.
+    pub last_error: Option<Problem>,
+    /// Whether it has been reconciled at least once.
+    #[serde(skip)]
+    pub reconciled: bool,
+    /// When the loop turned last.
+    #[serde(skip)]
+    pub turned: Instant,
+}
+
+impl TokenStatus {
+    /// A token that nobody has asked for yet.
+    pub fn new(key: TokenKey, registries: Vec<Served>, awaits_own_registry: bool) -> Self {
+        Self {
+            key,
+            registries,
+            awaits_own_registry,
+            principal: None,
+            obtained_at: None,
+            expires_at: None,
+            next_attempt: None,
+            clock_fault: None,
+            refreshed: 0,
+            failed: 0,
+            failures_in_a_row: 0,
+            last_error: None,
+            turned: Instant::now(),
+        }
+    }
+}
+
+impl OutputStatus {
+    /// An output that has not been reconciled yet.
+    pub fn new(kind: &'static str, target: String) -> Self {
+        Self {
+            kind,
+            target,
+            in_place: BTreeMap::new(),
+            written_at: None,
+            writes: 0,
+            failed: 0,
+            warnings: Vec::new(),
+            last_error: None,
+            reconciled: false,
+            turned: Instant::now(),
+        }
+    }
+}
+
+/// Where the status is kept.
+#[derive(Debug, Clone)]
+pub struct StatusBoard(watch::Sender<Status>);
+
+impl StatusBoard {
+    /// A board for a process that starts at `started_at`.
+    pub fn new(started_at: SystemTime) -> Self {
+        Self(watch::Sender::new(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at,
+            configuration: ConfigurationStatus::default(),
+            tokens: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+        }))
+    }
+
+    /// The status as it is now.
+    pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.0.borrow())
+    }
+
+    /// Tells of each change.
+    pub fn subscribe(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
+    /// Changes anything.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(change);
+    }
+
+    /// Changes the entry of a token, if it is still configured.
+    pub fn update_token(&self, key: &TokenKey, change: impl FnOnce(&mut TokenStatus)) {
+        self.0.send_if_modified(|status| status.tokens.get_mut(key).map(change).is_some());
+    }
+
+    /// Changes the entry of an output, if it is still configured.
+    pub fn update_output(&self, id: &str, change: impl FnOnce(&mut OutputStatus)) {
+        self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
+    }
+}
+
+fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+fn as_optional_rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+fn as_text<S: Serializer>(host: &RegistryHost, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(host.as_str())
+}
+
+fn as_list<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(map.values())
+}
+
+fn as_expiries<S: Serializer>(
+    map: &BTreeMap<RegistryHost, SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter().map(|(host, expiry)| (host.as_str(), rfc3339(*expiry))))
+}

@@ -1,0 +1,350 @@
+//! `GetAuthorizationToken` of ECR and ECR Public.
+//!
+//! One call serves every registry of a [`TokenKey`]. The answer is distrusted: what does not decode to
+//! `AWS:<password>` with an expiry is an error of its own, and nothing of it is published.
+//!
+//! Who retries what: the SDK's retries are off. The one exception is an answer that says that something we
+//! read is stale (token file, session, clock): [`TokenSource::fetch`] drops it, reads it anew and asks once
+//! more. Everything else is the refresher's plan.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use aws_config::SdkConfig;
+use aws_credential_types::provider::{
+    ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
+};
+use aws_smithy_types::DateTime;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use crate::{
+    clock::Clock,
+    credentials::Token,
+    failure::{AwsFailure, Class, Problem},
+    identity::{Identity, IdentityError, Principal},
+    registry::{Region, RegistryHost},
+    secret::Secret,
+};
+
+/// The API that hands out tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// Private registries.
+    Ecr,
+    /// `public.ecr.aws`.
+    EcrPublic,
+}
+
+impl Service {
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Ecr => "ecr:GetAuthorizationToken",
+            Self::EcrPublic => "ecr-public:GetAuthorizationToken",
+        }
+    }
+}
+
+/// What a token belongs to: it serves every registry with the same key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct TokenKey {
+    /// The identity's name.
+    pub identity: String,
+    /// The API.
+    pub service: Service,
+    /// The region that is asked, and in which the token is good.
+    pub region: Region,
+    /// A URL in place of the region's usual endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Ask the FIPS endpoint. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fips: Option<bool>,
+    /// Ask the dual-stack endpoint. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual_stack: Option<bool>,
+}
+
+impl fmt::Display for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = match self.service {
+            Service::Ecr => "ecr",
+            Service::EcrPublic => "ecr-public",
+        };
+        write!(f, "{service} {} as {}", self.region.as_str(), self.identity)?;
+        match &self.endpoint {
+            Some(endpoint) => write!(f, " at {endpoint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A token, and what came with it.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The token.
+    pub token: Token,
+    /// Who asked.
+    pub principal: Principal,
+    /// The caller's own registry, as ECR names it. ECR Public names none.
+    pub own_registry: Option<RegistryHost>,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There are no AWS credentials.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The call failed.
+    #[error(transparent)]
+    Call(AwsFailure),
+    /// The answer holds no authorization data.
+    #[error("{0} answered without authorization data")]
+    Empty(&'static str),
+    /// The answer does not say when the token ends.
+    #[error("{0} answered without a usable expiry")]
+    NoExpiry(&'static str),
+    /// The token is not base64.
+    #[error("{0} answered with a token that is not base64")]
+    NotBase64(&'static str),
+    /// The token does not decode to `AWS:` and a password.
+    #[error("{0} answered with a token that is not of the form AWS:<password>")]
+    NotAws(&'static str),
+    /// No answer within the time that one attempt may take.
+    #[error("{operation} gave no answer within {seconds} s")]
+    TimedOut {
+        /// The operation.
+        operation: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+}
+
+impl TokenError {
+    /// When to try again.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Identity(error) => error.class(),
+            Self::Call(failure) => failure.class(),
+            Self::Empty(_) | Self::NoExpiry(_) | Self::NotBase64(_) | Self::NotAws(_) => Class::BadAnswer,
+            Self::TimedOut { .. } => Class::Transient,
+        }
+    }
+
+    /// The failure as a person reads it.
+    pub fn problem(&self) -> Problem {
+        let remedy = match self {
+            Self::Identity(error) => error.remedy(),
+            Self::Call(failure) => failure.remedy(),
+            Self::TimedOut { .. } => {
+                "check that this pod can reach the endpoint (egress, proxy, VPC endpoint)".into()
+            }
+            _ => "something answers in ECR's place: check the endpoint, the proxy, or the emulator".into(),
+        };
+        Problem { message: self.to_string(), remedy, class: self.class() }
+    }
+}
+
+/// Fetches the tokens of one key.
+#[derive(Debug)]
+pub struct TokenSource {
+    key: TokenKey,
+    identity: Arc<Identity>,
+    client: Client,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+enum Client {
+    Ecr(aws_sdk_ecr::Client),
+    EcrPublic(aws_sdk_ecrpublic::Client),
+}
+
+impl TokenSource {
+    /// A source for `key` that signs as `identity`, with the AWS settings of `sdk`.
+    pub fn new(key: TokenKey, identity: Arc<Identity>, sdk: &SdkConfig, clock: Clock) -> Self {
+        let mut builder = sdk.clone().into_builder();
+        builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
+        builder.set_credentials_provider(Some(SharedCredentialsProvider::new(Signer(Arc::clone(&identity)))));
+        if let Some(fips) = key.fips {
+            builder.set_use_fips(Some(fips));
+        }
+        if let Some(dual_stack) = key.dual_stack {
+            builder.set_use_dual_stack(Some(dual_stack));
+        }
+        let sdk = builder.build();
+        let client = match key.service {
+            Service::Ecr => {
+                let mut config = aws_sdk_ecr::config::Builder::from(&sdk);
+                if let Some(endpoint) = &key.endpoint {
+                    config = config.endpoint_url(endpoint);
+                }
+                Client::Ecr(aws_sdk_ecr::Client::from_conf(config.build()))
+            }
+            Service::EcrPublic => {
+                let mut config = aws_sdk_ecrpublic::config::Builder::from(&sdk);
+                if let Some(endpoint) = &key.endpoint {
+                    config = config.endpoint_url(endpoint);
+                }
+                Client::EcrPublic(aws_sdk_ecrpublic::Client::from_conf(config.build()))
+            }
+        };
+        Self { key, identity, client, clock }
+    }
+
+    /// What the tokens belong to.
+    pub fn key(&self) -> &TokenKey {
+        &self.key
+    }
+
+    /// Asks AWS, and once more when what the request rested on was stale.
+    pub async fn fetch(&self) -> Result<Fetched, TokenError> {
+        match self.fetch_once().await {
+            Err(error) if error.class().is_worth_one_more_try() => {
+                tracing::debug!(token = %self.key, %error, "asking once more with inputs read anew");
+                self.identity.forget();
+                self.fetch_once().await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn fetch_once(&self) -> Result<Fetched, TokenError> {
+        let principal = self.identity.credentials().await?.principal;
+        let obtained_at = self.clock.now();
+        let answer = match &self.client {
+            Client::Ecr(client) => self.ecr(client).await?,
+            Client::EcrPublic(client) => self.ecr_public(client).await?,
+        };
+        let token = answer.into_token(self.key.service.operation(), obtained_at)?;
+        let own_registry = token.1.as_deref().and_then(host_of_url);
+        Ok(Fetched { token: token.0, principal, own_registry })
+    }
+
+    async fn ecr(&self, client: &aws_sdk_ecr::Client) -> Result<Answer, TokenError> {
+        let operation = self.key.service.operation();
+        let output = client
+            .get_authorization_token()
+            .send()
+            .await
+            .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
+        let data = output.authorization_data.unwrap_or_default().into_iter().next();
+        let data = data.ok_or(TokenError::Empty(operation))?;
+        Ok(Answer {
+            auth: data.authorization_token.map(Secret::new),
+            expires_at: data.expires_at,
+            proxy_endpoint: data.proxy_endpoint,
+        })
+    }
+
+    async fn ecr_public(&self, client: &aws_sdk_ecrpublic::Client) -> Result<Answer, TokenError> {
+        let operation = self.key.service.operation();
+        let output = client
+            .get_authorization_token()
+            .send()
+            .await
+            .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
+        let data = output.authorization_data.ok_or(TokenError::Empty(operation))?;
+        Ok(Answer {
+            auth: data.authorization_token.map(Secret::new),
+            expires_at: data.expires_at,
+            proxy_endpoint: None,
+        })
+    }
+}
+
+/// An answer of either API, not yet trusted.
+struct Answer {
+    auth: Option<Secret<String>>,
+    expires_at: Option<DateTime>,
+    proxy_endpoint: Option<String>,
+}
+
+impl Answer {
+    fn into_token(
+        self,
+        operation: &'static str,
+        obtained_at: SystemTime,
+    ) -> Result<(Token, Option<String>), TokenError> {
+        let auth = self.auth.ok_or(TokenError::Empty(operation))?;
+        check_auth(auth.expose(), operation)?;
+        let expires_at = self.expires_at.and_then(|time| SystemTime::try_from(time).ok());
+        let expires_at = expires_at.ok_or(TokenError::NoExpiry(operation))?;
+        Ok((Token { auth, obtained_at, expires_at }, self.proxy_endpoint))
+    }
+}
+
+/// Padded base64 of `AWS:` and a password that consumers can send.
+fn check_auth(auth: &str, operation: &'static str) -> Result<(), TokenError> {
+    let decoded = STANDARD.decode(auth).map(Secret::new).map_err(|_| TokenError::NotBase64(operation))?;
+    let password = decoded.expose().strip_prefix(b"AWS:").ok_or(TokenError::NotAws(operation))?;
+    if password.is_empty() || !password.iter().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::NotAws(operation));
+    }
+    Ok(())
+}
+
+fn host_of_url(url: &str) -> Option<RegistryHost> {
+    url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
+}
+
+/// Signs with what [`Identity`] keeps; the SDK caches nothing of its own.
+#[derive(Debug)]
+struct Signer(Arc<Identity>);
+
+impl ProvideCredentials for Signer {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            self.0
+                .credentials()
+                .await
+                .map(|resolved| resolved.credentials)
+                .map_err(CredentialsError::provider_error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answer(auth: Option<&str>, expires: Option<i64>) -> Result<(Token, Option<String>), TokenError> {
+        let auth = auth.map(|auth| Secret::new(auth.to_owned()));
+        Answer { auth, expires_at: expires.map(DateTime::from_secs), proxy_endpoint: None }
+            .into_token("op", SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_good_answer_is_taken_as_it_is() {
+        let (token, _) = answer(Some("QVdTOmE6Yg=="), Some(43_200)).unwrap(); // AWS:a:b
+        assert_eq!(token.auth.expose(), "QVdTOmE6Yg==");
+        assert_eq!(token.expires_at, SystemTime::UNIX_EPOCH + Duration::from_secs(43_200));
+    }
+
+    #[test]
+    fn every_other_answer_is_an_error_of_its_own() {
+        let good = Some("QVdTOmE6Yg==");
+        assert!(matches!(answer(None, Some(1)), Err(TokenError::Empty(_))));
+        assert!(matches!(answer(Some("<html>"), Some(1)), Err(TokenError::NotBase64(_))));
+        assert!(matches!(answer(Some("QVdTOmE6Yg"), Some(1)), Err(TokenError::NotBase64(_)))); // unpadded
+        assert!(matches!(answer(Some("Zm9vOmJhcg=="), Some(1)), Err(TokenError::NotAws(_)))); // foo:bar
+        assert!(matches!(answer(Some("QVdTOg=="), Some(1)), Err(TokenError::NotAws(_)))); // AWS:
+        assert!(matches!(answer(Some("QVdTOmEK"), Some(1)), Err(TokenError::NotAws(_)))); // AWS:a\n
+        assert!(matches!(answer(good, None), Err(TokenError::NoExpiry(_))));
+        assert!(answer(good, Some(i64::MAX)).is_ok()); // absurd: the plan's business
+    }
+
+    #[test]
+    fn the_own_registry_is_the_host_of_the_proxy_endpoint() {
+        let host = host_of_url("https://123456789012.dkr.ecr.eu-west-1.amazonaws.com").unwrap();
+        assert_eq!(host.as_str(), "123456789012.dkr.ecr.eu-west-1.amazonaws.com");
+        assert!(host_of_url("http://evil.example").is_none());
+        assert!(host_of_url("https://evil.example/path").is_none());
+    }
+}

@@ -1,0 +1,273 @@
+//! Tells when files change, whatever happens to the folders around them.
+//!
+//! inotify is only a hint to look again at once: what counts is a fingerprint of each file (device, inode,
+//! size, times, mode), taken at each hint and every ten seconds. So kubelet's `..data` symlink swap, a folder
+//! that does not exist yet, one that is replaced, a file system without inotify (NFS), and an exhausted
+//! inotify are all noticed; the last one within a second, by looking every second.
+//!
+//! Files are looked at on a thread of their own, so that a volume that hangs stalls nothing.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+/// How often to look when inotify works.
+const BACKSTOP: Duration = Duration::from_secs(10);
+/// How often to look when it doesn't.
+const POLL: Duration = Duration::from_secs(1);
+/// Changes within this time are one change.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Watches any number of files with one inotify instance.
+#[derive(Clone, Default)]
+pub struct FileWatcher(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    subscriptions: Mutex<Vec<Subscription>>,
+    look: Arc<Notify>,
+}
+
+struct Subscription {
+    files: Vec<(PathBuf, Option<Fingerprint>)>,
+    changed: Arc<Notify>,
+}
+
+/// Dropped to unsubscribe.
+pub struct Watched {
+    shared: Arc<Shared>,
+    changed: Arc<Notify>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.shared.lock().retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
+        self.shared.look.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Subscription>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FileWatcher {
+    /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
+    pub fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
+        let files = files.into_iter().map(|file| (file.clone(), fingerprint(&file))).collect();
+        self.0.lock().push(Subscription { files, changed: Arc::clone(&changed) });
+        self.0.look.notify_one();
+        Watched { shared: Arc::clone(&self.0), changed }
+    }
+
+    /// Watches for ever; dropped to end.
+    pub async fn run(self) {
+        let mut inotify = Inotify::start(Arc::clone(&self.0.look));
+        loop {
+            let shared = Arc::clone(&self.0);
+            let looked = tokio::task::spawn_blocking(move || {
+                look(&shared);
+                let files: Vec<_> =
+                    shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
+                inotify.follow(&files);
+                inotify
+            });
+            inotify = match looked.await {
+                Ok(inotify) => inotify,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return, // the runtime is ending
+            };
+            let pause = if inotify.works() { BACKSTOP } else { POLL };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.0.look.notified() => tokio::time::sleep(SETTLE).await,
+            }
+        }
+    }
+}
+
+/// Compares every file with its last fingerprint and tells whom it concerns.
+fn look(shared: &Shared) {
+    let files: BTreeSet<PathBuf> = shared
+        .lock()
+        .iter()
+        .flat_map(|subscription| subscription.files.iter().map(|(file, _)| file.clone()))
+        .collect();
+    // Not under the lock: a volume that hangs must not hold up whoever subscribes.
+    let seen: Vec<_> = files.into_iter().map(|file| (fingerprint(&file), file)).collect();
+    for subscription in shared.lock().iter_mut() {
+        let mut changed = false;
+        for (file, last) in &mut subscription.files {
+            if let Some((now, _)) = seen.iter().find(|(_, path)| path == file) {
+                changed |= last != now;
+                last.clone_from(now);
+            }
+        }
+        if changed {
+            subscription.changed.notify_one();
+        }
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fingerprint {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// `None` for a file that is not there or cannot be seen.
+fn fingerprint(file: &Path) -> Option<Fingerprint> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some(Fingerprint {
+        inode: (metadata.dev(), metadata.ino()),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// The kernel's hints. Without them the caller polls.
+struct Inotify {
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+    complete: bool,
+}
+
+impl Inotify {
+    fn start(look: Arc<Notify>) -> Self {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file changes nothing.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                look.notify_one();
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| {
+                tracing::warn!(%error, remedy = "raise fs.inotify.max_user_instances on the node", "inotify is not available: files are looked at every second");
+            })
+            .ok();
+        Self { watcher, folders: BTreeSet::new(), complete: true }
+    }
+
+    fn works(&self) -> bool {
+        self.watcher.is_some() && self.complete
+    }
+
+    /// Watches the folders in which a change of `files` would show: the nearest one that exists above each,
+    /// and that of what a symlink leads to.
+    fn follow(&mut self, files: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let folders: BTreeSet<_> = files.iter().flat_map(|file| folders_of(file)).collect();
+        for folder in self.folders.difference(&folders) {
+            let _ = watcher.unwatch(folder); // it may be gone already
+        }
+        let was_complete = self.complete;
+        self.complete = true;
+        let mut followed = BTreeSet::new();
+        for folder in folders {
+            // Watched anew each time: a folder of the same name may be another one.
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    followed.insert(folder);
+                }
+                Err(error) => {
+                    self.complete = false;
+                    if was_complete {
+                        tracing::warn!(folder = %folder.display(), %error, remedy = "raise fs.inotify.max_user_watches on the node", "cannot be watched: files are looked at every second");
+                    }
+                }
+            }
+        }
+        self.folders = followed;
+    }
+}
+
+fn folders_of(file: &Path) -> Vec<PathBuf> {
+    let nearest = file.ancestors().skip(1).find(|folder| folder.is_dir() || folder.as_os_str().is_empty());
+    let nearest = nearest.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let behind = std::fs::canonicalize(file).ok().and_then(|target| Some(target.parent()?.to_owned()));
+    nearest.map(Path::to_owned).into_iter().chain(behind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    struct Running {
+        folder: tempfile::TempDir,
+        changed: Arc<Notify>,
+        _watched: Watched,
+        _task: tokio::task::JoinHandle<()>,
+    }
+
+    fn watching(file: &str) -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        let watcher = FileWatcher::default();
+        let changed = Arc::new(Notify::new());
+        let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed));
+        Running { folder, changed, _watched: watched, _task: tokio::spawn(watcher.run()) }
+    }
+
+    impl Running {
+        fn put(&self, file: &str, text: &str) {
+            use std::io::Write;
+            fs::File::create(self.folder.path().join(file)).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        async fn told(&self) {
+            tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
+                .await
+                .expect("told of the change");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_appears_changes_and_goes_is_noticed() {
+        let running = watching("a");
+        running.put("a", "1");
+        running.told().await;
+        running.put("a", "22");
+        running.told().await;
+        fs::remove_file(running.folder.path().join("a")).unwrap();
+        running.told().await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_does_not_exist_yet_is_noticed() {
+        let running = watching("x/y/a");
+        fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
+        running.put("x/y/a", "1");
+        running.told().await;
+    }
+
+    /// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.
+    #[tokio::test]
+    async fn the_data_swap_of_kubelet_is_noticed() {
+        let running = watching("a");
+        let path = |name: &str| running.folder.path().join(name);
+        for version in ["..1", "..2"] {
+            fs::create_dir(path(version)).unwrap();
+            running.put(&format!("{version}/a"), version);
+        }
+        symlink("..1", path("..data")).unwrap();
+        symlink("..data/a", path("a")).unwrap();
+        running.told().await;
+        symlink("..2", path("..data_tmp")).unwrap();
+        fs::rename(path("..data_tmp"), path("..data")).unwrap();
+        fs::remove_dir_all(path("..1")).unwrap();
+        running.told().await;
+    }
+}
