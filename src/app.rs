@@ -8,6 +8,7 @@ use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
     retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -118,7 +119,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
     Engine::preflight(&config).await.map_err(AppError::Output)?;
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
-    let sdk = sdk_config(surroundings).await;
+    let sdk = sdk_config(surroundings, http::client(&surroundings.env)).await;
     let mut engine = Engine::new(Surface {
         env: surroundings.env.clone(),
         sdk,
@@ -179,13 +180,13 @@ fn is_finished(status: &Status) -> bool {
 
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
-pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
+pub async fn sdk_config(surroundings: &Surroundings, client: SharedHttpClient) -> SdkConfig {
     // Every client is given a region of its own. Without one here the SDK would ask the metadata service.
     let region = surroundings.region.clone().unwrap_or_else(Region::us_east_1);
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http::client(&surroundings.env))
+        .http_client(client)
         .no_credentials()
         .region(aws_config::Region::new(region.to_string()))
         .retry_config(RetryConfig::disabled())
@@ -226,7 +227,7 @@ impl App {
         let config_watched = config.path.as_ref().map(watch_config);
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
-            sdk: sdk_config(surroundings).await,
+            sdk: sdk_config(surroundings, http::client(&surroundings.env)).await,
             clock: clock.clone(),
             status: status.clone(),
             watcher: Some(watcher.clone()),
