@@ -141,6 +141,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
         () = tokio::time::sleep(timeout) => {}
         panicked = engine.panicked() => return Err(panicked.into()),
     }
+    std::mem::forget(engine); // the process ends: tearing it down would only take time
     if status.read(is_written) {
         return Ok(());
     }
