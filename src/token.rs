@@ -10,9 +10,7 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use aws_config::SdkConfig;
-use aws_credential_types::provider::{
-    ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
-};
+use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -21,7 +19,7 @@ use crate::{
     clock::Clock,
     credentials::Token,
     failure::{AwsFailure, Class, Problem},
-    identity::{Identity, IdentityError, Principal},
+    identity::{Identity, IdentityError, Principal, Resolved},
     registry::{Region, RegistryHost},
     secret::Secret,
 };
@@ -166,7 +164,6 @@ impl TokenSource {
     pub fn new(key: TokenKey, identity: Arc<Identity>, sdk: &SdkConfig, clock: Clock) -> Self {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
-        builder.set_credentials_provider(Some(SharedCredentialsProvider::new(Signer(Arc::clone(&identity)))));
         if let Some(fips) = key.fips {
             builder.set_use_fips(Some(fips));
         }
@@ -211,21 +208,27 @@ impl TokenSource {
     }
 
     async fn fetch_once(&self) -> Result<Fetched, TokenError> {
-        let principal = self.identity.credentials().await?.principal;
+        let Resolved { credentials, principal } = self.identity.credentials().await?;
         let obtained_at = self.clock.now();
         let answer = match &self.client {
-            Client::Ecr(client) => self.ecr(client).await?,
-            Client::EcrPublic(client) => self.ecr_public(client).await?,
+            Client::Ecr(client) => self.ecr(client, credentials).await?,
+            Client::EcrPublic(client) => self.ecr_public(client, credentials).await?,
         };
         let token = answer.into_token(self.key.service.operation(), obtained_at)?;
         let own_registry = token.1.as_deref().and_then(host_of_url);
         Ok(Fetched { token: token.0, principal, own_registry })
     }
 
-    async fn ecr(&self, client: &aws_sdk_ecr::Client) -> Result<Answer, TokenError> {
+    async fn ecr(
+        &self,
+        client: &aws_sdk_ecr::Client,
+        credentials: Credentials,
+    ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
         let output = client
             .get_authorization_token()
+            .customize()
+            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(credentials))
             .send()
             .await
             .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
@@ -238,10 +241,16 @@ impl TokenSource {
         })
     }
 
-    async fn ecr_public(&self, client: &aws_sdk_ecrpublic::Client) -> Result<Answer, TokenError> {
+    async fn ecr_public(
+        &self,
+        client: &aws_sdk_ecrpublic::Client,
+        credentials: Credentials,
+    ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
         let output = client
             .get_authorization_token()
+            .customize()
+            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(credentials))
             .send()
             .await
             .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
@@ -287,25 +296,6 @@ fn check_auth(auth: &str, operation: &'static str) -> Result<(), TokenError> {
 
 fn host_of_url(url: &str) -> Option<RegistryHost> {
     url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
-}
-
-/// Signs with what [`Identity`] keeps; the SDK caches nothing of its own.
-#[derive(Debug)]
-struct Signer(Arc<Identity>);
-
-impl ProvideCredentials for Signer {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            self.0
-                .credentials()
-                .await
-                .map(|resolved| resolved.credentials)
-                .map_err(CredentialsError::provider_error)
-        })
-    }
 }
 
 #[cfg(test)]
