@@ -12,6 +12,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
+use aws_types::service_config::ServiceConfigKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
@@ -41,6 +42,14 @@ impl Service {
             Self::EcrPublic => "ecr-public:GetAuthorizationToken",
         }
     }
+
+    /// As AWS's service models call it.
+    fn id(self) -> &'static str {
+        match self {
+            Self::Ecr => "ECR",
+            Self::EcrPublic => "ECR PUBLIC",
+        }
+    }
 }
 
 /// What a token belongs to: it serves every registry with the same key.
@@ -55,10 +64,10 @@ pub struct TokenKey {
     /// A URL in place of the region's usual endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Ask the FIPS endpoint. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
+    /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
-    /// Ask the dual-stack endpoint. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
+    /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
 }
@@ -164,11 +173,17 @@ impl TokenSource {
     pub fn new(key: TokenKey, identity: Arc<Identity>, sdk: &SdkConfig, clock: Clock) -> Self {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
-        if let Some(fips) = key.fips {
-            builder.set_use_fips(Some(fips));
-        }
-        if let Some(dual_stack) = key.dual_stack {
-            builder.set_use_dual_stack(Some(dual_stack));
+        if key.endpoint.is_some() {
+            // The SDK refuses these together with an endpoint; ours is named for this one registry.
+            builder.set_use_fips(Some(false));
+            builder.set_use_dual_stack(Some(false));
+        } else if !has_named_endpoint(sdk, key.service) {
+            if let Some(fips) = key.fips {
+                builder.set_use_fips(Some(fips));
+            }
+            if let Some(dual_stack) = key.dual_stack {
+                builder.set_use_dual_stack(Some(dual_stack));
+            }
         }
         let sdk = builder.build();
         let client = match key.service {
@@ -296,6 +311,15 @@ fn check_auth(auth: &str, operation: &'static str) -> Result<(), TokenError> {
 
 fn host_of_url(url: &str) -> Option<RegistryHost> {
     url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
+}
+
+/// Whether `AWS_ENDPOINT_URL`, that of the service, or the profile names the endpoint. Then a FIPS or
+/// dual-stack registry host says nothing about it.
+fn has_named_endpoint(sdk: &SdkConfig, service: Service) -> bool {
+    let key =
+        ServiceConfigKey::builder().service_id(service.id()).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let of_service = || sdk.service_config()?.load_config(key.build().ok()?);
+    sdk.endpoint_url().is_some() || of_service().is_some()
 }
 
 #[cfg(test)]
