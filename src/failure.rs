@@ -14,6 +14,9 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use serde::Serialize;
 
+/// How the SDK's endpoint rules begin to say that variables contradict each other.
+const INVALID_CONFIGURATION: &str = "Invalid Configuration";
+
 /// When it makes sense to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -115,7 +118,13 @@ impl AwsFailure {
                 let detail = format!("HTTP {status}, but no answer of AWS's: {}", causes(error));
                 Self { operation, code: None, detail, class, skew }
             }
-            _ => Self { operation, code: None, detail: causes(error), class: Class::Transient, skew },
+            _ => {
+                let detail = causes(error);
+                // The SDK's endpoint rules; they have no code.
+                let is_refused_here = detail.contains(INVALID_CONFIGURATION);
+                let class = if is_refused_here { Class::Denied } else { Class::Transient };
+                Self { operation, code: None, detail, class, skew }
+            }
         }
     }
 
@@ -137,6 +146,9 @@ impl AwsFailure {
             Class::StaleCredentials => "the AWS credentials have expired: renew them at their source".into(),
             Class::StaleInput => "check that kubelet renews the service account token, and that the IAM OIDC provider of this cluster exists and its issuer is reachable by AWS".into(),
             Class::Transient => transient_remedy(&self.detail).into(),
+            Class::Denied if self.detail.contains(INVALID_CONFIGURATION) => {
+                "unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or the endpoint that AWS_ENDPOINT_URL or the profile names".into()
+            }
             Class::Denied => denied_remedy(self.operation, code).into(),
         }
     }

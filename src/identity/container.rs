@@ -58,16 +58,23 @@ async fn exchange(
     url: &str,
     authorization: Option<Secret<String>>,
 ) -> Result<(u16, Vec<u8>), String> {
-    let url = url.to_owned();
+    // The SDK puts the request's path behind the endpoint's: each is given its part.
+    let uri: http::Uri = url.parse().map_err(|_| "it is no URL".to_owned())?;
+    let endpoint = format!(
+        "{}://{}",
+        uri.scheme_str().unwrap_or("http"),
+        uri.authority().map(http::uri::Authority::as_str).unwrap_or_default()
+    );
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let mut operation = Operation::builder()
         .service_name("ContainerCredentials")
         .operation_name("LoadCredentials")
         .no_auth()
         .no_retry()
         .with_connection_poisoning()
-        .endpoint_url(&url)
+        .endpoint_url(&endpoint)
         .serializer(move |(): ()| {
-            let mut request = HttpRequest::get(&url)?;
+            let mut request = HttpRequest::get(&path)?;
             if let Some(token) = &authorization {
                 request.headers_mut().try_insert("authorization", token.expose().clone())?;
             }

@@ -9,6 +9,7 @@ use aws_sdk_sts::{
         assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
     },
 };
+use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use crate::{
     failure::{AwsFailure, Class, causes},
@@ -160,10 +161,10 @@ impl IdentityError {
         let detail = causes(&error);
         match error {
             CredentialsError::CredentialsNotLoaded(_) => Self::ProfileNotFound { profile, detail },
-            CredentialsError::InvalidConfiguration(_) => {
-                Self::Profile { profile, detail, class: Class::Denied }
+            error => {
+                let class = if is_network(&error) { Class::Transient } else { Class::Denied };
+                Self::Profile { profile, detail, class }
             }
-            _ => Self::Profile { profile, detail, class: Class::Transient },
         }
     }
 
@@ -212,6 +213,19 @@ fn list(looked: &[Looked]) -> String {
         let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
     }
     text
+}
+
+/// Whether the network failed the SDK's profile provider. All else that may fail it (a broken file, an SSO
+/// session without a login, a `credential_process` that ends badly) waits for a person.
+fn is_network(error: &CredentialsError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if cause.is::<ConnectorError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    matches!(error, CredentialsError::ProviderTimedOut(_))
 }
 
 /// The STS failure inside an error of the SDK's profile provider.
