@@ -19,6 +19,9 @@ use crate::wait::{wait_for, within};
 
 pub use rustix::process::Signal;
 
+/// How many lines of a process's log are shown when its test fails.
+const SHOWN: usize = 100;
+
 /// A command with an emptied environment: `PATH`, `HOME`, and no way to the instance metadata service.
 ///
 /// What the caller adds to it is all that it can know of this machine and of this user's credentials.
@@ -196,7 +199,9 @@ impl Drop for Process {
         self.kill();
         if thread::panicking() {
             self.stderr.settle();
-            eprintln!("---- stderr of {} ----\n{}----", self.name, self.stderr());
+            let lines = self.log_lines();
+            let last = &lines[lines.len().saturating_sub(SHOWN)..];
+            eprintln!("---- stderr of {} ----\n{}\n----", self.name, last.join("\n"));
         }
     }
 }

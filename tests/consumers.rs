@@ -1,0 +1,296 @@
+//! The programs that read a docker `config.json` pull through the one that the real binary wrote: by the
+//! registries' true names, from a real registry behind a token check, before and after a rotation.
+//!
+//! Each test pulls from two regions and from ECR Public, and shows that it can fail: with no credentials, and
+//! with the revoked ones, the same pull is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, Reason, SECRET_ACCESS_KEY, Settings};
+use tempfile::TempDir;
+use test_support::{DockerRegistry, Dockerd, Sidecar, Signal, clean_command, output, program, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+
+const HOSTS: [&str; 3] = [
+    "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+    "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+    "public.ecr.aws",
+];
+const IMAGE: (&str, &str) = ("team/app", "v1");
+const CHART: (&str, &str, &str) = ("charts", "web", "0.1.0");
+
+/// How a pull without credentials is refused: skopeo 1.9 then sends an empty user name and password.
+const NO_CREDENTIALS: [Reason; 2] = [Reason::NoCredentials, Reason::NotAws];
+
+/// How long a pull, or the sidecar's part of it, may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn crane_pulls_before_and_after_a_rotation() {
+    let Some(crane) = program("crane") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check(|pull| {
+        let mut command = pull.command(&crane);
+        command.args(["pull", &image(pull.host)]).arg(pull.folder.join("image.tar"));
+        command
+    });
+}
+
+#[test]
+fn helm_3_pulls_before_and_after_a_rotation() {
+    helm_pulls("helm3");
+}
+
+#[test]
+fn helm_4_pulls_before_and_after_a_rotation() {
+    helm_pulls("helm4");
+}
+
+#[test]
+fn helm_3_builds_dependencies_before_and_after_a_rotation() {
+    helm_builds_dependencies("helm3");
+}
+
+#[test]
+fn helm_4_builds_dependencies_before_and_after_a_rotation() {
+    helm_builds_dependencies("helm4");
+}
+
+#[test]
+fn skopeo_finds_the_file_by_docker_config() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check(|pull| skopeo_copy(&skopeo, pull));
+}
+
+#[test]
+fn skopeo_finds_the_file_by_registry_auth_file() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check(|pull| {
+        let mut command = skopeo_copy(&skopeo, pull);
+        command.env_remove("DOCKER_CONFIG").env("REGISTRY_AUTH_FILE", pull.config.join("config.json"));
+        command
+    });
+}
+
+#[test]
+fn docker_pulls_before_and_after_a_rotation() {
+    let Some(setting) = Setting::new() else { return };
+    let Some(daemon) = Dockerd::start(setting.network()) else { return };
+    setting.check(|pull| {
+        let mut command = daemon.docker(pull.config);
+        command.args(["pull", &image(pull.host)]);
+        command
+    });
+}
+
+#[test]
+fn what_once_wrote_is_enough_for_a_pull() {
+    let Some(crane) = program("crane") else { return };
+    let Some(setting) = Setting::with_sidecar("once") else { return };
+    assert!(setting.sidecar.wait_exit(DEADLINE).success());
+    for host in HOSTS {
+        setting.pull(host, &setting.config(), |pull| {
+            let mut command = pull.command(&crane);
+            command.args(["digest", &image(pull.host)]);
+            command
+        });
+    }
+}
+
+fn helm_pulls(name: &str) {
+    let Some(helm) = program(name) else { return };
+    let Some(setting) = Setting::new() else { return };
+    let (prefix, chart, version) = CHART;
+    setting.check(|pull| {
+        let mut command = pull.command(&helm);
+        let reference = format!("oci://{}/{prefix}/{chart}", pull.host);
+        command.args(["pull", &reference, "--version", version, "-d"]).arg(&pull.folder);
+        command
+    });
+}
+
+/// With a range of versions, so that tags are listed too: what Argo CD has helm do.
+fn helm_builds_dependencies(name: &str) {
+    let Some(helm) = program(name) else { return };
+    let Some(setting) = Setting::new() else { return };
+    let (prefix, chart, _) = CHART;
+    setting.check(|pull| {
+        let umbrella = pull.folder.join("umbrella");
+        fs::create_dir(&umbrella).unwrap();
+        let repository = format!("oci://{}/{prefix}", pull.host);
+        write(
+            &umbrella.join("Chart.yaml"),
+            &format!(
+                "apiVersion: v2\nname: umbrella\nversion: 1.0.0\n\
+                 dependencies: [{{name: {chart}, version: 0.x, repository: '{repository}'}}]\n"
+            ),
+        );
+        let mut command = pull.command(&helm);
+        command.args(["dependency", "build"]).arg(umbrella);
+        command
+    });
+}
+
+fn skopeo_copy(skopeo: &Path, pull: &Pull<'_>) -> Command {
+    let mut command = pull.command(skopeo);
+    let source = format!("docker://{}", image(pull.host));
+    let target = format!("dir:{}", pull.folder.join("image").display());
+    command.args(["--insecure-policy", "copy", &source, &target]);
+    command
+}
+
+fn image(host: &str) -> String {
+    format!("{host}/{}:{}", IMAGE.0, IMAGE.1)
+}
+
+/// AWS, a registry behind it, and the sidecar between them and the consumer.
+struct Setting {
+    sidecar: Sidecar,
+    emulator: Emulator,
+    _registry: DockerRegistry,
+    folder: TempDir,
+}
+
+/// One run of a consumer.
+struct Pull<'a> {
+    setting: &'a Setting,
+    host: &'a str,
+    /// The folder that `config.json` is in.
+    config: &'a Path,
+    /// An empty one, of this run alone.
+    folder: PathBuf,
+}
+
+impl Setting {
+    /// With a running sidecar that has published everything. `None` when there is no registry to be had.
+    fn new() -> Option<Self> {
+        let setting = Self::with_sidecar("run")?;
+        wait_for("credentials of every registry", DEADLINE, || all_there(&setting.auths()));
+        Some(setting)
+    }
+
+    fn with_sidecar(command_name: &str) -> Option<Self> {
+        let registry = DockerRegistry::start()?;
+        registry.push_image(IMAGE.0, IMAGE.1);
+        registry.push_chart(CHART.0, CHART.1, CHART.2);
+        let upstream = Some(format!("http://{}", registry.addr()));
+        let emulator =
+            Emulator::start(Settings { registry_upstream: upstream, ..Settings::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let sidecar = Sidecar::spawn(BINARY, |command| {
+            command.arg(command_name);
+            command.env("AWS_ENDPOINT_URL", emulator.endpoint()).env("AWS_REGION", "eu-west-1");
+            command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
+            command.env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
+            command.env("ECR_SIDECAR_DOCKER_CONFIG", folder.path().join("config.json"));
+            command.env("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:0");
+        });
+        Some(Self { sidecar, emulator, _registry: registry, folder })
+    }
+
+    /// The promise: `command` is refused without credentials, admitted with the sidecar's, refused once these
+    /// are revoked, and admitted again after the next refresh.
+    fn check(&self, command: impl Fn(&Pull<'_>) -> Command) {
+        let nothing = tempfile::tempdir().unwrap();
+        for host in HOSTS {
+            self.refused(host, nothing.path(), &NO_CREDENTIALS, &command);
+        }
+        let before = HOSTS.map(|host| self.pull(host, &self.config(), &command));
+
+        self.emulator.revoke_tokens();
+        for host in HOSTS {
+            self.refused(host, &self.config(), &[Reason::RevokedToken], &command);
+        }
+        self.rotate();
+        for (host, before) in HOSTS.into_iter().zip(before) {
+            let after = self.pull(host, &self.config(), &command);
+            assert!(after > before, "{host}: token {after} after the rotation, token {before} before it");
+        }
+    }
+
+    /// Runs `command`, which must succeed, and says with which of the emulator's tokens.
+    fn pull(&self, host: &str, config: &Path, command: impl Fn(&Pull<'_>) -> Command) -> u64 {
+        let (succeeded, said) = self.run(host, config, command);
+        assert!(succeeded, "{host}: {said}");
+        let pulls = self.emulator.pulls();
+        let last = pulls.iter().rfind(|pull| pull.host == host).expect("a pull that the emulator knows of");
+        last.token
+    }
+
+    /// Runs `command`, which must fail, and for one of `reasons`.
+    fn refused(&self, host: &str, config: &Path, reasons: &[Reason], command: impl Fn(&Pull<'_>) -> Command) {
+        let admitted_before = self.emulator.pulls().len();
+        let (succeeded, said) = self.run(host, config, command);
+        assert!(!succeeded, "{host}: nobody refused this: {said}");
+        assert_eq!(self.emulator.pulls().len(), admitted_before, "{host}: {said}");
+        let refusals = self.emulator.refusals();
+        let last = refusals.iter().rfind(|refusal| refusal.host == host).expect("a refusal");
+        assert!(reasons.contains(&last.reason), "{host}: refused for {:?}: {said}", last.reason);
+    }
+
+    fn run(&self, host: &str, config: &Path, command: impl Fn(&Pull<'_>) -> Command) -> (bool, String) {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let pull = Pull { setting: self, host, config, folder: folder.path().to_owned() };
+        let output = output(&mut command(&pull), DEADLINE);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Has the sidecar refresh everything now.
+    fn rotate(&self) {
+        let before = self.auths();
+        self.sidecar.signal(Signal::HUP);
+        wait_for("new credentials of every registry", DEADLINE, || {
+            let mut auths = self.auths();
+            auths.retain(|host, auth| before.get(host) != Some(auth));
+            all_there(&auths)
+        });
+    }
+
+    /// The folder that the sidecar's `config.json` is in.
+    fn config(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// What the sidecar has published: host and `auth`.
+    fn auths(&self) -> BTreeMap<String, String> {
+        let Ok(text) = fs::read(self.folder.path().join("config.json")) else { return BTreeMap::new() };
+        let config: serde_json::Value = serde_json::from_slice(&text).expect("a whole file, at any time");
+        let auths = config["auths"].as_object().expect("auths");
+        auths.iter().map(|(host, entry)| (host.clone(), entry["auth"].as_str().unwrap().to_owned())).collect()
+    }
+
+    /// The way to the emulator by the true names of AWS.
+    fn network(&self) -> [(&'static str, String); 2] {
+        let ca = self.emulator.ca_file().to_str().unwrap().to_owned();
+        [("HTTPS_PROXY", self.emulator.proxy()), ("SSL_CERT_FILE", ca)]
+    }
+}
+
+impl Pull<'_> {
+    /// `program` with an empty home, which knows where the file is and how to reach the registry.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = clean_command(program, &self.folder);
+        command.envs(self.setting.network()).env("DOCKER_CONFIG", self.config).current_dir(&self.folder);
+        command
+    }
+}
+
+fn all_there(auths: &BTreeMap<String, String>) -> Option<()> {
+    HOSTS.iter().all(|host| auths.contains_key(*host)).then_some(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "nobody reads it before helm does")]
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}

@@ -1,0 +1,184 @@
+//! The emulator as a process of its own, scripted over HTTP; and what happens when something inside it panics.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ecr_emulator::{Emulator, Settings};
+
+use crate::common::{Ask, ECR, Signer};
+
+struct Process {
+    child: Child,
+    lines: Vec<(String, String)>,
+}
+
+impl Process {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ecr-emulator"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let (name, value) =
+                line.unwrap().split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            let last = name == "ca-file";
+            lines.push((name, value));
+            if last {
+                break;
+            }
+        }
+        Self { child, lines }
+    }
+
+    fn line(&self, name: &str) -> &str {
+        &self
+            .lines
+            .iter()
+            .find(|(key, _)| key == name)
+            .unwrap_or_else(|| panic!("no {name}: {:?}", self.lines))
+            .1
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already where the test did its work.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn control(endpoint: &str, method: &'static str, path: &str, body: &str) -> (u16, serde_json::Value) {
+    let answer = Ask::new(method, &format!("/_emulator/{path}")).body(body).send(endpoint).unwrap();
+    (answer.status, answer.json())
+}
+
+fn token_status(endpoint: &str) -> u16 {
+    Signer::new("ecr").send(Ask::token(ECR), endpoint).status
+}
+
+#[test]
+fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("ca.pem");
+    let arguments = [
+        "--registry",
+        "us-east-1=127.0.0.1:0",
+        "--token-lifetime",
+        "60",
+        "--ca-file",
+        copy.to_str().unwrap(),
+    ];
+    let mut process = Process::start(&arguments);
+    let endpoint = process.line("endpoint").to_owned();
+    assert!(std::fs::read_to_string(&copy).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(process.line("registry").starts_with("us-east-1 127.0.0.1:"));
+    let order = r#"{"service": "ecr", "fault": {"status": 503}, "times": 1}"#;
+    assert_eq!(control(&endpoint, "PUT", "faults", order).0, 200);
+    assert_eq!((token_status(&endpoint), token_status(&endpoint)), (503, 200));
+    let order = r#"{"tokenLifetimeSeconds": 1.5, "clockOffsetSeconds": 3600}"#;
+    assert_eq!(control(&endpoint, "PUT", "settings", order).0, 200);
+    assert_eq!(token_status(&endpoint), 400);
+    let (_, calls) = control(&endpoint, "GET", "calls", "");
+    let statuses: Vec<_> =
+        calls.as_array().unwrap().iter().map(|call| call["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [503, 200, 400]);
+    assert_eq!(calls[2]["error"], "InvalidSignatureException");
+    let id = process.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(process.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_wrong_order_is_refused_and_says_why() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    let refused = |method, path, body| control(&emulator.endpoint(), method, path, body);
+    let (status, answer) = refused("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
+    assert_eq!((status, answer["error"].as_str()), (400, Some("NotBase64 means nothing for Sts")));
+    assert_eq!(refused("PUT", "faults", r#"{"service": "s3", "fault": "hang"}"#).0, 400);
+    assert_eq!(refused("PUT", "settings", r#"{"tokenLifetime": 1}"#).0, 400);
+    assert_eq!(refused("PUT", "settings", r#"{"registryUpstream": "http://registry.example"}"#).0, 400);
+    assert_eq!(refused("GET", "nothing", "").0, 404);
+}
+
+#[test]
+fn the_rest_of_the_control_api_answers() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    let endpoint = emulator.endpoint();
+    for (method, path) in [
+        ("DELETE", "faults"),
+        ("POST", "revoke-tokens"),
+        ("POST", "expire-credentials"),
+        ("GET", "pulls"),
+        ("GET", "refusals"),
+        ("GET", "connects"),
+        ("GET", "panic"),
+    ] {
+        assert_eq!(control(&endpoint, method, path, "").0, 200, "{method} {path}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the emulator panicked: asked for by the control API")]
+fn a_panic_inside_surfaces_in_the_test() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    assert!(Ask::new("POST", "/_emulator/panic").send(&emulator.endpoint()).is_err());
+    loop {
+        emulator.calls();
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+#[should_panic(expected = "the emulator panicked")]
+fn a_panic_inside_surfaces_at_the_drop_at_the_latest() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    assert!(Ask::new("POST", "/_emulator/panic").send(&emulator.endpoint()).is_err());
+    while control(&emulator.endpoint(), "GET", "panic", "").1.is_null() {}
+    drop(emulator);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    let (ca, address) = (emulator.ca_file().to_owned(), emulator.endpoint().replace("http://", ""));
+    assert!(ca.is_file());
+    drop(emulator);
+    assert!(!ca.parent().unwrap().exists());
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// The best of many, since the machine may be busy with something else.
+#[test]
+fn an_answer_takes_less_than_a_millisecond() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    let address = emulator.endpoint().replace("http://", "");
+    let ask = Signer::new("ecr").sign(Ask::token(ECR), &emulator.endpoint());
+    let request = ask.render(&address).replace("connection: close\r\n", "");
+    let mut stream = BufReader::new(TcpStream::connect(&address).unwrap());
+    stream.get_ref().set_nodelay(true).unwrap();
+    let best = (0..200).map(|_| exchange(&mut stream, &request)).min().unwrap();
+    assert!(best < Duration::from_millis(1), "{best:?}");
+}
+
+fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Duration {
+    let began = Instant::now();
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    std::io::Read::read_exact(stream, &mut vec![0; length]).unwrap();
+    began.elapsed()
+}
