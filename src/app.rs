@@ -2,7 +2,7 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
@@ -87,8 +87,10 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
     let config = config::load(flags, surroundings)?;
     let log = telemetry::start(&config.log);
     let mut signals = Signals::install().map_err(AppError::Signals)?;
-    Engine::preflight(&config).await.map_err(AppError::Output)?;
-    let mut app = App::start(config, flags, surroundings, log).await?;
+    let mut app = tokio::select! {
+        app = App::start(config, flags, surroundings, log) => app?,
+        () = signals.stop() => return Ok(()),
+    };
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -98,7 +100,10 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
                     app.engine.refresh_now();
                 }
             },
-            () = app.config_changed.notified() => app.reload().await,
+            () = app.config_changed.notified() => tokio::select! {
+                () = app.reload() => {}
+                () = signals.stop() => break,
+            },
             panicked = app.engine.panicked() => return Err(panicked.into()),
         }
     }
@@ -217,6 +222,7 @@ impl App {
         surroundings: &Surroundings,
         log: FilterHandle,
     ) -> Result<Self, AppError> {
+        Engine::preflight(&config).await.map_err(AppError::Output)?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
         let has_been_ready = watch::Sender::new(false);
@@ -224,8 +230,10 @@ impl App {
         announce(&config, health.address);
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
-        let watch_config = |path: &PathBuf| watcher.watch(vec![path.clone()], Arc::clone(&config_changed));
-        let config_watched = config.path.as_ref().map(watch_config);
+        let config_watched = match &config.path {
+            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
+            None => None,
+        };
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
             sdk: sdk_config(surroundings, http::client(&surroundings.env)).await,
