@@ -119,11 +119,12 @@ fn command(program: &Path, emulator: &Emulator, home: &Path) -> Command {
     command
 }
 
-fn variables(endpoint: String) -> [(&'static str, String); 5] {
+fn variables(endpoint: String) -> [(&'static str, String); 6] {
     [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
         ("AWS_REGION", "eu-west-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "eu-west-1".to_owned()), // what the AWS CLI 1 reads
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ("AWS_ENDPOINT_URL", endpoint),
     ]
