@@ -2,12 +2,13 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
     retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -86,8 +87,10 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
     let config = config::load(flags, surroundings)?;
     let log = telemetry::start(&config.log);
     let mut signals = Signals::install().map_err(AppError::Signals)?;
-    Engine::preflight(&config).await.map_err(AppError::Output)?;
-    let mut app = App::start(config, flags, surroundings, log).await?;
+    let mut app = tokio::select! {
+        app = App::start(config, flags, surroundings, log) => app?,
+        () = signals.stop() => return Ok(()),
+    };
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -97,7 +100,10 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
                     app.engine.refresh_now();
                 }
             },
-            () = app.config_changed.notified() => app.reload().await,
+            () = app.config_changed.notified() => tokio::select! {
+                () = app.reload() => {}
+                () = signals.stop() => break,
+            },
             panicked = app.engine.panicked() => return Err(panicked.into()),
         }
     }
@@ -118,7 +124,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
     Engine::preflight(&config).await.map_err(AppError::Output)?;
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
-    let sdk = sdk_config(surroundings).await;
+    let sdk = sdk_config(surroundings, http::client(&surroundings.env)).await;
     let mut engine = Engine::new(Surface {
         env: surroundings.env.clone(),
         sdk,
@@ -140,6 +146,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
         () = tokio::time::sleep(timeout) => {}
         panicked = engine.panicked() => return Err(panicked.into()),
     }
+    std::mem::forget(engine); // the process ends: tearing it down would only take time
     if status.read(is_written) {
         return Ok(());
     }
@@ -179,13 +186,13 @@ fn is_finished(status: &Status) -> bool {
 
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
-pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
+pub async fn sdk_config(surroundings: &Surroundings, client: SharedHttpClient) -> SdkConfig {
     // Every client is given a region of its own. Without one here the SDK would ask the metadata service.
     let region = surroundings.region.clone().unwrap_or_else(Region::us_east_1);
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http::client(&surroundings.env))
+        .http_client(client)
         .no_credentials()
         .region(aws_config::Region::new(region.to_string()))
         .retry_config(RetryConfig::disabled())
@@ -215,6 +222,7 @@ impl App {
         surroundings: &Surroundings,
         log: FilterHandle,
     ) -> Result<Self, AppError> {
+        Engine::preflight(&config).await.map_err(AppError::Output)?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
         let has_been_ready = watch::Sender::new(false);
@@ -222,11 +230,13 @@ impl App {
         announce(&config, health.address);
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
-        let watch_config = |path: &PathBuf| watcher.watch(vec![path.clone()], Arc::clone(&config_changed));
-        let config_watched = config.path.as_ref().map(watch_config);
+        let config_watched = match &config.path {
+            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
+            None => None,
+        };
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
-            sdk: sdk_config(surroundings).await,
+            sdk: sdk_config(surroundings, http::client(&surroundings.env)).await,
             clock: clock.clone(),
             status: status.clone(),
             watcher: Some(watcher.clone()),

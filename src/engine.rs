@@ -31,6 +31,9 @@ use crate::{
 /// How long a volume may take to say whether an output can work there at all.
 const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a changed configuration waits for a write of the one before it.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
 /// What everything runs on.
 pub struct Surface {
     /// The environment.
@@ -111,7 +114,7 @@ impl Engine {
         self.apply_identities(config);
         self.apply_tokens(config);
         self.apply_outputs(config).await;
-        self.watch_inputs();
+        self.watch_inputs().await;
     }
 
     /// Runs one more task, whose panic ends the process like that of any other.
@@ -238,7 +241,8 @@ impl Engine {
             .map(|(_, running)| running)
             .collect();
         for reconciler in stale {
-            reconciler.stop().await;
+            // A write that hangs is left to itself: when it ends, its successor sees to what it did.
+            let _ = tokio::time::timeout(WRITE_LIMIT, reconciler.stop()).await;
         }
         self.surface.status.update(|status| {
             status.outputs.retain(|id, _| desired.contains_key(id));
@@ -248,16 +252,18 @@ impl Engine {
         });
         for (id, output) in desired {
             if !self.reconcilers.contains_key(&id) {
-                self.start_reconciler(id, output);
+                self.start_reconciler(id, output).await;
             }
         }
     }
 
-    fn start_reconciler(&mut self, id: String, config: OutputConfig) {
+    async fn start_reconciler(&mut self, id: String, config: OutputConfig) {
         let output = Output::new(&config);
         let wake = Arc::new(Notify::new());
-        let watched =
-            self.surface.watcher.as_ref().map(|watcher| watcher.watch(output.watched(), Arc::clone(&wake)));
+        let watched = match &self.surface.watcher {
+            Some(watcher) => Some(watcher.watch(output.watched(), Arc::clone(&wake)).await),
+            None => None,
+        };
         let reconciler = Reconciler {
             id: id.clone(),
             output: Some(output),
@@ -276,7 +282,7 @@ impl Engine {
     }
 
     /// A change of the files that an identity rests on is used at once.
-    fn watch_inputs(&mut self) {
+    async fn watch_inputs(&mut self) {
         let Some(watcher) = &self.surface.watcher else { return };
         for (_, task) in self.input_watches.drain(..) {
             task.abort();
@@ -287,7 +293,7 @@ impl Engine {
                 continue;
             }
             let changed = Arc::new(Notify::new());
-            let watched = watcher.watch(files, Arc::clone(&changed));
+            let watched = watcher.watch(files, Arc::clone(&changed)).await;
             let identity = Arc::clone(identity);
             let name = name.clone();
             let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == name);

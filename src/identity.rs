@@ -16,7 +16,11 @@ mod error;
 mod files;
 mod sts;
 
-use std::{path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use aws_config::{
     SdkConfig, imds::credentials::ImdsCredentialsProvider, profile::ProfileFileCredentialsProvider,
@@ -113,7 +117,8 @@ pub struct Identity {
     spec: IdentitySpec,
     env: Environment,
     sdk: SdkConfig,
-    sts: aws_sdk_sts::Client,
+    /// Made when a role is first assumed: it takes a tenth of the whole start, and most identities need none.
+    sts: OnceLock<aws_sdk_sts::Client>,
     clock: Clock,
     /// Held while resolving, so that any number of refreshers cost one resolution.
     resolving: tokio::sync::Mutex<()>,
@@ -138,10 +143,7 @@ pub struct Resolved {
 impl Identity {
     /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
-        let region = aws_config::Region::new(spec.sts_region.as_str().to_owned());
-        let sts =
-            aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(&sdk).region(region).build());
-        let (resolving, cached) = Default::default();
+        let (sts, resolving, cached) = Default::default();
         Self { spec, env, sdk, sts, clock, resolving, cached }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`RegistryHost`] is the key of everything else: of tokens, of entries in outputs, of metrics. It is
 //! parsed once, at the edge, and is then known to be bare and lower-case; [`RegistryHost::location`] reads
-//! it against the one table of AWS partitions in [`partition`].
+//! it against the one table of AWS partitions, in `partition`.
 //!
 //! Invariants:
 //! * parsing what was displayed gives the same host: `display_parses_back`
@@ -14,7 +14,7 @@
 //! It does not resolve names, and does not guess a region that the host does not tell.
 
 mod error;
-pub mod partition;
+mod partition;
 #[cfg(test)]
 mod tests;
 

@@ -30,6 +30,14 @@ impl Signals {
         })
     }
 
+    /// The next signal that asks for the end; a SIGHUP waits for [`Self::next`].
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// The next signal.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {

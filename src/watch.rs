@@ -24,6 +24,8 @@ const BACKSTOP: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time are one change.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How long the first look at a file may take whoever subscribes.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Watches any number of files with one inotify instance.
 #[derive(Clone, Default)]
@@ -61,8 +63,21 @@ impl Shared {
 
 impl FileWatcher {
     /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
-    pub fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
-        let files = files.into_iter().map(|file| (file.clone(), fingerprint(&file))).collect();
+    ///
+    /// What a volume that hangs hides for longer than [`FIRST_LOOK`] counts as not there.
+    pub async fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
+        let unseen = files.iter().map(|file| (file.clone(), None)).collect();
+        let look = tokio::task::spawn_blocking(|| {
+            files
+                .into_iter()
+                .map(|file| (fingerprint(&file), file))
+                .map(|(seen, file)| (file, seen))
+                .collect()
+        });
+        let files = match tokio::time::timeout(FIRST_LOOK, look).await {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(_)) | Err(_) => unseen,
+        };
         self.0.lock().push(Subscription { files, changed: Arc::clone(&changed) });
         self.0.look.notify_one();
         Watched { shared: Arc::clone(&self.0), changed }
@@ -213,11 +228,11 @@ mod tests {
         _task: tokio::task::JoinHandle<()>,
     }
 
-    fn watching(file: &str) -> Running {
+    async fn watching(file: &str) -> Running {
         let folder = tempfile::tempdir().unwrap();
         let watcher = FileWatcher::default();
         let changed = Arc::new(Notify::new());
-        let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed));
+        let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed)).await;
         Running { folder, changed, _watched: watched, _task: tokio::spawn(watcher.run()) }
     }
 
@@ -236,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_appears_changes_and_goes_is_noticed() {
-        let running = watching("a");
+        let running = watching("a").await;
         running.put("a", "1");
         running.told().await;
         running.put("a", "22");
@@ -247,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_does_not_exist_yet_is_noticed() {
-        let running = watching("x/y/a");
+        let running = watching("x/y/a").await;
         fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
         running.put("x/y/a", "1");
         running.told().await;
@@ -256,7 +271,7 @@ mod tests {
     /// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.
     #[tokio::test]
     async fn the_data_swap_of_kubelet_is_noticed() {
-        let running = watching("a");
+        let running = watching("a").await;
         let path = |name: &str| running.folder.path().join(name);
         for version in ["..1", "..2"] {
             fs::create_dir(path(version)).unwrap();

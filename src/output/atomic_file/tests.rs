@@ -1,1 +1,249 @@
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
+use tempfile::TempDir;
+
+use super::*;
+
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.directory.path().join("config.json")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.directory.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn put(path: &Path, content: &str) {
+    File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+}
+
+fn replacement(target: &Path, seen: Option<Version>) -> Replacement<'_> {
+    let group = expected_group(directory_of(target), None).unwrap();
+    Replacement { target, mode: FileMode::default(), group, seen, set_aside: None }
+}
+
+fn replace(target: &Path, content: &str) -> Result<Replaced, FileError> {
+    replacement(target, Version::at(target)?).run(|out| out.write_all(content.as_bytes()))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_file_is_made_and_replaced() {
+    let place = Place::new();
+    for content in ["one", "two", ""] {
+        assert!(matches!(replace(&place.target(), content).unwrap(), Replaced::Done { unsynced: None, .. }));
+        assert_eq!(fs::read_to_string(place.target()).unwrap(), content);
+        assert_eq!(mode(&place.target()), 0o640);
+    }
+    assert_eq!(place.names(), ["config.json"]);
+}
+
+/// The umask belongs to the whole process, so other tests could see it: a process of its own.
+#[test]
+fn the_umask_does_not_matter() {
+    const MASK: &str = "ECR_SIDECAR_TEST_UMASK";
+    if let Ok(mask) = std::env::var(MASK) {
+        let place = Place::new();
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&mask, 8).unwrap()));
+        replace(&place.target(), "one").unwrap();
+        assert_eq!(mode(&place.target()), 0o640);
+        return;
+    }
+    for mask in ["0077", "0000", "0777"] {
+        let name = "output::atomic_file::tests::the_umask_does_not_matter";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name, "--nocapture"]).env(MASK, mask).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "umask {mask}: {said}");
+    }
+}
+
+#[test]
+fn a_setgid_directory_gives_its_group() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can give a directory to any group");
+        return;
+    }
+    let place = Place::new();
+    let directory = place.directory.path();
+    assert_eq!(expected_group(directory, None).unwrap(), rustix::process::getegid().as_raw());
+    std::os::unix::fs::chown(directory, None, Some(1337)).unwrap();
+    assert_eq!(expected_group(directory, None).unwrap(), rustix::process::getegid().as_raw());
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o2777)).unwrap();
+    assert_eq!(expected_group(directory, None).unwrap(), 1337);
+    assert_eq!(expected_group(directory, Some(7)).unwrap(), 7);
+    replace(&place.target(), "one").unwrap();
+    assert_eq!(fs::metadata(place.target()).unwrap().gid(), 1337);
+    let target = place.target();
+    let other = Replacement { group: 7, ..replacement(&target, Version::at(&target).unwrap()) };
+    other.run(|out| out.write_all(b"two")).unwrap();
+    assert_eq!((fs::metadata(place.target()).unwrap().gid(), mode(&place.target())), (7, 0o640));
+}
+
+#[test]
+fn a_change_meanwhile_is_noticed() {
+    let place = Place::new();
+    let target = place.target();
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 5] = [
+        ("made", |target| put(target, "theirs")),
+        ("written in place", |target| put(target, "theirs, too")),
+        ("replaced by the same", |target| {
+            let other = target.with_extension("other");
+            put(&other, "theirs, too");
+            fs::rename(other, target).unwrap();
+        }),
+        ("its mode changed", |target| {
+            fs::set_permissions(target, fs::Permissions::from_mode(0o604)).unwrap()
+        }),
+        ("removed", |target| fs::remove_file(target).unwrap()),
+    ];
+    for (change, make) in changes {
+        let seen = Version::at(&target).unwrap();
+        let outcome = replacement(&target, seen).run(|out| {
+            make(&target);
+            out.write_all(b"ours")
+        });
+        assert!(matches!(outcome.unwrap(), Replaced::ChangedMeanwhile), "{change}");
+        assert_ne!(fs::read_to_string(&target).ok().as_deref(), Some("ours"), "{change}");
+        assert!(place.names().len() <= 1, "{change}: {:?}", place.names());
+    }
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_file_and_no_other() {
+    let place = Place::new();
+    put(&place.target(), "old");
+    let seen = Version::at(&place.target()).unwrap();
+    let failed = replacement(&place.target(), seen).run(|out| {
+        out.write_all(b"half")?;
+        Err(io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error()))
+    });
+    let error = failed.unwrap_err();
+    assert_eq!((error.operation, &error.cause), (Operation::Write, &Cause::Full));
+    assert_eq!(fs::read_to_string(place.target()).unwrap(), "old");
+    assert_eq!(place.names(), ["config.json"]);
+}
+
+#[test]
+fn a_stale_temporary_file_goes_a_live_one_stays() {
+    let place = Place::new();
+    let directory = place.directory.path();
+    let stale =
+        [".config.json.ecr-sidecar-1-abcDEF12.tmp", ".config.json.ecr-sidecar-4194304-00000000.old.tmp"];
+    let others = [
+        ".config.json.ecr-sidecar-1-abcDEF12.tmp.bak",
+        ".config.json.ecr-sidecar-x-abcDEF12.tmp",
+        ".config.json.ecr-sidecar-1-short.tmp",
+        ".other.json.ecr-sidecar-1-abcDEF12.tmp",
+        "config.json",
+        "x.tmp",
+    ];
+    stale.iter().chain(&others).for_each(|name| put(&directory.join(name), "x"));
+    // names like ours that are no files of ours
+    fs::create_dir(directory.join(".config.json.ecr-sidecar-1-aaaaaaaa.tmp")).unwrap();
+    symlink("config.json", directory.join(".config.json.ecr-sidecar-1-bbbbbbbb.tmp")).unwrap();
+    let live = TempFile::create(&place.target()).unwrap();
+
+    assert_eq!(remove_stale(&place.target()).unwrap(), stale.len());
+    let names = place.names();
+    assert!(stale.iter().all(|name| !names.contains(&(*name).to_owned())), "{names:?}");
+    assert!(live.path().exists());
+    assert_eq!(names.len(), others.len() + 3, "{names:?}");
+    drop(live);
+    assert_eq!(place.names().len(), others.len() + 2);
+    assert_eq!(remove_stale(&place.target()).unwrap(), 0);
+}
+
+#[test]
+fn what_is_set_aside_is_whole_and_private() {
+    let place = Place::new();
+    let (target, aside) = (place.target(), place.directory.path().join("config.json.invalid"));
+    for content in ["first", "second"] {
+        put(&target, content);
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+        let seen = Version::at(&target).unwrap();
+        let replacement = Replacement { set_aside: Some(&aside), ..replacement(&target, seen) };
+        replacement.run(|out| out.write_all(b"new")).unwrap();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), content);
+        assert_eq!(mode(&aside), 0o600);
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), mode(&target)), ("new", 0o640));
+        assert_eq!(place.names(), ["config.json", "config.json.invalid"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_says_why() {
+    let place = Place::new();
+    put(&place.directory.path().join("file"), "x");
+    symlink("loop", place.directory.path().join("loop")).unwrap();
+    let at = |path: &str| place.directory.path().join(path);
+    let cases = [
+        (at("none/config.json"), Cause::Missing, "the directory does not exist"),
+        (at("file/config.json"), Cause::NotADirectory, "a part of the path is not a directory"),
+        (at("loop/config.json"), Cause::LinkLoop, "its symbolic links lead in a circle"),
+        (at(&"x".repeat(240)), Cause::NameTooLong, "its name is too long"),
+    ];
+    for (path, cause, sentence) in cases {
+        let attempt =
+            Replacement { target: &path, mode: FileMode::default(), group: 0, seen: None, set_aside: None };
+        let error = attempt.run(|out| out.write_all(b"x")).unwrap_err();
+        assert_eq!(error.cause, cause);
+        assert!(error.to_string().ends_with(sentence), "{error}");
+        assert!(!error.remedy().is_empty());
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[test]
+fn a_reader_never_sees_half_a_file() {
+    const REWRITES: usize = 1000;
+    const READS: usize = 10_000;
+    let place = Place::new();
+    let target = place.target();
+    let content = |n: usize| format!("{n:08} ").repeat(1000 + n);
+    replace(&target, &content(0)).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0;
+            while reads < READS || !done.load(Ordering::Relaxed) {
+                let mut file = File::open(&target).expect("there always is a file");
+                let metadata = file.metadata().unwrap();
+                assert_eq!(metadata.mode() & 0o7777, 0o640);
+                assert_eq!(metadata.gid(), rustix::process::getegid().as_raw());
+                let mut text = String::new();
+                io::Read::read_to_string(&mut file, &mut text).unwrap();
+                let n: usize = text[..8].parse().unwrap();
+                assert!(text == content(n), "torn: {n} with {} bytes", text.len());
+                reads += 1;
+            }
+        });
+        for n in 1..=REWRITES {
+            replace(&target, &content(n)).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+    assert_eq!(place.names(), ["config.json"]);
+}

@@ -72,14 +72,13 @@ pub(super) fn merge<'a>(
     let mut removed = false;
 
     let auths = merge_auths(existing.auths, &base, base_before, desired, &mut warnings, &mut removed);
-    let mut helper_removed = false;
     let mut helpers = existing.helpers;
     overlay(&mut helpers, base.helpers, &base_before.helpers);
     helpers.retain(|key, _| {
         let host = host_meant(key);
         let ours = desired.current.contains_key(host.as_str());
         if ours {
-            helper_removed = true;
+            removed = true;
             warnings.push(Warning::helper_removed(key, &host));
         }
         !ours
@@ -90,9 +89,6 @@ pub(super) fn merge<'a>(
     if !top.contains_key(AUTHS) {
         top.shift_insert(0, AUTHS.to_owned(), RawValue::NULL);
     }
-    if helpers.is_empty() && helper_removed {
-        top.shift_remove(CRED_HELPERS);
-    }
     if !desired.current.is_empty()
         && let Some(store) =
             top.get(CREDS_STORE).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
@@ -100,13 +96,7 @@ pub(super) fn merge<'a>(
     {
         warnings.push(Warning::creds_store(&store));
     }
-    Merged {
-        top,
-        auths,
-        helpers,
-        ours: !desired.current.is_empty() || has_base || removed || helper_removed,
-        warnings,
-    }
+    Merged { top, auths, helpers, ours: !desired.current.is_empty() || has_base || removed, warnings }
 }
 
 impl Merged<'_> {

@@ -1,1 +1,342 @@
+mod faults;
 
+use std::{
+    fs::{File, Permissions},
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::secret::Secret;
+
+const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+const B: &str = "public.ecr.aws";
+
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.at("config.json")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+
+    fn file(&self) -> DockerConfigFile {
+        file_at(self.path(), None)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.directory.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn file_at(path: PathBuf, base: Option<PathBuf>) -> DockerConfigFile {
+    DockerConfigFile::new(DockerConfigSettings { path, mode: FileMode::default(), group: None, base })
+}
+
+fn put(path: &Path, content: &str) {
+    File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+}
+
+/// Hosts with the text of their `auth` and the hour at which it ends.
+fn desired(current: &[(&str, &str, u64)]) -> CredentialSet {
+    let token = |auth: &str, hour: u64| Token {
+        auth: Secret::new(auth.to_owned()),
+        obtained_at: SystemTime::UNIX_EPOCH,
+        expires_at: at_hour(hour),
+    };
+    let current = current
+        .iter()
+        .map(|(host, auth, hour)| (host.parse().unwrap(), Arc::new(token(auth, *hour))))
+        .collect();
+    CredentialSet { current, ..CredentialSet::default() }
+}
+
+fn at_hour(hour: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600)
+}
+
+fn in_place(report: &Report) -> Vec<(&str, SystemTime)> {
+    report.in_place.iter().map(|(host, expiry)| (host.as_str(), *expiry)).collect()
+}
+
+fn said(report: &Report) -> String {
+    report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn written(report: &Report) -> Written {
+    *report.result.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn failed(report: &Report) -> &DockerConfigError {
+    report.result.as_ref().expect_err("it should have failed")
+}
+
+#[test]
+fn what_is_right_is_not_written() {
+    let place = Place::new();
+    let mut file = place.file();
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    let report = file.reconcile(&set);
+    assert_eq!(written(&report), Written::Changed);
+    assert_eq!(in_place(&report), [(A, at_hour(12))]);
+    assert_eq!(place.text(), format!("{{\"auths\":{{\"{A}\":{{\"auth\":\"QVdTOm9uZQ==\"}}}}}}"));
+    let before = Version::at(&place.path()).unwrap();
+
+    // neither the same process nor the next one
+    for file in [&mut file, &mut place.file()] {
+        let report = file.reconcile(&set);
+        assert_eq!(written(&report), Written::Unchanged);
+        assert_eq!(in_place(&report), [(A, at_hour(12))]);
+        assert_eq!(Version::at(&place.path()).unwrap(), before);
+    }
+    assert_eq!(place.names(), ["config.json"]);
+    assert_eq!(file.watched(), [place.path()]);
+}
+
+#[test]
+fn a_wrong_mode_alone_is_mended() {
+    let place = Place::new();
+    let mut file = place.file();
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    file.reconcile(&set);
+    fs::set_permissions(place.path(), Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn nothing_to_say_is_not_written() {
+    let place = Place::new();
+    assert_eq!(written(&place.file().reconcile(&desired(&[]))), Written::Unchanged);
+    assert_eq!(place.names(), [""; 0]);
+    put(&place.path(), "not JSON");
+    let report = place.file().reconcile(&desired(&[]));
+    assert_eq!(written(&report), Written::Unchanged);
+    assert_eq!(place.text(), "not JSON");
+}
+
+#[test]
+fn a_deleted_or_edited_file_is_put_back() {
+    let place = Place::new();
+    let mut file = place.file();
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    file.reconcile(&set);
+    let right = place.text();
+    fs::remove_file(place.path()).unwrap();
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    put(&place.path(), "{\"auths\":{}}");
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(place.text(), right);
+}
+
+#[test]
+fn a_missing_directory_is_made() {
+    let place = Place::new();
+    let path = place.at("a/b/config.json");
+    let mut file = file_at(path.clone(), None);
+    file.preflight().unwrap();
+    fs::remove_dir_all(place.at("a")).unwrap();
+    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), Written::Changed);
+    assert!(path.exists());
+}
+
+#[test]
+fn the_retired_leave_the_file() {
+    let place = Place::new();
+    let mut file = place.file();
+    file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12), (B, "QVdTOnR3bw==", 13)]));
+    let mut set = desired(&[(B, "QVdTOnR3bw==", 13)]);
+    set.retired = [A.parse().unwrap()].into();
+    let report = file.reconcile(&set);
+    assert_eq!(in_place(&report), [(B, at_hour(13))]);
+    assert!(!place.text().contains(A));
+    set = CredentialSet {
+        retired: [A.parse().unwrap(), B.parse().unwrap()].into(),
+        ..CredentialSet::default()
+    };
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(place.text(), "{\"auths\":{}}");
+}
+
+#[test]
+fn an_unusable_file_is_set_aside() {
+    let large = " ".repeat(1 + usize::try_from(read::LARGEST).unwrap());
+    let cases: [(&[u8], &str); 6] = [
+        (b"{\"auths\":", "it is not JSON"),
+        (b"[]", "it is not a JSON object"),
+        (b"{\"auths\":[]}", "its `auths` is not a JSON object"),
+        (b"{} {}", "trailing characters"),
+        (b"\xff\xfe{}", "it is not UTF-8 text"),
+        (large.as_bytes(), "it is larger than 16 MiB"),
+    ];
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    for (content, reason) in cases {
+        let place = Place::new();
+        File::create(place.path()).unwrap().write_all(content).unwrap();
+        let report = place.file().reconcile(&set);
+        assert_eq!(written(&report), Written::Changed);
+        assert!(said(&report).contains(reason), "{reason}: {}", said(&report));
+        assert!(said(&report).contains("config.json.invalid`"));
+        assert_eq!(fs::read(place.at("config.json.invalid")).unwrap(), content);
+        assert_eq!(fs::metadata(place.at("config.json.invalid")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(in_place(&report), [(A, at_hour(12))]);
+        assert_eq!(place.names(), ["config.json", "config.json.invalid"]);
+        assert!(place.file().reconcile(&set).warnings.is_empty());
+    }
+}
+
+#[test]
+fn an_empty_file_is_just_filled() {
+    let place = Place::new();
+    put(&place.path(), "");
+    assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), "");
+    assert_eq!(place.names(), ["config.json"]);
+}
+
+#[test]
+fn a_symbolic_link_stays_and_its_target_is_replaced() {
+    let place = Place::new();
+    fs::create_dir(place.at("dotfiles")).unwrap();
+    put(&place.at("dotfiles/docker.json"), "{}");
+    symlink("dotfiles/docker.json", place.path()).unwrap();
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    assert_eq!(written(&place.file().reconcile(&set)), Written::Changed);
+    assert!(fs::symlink_metadata(place.path()).unwrap().is_symlink());
+    assert!(fs::read_to_string(place.at("dotfiles/docker.json")).unwrap().contains(A));
+
+    // a link to nothing gives way
+    fs::remove_dir_all(place.at("dotfiles")).unwrap();
+    assert_eq!(written(&place.file().reconcile(&set)), Written::Changed);
+    assert!(fs::symlink_metadata(place.path()).unwrap().is_file());
+}
+
+#[test]
+fn a_broken_base_keeps_its_last_entries() {
+    let place = Place::new();
+    let base = place.at("base.json");
+    let mut file = file_at(place.path(), Some(base.clone()));
+    assert_eq!(file.watched(), [place.path(), base.clone()]);
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+
+    let report = file.reconcile(&set);
+    assert!(said(&report).contains("it does not exist"), "{}", said(&report));
+    assert_eq!(in_place(&report), [(A, at_hour(12))]);
+
+    put(&base, "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}");
+    assert_eq!(said(&file.reconcile(&set)), "");
+    assert!(place.text().contains("ghcr.io") && place.text().contains("\"x\":1"));
+
+    for broken in ["", "{\"auths\":3}", "{"] {
+        if broken.is_empty() {
+            fs::remove_file(&base).unwrap()
+        } else {
+            put(&base, broken)
+        }
+        fs::remove_file(place.path()).unwrap();
+        let report = file.reconcile(&set);
+        assert!(said(&report).contains("the entries that it had last are kept"), "{}", said(&report));
+        assert!(place.text().contains("ghcr.io") && place.text().contains(A));
+    }
+
+    put(&base, "{}");
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert!(!place.text().contains("ghcr.io") && !place.text().contains("\"x\":1"));
+}
+
+#[test]
+fn the_base_alone_is_written_too() {
+    let place = Place::new();
+    put(&place.at("base.json"), "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}}}");
+    let mut file = file_at(place.path(), Some(place.at("base.json")));
+    assert_eq!(written(&file.reconcile(&desired(&[]))), Written::Changed);
+    assert_eq!(place.text(), "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}}}");
+}
+
+#[test]
+fn a_directory_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    let error = place.file().preflight().unwrap_err();
+    assert!(matches!(error, DockerConfigError::IsADirectory { .. }), "{error}");
+    assert!(error.remedy().contains("config.json/config.json"));
+    let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
+    assert!(matches!(failed(&report), DockerConfigError::IsADirectory { .. }));
+    assert!(matches!(
+        file_at("/".into(), None).preflight().unwrap_err(),
+        DockerConfigError::NoFileName { .. }
+    ));
+    assert!(matches!(
+        file_at("/dev/null".into(), None).preflight().unwrap_err(),
+        DockerConfigError::NotAFile { .. }
+    ));
+}
+
+#[test]
+fn a_thousand_hosts_are_quick() {
+    let place = Place::new();
+    let hosts: Vec<_> = (0..1000).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com")).collect();
+    let auth = "QVdT".repeat(640);
+    let set = desired(&hosts.iter().map(|host| (host.as_str(), auth.as_str(), 12)).collect::<Vec<_>>());
+    let mut file = place.file();
+    for expected in [Written::Changed, Written::Unchanged] {
+        let start = std::time::Instant::now();
+        assert_eq!(written(&file.reconcile(&set)), expected);
+        println!("{expected:?} in {:?}", start.elapsed());
+    }
+    let newer = "QVdU".repeat(640);
+    let set = desired(&hosts.iter().map(|host| (host.as_str(), newer.as_str(), 12)).collect::<Vec<_>>());
+    let start = std::time::Instant::now();
+    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    println!("rotated in {:?}", start.elapsed());
+    // Generous, since this also runs unoptimised on a busy machine; the release build takes some tens of ms.
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn two_writers_keep_each_others_entries() {
+    let place = Place::new();
+    let sets = [desired(&[(A, "QVdTOm9uZQ==", 12)]), desired(&[(B, "QVdTOnR3bw==", 13)])];
+    std::thread::scope(|scope| {
+        for set in &sets {
+            let mut file = place.file();
+            let path = place.path();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let report = file.reconcile(set);
+                    assert!(
+                        matches!(report.result, Ok(_) | Err(DockerConfigError::Contended { .. })),
+                        "{:?}",
+                        report.result
+                    );
+                    Document::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+                }
+            });
+        }
+    });
+    // Between the last look and the rename a change can be lost; the next reconcile has it back.
+    for set in &sets {
+        written(&place.file().reconcile(set));
+    }
+    let text = place.text();
+    assert!(text.contains(A) && text.contains(B), "{text}");
+    assert_eq!(place.names(), ["config.json"]);
+}

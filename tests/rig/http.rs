@@ -1,0 +1,44 @@
+//! Plain HTTP, of the good and of the bad kind.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use super::DEADLINE;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub code: u16,
+    /// The headers, in lower case.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// Sends a request and reads the answer to the end of the connection.
+pub fn try_request(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { code, head: head.to_lowercase(), body: body.to_owned() })
+}
+
+/// The same, which must not fail.
+#[track_caller]
+pub fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+    try_request(address, method, path).unwrap_or_else(|error| panic!("{method} {address}{path}: {error}"))
+}
+
+/// Status and body of a path.
+#[track_caller]
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let answer = request(address, "GET", path);
+    (answer.code, answer.body)
+}
