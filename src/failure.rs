@@ -109,12 +109,12 @@ impl AwsFailure {
                 let message = context.err().message().unwrap_or_default();
                 let status = context.raw().status().as_u16();
                 let class = classify(operation, code.as_deref(), message, status);
-                let detail = service_detail(code.as_deref(), message, status);
+                let detail = service_detail(code.as_deref(), message, status, error);
                 Self { operation, code, detail, class, skew }
             }
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
-                let class = if status == 200 { Class::BadAnswer } else { by_status(status) };
+                let class = by_status(status);
                 let detail = format!("HTTP {status}, but no answer of AWS's: {}", causes(error));
                 Self { operation, code: None, detail, class, skew }
             }
@@ -230,15 +230,19 @@ fn classify(operation: &str, code: Option<&str>, message: &str, status: u16) -> 
 fn by_status(status: u16) -> Class {
     match status {
         429 => Class::Throttled,
+        200..=299 => Class::BadAnswer,
         400..=499 if status != 408 => Class::Denied,
         _ => Class::Transient,
     }
 }
 
-fn service_detail(code: Option<&str>, message: &str, status: u16) -> String {
+fn service_detail(code: Option<&str>, message: &str, status: u16, error: &(dyn Error + 'static)) -> String {
     match (code, message.trim()) {
         (Some(code), "") => format!("{code} (HTTP {status})"),
         (Some(code), message) => format!("{code}: {message}"),
+        (None, _) if (200..=299).contains(&status) => {
+            format!("HTTP {status}, but no answer of AWS's: {}", causes(error))
+        }
         (None, _) => format!("HTTP {status} without an error code"),
     }
 }
@@ -309,6 +313,7 @@ mod tests {
             (ecr, Some("ServerException"), "", 500, Class::Transient),
             (ecr, None, "", 503, Class::Transient),
             (ecr, None, "", 408, Class::Transient),
+            (ecr, None, "", 200, Class::BadAnswer),
             (ecr, Some("ExpiredTokenException"), "", 400, Class::StaleCredentials),
             (web, Some("ExpiredTokenException"), "", 400, Class::StaleInput),
             (web, Some("InvalidIdentityToken"), "", 400, Class::StaleInput),

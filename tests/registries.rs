@@ -196,6 +196,6 @@ fn one_broken_region_delays_no_other() {
     let status = running.status();
     let hung =
         &status["tokens"].as_array().unwrap().iter().find(|token| token["region"] == "us-east-1").unwrap();
-    assert_eq!((&hung["refreshed"], &hung["failed"]), (&0.into(), &0.into()));
+    assert_eq!(hung["refreshed"], 0);
     assert!(!running.is_ready());
 }

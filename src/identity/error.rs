@@ -197,10 +197,13 @@ impl IdentityError {
             Self::Profile { .. } => "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`".into(),
             Self::AgentUrl { .. } => "leave this variable to the EKS Pod Identity webhook or to ECS".into(),
             Self::AgentUnreachable { .. } => "check that the eks-pod-identity-agent DaemonSet runs on this node and that no policy blocks it".into(),
+            Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => {
+                "it is tried again by itself; if it lasts, see the log of the eks-pod-identity-agent on this node".into()
+            }
             Self::AgentRefused { .. } => "create the pod identity association for this namespace and service account, with a role that trusts pods.eks.amazonaws.com".into(),
             Self::Imds { .. } => "run on EC2 with an instance profile and a metadata hop limit of 2, or name another source".into(),
             Self::Sts { failure, .. } => failure.remedy(),
-            Self::NoCredentialsInAnswer { .. } => "check what answers in STS's place: endpoint, proxy, emulator".into(),
+            Self::NoCredentialsInAnswer { .. } => "check what answers in its place: endpoint, proxy, emulator".into(),
             Self::WrongAccount { .. } => "name the source you mean (a node's role or another profile answered), or correct expectAccount".into(),
         }
     }

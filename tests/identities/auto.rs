@@ -180,7 +180,7 @@ fn a_web_identity_without_a_role_is_an_error_that_names_the_variable() {
 fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_mend() {
     let world = World::new();
     let token = world.web_identity_file("me");
-    fs::set_permissions(&token, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read anything: the program runs as somebody else, from where they may reach it.
     let is_root = rustix::process::geteuid().is_root();
     let binary = world.path("ecr-sidecar");

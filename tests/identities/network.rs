@@ -100,7 +100,7 @@ fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
 #[track_caller]
 fn fails_saying(world: &World, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
     let once = world.once(|command| {
-        command.envs(KEYS).args(["--timeout", "2s"]);
+        command.envs(KEYS).args(["--timeout", "3s"]);
         prepare(command);
     });
     once.failed_saying(parts);

@@ -304,6 +304,17 @@ impl Running {
         lines.filter(|line| line["message"] == message).collect()
     }
 
+    /// The lines of the log with this message, which must be `times` of them. What is logged before a status
+    /// is told may still be on its way here.
+    #[track_caller]
+    pub(crate) fn wait_logged(&self, message: &str, times: usize) -> Vec<Value> {
+        let what = format!("{message:?} in the log");
+        let lines =
+            wait_for(&what, DEADLINE, || Some(self.logged(message)).filter(|lines| lines.len() >= times));
+        assert_eq!(lines.len(), times, "{lines:?}");
+        lines
+    }
+
     /// The most memory that it ever had, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
