@@ -87,11 +87,12 @@ fn start_up(emulator: &Emulator, folder: &Path) -> Outcome<()> {
 fn cost_of_running(emulator: &Emulator, folder: &Path, idle: Duration) -> Outcome<()> {
     let file = folder.join("running.json");
     let port = test_support::free_port();
+    let bundle = system_bundle_with(emulator.ca_file(), folder)?;
     let sidecar = Sidecar::spawn(Path::new(SIDECAR), |run| {
         run.args(["run", "--registries", HOST, "--docker-config"]).arg(&file);
         run.args(["--health-listen", &format!("127.0.0.1:{port}")])
             .envs(variables(emulator.https_endpoint()));
-        run.env("AWS_CA_BUNDLE", system_bundle_with(emulator.ca_file(), folder).expect("a CA bundle"));
+        run.env("AWS_CA_BUNDLE", &bundle);
     });
     let address = ([127, 0, 0, 1], port).into();
     wait_for("readiness", Duration::from_secs(20), || {
