@@ -11,7 +11,13 @@ mod resolve;
 mod show;
 pub mod units;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use self::env::Environment;
 pub use self::file::{LogFormat, schema};
@@ -26,7 +32,8 @@ use crate::{
 /// Where the docker config.json is kept unless configured.
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
 /// Where the health endpoint listens unless configured.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:9808";
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
+const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +130,12 @@ pub struct Surroundings {
 /// Reads and parses the configuration, or tells every problem of it.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
     resolve::load(flags, surroundings)
+}
+
+/// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
+/// of a sidecar that runs on its last good one must not fail with the file.
+pub fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
+    layers::health_listen(flags, env)
 }
 
 impl Config {

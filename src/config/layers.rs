@@ -1,11 +1,17 @@
 //! File, environment and flags laid over each other, with the origin of each value.
 
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    DEFAULT_DOCKER_CONFIG, Flags, Origin, Origins, Problem, Problems, Surroundings, check, file, nearest,
+    DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
+    Problems, Surroundings, check, file, nearest,
 };
 
 const CONFIG: &str = "ECR_SIDECAR_CONFIG";
@@ -151,15 +157,33 @@ impl Layers {
     }
 }
 
+/// Where a running sidecar listens. A configuration that is refused as a whole still tells it: the probes of a
+/// sidecar that runs on its last good one must not fail with the file.
+pub(super) fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
+    let flag = flags.values.get(HEALTH_LISTEN).map(|(flag, value)| (*flag, value.clone()));
+    if let Some((name, text)) = flag.or_else(|| Some((HEALTH_LISTEN, env.get(HEALTH_LISTEN)?.to_owned()))) {
+        let problem = || Problem::new(name, format!("`{text}`"), LISTEN_ACCEPTED);
+        return text.parse().map_err(|_| Problems(vec![problem()]));
+    }
+    let file = flags.config.as_deref().or(env.get(CONFIG));
+    let text = file.and_then(|path| read_text(Path::new(path)).ok()).unwrap_or_default();
+    Ok(listen_of(&text).unwrap_or(DEFAULT_LISTEN))
+}
+
+/// `health.listen` of a file; in a file that is no YAML, the first line that says `listen:`.
+fn listen_of(text: &str) -> Option<SocketAddr> {
+    if let Ok(value) = serde_saphyr::from_str::<Value>(text) {
+        return value["health"]["listen"].as_str()?.parse().ok();
+    }
+    let said = text.lines().find_map(|line| line.split_once("listen:"))?.1;
+    said.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
+}
+
 fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
-    use std::io::Read;
     let Some(path) = path else { return Ok(json!({})) };
     let place = path.display().to_string();
     let refuse = |found: String, accepted: &str| Problems(vec![Problem::new(&place, found, accepted)]);
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
-        .map_err(|error| refuse(error.to_string(), "a readable YAML file"))?;
+    let text = read_text(path).map_err(|error| refuse(error.to_string(), "a readable YAML file"))?;
     if text.trim().is_empty() {
         return Ok(json!({}));
     }
@@ -168,4 +192,10 @@ fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
         Ok(value) => Ok(value),
         Err(error) => Err(refuse(error.to_string(), "YAML")),
     }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, Log, Origin, Origins, OutputConfig,
-    Problem, Problems, Registries, Registry, Surroundings, file,
+    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
+    OutputConfig, Problem, Problems, Registries, Registry, Surroundings, file,
     layers::Layers,
     nearest,
     units::{Percent, parse_duration},
@@ -364,21 +364,17 @@ impl Resolver<'_> {
     }
 
     fn health(&mut self, health: file::Health) -> Health {
-        let listen = health.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
-        let Ok(address) = listen.parse() else {
-            self.refuse(
-                "health.listen",
-                format!("`{listen}`"),
-                "an IP address and a port such as 127.0.0.1:9808",
-            );
-            return Health { listen: ([127, 0, 0, 1], 0).into(), startup_grace: Duration::ZERO };
-        };
+        let listen = health.listen.map_or(Ok(DEFAULT_LISTEN), |text| text.parse().map_err(|_| text));
+        let listen = listen.unwrap_or_else(|text| {
+            self.refuse("health.listen", format!("`{text}`"), LISTEN_ACCEPTED);
+            DEFAULT_LISTEN
+        });
         let grace = health.startup_grace.as_deref().unwrap_or("60s");
         let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
             self.refuse("health.startupGrace", format!("`{grace}`"), error.to_string());
             Duration::ZERO
         });
-        Health { listen: address, startup_grace }
+        Health { listen, startup_grace }
     }
 
     fn log(&mut self, log: file::Log) -> Log {

@@ -36,7 +36,7 @@ fn the_simple_case_needs_no_file() {
         (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
         (DEFAULT_DOCKER_CONFIG, "0640")
     );
-    assert_eq!(config.health.listen.to_string(), DEFAULT_LISTEN);
+    assert_eq!(config.health.listen, DEFAULT_LISTEN);
 }
 
 #[test]
@@ -156,4 +156,31 @@ fn broken_yaml_and_missing_files_name_the_file() {
 fn the_kept_schema_is_the_generated_one() {
     let kept: Value = serde_json::from_str(include_str!("../../config.schema.json")).unwrap();
     assert_eq!(kept, schema(), "regenerate it: ecr-sidecar config --schema > config.schema.json");
+}
+
+/// A liveness probe that failed with the file would have a working sidecar killed.
+#[test]
+fn a_probe_finds_its_address_in_a_file_that_is_refused() {
+    use std::io::Write;
+    let listen = |text: &str, variables: &[(&str, &str)]| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+        health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).unwrap().to_string()
+    };
+    assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]), "127.0.0.1:1");
+    assert_eq!(
+        listen("registries: [\nhealth: {listen: '127.0.0.1:2', startupGrace: 5s}", &[]),
+        "127.0.0.1:2"
+    );
+    assert_eq!(listen("registries: [\nhealth:\n  listen: \"[::1]:3\" # loopback", &[]), "[::1]:3");
+    assert_eq!(listen("registries: [", &[]), DEFAULT_LISTEN.to_string());
+    assert_eq!(listen("health: {listen: x}", &[("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:4")]), "127.0.0.1:4");
+    let bad = Environment::from_pairs([("ECR_SIDECAR_HEALTH_LISTEN", "x")]);
+    assert!(
+        health_listen(&Flags::default(), &bad)
+            .unwrap_err()
+            .to_string()
+            .contains("ECR_SIDECAR_HEALTH_LISTEN: found `x`")
+    );
 }
