@@ -87,11 +87,12 @@ fn start_up(emulator: &Emulator, folder: &Path) -> Outcome<()> {
 fn cost_of_running(emulator: &Emulator, folder: &Path, idle: Duration) -> Outcome<()> {
     let file = folder.join("running.json");
     let port = test_support::free_port();
+    let bundle = system_bundle_with(emulator.ca_file(), folder)?;
     let sidecar = Sidecar::spawn(Path::new(SIDECAR), |run| {
         run.args(["run", "--registries", HOST, "--docker-config"]).arg(&file);
         run.args(["--health-listen", &format!("127.0.0.1:{port}")])
             .envs(variables(emulator.https_endpoint()));
-        run.env("AWS_CA_BUNDLE", system_bundle_with(emulator.ca_file(), folder).expect("a CA bundle"));
+        run.env("AWS_CA_BUNDLE", &bundle);
     });
     let address = ([127, 0, 0, 1], port).into();
     wait_for("readiness", Duration::from_secs(20), || {
@@ -119,11 +120,12 @@ fn command(program: &Path, emulator: &Emulator, home: &Path) -> Command {
     command
 }
 
-fn variables(endpoint: String) -> [(&'static str, String); 5] {
+fn variables(endpoint: String) -> [(&'static str, String); 6] {
     [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
         ("AWS_REGION", "eu-west-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "eu-west-1".to_owned()), // what the AWS CLI 1 reads
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ("AWS_ENDPOINT_URL", endpoint),
     ]

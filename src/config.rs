@@ -6,6 +6,7 @@
 mod check;
 pub mod env;
 mod file;
+mod layers;
 mod resolve;
 mod show;
 pub mod units;
@@ -244,3 +245,6 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
     let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests;

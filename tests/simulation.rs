@@ -5,6 +5,7 @@
 //! would be let in; calls are bounded; and when a fault ends, recovery comes within the plan's time.
 //!
 //! `SIMULATION_SEED=n` runs one sequence of faults again.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at what it did not expect")]
 
 use std::{
     collections::BTreeMap,

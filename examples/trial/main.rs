@@ -39,7 +39,7 @@ use crate::{
     world::{LIFETIME, World},
 };
 
-/// Pulls happen at whole seconds; the script moves at the halves between them.
+/// Pulls happen at whole seconds; things go wrong at the halves between them.
 const HALF_SECOND: Duration = Duration::from_millis(500);
 /// From the sidecar's start to its first credentials.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -157,9 +157,9 @@ impl Trial {
             at_whole_second = !at_whole_second;
             if at_whole_second {
                 self.pull();
-            } else {
-                self.script.step(&mut self.world)?.iter().for_each(|event| self.display.event(event));
             }
+            let events = self.script.step(&mut self.world, !at_whole_second)?;
+            events.iter().for_each(|event| self.display.event(event));
             self.display.show(&self.world);
         }
     }

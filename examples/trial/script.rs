@@ -1,10 +1,10 @@
 //! What goes wrong, and when: the same in every run, one after the other, for ever.
 //!
 //! A fault is over when the sidecar has made good what it did. The next one begins a second later, after a
-//! round of all of them ten seconds later; the outage at once, since it is to begin with fresh tokens.
+//! round of all of them ten seconds later; the outage sooner, since it is to begin with fresh tokens.
 //!
-//! Faults of the file begin half a second before the next pull: a file that is away is away for whoever looks
-//! at that moment, and what is shown is that it's back before anyone does.
+//! All begin half a second before the next pull. It matters for a deleted file, which is away for whoever looks
+//! at that moment: what is shown is that it's back before the next one looks.
 
 use std::{
     fs, io, thread,
@@ -84,10 +84,11 @@ impl Script {
         }
     }
 
-    /// Does what is due, and says it.
-    pub(crate) fn step(&mut self, world: &mut World) -> io::Result<Vec<String>> {
+    /// Does what is due, and says it. A fault begins only when it `may_begin`.
+    pub(crate) fn step(&mut self, world: &mut World, may_begin: bool) -> io::Result<Vec<String>> {
         let mut said = Vec::new();
         if let Now::Quiet(until) = self.now
+            && may_begin
             && Instant::now() >= until
         {
             self.begin(world, &mut said)?;
@@ -109,12 +110,10 @@ impl Script {
         }
         self.turn = (self.turn + 1) % ROUND.len();
         self.now = Now::Quiet(Instant::now() + self.pause());
-        if self.pause().is_zero() {
-            self.begin(world, &mut said)?;
-        }
         Ok(said)
     }
 
+    /// Before the next fault.
     fn pause(&self) -> Duration {
         match ROUND[self.turn] {
             Fault::Outage => Duration::ZERO,
@@ -177,16 +176,16 @@ impl Fault {
     fn announcement(self, world: &World) -> String {
         let calls = world.consumers.len();
         match self {
-            Self::Throttle => format!(
-                "a throttle: AWS answers the next {calls} calls with \"too many requests\"; SIGHUP makes the sidecar call"
-            ),
+            Self::Throttle => {
+                format!("a throttle: of the next {calls} calls to AWS; SIGHUP has them made now")
+            }
             Self::Outage => format!(
                 "an outage: AWS resets every connection for {} s of a token's {}",
                 OUTAGE.as_secs(),
                 LIFETIME.as_secs()
             ),
             Self::Kill => "a killed writer: SIGKILL, and started again at once".to_owned(),
-            Self::Edit => "an edited config.json: somebody leaves only an entry for ghcr.io in it".to_owned(),
+            Self::Edit => "an edited config.json: only an entry for ghcr.io is left".to_owned(),
             Self::Delete => "a deleted config.json".to_owned(),
         }
     }
@@ -195,7 +194,7 @@ impl Fault {
         match self {
             Self::Throttle | Self::Outage => "each token is renewed",
             Self::Kill => "the new process has tokens of its own and is ready",
-            Self::Edit => "the credentials are back, the entry for ghcr.io is still there",
+            Self::Edit => "the credentials are back, and ghcr.io is still there",
             Self::Delete => "the file is back",
         }
     }
