@@ -152,6 +152,7 @@ fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&
     let said = running.wait_logged("token refreshed", 2);
     assert!(said[1]["failures_before"].as_u64() >= Some(1), "{said:?}");
     assert_ne!(world.bytes(), published);
+    assert_eq!(running.status()["outputs"][0]["writes"], 2, "one write a token, and none for a failure");
     world.pull(&host);
 }
 
@@ -241,6 +242,7 @@ fn a_token_that_expired_before_it_arrived_does_not_replace_a_live_one() {
     let token = running.wait_token("the second token", |token| token["refreshed"] == 2);
     assert_eq!(token["clock_fault"], "expired-on-arrival");
     assert!(seconds_between(&token["obtained_at"], &token["next_attempt"]) >= 59.0, "{token}");
+    running.wait_logged("the new token had ended when it arrived: the live one before it stays", 1);
     still_good(&world, &running, &published, HOST);
 }
 
@@ -262,10 +264,13 @@ fn a_clock_that_is_off_by_minutes_is_corrected_at_the_second_try() {
     for offset in [600, -600] {
         let world = World::new();
         world.emulator.set_clock_offset(offset);
-        world.once_pulls(HOST, |command| {
+        let running = world.run(|command| {
             command.envs(KEYS);
         });
-        assert!(world.emulator.count(Service::Ecr) <= 2);
+        let token = running.wait_refreshed(1);
+        assert_eq!(token["failed"], 0, "{token}");
+        assert_eq!(world.emulator.count(Service::Ecr), 2);
+        world.pull(HOST);
     }
 }
 

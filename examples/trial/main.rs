@@ -192,8 +192,9 @@ impl Trial {
         display.say(&format!("\nAfter {} s:", time.as_secs()));
         display.say(&format!("  pulls      {good} good, {refused} refused"));
         display.say(&format!("  refreshes  {refreshes}, by {calls} calls to AWS"));
-        display.say(&format!("  faults     {} ridden through", script.ridden().len()));
-        script.ridden().iter().for_each(|fault| display.say(&format!("             - {fault}")));
+        let ridden: usize = script.ridden().map(|(_, times)| times).sum();
+        display.say(&format!("  faults     {ridden} ridden through"));
+        script.ridden().for_each(|(name, times)| display.say(&format!("             {times} x {name}")));
         if let Some(fault) = script.under_way() {
             display.say(&format!("             not over yet: {fault}"));
         }

@@ -39,7 +39,7 @@ const ROUND: [Fault; 5] = [Fault::Throttle, Fault::Outage, Fault::Kill, Fault::E
 pub(crate) struct Script {
     turn: usize,
     now: Now,
-    ridden: Vec<&'static str>,
+    ridden: [usize; ROUND.len()],
     broken: Vec<String>,
 }
 
@@ -63,12 +63,12 @@ impl Script {
     /// Begins in a moment.
     pub(crate) fn new() -> Self {
         let now = Now::Quiet(Instant::now() + Duration::from_secs(1));
-        Self { turn: 0, now, ridden: Vec::new(), broken: Vec::new() }
+        Self { turn: 0, now, ridden: [0; ROUND.len()], broken: Vec::new() }
     }
 
-    /// The faults that are over and left nothing behind.
-    pub(crate) fn ridden(&self) -> &[&'static str] {
-        &self.ridden
+    /// The faults that are over and left nothing behind, and how often.
+    pub(crate) fn ridden(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        ROUND.map(Fault::name).into_iter().zip(self.ridden).filter(|(_, times)| *times > 0)
     }
 
     /// What the faults that are over left behind.
@@ -101,7 +101,7 @@ impl Script {
         match left_behind {
             None => {
                 said.push(format!("over after {seconds:.2} s: {}", fault.mended()));
-                self.ridden.push(fault.name());
+                self.ridden[self.turn] += 1;
             }
             Some(left_behind) => {
                 said.push(format!("over after {seconds:.2} s, but {left_behind}"));
