@@ -148,7 +148,23 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(Fault::None).await
+    }
+
+    async fn start_with(fault: Fault) -> Self {
+        let clock = SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + START);
+        let simulated = Clock::Simulated(clock.clone());
+        let aws = Aws { fault, clock: simulated, issued: BTreeMap::new(), calls: 0 };
+        Self::with(tempfile::tempdir().unwrap(), clock, Arc::new(Mutex::new(aws))).await
+    }
+
+    /// The process is killed, and another one started on what it left.
+    async fn restart(self) -> Self {
+        drop(self.engine);
+        Self::with(self.folder, self.clock, self.aws).await
+    }
+
+    async fn with(folder: tempfile::TempDir, clock: SimulatedClock, aws: Arc<Mutex<Aws>>) -> Self {
         let path = folder.path().join("config.json").display().to_string();
         let env = [
             ("ECR_SIDECAR_REGISTRIES", HOST),
@@ -158,10 +174,7 @@ impl World {
         ];
         let surroundings = Surroundings { env: Environment::from_pairs(env), region: None };
         let config = config::load(&Flags::default(), &surroundings).unwrap();
-        let clock = SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + START);
         let simulated = Clock::Simulated(clock.clone());
-        let aws = Aws { fault: Fault::None, clock: simulated.clone(), issued: BTreeMap::new(), calls: 0 };
-        let aws = Arc::new(Mutex::new(aws));
         let connector = SharedHttpConnector::new(AwsConnector(Arc::clone(&aws)));
         let client = http_client_fn(move |_, _| connector.clone());
         let status = StatusBoard::new(simulated.now());
@@ -355,16 +368,30 @@ async fn a_suspended_machine_refreshes_when_it_wakes() {
 
 #[tokio::test(start_paused = true)]
 async fn tokens_expired_on_arrival_are_published_flagged_and_asked_for_slowly() {
-    let world = World::start().await;
-    world.has_first_token().await;
-    drop(world);
-    let world = World::start().await;
-    world.set(Fault::ExpiredOnArrival);
+    let world = World::start_with(Fault::ExpiredOnArrival).await;
     world.pass_until(MINUTE, |world| world.auth().is_some()).await.expect("published");
     let calls = world.calls();
     world.pass(HOUR).await;
     assert!(world.calls() - calls <= 60, "{} calls an hour", world.calls() - calls);
     let flagged = world.status.read(|status| status.tokens.values().all(|token| token.clock_fault.is_some()));
     assert!(flagged);
+    world.engine.stop().await;
+}
+
+/// A pod that is restarted in an outage finds good credentials, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_process_killed_and_restarted_in_an_outage_is_ready_while_its_file_is_good() {
+    let world = World::start().await;
+    world.has_first_token().await;
+    world.pass(7 * HOUR).await; // renewed since, so that there have been two tokens
+    world.set(Fault::Refused);
+    let world = world.restart().await;
+    world.pass(MINUTE).await;
+    assert!(world.is_ready() && world.lets_in());
+    world.pass(13 * HOUR).await;
+    assert_eq!(world.is_ready(), world.lets_in());
+    assert!(!world.lets_in(), "the token has ended");
+    world.set(Fault::None);
+    assert!(world.pass_until(HOUR, World::is_ready).await.is_some());
     world.engine.stop().await;
 }
