@@ -65,6 +65,7 @@ impl Refresher {
                     reminder = Reminder::default();
                 }
                 Err(error) => {
+                    state.token = state.token.or_else(|| self.found_in_outputs());
                     let count = state.failures.map_or(0, |failures| failures.count).saturating_add(1);
                     state.failures = Some(Failures { class: error.class(), count, at: self.clock.now() });
                     self.failed(error.problem(), &state, &mut reminder);
@@ -107,6 +108,18 @@ impl Refresher {
 }
 
 impl Refresher {
+    /// What a process before this one left in the outputs, if it serves every registry: how urgent the first token is.
+    fn found_in_outputs(&self) -> Option<Lifetime> {
+        let expires_at = self.status.read(|status| {
+            let served = &status.tokens.get(self.source.key())?.registries;
+            let places = served.iter().flat_map(|served| {
+                status.outputs.values().map(move |output| output.in_place.get(&served.host).copied())
+            });
+            places.min()? // a registry without a credential comes first
+        })?;
+        Some(Lifetime { obtained_at: self.clock.now(), expires_at })
+    }
+
     fn succeeded(&self, fetched: Fetched, state: &State, recovered: Option<Failures>) {
         let Fetched { token, principal, own_registry } = fetched;
         let key = self.source.key();
