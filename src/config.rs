@@ -19,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-use self::env::Environment;
 pub use self::file::{LogFormat, schema};
+use self::{env::Environment, units::LogFilter};
 use crate::{
     identity::IdentitySpec,
     output::docker_config::DockerConfigSettings,
@@ -101,12 +101,12 @@ pub struct Health {
 }
 
 /// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    /// A level, or `target=level` pairs.
-    pub filter: String,
+    /// Which events are logged.
+    pub filter: LogFilter,
 }
 
 /// Values given by flags.

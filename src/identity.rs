@@ -170,7 +170,7 @@ impl Identity {
 
     /// The files whose change may change the credentials.
     pub fn files(&self) -> Vec<PathBuf> {
-        files::inputs(&self.spec.source, &self.env)
+        inputs(&self.spec.source, &self.env)
     }
 
     fn cached(&self) -> Option<Resolved> {
@@ -271,5 +271,27 @@ impl Identity {
             config = config.with_http_client(client);
         }
         config
+    }
+}
+
+/// The files whose change may change the credentials of `source`.
+fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
+    let named = |variable| env.get(variable).map(PathBuf::from);
+    match source {
+        Source::Auto => match auto::pick(env) {
+            Some(source) => inputs(&source, env),
+            None => files::shared_aws_files(env),
+        },
+        Source::Environment | Source::Imds => Vec::new(),
+        Source::Profile { .. } => files::shared_aws_files(env),
+        Source::WebIdentity { token_file, .. } => {
+            token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
+        }
+        Source::PodIdentity => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").into_iter().collect(),
+        Source::Static(keys) => [&keys.access_key_id, &keys.secret_access_key]
+            .into_iter()
+            .chain(keys.session_token.as_ref())
+            .cloned()
+            .collect(),
     }
 }

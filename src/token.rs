@@ -18,7 +18,6 @@ use serde::Serialize;
 
 use crate::{
     clock::Clock,
-    credentials::Token,
     failure::{AwsFailure, Class, Problem},
     identity::{Identity, IdentityError, Principal, Resolved},
     registry::{Region, RegistryHost},
@@ -84,6 +83,17 @@ impl fmt::Display for TokenKey {
             None => Ok(()),
         }
     }
+}
+
+/// What `GetAuthorizationToken` returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Padded base64 of `AWS:<password>`: already the `auth` value of a docker config.
+    pub auth: Secret<String>,
+    /// When we asked for it.
+    pub obtained_at: SystemTime,
+    /// When AWS says it ends.
+    pub expires_at: SystemTime,
 }
 
 /// A token, and what came with it.

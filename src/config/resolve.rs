@@ -12,7 +12,7 @@ use super::{
     OutputConfig, Problem, Problems, Registries, Registry, Surroundings, file,
     layers::Layers,
     nearest,
-    units::{Percent, parse_duration},
+    units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
@@ -379,13 +379,14 @@ impl Resolver<'_> {
 
     fn log(&mut self, log: file::Log) -> Log {
         let filter = log.filter.unwrap_or_else(|| "info".into());
-        if let Err(error) = crate::telemetry::parse_filter(&filter) {
+        let filter = filter.parse().unwrap_or_else(|error| {
             self.refuse(
                 "log.filter",
                 format!("`{filter}`"),
                 format!("a level, or target=level pairs ({error})"),
             );
-        }
+            LogFilter::default()
+        });
         Log { format: log.format, filter }
     }
 

@@ -43,10 +43,7 @@ use self::{
 use super::atomic_file::{
     FileError, Operation, Replaced, Replacement, Version, directory_of, expected_group, remove_stale,
 };
-use crate::{
-    credentials::{CredentialSet, Token},
-    registry::RegistryHost,
-};
+use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
 
 /// Where the file is and how it has to look.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::super::atomic_file::{FileMode, Replacement, Version, directory_of, expected_group};
-use crate::{credentials::Token, registry::RegistryHost, secret::Secret};
+use crate::{registry::RegistryHost, secret::Secret, token::Token};
 
 use super::document::Document;
 
