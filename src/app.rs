@@ -32,6 +32,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
 /// How often readiness is looked at when nothing happens: expiry is no event.
 const READINESS_TURN: Duration = Duration::from_secs(10);
+/// A loss of readiness that is over within this time is not told.
+const READINESS_SETTLES: Duration = Duration::from_secs(1);
 /// `once` gives up on an output after this many failures.
 const OUTPUT_TRIES: u64 = 3;
 
@@ -350,20 +352,25 @@ fn announce(config: &Config, health: SocketAddr) {
     );
 }
 
-/// Notes the first readiness, and logs each change of it.
+/// Notes the first readiness, and logs each change of it that lasts.
 async fn follow_readiness(status: StatusBoard, clock: Clock, has_been_ready: watch::Sender<bool>) {
     let mut changes = status.subscribe();
     let mut was_ready = false;
     loop {
-        let verdict = status.read(|status| verdict::ready(status, clock.now()));
-        let is_ready = verdict.is_good();
-        if is_ready && !was_ready {
+        let verdict = || status.read(|status| verdict::ready(status, clock.now()));
+        let mut now = verdict();
+        if was_ready && !now.is_good() {
+            // A registry that a reload adds is on its way.
+            tokio::time::sleep(READINESS_SETTLES).await;
+            now = verdict();
+        }
+        if now.is_good() && !was_ready {
             has_been_ready.send_replace(true);
             tracing::info!("ready: every required registry has a credential in every output");
-        } else if was_ready && !is_ready {
-            tracing::error!(reasons = verdict.text(false).trim_end(), "no longer ready");
+        } else if was_ready && !now.is_good() {
+            tracing::error!(reasons = now.text(false).trim_end(), "no longer ready");
         }
-        was_ready = is_ready;
+        was_ready = now.is_good();
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(READINESS_TURN) => {}

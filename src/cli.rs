@@ -195,7 +195,7 @@ fn ask(
 ) -> ExitCode {
     let listen = match config::health_listen(flags, env) {
         Ok(listen) => listen,
-        Err(problems) => return failed(&problems, BAD_CONFIGURATION),
+        Err(problems) => return failed(&problems, no),
     };
     match question(listen) {
         Ok(answer) => {

@@ -1,0 +1,164 @@
+//! No secret appears anywhere but where it belongs: the registry password in the config.json, the AWS keys
+//! nowhere. Everything is run at TRACE, since that is when libraries talk.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+mod world;
+
+use std::{fs, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
+use test_support::{Signal, wait_for};
+use world::{BINARY, DEADLINE, HOST, PUBLIC, World};
+
+/// How the `auth` of any ECR token begins: base64 of `AWS:`.
+const ANY_AUTH: &str = "QVdTO";
+/// How the password of any token of the emulator begins, as of AWS's: base64 of `{"`.
+const ANY_PASSWORD: &str = "eyJ";
+
+/// A text in which no secret may be, and the forms in which it might.
+#[track_caller]
+fn no_secret(place: &str, text: &str, secrets: &[String]) {
+    for secret in secrets {
+        let encoded: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let percent = secret.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
+        for form in [secret.clone(), STANDARD.encode(secret), percent, encoded] {
+            assert!(!text.contains(&form), "a secret is in {place}: {}", line_with(text, &form));
+        }
+    }
+    for prefix in [ANY_AUTH, ANY_PASSWORD] {
+        assert!(!text.contains(prefix), "something like a token is in {place}: {}", line_with(text, prefix));
+    }
+}
+
+fn line_with<'a>(text: &'a str, part: &str) -> &'a str {
+    text.lines().find(|line| line.contains(part)).unwrap_or_default()
+}
+
+#[test]
+fn a_running_sidecar_shows_no_secret() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let web_identity = world.web_identity_token("system:serviceaccount:a:b");
+    let secrets = [key.clone(), token.clone(), SECRET_ACCESS_KEY.to_owned(), web_identity.clone()];
+    for (name, value) in [("id", &id), ("key", &key), ("token", &token), ("web", &web_identity)] {
+        world.write(&format!("keys/{name}"), value);
+    }
+    let at = |name: &str| world.path(&format!("keys/{name}")).display().to_string();
+    let config = world.write(
+        "config.yaml",
+        &format!(
+            "identities:\n  default: {{source: static, accessKeyIdFile: {}, secretAccessKeyFile: {}, sessionTokenFile: {}}}\n  \
+             web: {{source: web-identity, roleArn: 'arn:aws:iam::123456789012:role/r', tokenFile: {}}}\n\
+             registries: [{{host: {HOST}}}, {{host: {PUBLIC}, identity: web}}]\n\
+             outputs: [{{type: docker-config, path: {}}}]\nhealth: {{listen: '127.0.0.1:0'}}\n",
+            at("id"), at("key"), at("token"), at("web"), world.docker_config().display(),
+        ),
+    );
+    let running = world.run(|command| {
+        command.env("ECR_SIDECAR_CONFIG", &config).env("ECR_SIDECAR_LOG", "trace");
+        command.env_remove("ECR_SIDECAR_REGISTRIES").env_remove("ECR_SIDECAR_DOCKER_CONFIG");
+    });
+    running.wait_ready();
+    let mut auths: Vec<String> = world.auths().into_values().collect();
+    running.signal(Signal::HUP);
+    wait_for("the second token", DEADLINE, || {
+        let newer = world.auths().into_values().collect::<Vec<_>>();
+        newer.iter().all(|auth| !auths.contains(auth)).then_some(())
+    });
+    auths.extend(world.auths().into_values());
+    world.write("config.yaml", "registrys: []");
+    running.wait_log("is refused", DEADLINE);
+    for path in ["/status", "/readyz?verbose", "/livez?verbose", "/startupz?verbose", "/nothing"] {
+        no_secret(path, &running.get(path).1, &secrets);
+    }
+    no_secret("argv", &running.cmdline().join(" "), &secrets);
+    no_secret("the environment", &running.environ().join(" "), &secrets);
+    running.stop(DEADLINE);
+    no_secret("stdout", &running.stdout(), &secrets);
+    no_secret("stderr", &running.stderr(), &secrets);
+    assert!(running.stderr().contains("\"level\":\"INFO\""), "it did log");
+    for (file, text) in files_beside(&world) {
+        no_secret(&file, &text, &secrets);
+    }
+    assert_eq!(auths.len(), 4);
+}
+
+/// What stands beside the config.json.
+fn files_beside(world: &World) -> Vec<(String, String)> {
+    let entries = fs::read_dir(world.docker_config().parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| *path != world.docker_config());
+    paths.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+#[test]
+fn no_failure_shows_a_secret() {
+    let faults = [
+        Fault::Status(500),
+        Fault::Throttled,
+        Fault::AccessDenied,
+        Fault::Garbage,
+        Fault::Html,
+        Fault::Huge,
+        Fault::EmptyList,
+        Fault::NoExpiry,
+        Fault::NotBase64,
+        Fault::NotAws,
+        Fault::EmptyPassword,
+        Fault::ColonPassword,
+        Fault::ExpiredOnArrival,
+        Fault::FarFuture,
+        Fault::Reset,
+        Fault::Hang,
+        Fault::SlowBody(Duration::from_millis(50)),
+    ];
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let secrets = [key.clone(), token.clone()];
+    for fault in faults {
+        let name = format!("{fault:?}");
+        world.emulator.set_fault(Service::Ecr, fault);
+        let once = world.once(|command| {
+            command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
+            command
+                .env("AWS_ACCESS_KEY_ID", &id)
+                .env("AWS_SECRET_ACCESS_KEY", &key)
+                .env("AWS_SESSION_TOKEN", &token);
+        });
+        assert!(!once.said.is_empty());
+        no_secret(&format!("what is said of {name}"), &once.said, &secrets);
+    }
+}
+
+#[test]
+fn the_identity_side_shows_no_secret_when_it_fails() {
+    let world = World::new();
+    let web_identity = world.web_identity_token("system:serviceaccount:a:b");
+    let file = world.write("token", &web_identity);
+    let secrets = [web_identity];
+    for fault in [Fault::Status(500), Fault::AccessDenied, Fault::Garbage, Fault::Html, Fault::Reset] {
+        let name = format!("{fault:?}");
+        world.emulator.set_fault(Service::Sts, fault);
+        let once = world.once(|command| {
+            command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
+            command
+                .env("AWS_WEB_IDENTITY_TOKEN_FILE", &file)
+                .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r");
+        });
+        assert_eq!(once.code, Some(69), "{name}: {}", once.said);
+        no_secret(&format!("what is said of {name}"), &once.said, &secrets);
+    }
+}
+
+/// A secret in the wrong place is refused without being repeated.
+#[test]
+fn a_configuration_problem_repeats_no_key() {
+    let world = World::new();
+    let config = world.write("config.yaml", "identities: {default: {secretAccessKey: hunter2hunter2}}\n");
+    let mut command = world.command("config");
+    command.env("ECR_SIDECAR_CONFIG", &config);
+    let once = world.run_once(&mut command);
+    assert_eq!(once.code, Some(64), "{BINARY}: {}", once.said);
+    assert!(once.said.contains("identities.default.secretAccessKey: found an unknown key"), "{}", once.said);
+    assert!(!once.said.contains("hunter2"), "{}", once.said);
+}
