@@ -1,9 +1,10 @@
 //! The HTTP server of the health endpoint.
 //!
 //! It stays small whatever clients do: requests are GET or HEAD, heads of at most [`HEAD_LIMIT`] that arrive
-//! within [`HEAD_TIMEOUT`], one request a connection, at most [`CONNECTIONS`] at a time. The newest
-//! connection always gets in, the oldest goes: so a crowd of idle clients can't hold up a probe. No secret
-//! is in reach of this module.
+//! within [`HEAD_TIMEOUT`], one request a connection, at most [`SILENT`] that have said nothing yet, which cost
+//! next to nothing, and [`TALKING`] others at a time. The newest connection always gets in, the oldest goes:
+//! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
+//! reach of this module.
 
 use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
 
@@ -17,7 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
@@ -34,8 +35,13 @@ const HEAD_LIMIT: usize = 8 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection lasts no longer than this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
+/// Connections at a time that have said nothing yet. So many have to come between a probe's connection and its
+/// request to drive it out; with 64 a crowd did that, once in some thousand probes.
+const SILENT: usize = 512;
+/// Connections at a time that have. A probe's request is one piece, and is answered in one turn.
+const TALKING: usize = 64;
+/// Connections that may wait to be accepted: one too many would wait for a second, longer than a probe does.
+const BACKLOG: u32 = 4096;
 /// After a failed accept (no file descriptors left), wait this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,39 +70,77 @@ pub struct Health {
 
 /// Opens the endpoint.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?; // as TcpListener::bind does
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| BindError { address, source })
 }
 
 /// Serves for ever; dropped to end.
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
-    let mut connections = JoinSet::new();
-    let mut order: VecDeque<AbortHandle> = VecDeque::new();
+    let mut silent = Crowd::of(SILENT);
+    let mut talking = Crowd::of(TALKING);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => {
-                order.retain(|connection| !connection.is_finished());
-                continue;
-            }
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                if order.len() >= CONNECTIONS
-                    && let Some(oldest) = order.pop_front()
-                {
-                    oldest.abort();
+        tokio::select! {
+            biased;
+            Some(_) = talking.next() => {}
+            Some(stream) = silent.next() => {
+                if let Some(stream) = stream {
+                    talking.admit(connection(stream, health.clone()));
                 }
-                order.push_back(connections.spawn(connection(stream, health.clone())));
             }
-            Err(error) => {
-                tracing::debug!(%error, "health endpoint: accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => silent.admit(first_words(stream)),
+                Err(error) => {
+                    tracing::debug!(%error, "health endpoint: accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
         }
+        // Who was admitted has its turn before the next one is: a request that is here already is answered.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn connection(stream: TcpStream, health: Health) {
+/// Connections, at most so many: the newest gets in, the oldest goes.
+struct Crowd<T> {
+    limit: usize,
+    tasks: JoinSet<Option<T>>,
+    order: VecDeque<AbortHandle>,
+}
+
+impl<T: Send + 'static> Crowd<T> {
+    fn of(limit: usize) -> Self {
+        Self { limit, tasks: JoinSet::new(), order: VecDeque::new() }
+    }
+
+    fn admit(&mut self, connection: impl Future<Output = Option<T>> + Send + 'static) {
+        if self.order.len() >= self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        self.order.push_back(self.tasks.spawn(connection));
+    }
+
+    /// What one that ended has left; `None` when there is no one.
+    async fn next(&mut self) -> Option<Option<T>> {
+        let ended = self.tasks.join_next().await?;
+        self.order.retain(|connection| !connection.is_finished());
+        Some(ended.ok().flatten())
+    }
+}
+
+/// The connection, once its client has said something.
+async fn first_words(stream: TcpStream) -> Option<TcpStream> {
+    tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.ok()?.ok()?;
+    Some(stream)
+}
+
+async fn connection(stream: TcpStream, health: Health) -> Option<Infallible> {
     let answer = service_fn(move |request| {
         let response = respond(&request, &health);
         async move { Ok::<_, Infallible>(response) }
@@ -109,6 +153,7 @@ async fn connection(stream: TcpStream, health: Health) {
         .serve_connection(TokioIo::new(stream), answer);
     // A client that misbehaves is its own problem: nothing to tell anybody.
     let _ = tokio::time::timeout(CONNECTION_LIMIT, serving).await;
+    None
 }
 
 fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
