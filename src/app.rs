@@ -2,14 +2,14 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
     retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use tokio::sync::{Notify, watch};
+use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
 use crate::{
     clock::Clock,
@@ -227,9 +227,8 @@ impl App {
         Engine::preflight(&config).await.map_err(AppError::Output)?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
-        let has_been_ready = watch::Sender::new(false);
-        let health = HealthServer::open(&config.health, &status, &clock, &has_been_ready).await?;
-        announce(&config, health.address);
+        let listener = server::bind(config.health.listen).await?;
+        announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
         let config_watched = match &config.path {
@@ -241,10 +240,13 @@ impl App {
             sdk: sdk_config(surroundings, http::client(&surroundings.env)).await,
             clock: clock.clone(),
             status: status.clone(),
-            watcher: Some(watcher.clone()),
+            watcher: Some(watcher),
         });
+        status.update(|status| status.startup_grace = config.health.startup_grace);
+        let answers = server::Health { status: status.clone(), clock: clock.clone() };
+        let health = HealthServer::start(&mut engine, listener, answers);
         engine.apply(&config).await;
-        engine.spawn(follow_readiness(status.clone(), clock, has_been_ready));
+        engine.spawn(follow_readiness(status.clone(), clock));
         Ok(Self {
             config,
             flags: flags.clone(),
@@ -286,9 +288,10 @@ impl App {
             return Ok(was_refused); // mended by going back
         }
         Engine::preflight(&config).await.map_err(AppError::Output)?;
-        if config.health != self.config.health {
-            self.health.reopen(&config.health).await?;
+        if config.health.listen != self.config.health.listen {
+            self.health.move_to(config.health.listen, &mut self.engine).await?;
         }
+        self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
         self.config = config;
@@ -298,39 +301,22 @@ impl App {
 
 /// The health endpoint and the task that serves it.
 struct HealthServer {
-    address: SocketAddr,
-    parts: server::Health,
-    task: tokio::task::JoinHandle<Infallible>,
+    answers: server::Health,
+    task: AbortHandle,
 }
 
 impl HealthServer {
-    async fn open(
-        settings: &config::Health,
-        status: &StatusBoard,
-        clock: &Clock,
-        has_been_ready: &watch::Sender<bool>,
-    ) -> Result<Self, BindError> {
-        let parts = server::Health {
-            status: status.clone(),
-            clock: clock.clone(),
-            startup_grace: settings.startup_grace,
-            has_been_ready: has_been_ready.subscribe(),
-        };
-        let listener = server::bind(settings.listen).await?;
-        let address = listener.local_addr().unwrap_or(settings.listen);
-        let task = tokio::spawn(server::serve(listener, parts.clone()));
-        Ok(Self { address, parts, task })
+    fn start(engine: &mut Engine, listener: TcpListener, answers: server::Health) -> Self {
+        let serving = server::serve(listener, answers.clone());
+        let task = engine.spawn(async move { match serving.await {} });
+        Self { answers, task }
     }
 
-    async fn reopen(&mut self, settings: &config::Health) -> Result<(), BindError> {
-        self.parts.startup_grace = settings.startup_grace;
-        if settings.listen == self.address {
-            self.task.abort();
-        }
-        let listener = server::bind(settings.listen).await?;
+    /// Serves at another address; when that fails, at the old one still.
+    async fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
+        let listener = server::bind(address).await?;
         self.task.abort();
-        self.address = listener.local_addr().unwrap_or(settings.listen);
-        self.task = tokio::spawn(server::serve(listener, self.parts.clone()));
+        *self = Self::start(engine, listener, self.answers.clone());
         Ok(())
     }
 }
@@ -353,7 +339,7 @@ fn announce(config: &Config, health: SocketAddr) {
 }
 
 /// Notes the first readiness, and logs each change of it that lasts.
-async fn follow_readiness(status: StatusBoard, clock: Clock, has_been_ready: watch::Sender<bool>) {
+async fn follow_readiness(status: StatusBoard, clock: Clock) {
     let mut changes = status.subscribe();
     let mut was_ready = false;
     loop {
@@ -365,7 +351,7 @@ async fn follow_readiness(status: StatusBoard, clock: Clock, has_been_ready: wat
             now = verdict();
         }
         if now.is_good() && !was_ready {
-            has_been_ready.send_replace(true);
+            status.update(|status| status.has_been_ready = true);
             tracing::info!("ready: every required registry has a credential in every output");
         } else if was_ready && !now.is_good() {
             tracing::error!(reasons = now.text(false).trim_end(), "no longer ready");

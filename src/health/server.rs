@@ -62,10 +62,6 @@ pub struct Health {
     pub status: StatusBoard,
     /// The time of day.
     pub clock: Clock,
-    /// After this time `/startupz` says yes whatever AWS does.
-    pub startup_grace: Duration,
-    /// Whether it has been ready once.
-    pub has_been_ready: tokio::sync::watch::Receiver<bool>,
 }
 
 /// Opens the endpoint.
@@ -130,7 +126,11 @@ impl<T: Send + 'static> Crowd<T> {
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
         self.order.retain(|connection| !connection.is_finished());
-        Some(ended.ok().flatten())
+        match ended {
+            Ok(left) => Some(left),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Some(None), // it had to go
+        }
     }
 }
 
@@ -171,10 +171,7 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| verdict::live(status, Instant::now())),
         "/readyz" => ask(&|status| verdict::ready(status, now)),
-        "/startupz" => {
-            let has_been_ready = *health.has_been_ready.borrow();
-            ask(&|status| verdict::started(status, has_been_ready, health.startup_grace, now))
-        }
+        "/startupz" => ask(&|status| verdict::started(status, now)),
         "/status" => status(health),
         _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status\n".into()),
     }
