@@ -228,10 +228,6 @@ impl App {
         announce(&config, health.address);
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
-        let config_watched = match &config.path {
-            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
-            None => None,
-        };
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
             sdk: sdk_config(surroundings).await,
@@ -239,6 +235,11 @@ impl App {
             status: status.clone(),
             watcher: Some(watcher.clone()),
         });
+        let config_watched = match &config.path {
+            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
+            None => None,
+        };
+        config_changed.notify_one(); // it may have changed since it was read
         engine.apply(&config).await;
         engine.spawn(follow_readiness(status.clone(), clock, has_been_ready));
         Ok(Self {
