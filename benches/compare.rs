@@ -8,9 +8,9 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,8 @@ use test_support::{Sidecar, http_get, program, wait_for};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+/// The argument by which this program plays AWS.
+const AWS: &str = "--aws";
 const ROUNDS: usize = 60;
 const ROUNDS_OF_SLOW_PROGRAMS: usize = 5;
 
@@ -26,9 +28,12 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<_> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == AWS) {
+        return play_aws();
+    }
     let idle = arguments.iter().position(|argument| argument == "--idle");
     let idle = idle.and_then(|index| arguments.get(index + 1)).map_or(Ok(60), |seconds| seconds.parse())?;
-    let emulator = Emulator::start(Settings::default())?;
+    let emulator = Aws::start()?;
     // Memory-backed like the volume of a pod, so that no disk is measured.
     let folder = tempfile::Builder::new().tempdir_in(if Path::new("/dev/shm").is_dir() {
         "/dev/shm"
@@ -41,8 +46,45 @@ fn main() -> Outcome<()> {
     cost_of_running(&emulator, folder.path(), Duration::from_secs(idle))
 }
 
+/// The emulated AWS, in a process of its own: what is measured is started by a small one, as by a shell.
+struct Aws {
+    process: Child,
+    endpoint: String,
+    https_endpoint: String,
+    ca_file: PathBuf,
+}
+
+impl Aws {
+    fn start() -> Outcome<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(AWS)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(process.stdout.take().ok_or("no output")?).lines();
+        let mut line =
+            || lines.next().ok_or("the emulated AWS did not start")?.map_err(Box::<dyn Error>::from);
+        let (endpoint, https_endpoint, ca_file) = (line()?, line()?, line()?.into());
+        Ok(Self { process, endpoint, https_endpoint, ca_file })
+    }
+}
+
+impl Drop for Aws {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take()); // the end of its input is the sign to end
+        let _ = self.process.wait();
+    }
+}
+
+fn play_aws() -> Outcome<()> {
+    let emulator = Emulator::start(Settings::default())?;
+    println!("{}\n{}\n{}", emulator.endpoint(), emulator.https_endpoint(), emulator.ca_file().display());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
 /// Start to written file, or to printed credential.
-fn start_up(emulator: &Emulator, folder: &Path) -> Outcome<()> {
+fn start_up(emulator: &Aws, folder: &Path) -> Outcome<()> {
     let file = folder.join("config.json");
     let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let helper = program("docker-credential-ecr-login");
@@ -84,14 +126,13 @@ fn start_up(emulator: &Emulator, folder: &Path) -> Outcome<()> {
 }
 
 /// Memory at its peak with TLS to AWS, and CPU when nothing happens.
-fn cost_of_running(emulator: &Emulator, folder: &Path, idle: Duration) -> Outcome<()> {
+fn cost_of_running(emulator: &Aws, folder: &Path, idle: Duration) -> Outcome<()> {
     let file = folder.join("running.json");
     let port = test_support::free_port();
-    let bundle = system_bundle_with(emulator.ca_file(), folder)?;
+    let bundle = system_bundle_with(&emulator.ca_file, folder)?;
     let sidecar = Sidecar::spawn(Path::new(SIDECAR), |run| {
         run.args(["run", "--registries", HOST, "--docker-config"]).arg(&file);
-        run.args(["--health-listen", &format!("127.0.0.1:{port}")])
-            .envs(variables(emulator.https_endpoint()));
+        run.args(["--health-listen", &format!("127.0.0.1:{port}")]).envs(variables(&emulator.https_endpoint));
         run.env("AWS_CA_BUNDLE", &bundle);
     });
     let address = ([127, 0, 0, 1], port).into();
@@ -113,21 +154,21 @@ fn report(what: &str, value: f64, unit: &str, limit: f64) {
     println!("{what:<34}{value:>9.2} {unit:<10}{:>16}{wanted:>14}", "");
 }
 
-fn command(program: &Path, emulator: &Emulator, home: &Path) -> Command {
+fn command(program: &Path, emulator: &Aws, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("HOME", home).envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    command.envs(variables(emulator.endpoint())).stdout(Stdio::null()).stderr(Stdio::null());
+    command.envs(variables(&emulator.endpoint)).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-fn variables(endpoint: String) -> [(&'static str, String); 6] {
+fn variables(endpoint: &str) -> [(&'static str, String); 6] {
     [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
         ("AWS_REGION", "eu-west-1".to_owned()),
         ("AWS_DEFAULT_REGION", "eu-west-1".to_owned()), // what the AWS CLI 1 reads
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
     ]
 }
 

@@ -123,10 +123,9 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
 pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
     let config = config::load(flags, surroundings)?;
     telemetry::start(&config.log);
-    Engine::preflight(&config).await.map_err(AppError::Output)?;
+    let sdk = checked_sdk_config(&config, surroundings).await?;
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
-    let sdk = sdk_config(surroundings, http::client(&surroundings.env)).await;
     let mut engine = Engine::new(Surface {
         env: surroundings.env.clone(),
         sdk,
@@ -186,6 +185,15 @@ fn is_finished(status: &Status) -> bool {
     is_written(status) || broken || (denied && all_asked && all_written)
 }
 
+/// The SDK's settings, for a configuration whose outputs can work. Looking at these takes a thread of its own:
+/// the settings are made meanwhile.
+async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
+    let client = http::client(&surroundings.env);
+    let (checked, sdk) = tokio::join!(Engine::preflight(config), sdk_config(surroundings, client));
+    checked.map_err(AppError::Output)?;
+    Ok(sdk)
+}
+
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
 pub async fn sdk_config(surroundings: &Surroundings, client: SharedHttpClient) -> SdkConfig {
@@ -224,27 +232,28 @@ impl App {
         surroundings: &Surroundings,
         log: FilterHandle,
     ) -> Result<Self, AppError> {
-        Engine::preflight(&config).await.map_err(AppError::Output)?;
+        let sdk = checked_sdk_config(&config, surroundings).await?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
         let listener = server::bind(config.health.listen).await?;
         announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
-        let config_watched = match &config.path {
-            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
-            None => None,
-        };
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
-            sdk: sdk_config(surroundings, http::client(&surroundings.env)).await,
+            sdk,
             clock: clock.clone(),
             status: status.clone(),
-            watcher: Some(watcher),
+            watcher: Some(watcher.clone()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
         let answers = server::Health { status: status.clone(), clock: clock.clone() };
         let health = HealthServer::start(&mut engine, listener, answers);
+        let config_watched = match &config.path {
+            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
+            None => None,
+        };
+        config_changed.notify_one(); // it may have changed since it was read
         engine.apply(&config).await;
         engine.spawn(follow_readiness(status.clone(), clock));
         Ok(Self {

@@ -31,7 +31,7 @@ use crate::{
     status::{OutputStatus, StatusBoard},
 };
 
-/// A loop without events turns at least this often.
+/// Without events it is looked at least this often whether all is as desired.
 const TURN: Duration = Duration::from_secs(60);
 /// A write that takes longer is said to hang.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,21 +167,13 @@ impl Reconciler {
     /// Waits for a reason to reconcile. `None` when told to stop.
     async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<()>) -> Option<()> {
         let pause = retry_pause(failures);
-        let due = pause.map(|pause| Instant::now() + pause);
-        loop {
-            self.status.update_output(&self.id, |output| output.turned = Instant::now());
-            let turn = Instant::now() + TURN;
-            tokio::select! {
-                biased;
-                _ = &mut *stop => return None,
-                () = tokio::time::sleep_until(due.map_or(turn, |due| due.min(turn))) => {
-                    if due.is_some_and(|due| due <= Instant::now()) {
-                        return Some(());
-                    }
-                }
-                changed = self.credentials.changed() => return changed.ok(),
-                () = self.wake.notified() => return Some(()),
-            }
+        self.status.update_output(&self.id, |output| output.turned = Instant::now());
+        tokio::select! {
+            biased;
+            _ = stop => None,
+            () = tokio::time::sleep(pause.unwrap_or(TURN)) => Some(()),
+            changed = self.credentials.changed() => changed.ok(),
+            () = self.wake.notified() => Some(()),
         }
     }
 

@@ -1,14 +1,18 @@
 //! Tells when files change, whatever happens to the folders around them.
 //!
-//! inotify is only a hint to look again at once: what counts is a fingerprint of each file (device, inode,
+//! inotify is mostly a hint to look again at once: what counts is a fingerprint of each file (device, inode,
 //! size, times, mode), taken at each hint and every ten seconds. So kubelet's `..data` symlink swap, a folder
 //! that does not exist yet, one that is replaced, a file system without inotify (NFS), and an exhausted
 //! inotify are all noticed; the last one within a second, by looking every second.
 //!
+//! What happens between two looks and leaves no trace is told by inotify alone
+//! (`a_file_that_is_gone_again_before_the_next_look_is_noticed`), and a folder in which nobody has seen what went
+//! on counts as a change of the file (`a_folder_that_comes_is_told_whatever_went_on_there`).
+//!
 //! Files are looked at on a thread of their own, so that a volume that hangs stalls nothing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +20,7 @@ use std::{
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How often to look when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -24,7 +28,7 @@ const BACKSTOP: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time are one change.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long the first look at a file may take whoever subscribes.
+/// How long whoever subscribes waits for the first look.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Watches any number of files with one inotify instance.
@@ -34,12 +38,18 @@ pub struct FileWatcher(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     subscriptions: Mutex<Vec<Subscription>>,
-    look: Arc<Notify>,
+    look: Notify,
+    subscribed: Notify,
+    /// What inotify has named since the last look.
+    named: Mutex<BTreeSet<PathBuf>>,
 }
 
 struct Subscription {
-    files: Vec<(PathBuf, Option<Fingerprint>)>,
+    /// What was seen of each file last.
+    files: Vec<(PathBuf, Option<Sight>)>,
     changed: Arc<Notify>,
+    /// Told once every file has been looked at.
+    seen: Option<oneshot::Sender<()>>,
 }
 
 /// Dropped to unsubscribe.
@@ -64,35 +74,25 @@ impl Shared {
 impl FileWatcher {
     /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
     ///
-    /// What a volume that hangs hides for longer than [`FIRST_LOOK`] counts as not there.
+    /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_LOOK`], and then counts as
+    /// changed when it answers. Takes a running [`Self::run`].
     pub async fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
-        let unseen = files.iter().map(|file| (file.clone(), None)).collect();
-        let look = tokio::task::spawn_blocking(|| {
-            files
-                .into_iter()
-                .map(|file| (fingerprint(&file), file))
-                .map(|(seen, file)| (file, seen))
-                .collect()
-        });
-        let files = match tokio::time::timeout(FIRST_LOOK, look).await {
-            Ok(Ok(seen)) => seen,
-            Ok(Err(_)) | Err(_) => unseen,
-        };
-        self.0.lock().push(Subscription { files, changed: Arc::clone(&changed) });
-        self.0.look.notify_one();
-        Watched { shared: Arc::clone(&self.0), changed }
+        let (seen, first_look) = oneshot::channel();
+        let files = files.into_iter().map(|file| (file, None)).collect();
+        self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
+        let watched = Watched { shared: Arc::clone(&self.0), changed };
+        self.0.subscribed.notify_one();
+        let _ = tokio::time::timeout(FIRST_LOOK, first_look).await;
+        watched
     }
 
     /// Watches for ever; dropped to end.
     pub async fn run(self) {
-        let mut inotify = Inotify::start(Arc::clone(&self.0.look));
+        let mut inotify = Inotify::start(Arc::clone(&self.0));
         loop {
             let shared = Arc::clone(&self.0);
             let looked = tokio::task::spawn_blocking(move || {
-                look(&shared);
-                let files: Vec<_> =
-                    shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
-                inotify.follow(&files);
+                look(&shared, &mut inotify);
                 inotify
             });
             inotify = match looked.await {
@@ -103,32 +103,57 @@ impl FileWatcher {
             let pause = if inotify.works() { BACKSTOP } else { POLL };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.0.look.notified() => tokio::time::sleep(SETTLE).await,
+                () = self.0.subscribed.notified() => {}
+                () = self.0.look.notified() => tokio::select! {
+                    () = tokio::time::sleep(SETTLE) => {}
+                    () = self.0.subscribed.notified() => {}
+                },
             }
         }
     }
 }
 
-/// Compares every file with its last fingerprint and tells whom it concerns.
-fn look(shared: &Shared) {
-    let files: BTreeSet<PathBuf> = shared
-        .lock()
-        .iter()
-        .flat_map(|subscription| subscription.files.iter().map(|(file, _)| file.clone()))
-        .collect();
-    // Not under the lock: a volume that hangs must not hold up whoever subscribes.
-    let seen: Vec<_> = files.into_iter().map(|file| (fingerprint(&file), file)).collect();
+/// Compares every file with what was seen of it last, and tells whom it concerns.
+fn look(shared: &Shared, inotify: &mut Inotify) {
+    let files = shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
+    // Not under the lock: a volume that hangs must not hold up whoever subscribes. And first the folders, then
+    // the files: what happens to a file from here on, inotify tells.
+    let folders = inotify.follow(files);
+    let named = std::mem::take(&mut *shared.named.lock().unwrap_or_else(PoisonError::into_inner));
+    let seen: BTreeMap<_, _> =
+        folders.into_iter().map(|(file, folders)| (file.clone(), Sight::of(&file, folders))).collect();
     for subscription in shared.lock().iter_mut() {
         let mut changed = false;
         for (file, last) in &mut subscription.files {
-            if let Some((now, _)) = seen.iter().find(|(_, path)| path == file) {
-                changed |= last != now;
-                last.clone_from(now);
+            if let Some(now) = seen.get(file) {
+                changed |= last.as_ref().is_some_and(|last| last != now || named.contains(file));
+                *last = Some(now.clone());
             }
+        }
+        if subscription.files.iter().all(|(_, last)| last.is_some())
+            && let Some(seen) = subscription.seen.take()
+        {
+            changed |= seen.send(()).is_err();
         }
         if changed {
             subscription.changed.notify_one();
         }
+    }
+}
+
+/// What there is to see of a file: its state, and the folders in which a change of it would show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sight {
+    file: Option<Fingerprint>,
+    folders: Folders,
+}
+
+/// Folders by path, with device and inode: one of the same name may be another one.
+type Folders = BTreeMap<PathBuf, (u64, u64)>;
+
+impl Sight {
+    fn of(file: &Path, folders: Folders) -> Self {
+        Self { file: fingerprint(file), folders }
     }
 }
 
@@ -160,12 +185,16 @@ struct Inotify {
 }
 
 impl Inotify {
-    fn start(look: Arc<Notify>) -> Self {
+    fn start(shared: Arc<Shared>) -> Self {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file changes nothing.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                look.notify_one();
+            match event {
+                Ok(event) if event.kind.is_access() => return, // reading a file changes nothing
+                Ok(event) => {
+                    shared.named.lock().unwrap_or_else(PoisonError::into_inner).extend(event.paths);
+                }
+                Err(_) => {}
             }
+            shared.look.notify_one();
         });
         let watcher = watcher
             .inspect_err(|error| {
@@ -179,11 +208,11 @@ impl Inotify {
         self.watcher.is_some() && self.complete
     }
 
-    /// Watches the folders in which a change of `files` would show: the nearest one that exists above each,
-    /// and that of what a symlink leads to.
-    fn follow(&mut self, files: &[PathBuf]) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let folders: BTreeSet<_> = files.iter().flat_map(|file| folders_of(file)).collect();
+    /// Watches the folders in which a change of `files` would show, and says which ones these are.
+    fn follow(&mut self, files: BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Folders> {
+        let files: BTreeMap<_, _> = files.into_iter().map(|file| (file.clone(), folders_of(&file))).collect();
+        let Some(watcher) = &mut self.watcher else { return files };
+        let folders: BTreeSet<_> = files.values().flat_map(BTreeMap::keys).cloned().collect();
         for folder in self.folders.difference(&folders) {
             let _ = watcher.unwatch(folder); // it may be gone already
         }
@@ -205,14 +234,17 @@ impl Inotify {
             }
         }
         self.folders = followed;
+        files
     }
 }
 
-fn folders_of(file: &Path) -> Vec<PathBuf> {
+/// The nearest folder that exists above the file, and that of what a symlink leads to.
+fn folders_of(file: &Path) -> Folders {
     let nearest = file.ancestors().skip(1).find(|folder| folder.is_dir() || folder.as_os_str().is_empty());
     let nearest = nearest.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
     let behind = std::fs::canonicalize(file).ok().and_then(|target| Some(target.parent()?.to_owned()));
-    nearest.map(Path::to_owned).into_iter().chain(behind).collect()
+    let folders = nearest.map(Path::to_owned).into_iter().chain(behind);
+    folders.filter_map(|folder| Some((folder.clone(), fingerprint(&folder)?.inode))).collect()
 }
 
 #[cfg(test)]
@@ -232,8 +264,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let watcher = FileWatcher::default();
         let changed = Arc::new(Notify::new());
+        let task = tokio::spawn(watcher.clone().run());
         let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed)).await;
-        Running { folder, changed, _watched: watched, _task: tokio::spawn(watcher.run()) }
+        Running { folder, changed, _watched: watched, _task: task }
     }
 
     impl Running {
@@ -261,11 +294,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_is_gone_again_before_the_next_look_is_noticed() {
+        let running = watching("a").await;
+        for _ in 0..20 {
+            running.put("a", "1");
+            fs::remove_file(running.folder.path().join("a")).unwrap();
+            running.told().await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_folder_that_does_not_exist_yet_is_noticed() {
         let running = watching("x/y/a").await;
         fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
         running.put("x/y/a", "1");
         running.told().await;
+    }
+
+    /// Its folder comes, with the file, which goes again before anybody watches the folder.
+    #[tokio::test]
+    async fn a_folder_that_comes_is_told_whatever_went_on_there() {
+        let running = watching("x/a").await;
+        let folder = running.folder.path().join("x");
+        for _ in 0..20 {
+            fs::create_dir(&folder).unwrap();
+            running.put("x/a", "1");
+            fs::remove_file(folder.join("a")).unwrap();
+            running.told().await;
+            fs::remove_dir(&folder).unwrap();
+            running.told().await;
+        }
     }
 
     /// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.

@@ -103,6 +103,31 @@ fn a_503_names_the_registry_the_reason_and_the_mend_and_livez_does_not_depend_on
 }
 
 #[test]
+fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
+    let rig = Rig::new();
+    rig.emulator.set_fault(Service::Ecr, Fault::Hang);
+    let address = SocketAddr::from(([127, 0, 0, 1], test_support::free_port()));
+    let outputs: String = (0..50)
+        .map(|n| format!("- {{type: docker-config, path: {}}}\n", rig.at(&n.to_string()).display()))
+        .collect();
+    let file = rig.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs:\n{outputs}"));
+    let _sidecar = rig.run(|command| {
+        rig::configured_by(command, &file);
+        command.env("ECR_SIDECAR_HEALTH_LISTEN", address.to_string());
+    });
+    let mut answers = 0;
+    while answers < 200 {
+        let path = ["/readyz", "/startupz"][answers % 2];
+        match http::try_request(address, "GET", path) {
+            Ok(answer) => assert_eq!(answer.code, 503, "{path}, answer {answers}: {}", answer.body),
+            Err(_) if answers == 0 => continue, // it doesn't listen yet
+            Err(error) => panic!("{error}"),
+        }
+        answers += 1;
+    }
+}
+
+#[test]
 fn readyz_is_true_exactly_while_the_credential_in_the_file_lives() {
     let rig = Rig::with(Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() });
     let sidecar = rig.run(|_| {});

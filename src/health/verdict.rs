@@ -92,6 +92,10 @@ pub fn ready(status: &Status, now: SystemTime) -> Verdict {
             }
         }
     }
+    if checks.is_empty() {
+        let failure = Some("is being applied".into());
+        checks.push(Check { name: "configuration".into(), failure, required: true });
+    }
     Verdict { checks }
 }
 
@@ -199,6 +203,17 @@ mod tests {
             .is_good()
         );
         assert!(!ready(&with_output(&status, |output| output.in_place.clear()), at(0)).is_good());
+    }
+
+    #[tokio::test]
+    async fn not_ready_before_there_is_anything_to_check() {
+        let mut status = well(true);
+        status.outputs.clear();
+        assert_eq!(ready(&status, at(0)).text(false), "[-]configuration is being applied\nnot ok\n");
+        status.tokens.clear();
+        assert!(!ready(&status, at(0)).is_good());
+        status.startup_grace = Duration::from_secs(60);
+        assert!(!started(&status, at(0)).is_good());
     }
 
     #[tokio::test]
