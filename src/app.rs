@@ -8,7 +8,10 @@ use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
     retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 
 use crate::{
     clock::Clock,
@@ -224,8 +227,8 @@ impl App {
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
         let has_been_ready = watch::Sender::new(false);
-        let health = HealthServer::open(&config.health, &status, &clock, &has_been_ready).await?;
-        announce(&config, health.address);
+        let health = HealthServer::open(&config.health, &status, &clock, &has_been_ready)?;
+        announce(&config, health.address());
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
         let mut engine = Engine::new(Surface {
@@ -284,7 +287,7 @@ impl App {
         }
         Engine::preflight(&config).await.map_err(AppError::Output)?;
         if config.health != self.config.health {
-            self.health.reopen(&config.health).await?;
+            self.health.reopen(&config.health)?;
         }
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
@@ -295,13 +298,15 @@ impl App {
 
 /// The health endpoint and the task that serves it.
 struct HealthServer {
-    address: SocketAddr,
+    /// As configured: the port may be 0.
+    listen: SocketAddr,
+    listener: Arc<TcpListener>,
     parts: server::Health,
     task: tokio::task::JoinHandle<Infallible>,
 }
 
 impl HealthServer {
-    async fn open(
+    fn open(
         settings: &config::Health,
         status: &StatusBoard,
         clock: &Clock,
@@ -313,22 +318,25 @@ impl HealthServer {
             startup_grace: settings.startup_grace,
             has_been_ready: has_been_ready.subscribe(),
         };
-        let listener = server::bind(settings.listen).await?;
-        let address = listener.local_addr().unwrap_or(settings.listen);
-        let task = tokio::spawn(server::serve(listener, parts.clone()));
-        Ok(Self { address, parts, task })
+        let listener = Arc::new(server::bind(settings.listen)?);
+        let task = tokio::spawn(server::serve(Arc::clone(&listener), parts.clone()));
+        Ok(Self { listen: settings.listen, listener, parts, task })
     }
 
-    async fn reopen(&mut self, settings: &config::Health) -> Result<(), BindError> {
-        self.parts.startup_grace = settings.startup_grace;
-        if settings.listen == self.address {
-            self.task.abort();
+    fn reopen(&mut self, settings: &config::Health) -> Result<(), BindError> {
+        if settings.listen != self.listen {
+            self.listener = Arc::new(server::bind(settings.listen)?);
+            self.listen = settings.listen;
         }
-        let listener = server::bind(settings.listen).await?;
+        self.parts.startup_grace = settings.startup_grace;
         self.task.abort();
-        self.address = listener.local_addr().unwrap_or(settings.listen);
-        self.task = tokio::spawn(server::serve(listener, self.parts.clone()));
+        self.task = tokio::spawn(server::serve(Arc::clone(&self.listener), self.parts.clone()));
         Ok(())
+    }
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or(self.listen)
     }
 }
 

@@ -6,7 +6,7 @@
 //! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
 //! reach of this module.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -68,8 +68,8 @@ pub struct Health {
     pub has_been_ready: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Opens the endpoint.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Opens the endpoint. To be called inside a tokio runtime.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?; // as TcpListener::bind does
@@ -80,7 +80,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Serves for ever; dropped to end.
-pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
+pub async fn serve(listener: Arc<TcpListener>, health: Health) -> Infallible {
     let mut silent = Crowd::of(SILENT);
     let mut talking = Crowd::of(TALKING);
     loop {
