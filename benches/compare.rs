@@ -21,6 +21,8 @@ const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 /// The argument by which this program plays AWS.
 const AWS: &str = "--aws";
+/// What the program before left behind, such as sockets to close, is over after this time.
+const SETTLE: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 60;
 const ROUNDS_OF_SLOW_PROGRAMS: usize = 5;
 
@@ -173,6 +175,7 @@ fn variables(endpoint: &str) -> [(&'static str, String); 6] {
 }
 
 fn millis(mut command: Command, input: &str) -> Outcome<f64> {
+    std::thread::sleep(SETTLE);
     let start = Instant::now();
     let mut child = command.stdin(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {

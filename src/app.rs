@@ -235,7 +235,7 @@ impl App {
         let sdk = checked_sdk_config(&config, surroundings).await?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
-        let listener = server::bind(config.health.listen).await?;
+        let listener = server::bind(config.health.listen)?;
         announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
@@ -323,7 +323,7 @@ impl HealthServer {
 
     /// Serves at another address; when that fails, at the old one still.
     async fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
-        let listener = server::bind(address).await?;
+        let listener = server::bind(address)?;
         self.task.abort();
         *self = Self::start(engine, listener, self.answers.clone());
         Ok(())

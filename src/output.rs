@@ -186,7 +186,7 @@ impl Reconciler {
                 status.outputs.get(&self.id).map(|output| output.warnings.clone()).unwrap_or_default()
         });
         for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
-            tracing::warn!(output = %self.id, warning);
+            tracing::warn!(output = %self.id, warning, "output has a flaw");
         }
         match &result {
             Ok(true) => tracing::info!(output = %self.id, registries = in_place.len(), "output written"),

@@ -64,8 +64,8 @@ pub struct Health {
     pub clock: Clock,
 }
 
-/// Opens the endpoint.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Opens the endpoint. To be called inside a tokio runtime.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?; // as TcpListener::bind does
