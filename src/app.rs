@@ -298,7 +298,7 @@ impl App {
         }
         Engine::preflight(&config).await.map_err(AppError::Output)?;
         if config.health.listen != self.config.health.listen {
-            self.health.move_to(config.health.listen, &mut self.engine).await?;
+            self.health.move_to(config.health.listen, &mut self.engine)?;
         }
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
@@ -322,7 +322,7 @@ impl HealthServer {
     }
 
     /// Serves at another address; when that fails, at the old one still.
-    async fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
+    fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();
         *self = Self::start(engine, listener, self.answers.clone());
