@@ -2,16 +2,14 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
     retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
 use crate::{
     clock::Clock,
@@ -34,6 +32,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
 /// How often readiness is looked at when nothing happens: expiry is no event.
 const READINESS_TURN: Duration = Duration::from_secs(10);
+/// A loss of readiness that is over within this time is not told.
+const READINESS_SETTLES: Duration = Duration::from_secs(1);
 /// `once` gives up on an output after this many failures.
 const OUTPUT_TRIES: u64 = 3;
 
@@ -123,10 +123,9 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
 pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
     let config = config::load(flags, surroundings)?;
     telemetry::start(&config.log);
-    Engine::preflight(&config).await.map_err(AppError::Output)?;
+    let sdk = checked_sdk_config(&config, surroundings).await?;
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
-    let sdk = sdk_config(surroundings).await;
     let mut engine = Engine::new(Surface {
         env: surroundings.env.clone(),
         sdk,
@@ -148,6 +147,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
         () = tokio::time::sleep(timeout) => {}
         panicked = engine.panicked() => return Err(panicked.into()),
     }
+    std::mem::forget(engine); // the process ends: tearing it down would only take time
     if status.read(is_written) {
         return Ok(());
     }
@@ -185,15 +185,24 @@ fn is_finished(status: &Status) -> bool {
     is_written(status) || broken || (denied && all_asked && all_written)
 }
 
+/// The SDK's settings, for a configuration whose outputs can work. Looking at these takes a thread of its own:
+/// the settings are made meanwhile.
+async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
+    let client = http::client(&surroundings.env);
+    let (checked, sdk) = tokio::join!(Engine::preflight(config), sdk_config(surroundings, client));
+    checked.map_err(AppError::Output)?;
+    Ok(sdk)
+}
+
 /// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
 /// credentials of its own.
-pub async fn sdk_config(surroundings: &Surroundings) -> SdkConfig {
+pub async fn sdk_config(surroundings: &Surroundings, client: SharedHttpClient) -> SdkConfig {
     // Every client is given a region of its own. Without one here the SDK would ask the metadata service.
     let region = surroundings.region.clone().unwrap_or_else(Region::us_east_1);
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http::client(&surroundings.env))
+        .http_client(client)
         .no_credentials()
         .region(aws_config::Region::new(region.to_string()))
         .retry_config(RetryConfig::disabled())
@@ -223,28 +232,30 @@ impl App {
         surroundings: &Surroundings,
         log: FilterHandle,
     ) -> Result<Self, AppError> {
-        Engine::preflight(&config).await.map_err(AppError::Output)?;
+        let sdk = checked_sdk_config(&config, surroundings).await?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
-        let has_been_ready = watch::Sender::new(false);
-        let health = HealthServer::open(&config.health, &status, &clock, &has_been_ready)?;
-        announce(&config, health.address());
+        let listener = server::bind(config.health.listen).await?;
+        announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
-            sdk: sdk_config(surroundings).await,
+            sdk,
             clock: clock.clone(),
             status: status.clone(),
             watcher: Some(watcher.clone()),
         });
+        status.update(|status| status.startup_grace = config.health.startup_grace);
+        let answers = server::Health { status: status.clone(), clock: clock.clone() };
+        let health = HealthServer::start(&mut engine, listener, answers);
         let config_watched = match &config.path {
             Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
             None => None,
         };
         config_changed.notify_one(); // it may have changed since it was read
         engine.apply(&config).await;
-        engine.spawn(follow_readiness(status.clone(), clock, has_been_ready));
+        engine.spawn(follow_readiness(status.clone(), clock));
         Ok(Self {
             config,
             flags: flags.clone(),
@@ -286,9 +297,10 @@ impl App {
             return Ok(was_refused); // mended by going back
         }
         Engine::preflight(&config).await.map_err(AppError::Output)?;
-        if config.health != self.config.health {
-            self.health.reopen(&config.health)?;
+        if config.health.listen != self.config.health.listen {
+            self.health.move_to(config.health.listen, &mut self.engine).await?;
         }
+        self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
         self.config = config;
@@ -298,45 +310,23 @@ impl App {
 
 /// The health endpoint and the task that serves it.
 struct HealthServer {
-    /// As configured: the port may be 0.
-    listen: SocketAddr,
-    listener: Arc<TcpListener>,
-    parts: server::Health,
-    task: tokio::task::JoinHandle<Infallible>,
+    answers: server::Health,
+    task: AbortHandle,
 }
 
 impl HealthServer {
-    fn open(
-        settings: &config::Health,
-        status: &StatusBoard,
-        clock: &Clock,
-        has_been_ready: &watch::Sender<bool>,
-    ) -> Result<Self, BindError> {
-        let parts = server::Health {
-            status: status.clone(),
-            clock: clock.clone(),
-            startup_grace: settings.startup_grace,
-            has_been_ready: has_been_ready.subscribe(),
-        };
-        let listener = Arc::new(server::bind(settings.listen)?);
-        let task = tokio::spawn(server::serve(Arc::clone(&listener), parts.clone()));
-        Ok(Self { listen: settings.listen, listener, parts, task })
+    fn start(engine: &mut Engine, listener: TcpListener, answers: server::Health) -> Self {
+        let serving = server::serve(listener, answers.clone());
+        let task = engine.spawn(async move { match serving.await {} });
+        Self { answers, task }
     }
 
-    fn reopen(&mut self, settings: &config::Health) -> Result<(), BindError> {
-        if settings.listen != self.listen {
-            self.listener = Arc::new(server::bind(settings.listen)?);
-            self.listen = settings.listen;
-        }
-        self.parts.startup_grace = settings.startup_grace;
+    /// Serves at another address; when that fails, at the old one still.
+    async fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
+        let listener = server::bind(address).await?;
         self.task.abort();
-        self.task = tokio::spawn(server::serve(Arc::clone(&self.listener), self.parts.clone()));
+        *self = Self::start(engine, listener, self.answers.clone());
         Ok(())
-    }
-
-    /// Where it listens.
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap_or(self.listen)
     }
 }
 
@@ -357,20 +347,25 @@ fn announce(config: &Config, health: SocketAddr) {
     );
 }
 
-/// Notes the first readiness, and logs each change of it.
-async fn follow_readiness(status: StatusBoard, clock: Clock, has_been_ready: watch::Sender<bool>) {
+/// Notes the first readiness, and logs each change of it that lasts.
+async fn follow_readiness(status: StatusBoard, clock: Clock) {
     let mut changes = status.subscribe();
     let mut was_ready = false;
     loop {
-        let verdict = status.read(|status| verdict::ready(status, clock.now()));
-        let is_ready = verdict.is_good();
-        if is_ready && !was_ready {
-            has_been_ready.send_replace(true);
-            tracing::info!("ready: every required registry has a credential in every output");
-        } else if was_ready && !is_ready {
-            tracing::error!(reasons = verdict.text(false).trim_end(), "no longer ready");
+        let verdict = || status.read(|status| verdict::ready(status, clock.now()));
+        let mut now = verdict();
+        if was_ready && !now.is_good() {
+            // A registry that a reload adds is on its way.
+            tokio::time::sleep(READINESS_SETTLES).await;
+            now = verdict();
         }
-        was_ready = is_ready;
+        if now.is_good() && !was_ready {
+            status.update(|status| status.has_been_ready = true);
+            tracing::info!("ready: every required registry has a credential in every output");
+        } else if was_ready && !now.is_good() {
+            tracing::error!(reasons = now.text(false).trim_end(), "no longer ready");
+        }
+        was_ready = now.is_good();
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(READINESS_TURN) => {}

@@ -1,12 +1,18 @@
 //! Commands and flags, and the exit status of each.
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{
     app::{self, AppError},
-    config::{self, Flags, Problems, env::Environment, units::parse_duration},
+    config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     health::client,
 };
 
@@ -136,8 +142,8 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags));
-    // A thread may hang in a volume: it must not hold up the end.
-    runtime.shutdown_background();
+    // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
+    std::mem::forget(runtime);
     outcome
 }
 
@@ -145,36 +151,29 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
     if let Command::Config { schema: true } = command {
         return print(&format!("{:#}\n", config::schema()));
     }
-    let surroundings = match app::surroundings(Environment::of_process()).await {
-        Ok(surroundings) => surroundings,
-        Err(problems) => return failed(&problems, BAD_CONFIGURATION),
-    };
+    let env = Environment::of_process();
     match command {
-        Command::Run => ended(app::run(flags, &surroundings).await),
-        Command::Once { timeout } => ended(app::once(flags, &surroundings, timeout).await),
-        Command::Config { .. } => {
-            with_config(config::load(flags, &surroundings), |config| print(&config.to_yaml()))
+        Command::Health { question } => {
+            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT)
         }
-        Command::Health { question } => with_config(config::load(flags, &surroundings), |config| {
-            answered(config.health.listen, client::ask(config.health.listen, question.path()), FAULT)
-        }),
-        Command::Wait { timeout } => with_config(config::load(flags, &surroundings), |config| {
-            answered(
-                config.health.listen,
-                client::wait(config.health.listen, "/readyz", timeout),
-                UNAVAILABLE,
-            )
-        }),
+        Command::Wait { timeout } => {
+            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
+        }
+        command => match app::surroundings(env).await {
+            Ok(surroundings) => work(command, flags, &surroundings).await,
+            Err(problems) => failed(&problems, BAD_CONFIGURATION),
+        },
     }
 }
 
-fn with_config(
-    config: Result<config::Config, Problems>,
-    then: impl FnOnce(config::Config) -> ExitCode,
-) -> ExitCode {
-    match config {
-        Ok(config) => then(config),
-        Err(problems) => failed(&problems, BAD_CONFIGURATION),
+async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> ExitCode {
+    match command {
+        Command::Once { timeout } => ended(app::once(flags, surroundings, timeout).await),
+        Command::Config { .. } => match config::load(flags, surroundings) {
+            Ok(config) => print(&config.to_yaml()),
+            Err(problems) => failed(&problems, BAD_CONFIGURATION),
+        },
+        _ => ended(app::run(flags, surroundings).await),
     }
 }
 
@@ -188,12 +187,20 @@ fn ended(outcome: Result<(), AppError>) -> ExitCode {
     failed(&error, status)
 }
 
-fn answered(listen: std::net::SocketAddr, answer: std::io::Result<client::Answer>, no: u8) -> ExitCode {
-    match answer {
-        Ok(client::Answer { yes: true, text }) => print(&text),
-        Ok(client::Answer { yes: false, text }) => {
-            print(&text);
-            no.into()
+fn ask(
+    flags: &Flags,
+    env: &Environment,
+    question: impl FnOnce(SocketAddr) -> io::Result<client::Answer>,
+    no: u8,
+) -> ExitCode {
+    let listen = match config::health_listen(flags, env) {
+        Ok(listen) => listen,
+        Err(problems) => return failed(&problems, no),
+    };
+    match question(listen) {
+        Ok(answer) => {
+            let printed = print(&answer.text);
+            if answer.yes { printed } else { no.into() }
         }
         Err(error) => {
             eprintln!("ecr-sidecar: no sidecar answers on {listen}: {error}");
@@ -203,9 +210,8 @@ fn answered(listen: std::net::SocketAddr, answer: std::io::Result<client::Answer
 }
 
 fn print(text: &str) -> ExitCode {
-    use std::io::Write;
     // A reader that went away (`| head`) is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 

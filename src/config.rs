@@ -6,14 +6,21 @@
 mod check;
 pub mod env;
 mod file;
+mod layers;
 mod resolve;
 mod show;
 pub mod units;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use self::env::Environment;
 pub use self::file::{LogFormat, schema};
+use self::{env::Environment, units::LogFilter};
 use crate::{
     identity::IdentitySpec,
     output::docker_config::DockerConfigSettings,
@@ -25,7 +32,8 @@ use crate::{
 /// Where the docker config.json is kept unless configured.
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
 /// Where the health endpoint listens unless configured.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:9808";
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
+const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,12 +101,12 @@ pub struct Health {
 }
 
 /// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    /// A level, or `target=level` pairs.
-    pub filter: String,
+    /// Which events are logged.
+    pub filter: LogFilter,
 }
 
 /// Values given by flags.
@@ -122,6 +130,12 @@ pub struct Surroundings {
 /// Reads and parses the configuration, or tells every problem of it.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
     resolve::load(flags, surroundings)
+}
+
+/// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
+/// of a sidecar that runs on its last good one must not fail with the file.
+pub fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
+    layers::health_listen(flags, env)
 }
 
 impl Config {
@@ -244,3 +258,6 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
     let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests;

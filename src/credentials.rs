@@ -14,18 +14,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{registry::RegistryHost, secret::Secret, token::TokenKey};
-
-/// What `GetAuthorizationToken` returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Padded base64 of `AWS:<password>`: already the `auth` value of a docker config.
-    pub auth: Secret<String>,
-    /// When we asked for it.
-    pub obtained_at: SystemTime,
-    /// When AWS says it ends.
-    pub expires_at: SystemTime,
-}
+use crate::{
+    registry::RegistryHost,
+    token::{Token, TokenKey},
+};
 
 /// The newest token of every registry that has had one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,7 +115,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::token::Service;
+    use crate::{secret::Secret, token::Service};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -118,8 +118,8 @@ impl Engine {
     }
 
     /// Runs one more task, whose panic ends the process like that of any other.
-    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task)
     }
 
     /// Refreshes and reconciles everything now.

@@ -14,6 +14,9 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use serde::Serialize;
 
+/// How the SDK's endpoint rules begin to say that variables contradict each other.
+const INVALID_CONFIGURATION: &str = "Invalid Configuration";
+
 /// When it makes sense to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -106,16 +109,22 @@ impl AwsFailure {
                 let message = context.err().message().unwrap_or_default();
                 let status = context.raw().status().as_u16();
                 let class = classify(operation, code.as_deref(), message, status);
-                let detail = service_detail(code.as_deref(), message, status);
+                let detail = service_detail(code.as_deref(), message, status, error);
                 Self { operation, code, detail, class, skew }
             }
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
-                let class = if status == 200 { Class::BadAnswer } else { by_status(status) };
+                let class = by_status(status);
                 let detail = format!("HTTP {status}, but no answer of AWS's: {}", causes(error));
                 Self { operation, code: None, detail, class, skew }
             }
-            _ => Self { operation, code: None, detail: causes(error), class: Class::Transient, skew },
+            _ => {
+                let detail = causes(error);
+                // The SDK's endpoint rules; they have no code.
+                let is_refused_here = detail.contains(INVALID_CONFIGURATION);
+                let class = if is_refused_here { Class::Denied } else { Class::Transient };
+                Self { operation, code: None, detail, class, skew }
+            }
         }
     }
 
@@ -137,6 +146,9 @@ impl AwsFailure {
             Class::StaleCredentials => "the AWS credentials have expired: renew them at their source".into(),
             Class::StaleInput => "check that kubelet renews the service account token, and that the IAM OIDC provider of this cluster exists and its issuer is reachable by AWS".into(),
             Class::Transient => transient_remedy(&self.detail).into(),
+            Class::Denied if self.detail.contains(INVALID_CONFIGURATION) => {
+                "unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or the endpoint that AWS_ENDPOINT_URL or the profile names".into()
+            }
             Class::Denied => denied_remedy(self.operation, code).into(),
         }
     }
@@ -218,15 +230,19 @@ fn classify(operation: &str, code: Option<&str>, message: &str, status: u16) -> 
 fn by_status(status: u16) -> Class {
     match status {
         429 => Class::Throttled,
+        200..=299 => Class::BadAnswer,
         400..=499 if status != 408 => Class::Denied,
         _ => Class::Transient,
     }
 }
 
-fn service_detail(code: Option<&str>, message: &str, status: u16) -> String {
+fn service_detail(code: Option<&str>, message: &str, status: u16, error: &(dyn Error + 'static)) -> String {
     match (code, message.trim()) {
         (Some(code), "") => format!("{code} (HTTP {status})"),
         (Some(code), message) => format!("{code}: {message}"),
+        (None, _) if (200..=299).contains(&status) => {
+            format!("HTTP {status}, but no answer of AWS's: {}", causes(error))
+        }
         (None, _) => format!("HTTP {status} without an error code"),
     }
 }
@@ -297,6 +313,7 @@ mod tests {
             (ecr, Some("ServerException"), "", 500, Class::Transient),
             (ecr, None, "", 503, Class::Transient),
             (ecr, None, "", 408, Class::Transient),
+            (ecr, None, "", 200, Class::BadAnswer),
             (ecr, Some("ExpiredTokenException"), "", 400, Class::StaleCredentials),
             (web, Some("ExpiredTokenException"), "", 400, Class::StaleInput),
             (web, Some("InvalidIdentityToken"), "", 400, Class::StaleInput),

@@ -16,7 +16,11 @@ mod error;
 mod files;
 mod sts;
 
-use std::{path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use aws_config::{
     SdkConfig, imds::credentials::ImdsCredentialsProvider, profile::ProfileFileCredentialsProvider,
@@ -113,7 +117,8 @@ pub struct Identity {
     spec: IdentitySpec,
     env: Environment,
     sdk: SdkConfig,
-    sts: aws_sdk_sts::Client,
+    /// Made when a role is first assumed: it takes a tenth of the whole start, and most identities need none.
+    sts: OnceLock<aws_sdk_sts::Client>,
     clock: Clock,
     /// Held while resolving, so that any number of refreshers cost one resolution.
     resolving: tokio::sync::Mutex<()>,
@@ -138,10 +143,7 @@ pub struct Resolved {
 impl Identity {
     /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
-        let region = aws_config::Region::new(spec.sts_region.as_str().to_owned());
-        let sts =
-            aws_sdk_sts::Client::from_conf(aws_sdk_sts::config::Builder::from(&sdk).region(region).build());
-        let (resolving, cached) = Default::default();
+        let (sts, resolving, cached) = Default::default();
         Self { spec, env, sdk, sts, clock, resolving, cached }
     }
 
@@ -168,7 +170,7 @@ impl Identity {
 
     /// The files whose change may change the credentials.
     pub fn files(&self) -> Vec<PathBuf> {
-        files::inputs(&self.spec.source, &self.env)
+        inputs(&self.spec.source, &self.env)
     }
 
     fn cached(&self) -> Option<Resolved> {
@@ -269,5 +271,27 @@ impl Identity {
             config = config.with_http_client(client);
         }
         config
+    }
+}
+
+/// The files whose change may change the credentials of `source`.
+fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
+    let named = |variable| env.get(variable).map(PathBuf::from);
+    match source {
+        Source::Auto => match auto::pick(env) {
+            Some(source) => inputs(&source, env),
+            None => files::shared_aws_files(env),
+        },
+        Source::Environment | Source::Imds => Vec::new(),
+        Source::Profile { .. } => files::shared_aws_files(env),
+        Source::WebIdentity { token_file, .. } => {
+            token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
+        }
+        Source::PodIdentity => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").into_iter().collect(),
+        Source::Static(keys) => [&keys.access_key_id, &keys.secret_access_key]
+            .into_iter()
+            .chain(keys.session_token.as_ref())
+            .cloned()
+            .collect(),
     }
 }

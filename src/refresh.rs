@@ -13,7 +13,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
-use self::plan::{Failures, Lifetime, Policy, State, plan};
+use self::plan::{Failures, Lifetime, Policy, State, attempt_limit, plan};
 use crate::{
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
@@ -26,8 +26,6 @@ use crate::{
 const STRETCH: Duration = Duration::from_secs(60);
 /// However often it is woken, a refresher pauses this long between two attempts.
 const SPACING: Duration = Duration::from_secs(5);
-/// What one attempt may take in all: identity, roles, token.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(45);
 /// A lasting failure is logged again after this time.
 const REMINDER: Duration = Duration::from_secs(600);
 
@@ -55,7 +53,7 @@ impl Refresher {
         let mut last_attempt = None;
         loop {
             self.wait_until_due(&state, last_attempt).await;
-            let outcome = self.attempt().await;
+            let outcome = self.attempt(&state).await;
             last_attempt = Some(Instant::now());
             state.roll = fastrand::f64();
             match outcome {
@@ -67,6 +65,7 @@ impl Refresher {
                     reminder = Reminder::default();
                 }
                 Err(error) => {
+                    state.token = state.token.or_else(|| self.found_in_outputs());
                     let count = state.failures.map_or(0, |failures| failures.count).saturating_add(1);
                     state.failures = Some(Failures { class: error.class(), count, at: self.clock.now() });
                     self.failed(error.problem(), &state, &mut reminder);
@@ -99,18 +98,28 @@ impl Refresher {
         }
     }
 
-    async fn attempt(&self) -> Result<Fetched, TokenError> {
-        match tokio::time::timeout(ATTEMPT_LIMIT, self.source.fetch()).await {
+    async fn attempt(&self, state: &State) -> Result<Fetched, TokenError> {
+        let limit = attempt_limit(self.clock.now(), state);
+        match tokio::time::timeout(limit, self.source.fetch()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(TokenError::TimedOut {
-                operation: "asking for a token",
-                seconds: ATTEMPT_LIMIT.as_secs(),
-            }),
+            Err(_) => Err(TokenError::TimedOut { operation: "asking for a token", seconds: limit.as_secs() }),
         }
     }
 }
 
 impl Refresher {
+    /// What a process before this one left in the outputs, if it serves every registry: how urgent the first token is.
+    fn found_in_outputs(&self) -> Option<Lifetime> {
+        let expires_at = self.status.read(|status| {
+            let served = &status.tokens.get(self.source.key())?.registries;
+            let places = served.iter().flat_map(|served| {
+                status.outputs.values().map(move |output| output.in_place.get(&served.host).copied())
+            });
+            places.min()? // a registry without a credential comes first
+        })?;
+        Some(Lifetime { obtained_at: self.clock.now(), expires_at })
+    }
+
     fn succeeded(&self, fetched: Fetched, state: &State, recovered: Option<Failures>) {
         let Fetched { token, principal, own_registry } = fetched;
         let key = self.source.key();

@@ -2,7 +2,10 @@
 //!
 //! Refreshers and outputs write it, everything else reads it. It holds no secret.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, Serializer};
 use tokio::{sync::watch, time::Instant};
@@ -20,6 +23,11 @@ pub struct Status {
     /// When the process started.
     #[serde(serialize_with = "as_rfc3339")]
     pub started_at: SystemTime,
+    /// Whether it has been ready since.
+    pub has_been_ready: bool,
+    /// After this time from the start, a main container that waits for us may start whatever AWS does.
+    #[serde(skip)]
+    pub startup_grace: Duration,
     /// The running configuration.
     pub configuration: ConfigurationStatus,
     /// Every token key and what became of it.
@@ -166,6 +174,8 @@ impl StatusBoard {
         Self(watch::Sender::new(Status {
             version: env!("CARGO_PKG_VERSION"),
             started_at,
+            has_been_ready: false,
+            startup_grace: Duration::ZERO,
             configuration: ConfigurationStatus::default(),
             tokens: BTreeMap::new(),
             outputs: BTreeMap::new(),

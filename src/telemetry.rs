@@ -8,32 +8,29 @@ use std::io::{self, IsTerminal};
 use tracing::{Level, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::{
     Layer, Registry,
-    filter::{ParseError, Targets},
+    filter::Targets,
     fmt,
     layer::{Context, Filter, SubscriberExt},
     reload,
     util::SubscriberInitExt,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, units::LogFilter};
 
 /// Changes the filter while the program runs.
 pub struct FilterHandle(reload::Handle<Capped, Registry>);
 
 impl FilterHandle {
     /// Uses `filter` from now on.
-    pub fn set(&self, filter: &str) {
-        if let Ok(targets) = parse_filter(filter) {
-            // Fails only when the subscriber is gone, with the process.
-            let _ = self.0.modify(|capped| capped.0 = targets);
-        }
+    pub fn set(&self, filter: &LogFilter) {
+        // Fails only when the subscriber is gone, with the process.
+        let _ = self.0.modify(|capped| capped.0.clone_from(filter.targets()));
     }
 }
 
 /// Starts logging.
 pub fn start(log: &Log) -> FilterHandle {
-    let targets = parse_filter(&log.filter).unwrap_or_default();
-    let (filter, handle) = reload::Layer::new(Capped(targets));
+    let (filter, handle) = reload::Layer::new(Capped(log.filter.targets().clone()));
     let format =
         log.format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let layer = match format {
@@ -45,11 +42,6 @@ pub fn start(log: &Log) -> FilterHandle {
     // Fails only when logging has been started already, as a test may.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     FilterHandle(handle)
-}
-
-/// A level, or `target=level` pairs separated by commas.
-pub fn parse_filter(text: &str) -> Result<Targets, ParseError> {
-    text.parse()
 }
 
 /// The configured filter, with everybody else's events cut off at INFO.

@@ -10,18 +10,16 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use aws_config::SdkConfig;
-use aws_credential_types::provider::{
-    ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
-};
+use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
+use aws_types::service_config::ServiceConfigKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::{
     clock::Clock,
-    credentials::Token,
     failure::{AwsFailure, Class, Problem},
-    identity::{Identity, IdentityError, Principal},
+    identity::{Identity, IdentityError, Principal, Resolved},
     registry::{Region, RegistryHost},
     secret::Secret,
 };
@@ -43,6 +41,14 @@ impl Service {
             Self::EcrPublic => "ecr-public:GetAuthorizationToken",
         }
     }
+
+    /// As AWS's service models call it.
+    fn id(self) -> &'static str {
+        match self {
+            Self::Ecr => "ECR",
+            Self::EcrPublic => "ECR PUBLIC",
+        }
+    }
 }
 
 /// What a token belongs to: it serves every registry with the same key.
@@ -57,10 +63,10 @@ pub struct TokenKey {
     /// A URL in place of the region's usual endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Ask the FIPS endpoint. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
+    /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
-    /// Ask the dual-stack endpoint. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
+    /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
 }
@@ -77,6 +83,17 @@ impl fmt::Display for TokenKey {
             None => Ok(()),
         }
     }
+}
+
+/// What `GetAuthorizationToken` returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Padded base64 of `AWS:<password>`: already the `auth` value of a docker config.
+    pub auth: Secret<String>,
+    /// When we asked for it.
+    pub obtained_at: SystemTime,
+    /// When AWS says it ends.
+    pub expires_at: SystemTime,
 }
 
 /// A token, and what came with it.
@@ -166,12 +183,17 @@ impl TokenSource {
     pub fn new(key: TokenKey, identity: Arc<Identity>, sdk: &SdkConfig, clock: Clock) -> Self {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
-        builder.set_credentials_provider(Some(SharedCredentialsProvider::new(Signer(Arc::clone(&identity)))));
-        if let Some(fips) = key.fips {
-            builder.set_use_fips(Some(fips));
-        }
-        if let Some(dual_stack) = key.dual_stack {
-            builder.set_use_dual_stack(Some(dual_stack));
+        if key.endpoint.is_some() {
+            // The SDK refuses these together with an endpoint; ours is named for this one registry.
+            builder.set_use_fips(Some(false));
+            builder.set_use_dual_stack(Some(false));
+        } else if !has_named_endpoint(sdk, key.service) {
+            if let Some(fips) = key.fips {
+                builder.set_use_fips(Some(fips));
+            }
+            if let Some(dual_stack) = key.dual_stack {
+                builder.set_use_dual_stack(Some(dual_stack));
+            }
         }
         let sdk = builder.build();
         let client = match key.service {
@@ -211,21 +233,27 @@ impl TokenSource {
     }
 
     async fn fetch_once(&self) -> Result<Fetched, TokenError> {
-        let principal = self.identity.credentials().await?.principal;
+        let Resolved { credentials, principal } = self.identity.credentials().await?;
         let obtained_at = self.clock.now();
         let answer = match &self.client {
-            Client::Ecr(client) => self.ecr(client).await?,
-            Client::EcrPublic(client) => self.ecr_public(client).await?,
+            Client::Ecr(client) => self.ecr(client, credentials).await?,
+            Client::EcrPublic(client) => self.ecr_public(client, credentials).await?,
         };
         let token = answer.into_token(self.key.service.operation(), obtained_at)?;
         let own_registry = token.1.as_deref().and_then(host_of_url);
         Ok(Fetched { token: token.0, principal, own_registry })
     }
 
-    async fn ecr(&self, client: &aws_sdk_ecr::Client) -> Result<Answer, TokenError> {
+    async fn ecr(
+        &self,
+        client: &aws_sdk_ecr::Client,
+        credentials: Credentials,
+    ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
         let output = client
             .get_authorization_token()
+            .customize()
+            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(credentials))
             .send()
             .await
             .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
@@ -238,10 +266,16 @@ impl TokenSource {
         })
     }
 
-    async fn ecr_public(&self, client: &aws_sdk_ecrpublic::Client) -> Result<Answer, TokenError> {
+    async fn ecr_public(
+        &self,
+        client: &aws_sdk_ecrpublic::Client,
+        credentials: Credentials,
+    ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
         let output = client
             .get_authorization_token()
+            .customize()
+            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(credentials))
             .send()
             .await
             .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
@@ -289,23 +323,13 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
     url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
 }
 
-/// Signs with what [`Identity`] keeps; the SDK caches nothing of its own.
-#[derive(Debug)]
-struct Signer(Arc<Identity>);
-
-impl ProvideCredentials for Signer {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            self.0
-                .credentials()
-                .await
-                .map(|resolved| resolved.credentials)
-                .map_err(CredentialsError::provider_error)
-        })
-    }
+/// Whether `AWS_ENDPOINT_URL`, that of the service, or the profile names the endpoint. Then a FIPS or
+/// dual-stack registry host says nothing about it.
+fn has_named_endpoint(sdk: &SdkConfig, service: Service) -> bool {
+    let key =
+        ServiceConfigKey::builder().service_id(service.id()).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let of_service = || sdk.service_config()?.load_config(key.build().ok()?);
+    sdk.endpoint_url().is_some() || of_service().is_some()
 }
 
 #[cfg(test)]

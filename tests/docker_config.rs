@@ -1,4 +1,5 @@
 //! The docker config.json that the running sidecar keeps: put back, carried along, whole at any time.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod rig;
 

@@ -23,7 +23,7 @@ fn fuse() -> bool {
     if !root() {
         return false;
     }
-    let there = fs::exists("/dev/fuse").unwrap();
+    let there = fs::exists("/dev/fuse").unwrap_or(false);
     if !there {
         skip("a volume that hangs takes /dev/fuse");
     }

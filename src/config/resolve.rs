@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Map, Value, json};
-
 use super::{
-    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, Log, Origin, Origins, OutputConfig,
-    Problem, Problems, Registries, Registry, Surroundings, check, file, nearest,
-    units::{Percent, parse_duration},
+    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
+    OutputConfig, Problem, Problems, Registries, Registry, Surroundings, file,
+    layers::Layers,
+    nearest,
+    units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
@@ -22,175 +22,17 @@ use crate::{
     token::{Service, TokenKey},
 };
 
-const CONFIG: &str = "ECR_SIDECAR_CONFIG";
-const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
-const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
-const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
-const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
-const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
-const LOG: &str = "ECR_SIDECAR_LOG";
-const KNOWN: [&str; 7] = [CONFIG, REGISTRIES, DOCKER_CONFIG, FILE_MODE, HEALTH_LISTEN, LOG_FORMAT, LOG];
-
-/// No configuration is larger than this.
-const FILE_LIMIT: u64 = 4 << 20;
-
 pub(super) fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
-    let path = flags.config.as_deref().or(surroundings.env.get(CONFIG)).map(PathBuf::from);
-    let mut layers = Layers { value: read_file(path.as_ref())?, ..Layers::default() };
-    if path.is_some() {
-        layers.problems = check::check(&layers.value, &file::schema());
-    }
-    layers.note_file_origins();
-    layers.refuse_unknown_variables(surroundings);
-    layers.overlay(flags, surroundings);
-    if !layers.problems.is_empty() {
-        return Err(Problems(layers.problems));
-    }
-    let file: file::File = serde_json::from_value(layers.value).map_err(|error| {
+    let Layers { path, value, origins, .. } = Layers::read(flags, surroundings)?;
+    let file: file::File = serde_json::from_value(value).map_err(|error| {
         Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
     })?;
-    let mut resolver = Resolver { surroundings, origins: layers.origins, problems: Vec::new() };
+    let mut resolver = Resolver { surroundings, origins, problems: Vec::new() };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
         Ok(Config { origins: resolver.origins, ..config })
     } else {
         Err(Problems(resolver.problems))
-    }
-}
-
-fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
-    use std::io::Read;
-    let Some(path) = path else { return Ok(json!({})) };
-    let place = path.display().to_string();
-    let refuse = |found: String, accepted: &str| Problems(vec![Problem::new(&place, found, accepted)]);
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text))
-        .map_err(|error| refuse(error.to_string(), "a readable YAML file"))?;
-    if text.trim().is_empty() {
-        return Ok(json!({}));
-    }
-    match serde_saphyr::from_str::<Value>(&text) {
-        Ok(Value::Null) => Ok(json!({})), // nothing but comments
-        Ok(value) => Ok(value),
-        Err(error) => Err(refuse(error.to_string(), "YAML")),
-    }
-}
-
-/// File, environment and flags laid over each other.
-#[derive(Default)]
-struct Layers {
-    value: Value,
-    origins: Origins,
-    problems: Vec<Problem>,
-}
-
-impl Layers {
-    fn note_file_origins(&mut self) {
-        fn leaves(value: &Value, path: String, origins: &mut Origins) {
-            match value {
-                Value::Object(object) => {
-                    for (key, value) in object {
-                        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                        leaves(value, place, origins);
-                    }
-                }
-                Value::Array(items) => {
-                    for (index, item) in items.iter().enumerate() {
-                        leaves(item, format!("{path}[{index}]"), origins);
-                    }
-                }
-                _ => origins.set(path, Origin::File),
-            }
-        }
-        leaves(&self.value, String::new(), &mut self.origins);
-    }
-
-    fn refuse_unknown_variables(&mut self, surroundings: &Surroundings) {
-        for name in surroundings.env.names_with_prefix("ECR_SIDECAR_") {
-            // Kubernetes sets these for a Service that is called ecr-sidecar.
-            let of_a_service =
-                name.starts_with("ECR_SIDECAR_SERVICE_") || name.starts_with("ECR_SIDECAR_PORT");
-            if !KNOWN.contains(&name) && !of_a_service {
-                let mut problem =
-                    Problem::new(name, "an unknown variable", format!("one of {}", KNOWN.join(", ")));
-                problem.nearest = nearest(name, KNOWN).map(str::to_owned);
-                self.problems.push(problem);
-            }
-        }
-    }
-
-    fn overlay(&mut self, flags: &Flags, surroundings: &Surroundings) {
-        let given = |variable: &'static str| {
-            let by_flag = flags.values.get(variable).map(|(flag, value)| (value.clone(), Origin::Flag(flag)));
-            by_flag.or_else(|| {
-                Some((surroundings.env.get(variable)?.to_owned(), Origin::Env(variable.to_owned())))
-            })
-        };
-        if let Some((hosts, origin)) = given(REGISTRIES) {
-            let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
-            let hosts: Vec<_> = hosts.map(|host| json!({ "host": host })).collect();
-            self.put("registries", Value::from(hosts), origin);
-        }
-        if let Some((path, origin)) = given(DOCKER_CONFIG) {
-            self.put_docker_config("path", path, origin);
-        }
-        if let Some((mode, origin)) = given(FILE_MODE) {
-            self.put_docker_config("mode", mode, origin);
-        }
-        for (variable, section, key) in
-            [(HEALTH_LISTEN, "health", "listen"), (LOG_FORMAT, "log", "format"), (LOG, "log", "filter")]
-        {
-            if let Some((text, origin)) = given(variable) {
-                if key == "format" && !["json", "text"].contains(&text.as_str()) {
-                    self.problems.push(Problem::new(origin.to_string(), format!("`{text}`"), "json or text"));
-                    continue;
-                }
-                let path = format!("{section}.{key}");
-                if let Some(object) = self.section(section) {
-                    object.insert(key.to_owned(), Value::from(text));
-                    self.origins.set(path, origin);
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, key: &str, value: Value, origin: Origin) {
-        self.origins.0.retain(|path, _| !path.starts_with(key));
-        self.origins.set(key, origin);
-        if let Some(object) = self.value.as_object_mut() {
-            object.insert(key.to_owned(), value);
-        }
-    }
-
-    fn section(&mut self, key: &str) -> Option<&mut Map<String, Value>> {
-        self.value.as_object_mut()?.entry(key).or_insert_with(|| json!({})).as_object_mut()
-    }
-
-    /// Sets `key` of the one docker-config output, which is made if there is none.
-    fn put_docker_config(&mut self, key: &str, text: String, origin: Origin) {
-        let Some(object) = self.value.as_object_mut() else { return };
-        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
-            return;
-        };
-        let is_docker_config = |output: &Value| output["type"] == "docker-config";
-        match outputs.iter().filter(|output| is_docker_config(output)).count() {
-            0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),
-            1 => {}
-            several => {
-                let accepted = "one docker-config output, or this value in the file";
-                self.problems.push(Problem::new(
-                    origin.to_string(),
-                    format!("{several} docker-config outputs in the file"),
-                    accepted,
-                ));
-                return;
-            }
-        }
-        if let Some(index) = outputs.iter().position(is_docker_config) {
-            outputs[index][key] = Value::from(text);
-            self.origins.set(format!("outputs[{index}].{key}"), origin);
-        }
     }
 }
 
@@ -522,32 +364,29 @@ impl Resolver<'_> {
     }
 
     fn health(&mut self, health: file::Health) -> Health {
-        let listen = health.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
-        let Ok(address) = listen.parse() else {
-            self.refuse(
-                "health.listen",
-                format!("`{listen}`"),
-                "an IP address and a port such as 127.0.0.1:9808",
-            );
-            return Health { listen: ([127, 0, 0, 1], 0).into(), startup_grace: Duration::ZERO };
-        };
+        let listen = health.listen.map_or(Ok(DEFAULT_LISTEN), |text| text.parse().map_err(|_| text));
+        let listen = listen.unwrap_or_else(|text| {
+            self.refuse("health.listen", format!("`{text}`"), LISTEN_ACCEPTED);
+            DEFAULT_LISTEN
+        });
         let grace = health.startup_grace.as_deref().unwrap_or("60s");
         let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
             self.refuse("health.startupGrace", format!("`{grace}`"), error.to_string());
             Duration::ZERO
         });
-        Health { listen: address, startup_grace }
+        Health { listen, startup_grace }
     }
 
     fn log(&mut self, log: file::Log) -> Log {
         let filter = log.filter.unwrap_or_else(|| "info".into());
-        if let Err(error) = crate::telemetry::parse_filter(&filter) {
+        let filter = filter.parse().unwrap_or_else(|error| {
             self.refuse(
                 "log.filter",
                 format!("`{filter}`"),
                 format!("a level, or target=level pairs ({error})"),
             );
-        }
+            LogFilter::default()
+        });
         Log { format: log.format, filter }
     }
 
@@ -583,165 +422,4 @@ fn registries_region(registries: &Registries) -> Option<Region> {
 /// be closed to STS, but in the partition's first one.
 fn default_sts_region(registry: Option<&Region>) -> Region {
     registry.and_then(Region::partition).map_or_else(Region::us_east_1, Partition::first_region)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::env::Environment, *};
-
-    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-
-    fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
-        let env = Environment::from_pairs(variables.iter().copied());
-        let region = env.get("AWS_REGION").map(|region| region.parse().unwrap());
-        Surroundings { env, region }
-    }
-
-    fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
-        load(&Flags::default(), &surroundings(variables))
-    }
-
-    fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
-        use std::io::Write;
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
-        load(&flags, &surroundings(variables))
-    }
-
-    fn problems(outcome: Result<Config, Problems>) -> String {
-        outcome.expect_err("it has problems").to_string()
-    }
-
-    #[test]
-    fn the_simple_case_needs_no_file() {
-        let config = with_env(&[("ECR_SIDECAR_REGISTRIES", &format!("{HOST}, public.ecr.aws"))]).unwrap();
-        let keys: Vec<_> = config.tokens().keys().map(ToString::to_string).collect();
-        assert_eq!(keys, ["ecr eu-west-1 as default", "ecr-public us-east-1 as default"]);
-        let OutputConfig::DockerConfig(output) = &config.outputs[0];
-        assert_eq!(
-            (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
-            (DEFAULT_DOCKER_CONFIG, "0640")
-        );
-        assert_eq!(config.health.listen.to_string(), DEFAULT_LISTEN);
-    }
-
-    #[test]
-    fn nothing_configured_means_the_own_registry_of_the_region() {
-        let config = with_env(&[("AWS_REGION", "eu-west-1")]).unwrap();
-        assert!(matches!(config.registries, Registries::Own(key) if key.region.as_str() == "eu-west-1"));
-        assert!(problems(with_env(&[])).contains("AWS_REGION"));
-    }
-
-    #[test]
-    fn the_file_of_the_design_is_understood() {
-        let config = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
-        let Registries::Listed(registries) = &config.registries else { panic!("listed") };
-        assert_eq!(registries.len(), 4);
-        assert!(!registries[1].required);
-        assert_eq!(registries[2].key.identity, "billing");
-        assert_eq!(
-            registries[3].key.endpoint.as_deref(),
-            Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
-        );
-        let billing = &config.identities["billing"];
-        assert_eq!(billing.assume_roles[0].external_id.as_deref(), Some("gitops"));
-        assert_eq!(billing.sts_region.as_str(), "eu-west-1");
-    }
-
-    #[test]
-    fn what_config_prints_is_a_configuration_again() {
-        let first = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
-        let yaml = first.to_yaml();
-        let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
-        assert_eq!(
-            (&first.identities, &first.registries, &first.outputs),
-            (&again.identities, &again.registries, &again.outputs)
-        );
-        assert!(yaml.contains("identity: billing # file"), "{yaml}");
-        assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
-    }
-
-    #[test]
-    fn environment_goes_over_file_and_flags_over_both() {
-        let file = "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
-        let config =
-            with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")])
-                .unwrap();
-        let OutputConfig::DockerConfig(output) = &config.outputs[0];
-        assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
-        assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
-        assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
-
-        let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
-        let flags = Flags { config: None, values };
-        let config = load(&flags, &surroundings(&[("ECR_SIDECAR_REGISTRIES", HOST)])).unwrap();
-        assert!(
-            matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
-        );
-    }
-
-    #[test]
-    fn problems_of_values_are_told_at_once_too() {
-        let told = problems(with_file(
-            "identities:\n  a: {source: static, roleArn: x, expectAccount: '12'}\n\
-             registries:\n- {host: 'https://public.ecr.aws'}\n- {host: ecr.internal.example}\n\
-             - {host: public.ecr.aws, identity: aa}\n- {host: public.ecr.aws, endpoint: 'ftp://x'}\n\
-             - {host: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, region: us-east-1}\n\
-             outputs: [{type: docker-config, path: /x, mode: '0999'}]\n\
-             refresh: {at: 99%}\nhealth: {listen: localhost, startupGrace: 1d}\nlog: {filter: 'a=b=c'}\n",
-            &[],
-        ));
-        for path in [
-            "identities.a.roleArn",
-            "identities.a.accessKeyIdFile",
-            "identities.a.secretAccessKeyFile",
-            "identities.a.expectAccount",
-            "registries[0].host",
-            "registries[1].region",
-            "registries[2].identity",
-            "registries[3].endpoint",
-            "registries[3].host",
-            "registries[4].region",
-            "outputs[0].mode",
-            "refresh",
-            "health.listen",
-            "log.filter",
-        ] {
-            assert!(told.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{told}");
-        }
-    }
-
-    #[test]
-    fn unknown_variables_are_told_and_those_of_a_service_are_not() {
-        let told = problems(with_env(&[
-            ("ECR_SIDECAR_REGISTRY", HOST),
-            ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"),
-            ("ECR_SIDECAR_PORT_80_TCP", "x"),
-        ]));
-        assert!(told.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{told}");
-        assert!(!told.contains("SERVICE_HOST:") && !told.contains("PORT_80_TCP:"), "{told}");
-    }
-
-    #[test]
-    fn a_bad_variable_is_told_by_its_name() {
-        assert!(
-            problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
-                .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
-        );
-    }
-
-    #[test]
-    fn broken_yaml_and_missing_files_name_the_file() {
-        assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
-        let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
-        let told = problems(load(&flags, &surroundings(&[])));
-        assert!(told.contains("/nowhere/c.yaml: found No such file"), "{told}");
-    }
-
-    #[test]
-    fn the_kept_schema_is_the_generated_one() {
-        let kept: Value = serde_json::from_str(include_str!("../../config.schema.json")).unwrap();
-        assert_eq!(kept, file::schema(), "regenerate it: ecr-sidecar config --schema > config.schema.json");
-    }
 }

@@ -6,7 +6,7 @@
 //! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
 //! reach of this module.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -62,14 +62,10 @@ pub struct Health {
     pub status: StatusBoard,
     /// The time of day.
     pub clock: Clock,
-    /// After this time `/startupz` says yes whatever AWS does.
-    pub startup_grace: Duration,
-    /// Whether it has been ready once.
-    pub has_been_ready: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Opens the endpoint. To be called inside a tokio runtime.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Opens the endpoint.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?; // as TcpListener::bind does
@@ -80,7 +76,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Serves for ever; dropped to end.
-pub async fn serve(listener: Arc<TcpListener>, health: Health) -> Infallible {
+pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let mut silent = Crowd::of(SILENT);
     let mut talking = Crowd::of(TALKING);
     loop {
@@ -130,7 +126,11 @@ impl<T: Send + 'static> Crowd<T> {
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
         self.order.retain(|connection| !connection.is_finished());
-        Some(ended.ok().flatten())
+        match ended {
+            Ok(left) => Some(left),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Some(None), // it had to go
+        }
     }
 }
 
@@ -171,10 +171,7 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| verdict::live(status, Instant::now())),
         "/readyz" => ask(&|status| verdict::ready(status, now)),
-        "/startupz" => {
-            let has_been_ready = *health.has_been_ready.borrow();
-            ask(&|status| verdict::started(status, has_been_ready, health.startup_grace, now))
-        }
+        "/startupz" => ask(&|status| verdict::started(status, now)),
         "/status" => status(health),
         _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status\n".into()),
     }

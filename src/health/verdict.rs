@@ -100,10 +100,10 @@ pub fn ready(status: &Status, now: SystemTime) -> Verdict {
 }
 
 /// Whether a main container that waits for us may start.
-pub fn started(status: &Status, has_been_ready: bool, grace: Duration, now: SystemTime) -> Verdict {
+pub fn started(status: &Status, now: SystemTime) -> Verdict {
     let mut verdict = ready(status, now);
     let age = now.duration_since(status.started_at).unwrap_or_default();
-    if has_been_ready || age >= grace {
+    if status.has_been_ready || age >= status.startup_grace {
         verdict.checks.iter_mut().for_each(|check| check.required = false);
     }
     verdict
@@ -212,7 +212,8 @@ mod tests {
         assert_eq!(ready(&status, at(0)).text(false), "[-]configuration is being applied\nnot ok\n");
         status.tokens.clear();
         assert!(!ready(&status, at(0)).is_good());
-        assert!(!started(&status, false, Duration::from_secs(60), at(0)).is_good());
+        status.startup_grace = Duration::from_secs(60);
+        assert!(!started(&status, at(0)).is_good());
     }
 
     #[tokio::test]
@@ -243,11 +244,12 @@ mod tests {
 
     #[tokio::test]
     async fn started_after_the_grace_period_whatever_aws_does() {
-        let status = with_output(&well(true), |output| output.in_place.clear());
-        let grace = Duration::from_secs(60);
-        assert!(!started(&status, false, grace, at(59)).is_good());
-        assert!(started(&status, false, grace, at(60)).is_good());
-        assert!(started(&status, true, grace, at(1)).is_good());
+        let mut status = with_output(&well(true), |output| output.in_place.clear());
+        status.startup_grace = Duration::from_secs(60);
+        assert!(!started(&status, at(59)).is_good());
+        assert!(started(&status, at(60)).is_good());
+        status.has_been_ready = true;
+        assert!(started(&status, at(1)).is_good());
     }
 
     #[tokio::test(start_paused = true)]

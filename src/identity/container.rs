@@ -13,7 +13,10 @@ use std::{
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::{
+    orchestrator::{HttpRequest, HttpResponse},
+    result::SdkError,
+};
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::Deserialize;
 
@@ -23,6 +26,9 @@ use crate::{config::env::Environment, failure::causes, secret::Secret};
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer that is none of the agent's: cut short, too long, or something else altogether.
+const NOT_CREDENTIALS: IdentityError =
+    IdentityError::NoCredentialsInAnswer { operation: "the container credentials agent" };
 
 /// What the agent answers, as EKS and ECS document it.
 #[derive(Deserialize)]
@@ -38,17 +44,20 @@ impl Identity {
     pub(super) async fn container(&self) -> Result<Credentials, IdentityError> {
         let url = agent_url(&self.env)?;
         let authorization = authorization(&self.env)?;
-        let failed = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
         let exchange = tokio::time::timeout(TIMEOUT, exchange(&self.sdk, &url, authorization));
-        let (status, body) =
-            exchange.await.map_err(|_| failed("no answer within 5 s".into()))?.map_err(failed)?;
+        let unreachable = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
+        let (status, body) = match exchange.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(SdkError::ResponseError(_))) => return Err(NOT_CREDENTIALS),
+            Ok(Err(error)) => return Err(unreachable(causes(&error))),
+            Err(_) => return Err(unreachable("no answer within 5 s".into())),
+        };
         if !(200..300).contains(&status) {
             let message =
                 String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
             return Err(IdentityError::AgentRefused { url, status, message });
         }
-        parse(&body)
-            .ok_or(IdentityError::NoCredentialsInAnswer { operation: "the container credentials agent" })
+        parse(&body).ok_or(NOT_CREDENTIALS)
     }
 }
 
@@ -57,17 +66,24 @@ async fn exchange(
     sdk: &SdkConfig,
     url: &str,
     authorization: Option<Secret<String>>,
-) -> Result<(u16, Vec<u8>), String> {
-    let url = url.to_owned();
+) -> Result<(u16, Vec<u8>), SdkError<Infallible, HttpResponse>> {
+    // The SDK puts the request's path behind the endpoint's: each is given its part.
+    let uri: http::Uri = url.parse().map_err(SdkError::construction_failure)?;
+    let endpoint = format!(
+        "{}://{}",
+        uri.scheme_str().unwrap_or("http"),
+        uri.authority().map(http::uri::Authority::as_str).unwrap_or_default()
+    );
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let mut operation = Operation::builder()
         .service_name("ContainerCredentials")
         .operation_name("LoadCredentials")
         .no_auth()
         .no_retry()
         .with_connection_poisoning()
-        .endpoint_url(&url)
+        .endpoint_url(&endpoint)
         .serializer(move |(): ()| {
-            let mut request = HttpRequest::get(&url)?;
+            let mut request = HttpRequest::get(&path)?;
             if let Some(token) = &authorization {
                 request.headers_mut().try_insert("authorization", token.expose().clone())?;
             }
@@ -80,7 +96,7 @@ async fn exchange(
     if let Some(client) = sdk.http_client() {
         operation = operation.http_client(client);
     }
-    operation.build().invoke(()).await.map_err(|error| causes(&error))
+    operation.build().invoke(()).await
 }
 
 fn parse(body: &[u8]) -> Option<Credentials> {

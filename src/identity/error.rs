@@ -9,6 +9,7 @@ use aws_sdk_sts::{
         assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
     },
 };
+use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use crate::{
     failure::{AwsFailure, Class, causes},
@@ -160,10 +161,10 @@ impl IdentityError {
         let detail = causes(&error);
         match error {
             CredentialsError::CredentialsNotLoaded(_) => Self::ProfileNotFound { profile, detail },
-            CredentialsError::InvalidConfiguration(_) => {
-                Self::Profile { profile, detail, class: Class::Denied }
+            error => {
+                let class = if is_network(&error) { Class::Transient } else { Class::Denied };
+                Self::Profile { profile, detail, class }
             }
-            _ => Self::Profile { profile, detail, class: Class::Transient },
         }
     }
 
@@ -196,10 +197,13 @@ impl IdentityError {
             Self::Profile { .. } => "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`".into(),
             Self::AgentUrl { .. } => "leave this variable to the EKS Pod Identity webhook or to ECS".into(),
             Self::AgentUnreachable { .. } => "check that the eks-pod-identity-agent DaemonSet runs on this node and that no policy blocks it".into(),
+            Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => {
+                "it is tried again by itself; if it lasts, see the log of the eks-pod-identity-agent on this node".into()
+            }
             Self::AgentRefused { .. } => "create the pod identity association for this namespace and service account, with a role that trusts pods.eks.amazonaws.com".into(),
             Self::Imds { .. } => "run on EC2 with an instance profile and a metadata hop limit of 2, or name another source".into(),
             Self::Sts { failure, .. } => failure.remedy(),
-            Self::NoCredentialsInAnswer { .. } => "check what answers in STS's place: endpoint, proxy, emulator".into(),
+            Self::NoCredentialsInAnswer { .. } => "check what answers in its place: endpoint, proxy, emulator".into(),
             Self::WrongAccount { .. } => "name the source you mean (a node's role or another profile answered), or correct expectAccount".into(),
         }
     }
@@ -212,6 +216,19 @@ fn list(looked: &[Looked]) -> String {
         let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
     }
     text
+}
+
+/// Whether the network failed the SDK's profile provider. All else that may fail it (a broken file, an SSO
+/// session without a login, a `credential_process` that ends badly) waits for a person.
+fn is_network(error: &CredentialsError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if cause.is::<ConnectorError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    matches!(error, CredentialsError::ProviderTimedOut(_))
 }
 
 /// The STS failure inside an error of the SDK's profile provider.

@@ -1,10 +1,10 @@
-//! Static keys, from the environment or from files, and the list of files that an identity rests on.
+//! Static keys, from the environment or from files.
 
 use std::path::{Path, PathBuf};
 
 use aws_credential_types::Credentials;
 
-use super::{IdentityError, Source, StaticFiles, auto};
+use super::{IdentityError, StaticFiles};
 use crate::{config::env::Environment, secret::Secret};
 
 /// The most that is read of a key or token file.
@@ -49,28 +49,6 @@ pub(super) fn read_line(what: &'static str, path: &Path) -> Result<Secret<String
         return Err(IdentityError::NotOneWord { what, path: path.to_owned() });
     }
     Ok(Secret::new(line.to_owned()))
-}
-
-/// The files whose change may change the credentials of `source`.
-pub(super) fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
-    let named = |variable| env.get(variable).map(PathBuf::from);
-    match source {
-        Source::Auto => match auto::pick(env) {
-            Some(source) => inputs(&source, env),
-            None => shared_aws_files(env),
-        },
-        Source::Environment | Source::Imds => Vec::new(),
-        Source::Profile { .. } => shared_aws_files(env),
-        Source::WebIdentity { token_file, .. } => {
-            token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
-        }
-        Source::PodIdentity => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").into_iter().collect(),
-        Source::Static(files) => [&files.access_key_id, &files.secret_access_key]
-            .into_iter()
-            .chain(files.session_token.as_ref())
-            .cloned()
-            .collect(),
-    }
 }
 
 /// `~/.aws/config` and `~/.aws/credentials`, or what `AWS_CONFIG_FILE` and

@@ -25,7 +25,7 @@ impl Identity {
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
         let token = files::read_line("web-identity token", token_file)?;
         let answer = self
-            .sts
+            .sts()
             .assume_role_with_web_identity()
             .role_arn(role_arn)
             .role_session_name(self.env.get("AWS_ROLE_SESSION_NAME").unwrap_or(SESSION_NAME))
@@ -43,7 +43,7 @@ impl Identity {
         credentials: Credentials,
     ) -> Result<Resolved, IdentityError> {
         let answer = self
-            .sts
+            .sts()
             .assume_role()
             .role_arn(&role.role_arn)
             .role_session_name(&role.session_name)
@@ -65,7 +65,7 @@ impl Identity {
         resolved: &mut Resolved,
     ) -> Result<(), IdentityError> {
         let caller = self
-            .sts
+            .sts()
             .get_caller_identity()
             .customize()
             .config_override(StsConfig::new().credentials_provider(resolved.credentials.clone()))
@@ -80,6 +80,13 @@ impl Identity {
         }
         resolved.principal.arn = Some(arn);
         Ok(())
+    }
+
+    fn sts(&self) -> &aws_sdk_sts::Client {
+        self.sts.get_or_init(|| {
+            let region = aws_config::Region::new(self.spec.sts_region.to_string());
+            aws_sdk_sts::Client::from_conf(StsConfig::from(&self.sdk).region(region).build())
+        })
     }
 
     fn temporary(

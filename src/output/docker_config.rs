@@ -5,6 +5,7 @@
 //! [`atomic_file`](super::atomic_file).
 //!
 //! Invariants:
+//! * who is started again knows when the credentials end that it finds: `a_successor_knows_the_credentials_it_finds`
 //! * nothing is written when nothing differs: `what_is_right_is_not_written`
 //! * [`Report::in_place`] is what a reader of the file finds, whatever failed: `a_failed_write_reports_what_is_still_there`
 //! * a file that cannot be used is set aside, never lost: `an_unusable_file_is_set_aside`
@@ -15,6 +16,7 @@
 
 mod document;
 mod error;
+mod memory;
 mod merge;
 mod mount;
 mod read;
@@ -34,16 +36,14 @@ pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
 
 use self::{
     document::Document,
+    memory::Memory,
     merge::{BaseKeys, merge},
     read::{Base, Found, read},
 };
 use super::atomic_file::{
     FileError, Operation, Replaced, Replacement, Version, directory_of, expected_group, remove_stale,
 };
-use crate::{
-    credentials::{CredentialSet, Token},
-    registry::RegistryHost,
-};
+use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
 
 /// Where the file is and how it has to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct DockerConfigFile {
     base: Option<Base>,
     /// The token of each host that this process last put into the file, or found there.
     known: BTreeMap<RegistryHost, Arc<Token>>,
+    /// What the process before this one knew; none until the file is first looked at.
+    memory: Option<Memory>,
     /// Mode and group that the file system shows, whatever is set.
     imposed: Option<(u32, u32)>,
     /// Temporary files may lie about.
@@ -75,7 +77,7 @@ impl DockerConfigFile {
     /// Takes charge of the file; nothing is read or written yet.
     pub fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
-        Self { settings, base, known: BTreeMap::new(), imposed: None, untidy: true }
+        Self { settings, base, known: BTreeMap::new(), memory: None, imposed: None, untidy: true }
     }
 
     /// Refuses a path on which the file can never be replaced.
@@ -108,10 +110,11 @@ impl DockerConfigFile {
     pub fn reconcile(&mut self, desired: &CredentialSet) -> Report {
         let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
         let (result, in_place) = match self.bring_about(desired, &mut warnings) {
-            Ok(written) => {
-                self.known.clone_from(&desired.current);
+            Ok((written, left_as_it_was)) => {
+                self.known = left_as_it_was;
+                self.known.extend(desired.current.clone());
                 self.base.iter_mut().for_each(Base::note_supplied);
-                (Ok(written), expiries(&desired.current))
+                (Ok(written), expiries(&self.known))
             }
             Err(failure) => {
                 let in_place = expiries(&failure.in_place);
@@ -132,7 +135,7 @@ impl DockerConfigFile {
         &mut self,
         desired: &CredentialSet,
         warnings: &mut Vec<Warning>,
-    ) -> Result<Written, Failure> {
+    ) -> Result<(Written, BTreeMap<RegistryHost, Arc<Token>>), Failure> {
         let target = follow(&self.settings.path)?;
         if self.untidy {
             // Whatever stays in the way of tidying stays in the way of writing, and is told there.
@@ -142,10 +145,15 @@ impl DockerConfigFile {
         for _ in 0..TRIES {
             let seen = Version::at(&target)?;
             let found = read(&target)?;
+            self.recall(&target, &found);
             match self.attempt(&target, seen, &found, desired) {
                 Ok(Attempt::Over(written, said)) => {
                     warnings.extend(said);
-                    return Ok(written);
+                    let mut left_as_it_was = self.in_place(&found, desired);
+                    left_as_it_was.retain(|host, _| {
+                        !desired.current.contains_key(host) && !desired.retired.contains(host)
+                    });
+                    return Ok((written, left_as_it_was));
                 }
                 Ok(Attempt::Again) => in_place = self.in_place(&found, desired),
                 Err(error) => return Err(Failure { error, in_place: self.in_place(&found, desired) }),
@@ -192,6 +200,9 @@ impl DockerConfigFile {
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
 
+        if let Some(memory) = &mut self.memory {
+            memory.keep(target, self.known.values().chain(desired.current.values()));
+        }
         let aside = unfit.is_some().then(|| aside_of(target));
         let mode = self.settings.mode;
         let replacement = Replacement { target, mode, group, seen, set_aside: aside.as_deref() };
@@ -227,6 +238,20 @@ impl DockerConfigFile {
             found: format!("{found:04o}"),
             found_group,
         })
+    }
+
+    /// At the first look: which of the tokens in the file are known from the process before this one.
+    fn recall(&mut self, target: &Path, found: &Found) {
+        if self.memory.is_some() {
+            return;
+        }
+        let memory = Memory::load(target);
+        if let Found::Text(text, _) = found
+            && let Ok(document) = Document::parse(text)
+        {
+            self.known = memory.recall(&document);
+        }
+        self.memory = Some(memory);
     }
 
     /// The tokens that a reader of what was found gets, as far as they are ours.

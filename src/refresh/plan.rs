@@ -23,6 +23,9 @@ pub const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// … and is taken for one of this length.
 pub const USUAL_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// The bounds of what one attempt may take.
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(3);
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(45);
 /// How far the wall clock may step back before an outstanding plan is dropped and the token renewed.
 const TOLERATED_STEP_BACK: Duration = Duration::from_secs(60);
 
@@ -93,6 +96,13 @@ pub fn plan(now: SystemTime, state: &State, policy: &Policy) -> SystemTime {
     at.max(now)
 }
 
+/// What one attempt may take in all (identity, roles, token): less when little life is left, so that one that
+/// hangs leaves time for another.
+pub fn attempt_limit(now: SystemTime, state: &State) -> Duration {
+    let left = state.token.map_or(Duration::ZERO, |token| between(now, token.expires_at));
+    if left.is_zero() { LONGEST_ATTEMPT } else { (left / 4).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT) }
+}
+
 impl Lifetime {
     /// What is wrong with these dates, if anything.
     pub fn fault(&self) -> Option<ClockFault> {
@@ -123,7 +133,7 @@ fn backoff(failures: &Failures, left: Duration, roll: f64) -> Duration {
     let seconds = Duration::from_secs;
     let alive = !left.is_zero();
     let (first, ceiling) = match failures.class {
-        Class::Throttled if alive => (seconds(4), (left / 4).clamp(seconds(8), seconds(3600))),
+        Class::Throttled if alive => (seconds(4), (left / 4).clamp(seconds(4), seconds(3600))),
         Class::Throttled => (seconds(4), seconds(300)),
         class if class.needs_a_person() && alive => {
             (seconds(30), (left / 2).clamp(seconds(60), seconds(300)))
@@ -214,6 +224,13 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_takes_no_more_than_a_quarter_of_the_life_that_is_left() {
+        let limit =
+            |left| attempt_limit(at(0), &State { token: token(0, left), ..State::default() }).as_secs();
+        assert_eq!([limit(0), limit(4), limit(40), limit(12 * 3600)], [45, 3, 10, 45]);
+    }
+
+    #[test]
     fn jitter_spreads_a_fleet_over_a_fifth_of_the_lifetime() {
         let state = |roll| State { token: token(0, 12 * 3600), failures: None, roll };
         let first = plan(at(0), &state(0.0), &policy());
@@ -268,7 +285,7 @@ mod tests {
             let retried = plan(failed_at, &State { token, failures, roll }, &policy());
             let left = between(failed_at, expires_at);
             let allowed = match class {
-                Class::Throttled => (left / 4).max(Duration::from_secs(8)),
+                Class::Throttled => (left / 4).max(Duration::from_secs(4)),
                 class if class.needs_a_person() => (left / 2).max(Duration::from_secs(60)),
                 _ => (left / 8).max(Duration::from_secs(4)),
             };

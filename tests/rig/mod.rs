@@ -240,11 +240,12 @@ pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-/// The names of the files in a folder, sorted.
+/// The names of the files in a folder, sorted, but for what the sidecar leaves to its successor.
 pub fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".config.json.ecr-sidecar")
         .collect();
     names.sort();
     names

@@ -42,7 +42,8 @@ impl Place {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory.path()).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name != ".config.json.ecr-sidecar").collect();
         names.sort();
         names
     }
@@ -110,6 +111,43 @@ fn what_is_right_is_not_written() {
     }
     assert_eq!(place.names(), ["config.json"]);
     assert_eq!(file.watched(), [place.path()]);
+}
+
+/// Killed while AWS is away, and started again: what is in the file is still good, and so it is called.
+#[test]
+fn a_successor_knows_the_credentials_it_finds() {
+    let place = Place::new();
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5), (B, "AWS:b", 6)]));
+    let nothing_yet = CredentialSet::default();
+    let mut successor = place.file();
+    assert_eq!(in_place(&successor.reconcile(&nothing_yet)), [(A, at_hour(5)), (B, at_hour(6))]);
+    // one is renewed, the other is left as it was
+    assert_eq!(
+        in_place(&successor.reconcile(&desired(&[(A, "AWS:c", 17)]))),
+        [(A, at_hour(17)), (B, at_hour(6))]
+    );
+    assert_eq!(in_place(&place.file().reconcile(&nothing_yet)), [(A, at_hour(17)), (B, at_hour(6))]);
+
+    // a credential that no process of ours has written is not known
+    let edited = place.text().replace("AWS:b", "AWS:x");
+    put(&place.path(), &edited);
+    assert_eq!(in_place(&place.file().reconcile(&nothing_yet)), [(A, at_hour(17))]);
+
+    // without the memory, or with a broken one, nothing is known and nothing else is wrong
+    put(&place.at(".config.json.ecr-sidecar"), "{");
+    let mut forgetful = place.file();
+    assert_eq!(in_place(&forgetful.reconcile(&nothing_yet)), []);
+    assert_eq!(in_place(&forgetful.reconcile(&desired(&[(A, "AWS:d", 29)]))), [(A, at_hour(29))]);
+}
+
+#[test]
+fn what_is_remembered_is_private_and_tells_no_token() {
+    let place = Place::new();
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5)]));
+    let path = place.at(".config.json.ecr-sidecar");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("AWS:a") && !text.contains("AWS"), "{text}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | [`sidecar`] | the program under test, cut off from this machine's credentials |
 //! | [`registry`] | a real OCI registry with something in it |
 //! | [`dockerd`] | a Docker daemon of the test's own |
+//! | [`kubernetes`] | a Kubernetes API server of the test's own |
 //! | [`net`] | free ports, plain HTTP |
 //! | [`wait`] | the one place that sleeps |
 //!
@@ -15,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail by panicking")]
 
 pub mod dockerd;
+pub mod kubernetes;
 pub mod net;
 pub mod process;
 pub mod registry;
@@ -23,7 +25,8 @@ pub mod sidecar;
 pub mod wait;
 
 pub use dockerd::Dockerd;
-pub use net::{free_port, http_get};
+pub use kubernetes::{ApiServer, ServiceAccount};
+pub use net::{free_port, http_get, steady_port};
 pub use process::{Process, Signal, clean_command, output};
 pub use registry::DockerRegistry;
 pub use requirement::{program, root, skip};

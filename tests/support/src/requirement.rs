@@ -77,8 +77,16 @@ fn is_executable(path: &Path) -> bool {
 
 fn how_to_get(name: &str) -> String {
     match name {
-        "helm3" | "helm4" | "crane" | "docker-credential-ecr-login" => "run tests/tools/build".to_owned(),
+        "helm3"
+        | "helm4"
+        | "crane"
+        | "docker-credential-ecr-login"
+        | "kube-apiserver"
+        | "kubectl"
+        | "consumers" => "run tests/tools/build".to_owned(),
         "docker" | "dockerd" => "apt-get install docker.io".to_owned(),
+        "etcd" => "apt-get install etcd-server".to_owned(),
+        "unshare" => "apt-get install util-linux".to_owned(),
         "aws" => "pip install awscli".to_owned(),
         _ => format!("apt-get install {name}"),
     }

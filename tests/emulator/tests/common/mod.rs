@@ -2,26 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY};
 use ring::{digest, hmac};
 use serde_json::Value;
-
-/// A program of somebody else's, by name: on `PATH` or in the folder `ECR_SIDECAR_TEST_BIN`.
-/// Missing, it is a skip with its reason, and a failure in CI.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let folders = [std::env::var_os("ECR_SIDECAR_TEST_BIN"), std::env::var_os("PATH")];
-    let found = folders.iter().flatten().flat_map(std::env::split_paths).map(|folder| folder.join(name));
-    let found = found.into_iter().find(|path| path.is_file());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{name} is missing, and this is CI");
-        eprintln!("SKIPPED: {name} is neither on PATH nor in ECR_SIDECAR_TEST_BIN");
-    }
-    found
-}
+pub(crate) use test_support::program;
 
 /// A command with nothing in its environment but what it needs to run, and no way to leave the machine.
 pub(crate) fn command(program: &Path, home: &Path) -> Command {

@@ -182,7 +182,7 @@ fn skopeo_inspects_the_image_by_its_true_name() {
 
 #[test]
 fn helm_pulls_templates_and_depends_on_the_chart() {
-    let Some(helm) = program("helm") else { return };
+    let Some(helm) = program("helm3") else { return };
     let (emulator, home) = (Emulator::start(Settings::default()).unwrap(), tempfile::tempdir().unwrap());
     log_in(home.path(), &ecr_token(&emulator, "eu-west-1"));
     let (name, version) = CHART.split_once(':').unwrap();

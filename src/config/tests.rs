@@ -1,0 +1,186 @@
+use serde_json::Value;
+
+use super::*;
+
+const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+    let env = Environment::from_pairs(variables.iter().copied());
+    let region = env.get("AWS_REGION").map(|region| region.parse().unwrap());
+    Surroundings { env, region }
+}
+
+fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    load(&Flags::default(), &surroundings(variables))
+}
+
+fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    use std::io::Write;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+    load(&flags, &surroundings(variables))
+}
+
+fn problems(outcome: Result<Config, Problems>) -> String {
+    outcome.expect_err("it has problems").to_string()
+}
+
+#[test]
+fn the_simple_case_needs_no_file() {
+    let config = with_env(&[("ECR_SIDECAR_REGISTRIES", &format!("{HOST}, public.ecr.aws"))]).unwrap();
+    let keys: Vec<_> = config.tokens().keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["ecr eu-west-1 as default", "ecr-public us-east-1 as default"]);
+    let OutputConfig::DockerConfig(output) = &config.outputs[0];
+    assert_eq!(
+        (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
+        (DEFAULT_DOCKER_CONFIG, "0640")
+    );
+    assert_eq!(config.health.listen, DEFAULT_LISTEN);
+}
+
+#[test]
+fn nothing_configured_means_the_own_registry_of_the_region() {
+    let config = with_env(&[("AWS_REGION", "eu-west-1")]).unwrap();
+    assert!(matches!(config.registries, Registries::Own(key) if key.region.as_str() == "eu-west-1"));
+    assert!(problems(with_env(&[])).contains("AWS_REGION"));
+}
+
+#[test]
+fn the_file_of_the_design_is_understood() {
+    let config = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
+    let Registries::Listed(registries) = &config.registries else { panic!("listed") };
+    assert_eq!(registries.len(), 4);
+    assert!(!registries[1].required);
+    assert_eq!(registries[2].key.identity, "billing");
+    assert_eq!(
+        registries[3].key.endpoint.as_deref(),
+        Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
+    );
+    let billing = &config.identities["billing"];
+    assert_eq!(billing.assume_roles[0].external_id.as_deref(), Some("gitops"));
+    assert_eq!(billing.sts_region.as_str(), "eu-west-1");
+}
+
+#[test]
+fn what_config_prints_is_a_configuration_again() {
+    let first = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
+    let yaml = first.to_yaml();
+    let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+    assert_eq!(
+        (&first.identities, &first.registries, &first.outputs),
+        (&again.identities, &again.registries, &again.outputs)
+    );
+    assert!(yaml.contains("identity: billing # file"), "{yaml}");
+    assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
+}
+
+#[test]
+fn environment_goes_over_file_and_flags_over_both() {
+    let file =
+        "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
+    let config =
+        with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")]).unwrap();
+    let OutputConfig::DockerConfig(output) = &config.outputs[0];
+    assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
+    assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
+    assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
+
+    let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
+    let flags = Flags { config: None, values };
+    let config = load(&flags, &surroundings(&[("ECR_SIDECAR_REGISTRIES", HOST)])).unwrap();
+    assert!(
+        matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
+    );
+}
+
+#[test]
+fn problems_of_values_are_told_at_once_too() {
+    let told = problems(with_file(
+        "identities:\n  a: {source: static, roleArn: x, expectAccount: '12'}\n\
+         registries:\n- {host: 'https://public.ecr.aws'}\n- {host: ecr.internal.example}\n\
+         - {host: public.ecr.aws, identity: aa}\n- {host: public.ecr.aws, endpoint: 'ftp://x'}\n\
+         - {host: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, region: us-east-1}\n\
+         outputs: [{type: docker-config, path: /x, mode: '0999'}]\n\
+         refresh: {at: 99%}\nhealth: {listen: localhost, startupGrace: 1d}\nlog: {filter: 'a=b=c'}\n",
+        &[],
+    ));
+    for path in [
+        "identities.a.roleArn",
+        "identities.a.accessKeyIdFile",
+        "identities.a.secretAccessKeyFile",
+        "identities.a.expectAccount",
+        "registries[0].host",
+        "registries[1].region",
+        "registries[2].identity",
+        "registries[3].endpoint",
+        "registries[3].host",
+        "registries[4].region",
+        "outputs[0].mode",
+        "refresh",
+        "health.listen",
+        "log.filter",
+    ] {
+        assert!(told.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{told}");
+    }
+}
+
+#[test]
+fn unknown_variables_are_told_and_those_of_a_service_are_not() {
+    let told = problems(with_env(&[
+        ("ECR_SIDECAR_REGISTRY", HOST),
+        ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"),
+        ("ECR_SIDECAR_PORT_80_TCP", "x"),
+    ]));
+    assert!(told.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{told}");
+    assert!(!told.contains("SERVICE_HOST:") && !told.contains("PORT_80_TCP:"), "{told}");
+}
+
+#[test]
+fn a_bad_variable_is_told_by_its_name() {
+    assert!(
+        problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
+            .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
+    );
+}
+
+#[test]
+fn broken_yaml_and_missing_files_name_the_file() {
+    assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
+    let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
+    let told = problems(load(&flags, &surroundings(&[])));
+    assert!(told.contains("/nowhere/c.yaml: found No such file"), "{told}");
+}
+
+#[test]
+fn the_kept_schema_is_the_generated_one() {
+    let kept: Value = serde_json::from_str(include_str!("../../config.schema.json")).unwrap();
+    assert_eq!(kept, schema(), "regenerate it: ecr-sidecar config --schema > config.schema.json");
+}
+
+/// A liveness probe that failed with the file would have a working sidecar killed.
+#[test]
+fn a_probe_finds_its_address_in_a_file_that_is_refused() {
+    use std::io::Write;
+    let listen = |text: &str, variables: &[(&str, &str)]| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+        health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).unwrap().to_string()
+    };
+    assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]), "127.0.0.1:1");
+    assert_eq!(
+        listen("registries: [\nhealth: {listen: '127.0.0.1:2', startupGrace: 5s}", &[]),
+        "127.0.0.1:2"
+    );
+    assert_eq!(listen("registries: [\nhealth:\n  listen: \"[::1]:3\" # loopback", &[]), "[::1]:3");
+    assert_eq!(listen("registries: [", &[]), DEFAULT_LISTEN.to_string());
+    assert_eq!(listen("health: {listen: x}", &[("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:4")]), "127.0.0.1:4");
+    let bad = Environment::from_pairs([("ECR_SIDECAR_HEALTH_LISTEN", "x")]);
+    assert!(
+        health_listen(&Flags::default(), &bad)
+            .unwrap_err()
+            .to_string()
+            .contains("ECR_SIDECAR_HEALTH_LISTEN: found `x`")
+    );
+}

@@ -1,0 +1,18 @@
+//! What does Kubernetes itself say to what the sidecar does?
+//!
+//! | module | question |
+//! |---|---|
+//! | [`api_server`] | a real API server, its life and its outages |
+//! | [`access`] | who asks it: `kubectl` as its admin, service accounts with tokens that rotate |
+//! | [`audit`] | what was it asked, by whom, how often? |
+//!
+//! There is no node and no controller manager: pods don't run, a namespace gets no `default` service account,
+//! and one that is deleted stays in `Terminating` unless [`ApiServer::delete_namespace`] deletes it.
+
+pub mod access;
+pub mod api_server;
+pub mod audit;
+
+pub use access::ServiceAccount;
+pub use api_server::ApiServer;
+pub use audit::{AuditMark, Request, tally};
