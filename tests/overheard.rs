@@ -1,5 +1,6 @@
 //! Whatever AWS is overheard to tell the sidecar shows nowhere but in the docker config: not at TRACE, not in a
 //! piece or in another encoding, whatever goes wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod rig;
 
