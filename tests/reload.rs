@@ -1,257 +1,273 @@
-//! The configuration file is edited while the sidecar runs.
+//! The configuration file changes while the sidecar runs: a valid change is applied, a bad one refused, and
+//! either way what is published stays whole.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod rig;
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::TcpListener, os::unix::fs::symlink};
 
 use ecr_emulator::{Fault, Service};
 use rig::{DEADLINE, HOST, Rig, Running, SIBLING, auth, config, http, mode, overwrite, replace, wait_auth};
-use serde_json::json;
-use test_support::{Signal, clean_command, free_port, output, wait_for};
+use test_support::{Sidecar, clean_command, free_port, output, wait_for};
 
-/// A configuration of these registries and of one output at `path`.
-fn yaml(hosts: &[&str], path: &Path) -> String {
-    let hosts: String = hosts.iter().map(|host| format!("- host: {host}\n")).collect();
-    format!("registries:\n{hosts}outputs:\n- type: docker-config\n  path: {}\n", path.display())
+/// A configuration with these registries and this output, and any other line.
+fn file(rig: &Rig, hosts: &[&str], more: &str) -> String {
+    let hosts: Vec<_> = hosts.iter().map(|host| format!("{{host: {host}}}")).collect();
+    let path = rig.file();
+    format!(
+        "registries: [{}]\noutputs: [{{type: docker-config, path: {}}}]\n{more}\n",
+        hosts.join(", "),
+        path.display()
+    )
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    wait_for(what, DEADLINE, || holds().then_some(()));
+fn running(rig: &Rig) -> Running {
+    let running = rig.run_with_file(&file(rig, &[HOST], ""));
+    running.wait_ready();
+    running
 }
 
-fn reloads(sidecar: &Running) -> u64 {
-    sidecar.status()["configuration"]["reloads"].as_u64().unwrap()
+fn wait_reloads(running: &Running, times: u64) {
+    running.wait_status(&format!("reload {times}"), |status| status["configuration"]["reloads"] == times);
 }
 
 #[test]
-fn an_edit_in_place_by_rename_and_by_a_data_swap_is_applied_without_asking_aws_again() {
+fn a_registry_that_is_added_has_the_token_of_its_key_at_once() {
     let rig = Rig::new();
-    let host = |number: usize| format!("{number:012}.dkr.ecr.eu-west-1.amazonaws.com");
-    let text = |registries: usize| {
-        let hosts: Vec<_> = (0..registries).map(host).collect();
-        yaml(&hosts.iter().map(String::as_str).collect::<Vec<_>>(), &rig.file())
-    };
-    // As kubelet lays out a ConfigMap.
-    let volume = rig.at("volume");
-    let swap_in = |version: &str, text: &str| {
-        replace(&volume.join(version).join("ecr-sidecar.yaml"), text);
-        let next = volume.join("..data_tmp");
-        symlink(version, &next).unwrap();
-        fs::rename(next, volume.join("..data")).unwrap();
-    };
-    swap_in("..1", &text(1));
-    symlink("..data/ecr-sidecar.yaml", volume.join("ecr-sidecar.yaml")).unwrap();
-    let in_volume = volume.join("ecr-sidecar.yaml");
-    let plain = rig.put("plain/ecr-sidecar.yaml", &text(1));
+    let running = running(&rig);
+    rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST, SIBLING], ""));
+    let added = wait_auth(&rig.file(), SIBLING);
+    assert_eq!(Some(added), auth(&rig.file(), HOST));
+    running.wait_ready();
+    assert_eq!(rig.emulator.count(Service::Ecr), 1, "one call serves both");
+}
 
-    type Edit<'a> = (&'a str, &'a PathBuf, &'a dyn Fn(usize));
-    let edits: [Edit<'_>; 3] = [
-        ("in place", &plain, &|registries| overwrite(&plain, &text(registries))),
-        ("by rename", &plain, &|registries| replace(&plain, &text(registries))),
-        ("by a ..data swap", &in_volume, &|registries| {
-            swap_in(&format!("..{registries}"), &text(registries));
-            fs::remove_dir_all(volume.join(format!("..{}", registries - 1))).unwrap();
-        }),
-    ];
-    for (how, path, edit) in edits {
-        overwrite(&plain, &text(1));
-        let sidecar = rig.run(|command| rig::configured_by(command, path));
-        let credential = wait_auth(&rig.file(), &host(0));
-        let calls = rig.emulator.count(Service::Ecr);
-        for registries in 2..=4 {
-            edit(registries);
-            wait_until(&format!("registry {registries}, added {how}"), || {
-                auth(&rig.file(), &host(registries - 1)).as_ref() == Some(&credential)
-            });
-        }
-        sidecar.wait_status("three reloads", |status| status["configuration"]["reloads"] == 3);
-        assert_eq!(rig.emulator.count(Service::Ecr), calls, "the token was there already");
-        assert_eq!(sidecar.get("/readyz").0, 200);
-        fs::remove_file(rig.file()).unwrap();
-    }
+#[test]
+fn a_registry_that_is_taken_out_leaves_the_file_and_foreign_entries_stay() {
+    let rig = Rig::new();
+    rig.put("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"dTpw"}},"detachKeys":"ctrl-x"}"#);
+    let running = rig.run_with_file(&file(&rig, &[HOST, SIBLING], ""));
+    running.wait_ready();
+    rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST], ""));
+    let left = wait_for("the entry to go", DEADLINE, || {
+        config(&rig.file()).filter(|config| config["auths"][SIBLING].is_null())
+    });
+    assert_eq!(left["auths"]["ghcr.io"]["auth"], "dTpw");
+    assert_eq!(left["detachKeys"], "ctrl-x");
+    assert!(left["auths"][HOST]["auth"].is_string());
+}
+
+#[test]
+fn however_the_file_is_replaced_it_is_noticed() {
+    let rig = Rig::new();
+    // As a ConfigMap is projected: ecr-sidecar.yaml -> ..data/ecr-sidecar.yaml, ..data -> ..1
+    let folder = rig.at("mounted");
+    let version = |name: &str, text: &str| {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        replace(&folder.join(name).join("ecr-sidecar.yaml"), text);
+    };
+    version("..1", &file(&rig, &[HOST], ""));
+    symlink("..1", folder.join("..data")).unwrap();
+    symlink("..data/ecr-sidecar.yaml", folder.join("ecr-sidecar.yaml")).unwrap();
+    let path = folder.join("ecr-sidecar.yaml");
+    let running = rig.run(|command| rig::configured_by(command, &path));
+    running.wait_ready();
+
+    version("..2", &file(&rig, &[HOST, SIBLING], ""));
+    symlink("..2", folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    wait_reloads(&running, 1);
+    overwrite(&folder.join("..2/ecr-sidecar.yaml"), &file(&rig, &[HOST], "log: {filter: warn}"));
+    wait_reloads(&running, 2);
+    replace(&path, &file(&rig, &[SIBLING], "")); // the symlink becomes a file
+    wait_reloads(&running, 3);
+    wait_for("the new registry alone", DEADLINE, || {
+        let config = config(&rig.file())?;
+        (config["auths"][HOST].is_null() && config["auths"][SIBLING]["auth"].is_string()).then_some(())
+    });
+}
+
+#[test]
+fn an_output_that_is_moved_is_written_at_its_new_place_and_stays_at_the_old() {
+    let rig = Rig::new();
+    let running = running(&rig);
+    let before = fs::read(rig.file()).unwrap();
+    let elsewhere = rig.at("elsewhere/config.json");
+    rig.put(
+        "ecr-sidecar.yaml",
+        &file(&rig, &[HOST], "").replace(&rig.file().display().to_string(), &elsewhere.display().to_string()),
+    );
+    wait_auth(&elsewhere, HOST);
+    running.wait_ready();
+    assert_eq!(fs::read(rig.file()).unwrap(), before);
+    assert_eq!(rig.emulator.count(Service::Ecr), 1);
 }
 
 #[test]
 fn a_registry_with_a_key_of_its_own_costs_one_call() {
     let rig = Rig::new();
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
-    let sidecar = rig.run_with_file(&yaml(&[HOST], &rig.file()));
-    let credential = wait_auth(&rig.file(), HOST);
-    rig.put("ecr-sidecar.yaml", &yaml(&[HOST, other], &rig.file()));
+    let running = running(&rig);
+    let before = auth(&rig.file(), HOST);
+    rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST, other], ""));
     wait_auth(&rig.file(), other);
-    sidecar.wait_ready();
-    assert_eq!(auth(&rig.file(), HOST), Some(credential));
+    running.wait_ready();
+    assert_eq!(auth(&rig.file(), HOST), before);
     let regions: Vec<_> = rig.emulator.calls().into_iter().filter_map(|call| call.region).collect();
     assert_eq!(regions, ["eu-west-1", "us-east-1"]);
 }
 
 #[test]
-fn a_registry_that_is_removed_leaves_the_file_and_foreign_entries_stay() {
+fn another_mode_and_another_output_are_written_from_the_token_that_is_there() {
     let rig = Rig::new();
-    let foreign = json!({"auth": "Zm9yZWlnbjpzZWNyZXQ="});
-    replace(&rig.file(), &json!({"auths": {"ghcr.io": foreign}, "psFormat": "x"}).to_string());
-    let sidecar = rig.run_with_file(&yaml(&[HOST, SIBLING], &rig.file()));
-    sidecar.wait_ready();
+    let running = running(&rig);
     let credential = wait_auth(&rig.file(), HOST);
-    rig.put("ecr-sidecar.yaml", &yaml(&[HOST], &rig.file()));
-    wait_until("the entry to go", || auth(&rig.file(), SIBLING).is_none());
-    let expected = json!({"auths": {"ghcr.io": foreign, HOST: {"auth": credential}}, "psFormat": "x"});
-    assert_eq!(config(&rig.file()), Some(expected));
+    let second = rig.at("second/config.json");
+    let text = file(&rig, &[HOST], "").replace(
+        "}]\n\n",
+        &format!(", mode: '0600'}}, {{type: docker-config, path: {}}}]\n", second.display()),
+    );
+    rig.put("ecr-sidecar.yaml", &text);
+    assert_eq!(wait_auth(&second, HOST), credential);
+    wait_for("the mode", DEADLINE, || (mode(&rig.file()) == 0o600).then_some(()));
+    running.wait_status("two outputs", |status| status["outputs"].as_array().unwrap().len() == 2);
+    running.wait_ready();
     assert_eq!(rig.emulator.count(Service::Ecr), 1);
-    assert!(!sidecar.get("/readyz?verbose").1.contains(SIBLING));
 }
 
 #[test]
-fn changed_outputs_are_written_from_the_token_that_is_there() {
+fn a_health_address_that_is_taken_is_refused_and_the_one_before_answers() {
     let rig = Rig::new();
-    let sidecar = rig.run_with_file(&yaml(&[HOST], &rig.file()));
-    let credential = wait_auth(&rig.file(), HOST);
-
-    let with_mode = yaml(&[HOST], &rig.file()) + "  mode: \"0600\"\n";
-    rig.put("ecr-sidecar.yaml", &with_mode);
-    wait_until("the mode", || mode(&rig.file()) == 0o600);
-
-    let second = rig.at("second/config.json");
-    let with_second = format!("{with_mode}- type: docker-config\n  path: {}\n", second.display());
-    rig.put("ecr-sidecar.yaml", &with_second);
-    assert_eq!(wait_auth(&second, HOST), credential);
-
-    let third = rig.at("third/config.json");
-    rig.put("ecr-sidecar.yaml", &yaml(&[HOST], &third));
-    assert_eq!(wait_auth(&third, HOST), credential);
-    let status = sidecar.wait_status("one output", |status| status["outputs"].as_array().unwrap().len() == 1);
-    assert_eq!(status["outputs"][0]["target"], third.display().to_string());
-    assert_eq!(auth(&second, HOST), Some(credential), "who reads the old one still finds the last good one");
-    assert_eq!(rig.emulator.count(Service::Ecr), 1);
-    sidecar.wait_ready();
-}
-
-/// Takes the health endpoint from the file too.
-fn run_with_health(rig: &Rig, text: &str) -> Running {
-    let path = rig.put("ecr-sidecar.yaml", text);
-    rig.run(|command| {
+    let address = format!("127.0.0.1:{}", free_port());
+    let text = |listen: &str| file(&rig, &[HOST], &format!("health: {{listen: '{listen}'}}"));
+    let path = rig.put("ecr-sidecar.yaml", &text(&address));
+    let running = rig.run(|command| {
         rig::configured_by(command, &path);
         command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
-    })
-}
-
-#[test]
-fn the_health_endpoint_moves_and_stays_where_it_is_when_it_cannot() {
-    let rig = Rig::new();
-    let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let text = |listen: SocketAddr| yaml(&[HOST], &rig.file()) + &format!("health: {{listen: '{listen}'}}\n");
-    let (first, second) = (address(), address());
-    let _sidecar = run_with_health(&rig, &text(first));
-    let ready = |address| http::try_request(address, "GET", "/readyz").is_ok_and(|answer| answer.code == 200);
-    wait_until("readiness at the first address", || ready(first));
-
-    rig.put("ecr-sidecar.yaml", &text(second));
-    wait_until("readiness at the second address", || ready(second));
-    wait_until("silence at the first address", || http::try_request(first, "GET", "/readyz").is_err());
-
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    rig.put("ecr-sidecar.yaml", &text(taken.local_addr().unwrap()));
-    wait_until("the refusal", || {
-        let status: serde_json::Value = serde_json::from_str(&http::get(second, "/status").1).unwrap();
-        status["configuration"]["last_error"].as_str().is_some_and(|error| error.contains("health.listen"))
     });
-    assert!(ready(second));
-    drop(taken);
+    running.wait_ready();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    rig.put("ecr-sidecar.yaml", &text(&taken.local_addr().unwrap().to_string()));
+    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    let error = status["configuration"]["last_error"].as_str().unwrap();
+    assert!(error.contains("in use") && error.contains("health.listen"), "{error}");
+    assert_eq!(running.get("/readyz").0, 200);
 }
 
 #[test]
 fn another_grace_at_the_same_address_is_applied() {
     let rig = Rig::new();
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
-    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let text = |grace: &str| {
-        yaml(&[HOST], &rig.file()) + &format!("health: {{listen: '{listen}', startupGrace: {grace}}}\n")
-    };
-    let sidecar = run_with_health(&rig, &text("1h"));
-    assert_eq!(sidecar.get("/startupz").0, 503);
+    let address = format!("127.0.0.1:{}", free_port());
+    let text =
+        |grace: &str| file(&rig, &[HOST], &format!("health: {{listen: '{address}', startupGrace: {grace}}}"));
+    let path = rig.put("ecr-sidecar.yaml", &text("1h"));
+    let running = rig.run(|command| {
+        rig::configured_by(command, &path);
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+    });
+    assert_eq!(running.get("/startupz").0, 503);
     rig.put("ecr-sidecar.yaml", &text("0s"));
-    wait_until("the new grace", || {
-        http::try_request(listen, "GET", "/startupz").is_ok_and(|answer| answer.code == 200)
-    });
-    let status = sidecar.wait_status("the reload", |status| status["configuration"]["reloads"] == 1);
-    assert_eq!(status["configuration"]["last_error"], json!(null));
-    assert_eq!(sidecar.get("/readyz").0, 503);
+    wait_reloads(&running, 1);
+    running.wait_get("/startupz", 200);
+    assert_eq!(running.get("/readyz").0, 503);
 }
 
 #[test]
-fn another_log_filter_is_applied() {
+fn a_file_that_goes_is_a_refusal_and_going_back_mends_it() {
     let rig = Rig::new();
-    let text = |filter: &str| yaml(&[HOST], &rig.file()) + &format!("log: {{filter: {filter}}}\n");
-    let sidecar = rig.run_with_file(&text("info"));
-    sidecar.wait_ready();
-
-    rig.put("ecr-sidecar.yaml", &text("error"));
-    sidecar.wait_status("the reload", |status| status["configuration"]["reloads"] == 1);
-    let before = wait_auth(&rig.file(), HOST);
-    sidecar.signal(Signal::HUP);
-    wait_until("a refresh", || auth(&rig.file(), HOST).is_some_and(|auth| auth != before));
-    sidecar.wait_status("the refresh", |status| status["tokens"][0]["refreshed"] == 2);
-
-    rig.put("ecr-sidecar.yaml", &text("info"));
-    sidecar.wait_log("configuration reloaded", DEADLINE);
-    assert_eq!(sidecar.count_log("SIGHUP"), 0);
-    assert_eq!(sidecar.count_log("token refreshed"), 1, "the one before the filter said error");
-}
-
-#[test]
-fn an_invalid_file_is_told_and_counted_and_changes_nothing_until_it_is_mended() {
-    let rig = Rig::new();
-    let good = yaml(&[HOST], &rig.file());
-    let sidecar = rig.run_with_file(&good);
-    sidecar.wait_ready();
-    let file = rig.at("ecr-sidecar.yaml");
-    let a_directory = rig.at("out");
-    let broken: [(&str, String); 6] = [
-        ("registrys", good.replace("registries", "registrys")),
-        ("registries[1].host", good.replace("outputs", &format!("- host: https://{HOST}\noutputs"))),
-        ("refresh", format!("{good}refresh: {{at: 99%}}\n")),
-        ("ecr-sidecar.yaml", "a: [".to_owned()),
-        ("is a directory", yaml(&[HOST], &a_directory)),
-        ("identities", format!("{good}identities: 7\n")),
-    ];
-    for (refused, (told, text)) in broken.iter().enumerate() {
-        replace(&file, text);
-        let status = sidecar.wait_status(told, |status| status["configuration"]["refused"] == refused + 1);
-        let error = status["configuration"]["last_error"].as_str().unwrap();
-        assert!(error.contains(told), "no {told:?} in {error}");
-        let line = sidecar.log_lines().into_iter().rfind(|line| line.contains("refused")).unwrap();
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((line["level"].as_str(), line["error"].as_str()), (Some("ERROR"), Some(error)));
-        assert_eq!(sidecar.get("/readyz").0, 200);
-    }
-    fs::remove_file(&file).unwrap();
-    sidecar.wait_status("the refusal of no file", |status| {
-        status["configuration"]["refused"] == broken.len() + 1
-    });
+    let running = running(&rig);
+    let path = rig.at("ecr-sidecar.yaml");
+    fs::remove_file(&path).unwrap();
+    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    assert!(status["configuration"]["last_error"].as_str().unwrap().contains("ecr-sidecar.yaml"), "{status}");
 
     // The running configuration does its work as before.
     let before = wait_auth(&rig.file(), HOST);
     fs::remove_file(rig.file()).unwrap();
     assert_eq!(wait_auth(&rig.file(), HOST), before);
-    assert_eq!(reloads(&sidecar), 0);
 
-    // Going back mends it, and so does going on.
-    replace(&file, &good);
-    sidecar.wait_status("the mended file", |status| {
-        status["configuration"]["last_error"].is_null() && status["configuration"]["reloads"] == 1
-    });
-    replace(&file, "a: [");
-    sidecar.wait_status("one more refusal", |status| !status["configuration"]["last_error"].is_null());
-    replace(&file, &yaml(&[HOST, SIBLING], &rig.file()));
-    assert_eq!(wait_auth(&rig.file(), SIBLING), before);
-    sidecar.wait_status("the next file", |status| status["configuration"]["last_error"].is_null());
+    replace(&path, &file(&rig, &[HOST], ""));
+    wait_reloads(&running, 1);
+    assert!(running.status()["configuration"]["last_error"].is_null());
     assert_eq!(rig.emulator.count(Service::Ecr), 1);
+}
+
+#[test]
+fn the_health_endpoint_and_the_log_filter_follow_the_file() {
+    let rig = Rig::new();
+    let address = |port| format!("127.0.0.1:{port}");
+    let (first, second) = (free_port(), free_port());
+    let text = |port, filter| {
+        file(&rig, &[HOST], &format!("health: {{listen: '{}'}}\nlog: {{filter: {filter}}}", address(port)))
+    };
+    let path = rig.put("ecr-sidecar.yaml", &text(first, "info"));
+    let sidecar = Sidecar::spawn(rig::BINARY, |command| {
+        command.arg("run").envs(rig.environment()).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+        rig::configured_by(command, &path);
+    });
+    let ready = |port: u16| {
+        http::try_request(([127, 0, 0, 1], port).into(), "GET", "/readyz")
+            .is_ok_and(|answer| answer.code == 200)
+    };
+    wait_for("readiness at the first address", DEADLINE, || ready(first).then_some(()));
+    rig.put("ecr-sidecar.yaml", &text(second, "error"));
+    wait_for("readiness at the second address", DEADLINE, || ready(second).then_some(()));
+    wait_for("the first address to close", DEADLINE, || (!ready(first)).then_some(()));
+    // The probes find it by the same file.
+    let mut probe = clean_command(rig::BINARY, &rig.at("."));
+    let answer = output(probe.args(["health", "ready"]).env("ECR_SIDECAR_CONFIG", &path), DEADLINE);
+    assert!(answer.status.success(), "{answer:?}");
+    let lines = sidecar.log_lines().len();
+    rig.put("ecr-sidecar.yaml", &text(second, "error").replace(HOST, SIBLING));
+    wait_auth(&rig.file(), SIBLING);
+    assert_eq!(sidecar.log_lines().len(), lines, "nothing below ERROR is logged any more");
+}
+
+#[test]
+fn a_bad_file_is_told_and_counted_and_changes_nothing() {
+    let rig = Rig::new();
+    let running = running(&rig);
+    let before = fs::read(rig.file()).unwrap();
+    let bad = [
+        ("registries: [", "YAML"),
+        ("registries: [{hots: x}]", "registries[0].hots"),
+        ("registries: [{host: 'https://x'}]", "registries[0].host"),
+    ];
+    for (refused, (text, named)) in (1..).zip(bad) {
+        rig.put("ecr-sidecar.yaml", text);
+        let status =
+            running.wait_status("the refusal", |status| status["configuration"]["refused"] == refused);
+        assert!(status["configuration"]["last_error"].as_str().unwrap().contains(named), "{status}");
+        assert_eq!(running.get("/readyz").0, 200);
+    }
+    assert_eq!(fs::read(rig.file()).unwrap(), before);
+    assert!(running.wait_log("the running one stays", DEADLINE).contains("ecr-sidecar.yaml"));
+
+    // A probe that failed now would have a working sidecar killed.
+    let mut probe = clean_command(rig::BINARY, &rig.at("."));
+    probe.args(["health", "live"]).env("ECR_SIDECAR_CONFIG", rig.at("ecr-sidecar.yaml"));
+    probe.env("ECR_SIDECAR_HEALTH_LISTEN", running.health().to_string());
+    assert!(output(&mut probe, DEADLINE).status.success());
+
+    rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST, SIBLING], ""));
+    wait_auth(&rig.file(), SIBLING);
+    let status = running.wait_status("the mended file", |status| status["configuration"]["reloads"] == 1);
+    assert!(status["configuration"]["last_error"].is_null(), "{status}");
+}
+
+#[test]
+fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
+    let rig = Rig::new();
+    let running = running(&rig);
+    fs::create_dir_all(rig.at("a-directory")).unwrap();
+    let text = file(&rig, &[HOST], "")
+        .replace(&rig.file().display().to_string(), &rig.at("a-directory").display().to_string());
+    rig.put("ecr-sidecar.yaml", &text);
+    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    assert!(status["configuration"]["last_error"].as_str().unwrap().contains("directory"), "{status}");
+    assert_eq!(status["outputs"][0]["target"], rig.file().display().to_string());
+    running.wait_ready();
 }
 
 /// A liveness probe that failed with the file would have a working sidecar killed.
@@ -260,19 +276,19 @@ fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {
     let rig = Rig::new();
     let port = free_port();
     let health = format!("health: {{listen: '127.0.0.1:{port}'}}\n");
-    let good = format!("{health}{}", yaml(&[HOST], &rig.file()));
-    let file = rig.put("ecr-sidecar.yaml", &good);
+    let good = file(&rig, &[HOST], &health);
+    let path = rig.put("ecr-sidecar.yaml", &good);
     let sidecar = rig.run(|command| {
-        rig::configured_by(command, &file);
+        rig::configured_by(command, &path);
         command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
     });
     sidecar.wait_ready();
     for broken in [good.replace("registries", "registrys"), format!("{good}a: [")] {
-        replace(&file, &broken);
+        replace(&path, &broken);
         sidecar.wait_status("the refusal", |status| !status["configuration"]["last_error"].is_null());
         for question in ["live", "startup", "ready"] {
             let mut probe = clean_command(rig::BINARY, &rig.at("."));
-            let answer = output(probe.args(["health", question]).env("ECR_SIDECAR_CONFIG", &file), DEADLINE);
+            let answer = output(probe.args(["health", question]).env("ECR_SIDECAR_CONFIG", &path), DEADLINE);
             assert!(answer.status.success(), "{question}: {answer:?}");
         }
     }

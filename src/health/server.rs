@@ -64,7 +64,7 @@ pub struct Health {
     pub clock: Clock,
 }
 
-/// Opens the endpoint. To be called inside a tokio runtime.
+/// Opens the endpoint.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
