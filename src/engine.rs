@@ -271,6 +271,7 @@ impl Engine {
             status: self.surface.status.clone(),
             clock: self.surface.clock.clone(),
             wake: Arc::clone(&wake),
+            looks_first: self.surface.watcher.is_some(),
         };
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();

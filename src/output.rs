@@ -126,6 +126,8 @@ pub struct Reconciler {
     pub clock: Clock,
     /// "Reconcile now".
     pub wake: Arc<Notify>,
+    /// Look what is there before the first credential comes: a process before this one may have left some.
+    pub looks_first: bool,
 }
 
 impl Reconciler {
@@ -133,6 +135,9 @@ impl Reconciler {
     pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut reminder = Reminder::default();
         let mut failures: u32 = 0;
+        if !self.looks_first && self.rest(0, &mut stop).await.is_none() {
+            return;
+        }
         loop {
             let desired = self.credentials.borrow_and_update().clone();
             let Some(reconciled) = self.reconcile(desired).await else { return };
