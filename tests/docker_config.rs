@@ -152,8 +152,10 @@ fn an_output_that_fails_delays_no_other_and_heals() {
     let sidecar = rig
         .run_with_file(&yaml(&[&format!("path: {}", bad.display()), &format!("path: {}", good.display())]));
     let first = wait_auth(&good, HOST);
-    let failed = |status: &Value| -> u64 { status["outputs"][0]["failed"].as_u64().unwrap() };
-    sidecar.wait_status("two failures", |status| failed(status) >= 2);
+    sidecar.wait_status("two failures beside a success", |status| {
+        status["outputs"][0]["failed"].as_u64().unwrap() >= 2
+            && status["outputs"][1]["in_place"][HOST].is_string()
+    });
     let (code, body) = sidecar.get("/readyz");
     assert_eq!(code, 503);
     assert!(body.contains(&bad.display().to_string()) && body.contains("not a directory"), "{body}");

@@ -140,6 +140,7 @@ impl DockerConfigFile {
         if self.untidy {
             // Whatever stays in the way of tidying stays in the way of writing, and is told there.
             let _ = remove_stale(&target);
+            Memory::tidy(&target);
         }
         let mut in_place = BTreeMap::new();
         for _ in 0..TRIES {

@@ -16,7 +16,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::super::atomic_file::{FileMode, Replacement, Version, directory_of, expected_group};
+use super::super::atomic_file::{FileMode, Replacement, Version, directory_of, expected_group, remove_stale};
 use crate::{registry::RegistryHost, secret::Secret, token::Token};
 
 use super::document::Document;
@@ -70,6 +70,11 @@ impl Memory {
         if kept != *self && kept.save(target).is_some() {
             *self = kept;
         }
+    }
+
+    /// Removes what a killed process left of its own saving.
+    pub(super) fn tidy(target: &Path) {
+        let _ = remove_stale(&place(target)); // told where it stays in the way of the docker config
     }
 
     fn save(&self, target: &Path) -> Option<()> {
