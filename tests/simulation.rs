@@ -399,3 +399,12 @@ async fn a_process_killed_and_restarted_in_an_outage_is_ready_while_its_file_is_
     assert!(world.pass_until(HOUR, World::is_ready).await.is_some());
     world.engine.stop().await;
 }
+
+/// What `run` does with it: it ends with this message and status 1.
+#[tokio::test(start_paused = true)]
+async fn a_panicking_task_is_told_with_its_message() {
+    let mut world = World::start().await;
+    world.engine.spawn(async { panic!("a fault of ours") });
+    let told = world.engine.panicked().await.to_string();
+    assert!(told.contains("internal fault") && told.contains("a fault of ours"), "{told}");
+}
