@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench compare` (add `-- --idle 10` for a shorter idle measurement). Times are the best and
 //! the median of many starts, taken in turn; only ratios mean anything on a shared machine.
+//!
+//! What is measured is the binary of `cargo build --release`, which is made first: the one that cargo makes beside
+//! a bench has the features of the tests' dependencies too.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +21,7 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use test_support::{Sidecar, http_get, program, wait_for};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+/// Where cargo puts the release binary: `[profile.bench]` shares its folder.
 const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 /// The argument by which this program plays AWS.
 const AWS: &str = "--aws";
@@ -35,6 +39,7 @@ fn main() -> Outcome<()> {
     }
     let idle = arguments.iter().position(|argument| argument == "--idle");
     let idle = idle.and_then(|index| arguments.get(index + 1)).map_or(Ok(60), |seconds| seconds.parse())?;
+    build_release()?;
     let emulator = Aws::start()?;
     // Memory-backed like the volume of a pod, so that no disk is measured.
     let folder = tempfile::Builder::new().tempdir_in(if Path::new("/dev/shm").is_dir() {
@@ -46,6 +51,14 @@ fn main() -> Outcome<()> {
     println!();
     report("release binary", fs::metadata(SIDECAR)?.len() as f64 / 1e6, "MB", 10.0);
     cost_of_running(&emulator, folder.path(), Duration::from_secs(idle))
+}
+
+fn build_release() -> Outcome<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--package", "ecr-sidecar", "--bin", "ecr-sidecar"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()?;
+    status.success().then_some(()).ok_or_else(|| format!("the release build ended with {status}").into())
 }
 
 /// The emulated AWS, in a process of its own: what is measured is started by a small one, as by a shell.
