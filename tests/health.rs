@@ -309,10 +309,6 @@ fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
     });
 }
 
-/// Tries of a probe before kubelet calls it failed, by default. A client that loses its turn between connecting
-/// and asking, on a machine busier than any pod's, may be driven out by the crowd once.
-const TRIES: usize = 3;
-
 /// Asks again and again while `bad` goes on, and at least a hundred times; every time there is an answer.
 fn probe_during(sidecar: &Running, bad: impl Fn(SocketAddr) + Sync) {
     let address = sidecar.health();
@@ -329,9 +325,7 @@ fn probe_during(sidecar: &Running, bad: impl Fn(SocketAddr) + Sync) {
         let mut probes = 0;
         // At the pace of `wait_for`, lest this machine run out of ports for it.
         wait_for("the end of the bad clients", DEADLINE, || {
-            let mut tries = (0..TRIES).map(|_| http::try_request(address, "GET", "/livez"));
-            let answer =
-                tries.find(Result::is_ok).unwrap_or_else(|| Err(std::io::ErrorKind::ConnectionReset.into()));
+            let answer = http::try_request(address, "GET", "/livez");
             let code = answer.map(|answer| answer.code);
             assert!(code.as_ref().is_ok_and(|code| *code == 200), "probe {probes}: {code:?}");
             let grown = sidecar.rss_kib().saturating_sub(before);
@@ -384,7 +378,6 @@ fn a_header_of_10_mb_is_refused_and_not_kept() {
 #[test]
 fn five_thousand_idle_connections_hold_up_no_probe() {
     const CROWD: usize = 5000;
-    const THREADS: usize = 2;
     const ROUNDS: usize = 3;
     let rig = Rig::new();
     let sidecar = rig.run(|_| {}); // before the limit of this process is raised, which it would inherit
@@ -399,17 +392,12 @@ fn five_thousand_idle_connections_hold_up_no_probe() {
     }
     probe_during(&sidecar, |address| {
         for _ in 0..ROUNDS {
-            let crowd: Vec<_> = thread::scope(|scope| {
-                let connect = || -> Vec<_> {
-                    (0..CROWD / THREADS).map(|_| TcpStream::connect(address).unwrap()).collect()
-                };
-                let parts: Vec<_> = (0..THREADS).map(|_| scope.spawn(connect)).collect();
-                parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
-            });
-            assert_eq!(crowd.len(), CROWD); // all of them open on our side, at the same time
+            // One thread, so that on two processors the probe has one left; all of them open at the same time.
+            let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(address).unwrap()).collect();
             for _ in 0..20 {
                 assert_eq!(http::get(address, "/readyz").0, 200);
             }
+            drop(crowd);
         }
     });
     let files = fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();

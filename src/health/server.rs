@@ -35,9 +35,11 @@ const HEAD_LIMIT: usize = 8 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection lasts no longer than this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// Connections at a time that have said nothing yet. So many have to come between a probe's connection and its
-/// request to drive it out; with 64 a crowd did that, once in some thousand probes.
+/// Connections at a time that have said nothing yet.
 const SILENT: usize = 512;
+/// What each of them has at least to say something, also in a flood: a probe may be held up between its connection
+/// and its request. So a flood of 10,000 a second delays nobody, and a burst of 5,000 for half a second.
+const TURN: Duration = Duration::from_millis(50);
 /// Connections at a time that have. A probe's request is one piece, and is answered in one turn.
 const TALKING: usize = 64;
 /// Connections that may wait to be accepted: one too many would wait for a second, longer than a probe does.
@@ -80,6 +82,7 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let mut silent = Crowd::of(SILENT);
     let mut talking = Crowd::of(TALKING);
     loop {
+        let room_at = silent.has_room_at();
         tokio::select! {
             biased;
             Some(_) = talking.next() => {}
@@ -88,7 +91,7 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
                     talking.admit(connection(stream, health.clone()));
                 }
             }
-            accepted = listener.accept() => match accepted {
+            accepted = accept(&listener, room_at) => match accepted {
                 Ok((stream, _)) => silent.admit(first_words(stream)),
                 Err(error) => {
                     tracing::debug!(%error, "health endpoint: accept failed");
@@ -101,11 +104,19 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     }
 }
 
+async fn accept(listener: &TcpListener, at: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    // A timer takes a millisecond even for a time that is past.
+    if at > Instant::now() {
+        tokio::time::sleep_until(at).await;
+    }
+    listener.accept().await
+}
+
 /// Connections, at most so many: the newest gets in, the oldest goes.
 struct Crowd<T> {
     limit: usize,
     tasks: JoinSet<Option<T>>,
-    order: VecDeque<AbortHandle>,
+    order: VecDeque<(Instant, AbortHandle)>,
 }
 
 impl<T: Send + 'static> Crowd<T> {
@@ -115,17 +126,23 @@ impl<T: Send + 'static> Crowd<T> {
 
     fn admit(&mut self, connection: impl Future<Output = Option<T>> + Send + 'static) {
         if self.order.len() >= self.limit
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((_, oldest)) = self.order.pop_front()
         {
             oldest.abort();
         }
-        self.order.push_back(self.tasks.spawn(connection));
+        self.order.push_back((Instant::now(), self.tasks.spawn(connection)));
+    }
+
+    /// When the next one may get in: at once, or when the oldest has had its [`TURN`].
+    fn has_room_at(&self) -> Instant {
+        let is_full = self.order.len() >= self.limit;
+        self.order.front().filter(|_| is_full).map_or_else(Instant::now, |(since, _)| *since + TURN)
     }
 
     /// What one that ended has left; `None` when there is no one.
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
-        self.order.retain(|connection| !connection.is_finished());
+        self.order.retain(|(_, connection)| !connection.is_finished());
         match ended {
             Ok(left) => Some(left),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
