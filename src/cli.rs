@@ -14,7 +14,6 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     health::client,
-    token,
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -160,14 +159,10 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Wait { timeout } => {
             ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
         }
-        command => {
-            // Not waited for: who comes first to the table reads it, and the other waits.
-            drop(tokio::task::spawn_blocking(token::warm_up));
-            match app::surroundings(env).await {
-                Ok(surroundings) => work(command, flags, &surroundings).await,
-                Err(problems) => failed(&problems, BAD_CONFIGURATION),
-            }
-        }
+        command => match app::surroundings(env).await {
+            Ok(surroundings) => work(command, flags, &surroundings).await,
+            Err(problems) => failed(&problems, BAD_CONFIGURATION),
+        },
     }
 }
 

@@ -163,12 +163,6 @@ impl TokenError {
     }
 }
 
-/// Has the SDK read its table of partitions, which it does when a client is first made: a tenth of the whole start,
-/// and on another core it costs nothing.
-pub fn warm_up() {
-    std::hint::black_box(aws_sdk_ecr::config::endpoint::DefaultResolver::new());
-}
-
 /// Fetches the tokens of one key.
 #[derive(Debug)]
 pub struct TokenSource {
