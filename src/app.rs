@@ -30,6 +30,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
+/// How long the changed configuration's volume may take.
+const CONFIG_LIMIT: Duration = Duration::from_secs(5);
 /// How often readiness is looked at when nothing happens: expiry is no event.
 const READINESS_TURN: Duration = Duration::from_secs(10);
 /// A loss of readiness that is over within this time is not told.
@@ -43,6 +45,9 @@ pub enum AppError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
+    /// The volume of the changed configuration hangs.
+    #[error("the configuration file's volume gives no answer within {} s", CONFIG_LIMIT.as_secs())]
+    ConfigurationHangs,
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
@@ -237,20 +242,24 @@ impl App {
         let status = StatusBoard::new(clock.now());
         let listener = server::bind(config.health.listen)?;
         announce(&config, listener.local_addr().unwrap_or(config.health.listen));
-        let watcher = FileWatcher::default();
         let config_changed = Arc::new(Notify::new());
         let mut engine = Engine::new(Surface {
             env: surroundings.env.clone(),
             sdk,
             clock: clock.clone(),
             status: status.clone(),
-            watcher: Some(watcher.clone()),
+            watcher: Some(FileWatcher::default()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
         let answers = server::Health { status: status.clone(), clock: clock.clone() };
         let health = HealthServer::start(&mut engine, listener, answers);
         let config_watched = match &config.path {
-            Some(path) => Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await),
+            Some(path) => {
+                // One of its own: an output's volume that hangs must not hold it up.
+                let watcher = FileWatcher::default();
+                engine.spawn(watcher.clone().run());
+                Some(watcher.watch(vec![path.clone()], Arc::clone(&config_changed)).await)
+            }
             None => None,
         };
         config_changed.notify_one(); // it may have changed since it was read
@@ -290,8 +299,19 @@ impl App {
         }
     }
 
+    /// Reads the configuration anew; on a thread of its own, since its volume may hang.
+    async fn load(&self) -> Result<Config, AppError> {
+        let (flags, surroundings) = (self.flags.clone(), self.surroundings.clone());
+        let load = tokio::task::spawn_blocking(move || config::load(&flags, &surroundings));
+        match tokio::time::timeout(CONFIG_LIMIT, load).await {
+            Ok(Ok(config)) => Ok(config?),
+            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(AppError::ConfigurationHangs),
+        }
+    }
+
     async fn try_reload(&mut self) -> Result<bool, AppError> {
-        let config = config::load(&self.flags, &self.surroundings)?;
+        let config = self.load().await?;
         if config == self.config {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
             return Ok(was_refused); // mended by going back

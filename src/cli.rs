@@ -180,7 +180,10 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
 fn ended(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => BAD_CONFIGURATION,
+        AppError::Configuration(_)
+        | AppError::ConfigurationHangs
+        | AppError::Output(_)
+        | AppError::Bind(_) => BAD_CONFIGURATION,
         AppError::NotWritten(_) => UNAVAILABLE,
         AppError::Signals(_) | AppError::Panicked(_) => FAULT,
     };

@@ -210,7 +210,7 @@ impl Identity {
                 };
             }
             Source::Environment => ("environment", files::from_environment(&self.env)?, None),
-            Source::Static(files) => ("static", files::from_files(files)?, None),
+            Source::Static(files) => ("static", files::from_files(files).await?, None),
             Source::WebIdentity { role_arn, token_file } => {
                 let (credentials, arn) =
                     self.web_identity(role_arn.as_deref(), token_file.as_deref()).await?;

@@ -5,7 +5,7 @@ mod rig;
 use std::{fs, net::TcpListener};
 
 use ecr_emulator::{Fault, Service};
-use rig::{BINARY, DEADLINE, HOST, Rig, auth, names, wait_auth};
+use rig::{BINARY, DEADLINE, HOST, Rig, SIBLING, auth, names, wait_auth};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use test_support::{Signal, root, skip, wait_for};
@@ -235,4 +235,55 @@ fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
     assert!(lines.iter().all(|line| line["timestamp"].is_string()));
     assert!(lines[1]["remedy"].is_string() && lines[1]["next_attempt"].is_string(), "{}", lines[1]);
     assert!(lines[2]["failures_before"].as_u64().unwrap() >= 4, "{}", lines[2]);
+}
+
+/// A pipe that nobody writes to: opening it to read waits for ever, as a volume that hangs does.
+fn hanging_file(rig: &Rig, name: &str) -> std::path::PathBuf {
+    let path = rig.at(name);
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    path
+}
+
+#[test]
+fn a_key_file_that_hangs_is_told_and_holds_up_no_other_identity() {
+    let rig = Rig::new();
+    let key = hanging_file(&rig, "key");
+    let sidecar = rig.run_with_file(&format!(
+        "identities:\n  stuck: {{source: static, accessKeyIdFile: '{}', secretAccessKeyFile: /etc/hostname}}\n\
+         registries: [{{host: {HOST}}}, {{host: {SIBLING}, identity: stuck}}]\n\
+         outputs: [{{type: docker-config, path: '{}'}}]\n",
+        key.display(),
+        rig.file().display()
+    ));
+    wait_auth(&rig.file(), HOST);
+    let line = sidecar.wait_log("the volume gives no answer", DEADLINE);
+    assert!(line.contains(key.to_str().unwrap()), "{line}");
+    assert_eq!(sidecar.get("/livez").0, 200);
+    let (code, body) = sidecar.get("/readyz");
+    assert!(code == 503 && body.contains(SIBLING) && !body.contains(HOST), "{code} {body}");
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.wait_exit(END).code(), Some(0));
+}
+
+#[test]
+fn a_configuration_file_that_hangs_is_told_and_holds_up_nothing() {
+    let rig = Rig::new();
+    let text = |hosts: &str| {
+        format!(
+            "registries: [{hosts}]\noutputs: [{{type: docker-config, path: '{}'}}]\n",
+            rig.file().display()
+        )
+    };
+    let sidecar = rig.run_with_file(&text(&format!("{{host: {HOST}}}")));
+    sidecar.wait_ready();
+    let pipe = hanging_file(&rig, "pipe");
+    fs::rename(pipe, rig.at("ecr-sidecar.yaml")).unwrap();
+    sidecar.wait_log("the configuration file's volume gives no answer", DEADLINE);
+    assert_eq!(sidecar.get("/livez").0, 200);
+    let calls = rig.emulator.count(Service::Ecr);
+    sidecar.signal(Signal::HUP);
+    wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
+    rig.put("ecr-sidecar.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}")));
+    wait_auth(&rig.file(), SIBLING);
 }

@@ -43,7 +43,7 @@ struct Answer {
 impl Identity {
     pub(super) async fn container(&self) -> Result<Credentials, IdentityError> {
         let url = agent_url(&self.env)?;
-        let authorization = authorization(&self.env)?;
+        let authorization = authorization(&self.env).await?;
         let exchange = tokio::time::timeout(TIMEOUT, exchange(&self.sdk, &url, authorization));
         let unreachable = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
         let (status, body) = match exchange.await {
@@ -136,9 +136,9 @@ fn is_agent(host: &str) -> bool {
 }
 
 /// The token file is read anew each time: kubelet rotates it.
-fn authorization(env: &Environment) -> Result<Option<Secret<String>>, IdentityError> {
+async fn authorization(env: &Environment) -> Result<Option<Secret<String>>, IdentityError> {
     if let Some(file) = env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
-        return files::read_line("container authorization token", Path::new(file)).map(Some);
+        return files::read_line("container authorization token", Path::new(file)).await.map(Some);
     }
     Ok(env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(|token| Secret::new(token.to_owned())))
 }

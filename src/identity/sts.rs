@@ -23,7 +23,7 @@ impl Identity {
         let token_file = token_file
             .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
-        let token = files::read_line("web-identity token", token_file)?;
+        let token = files::read_line("web-identity token", token_file).await?;
         let answer = self
             .sts()
             .assume_role_with_web_identity()
