@@ -237,18 +237,10 @@ fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
     assert!(lines[2]["failures_before"].as_u64().unwrap() >= 4, "{}", lines[2]);
 }
 
-/// A pipe that nobody writes to: opening it to read waits for ever, as a volume that hangs does.
-fn hanging_file(rig: &Rig, name: &str) -> std::path::PathBuf {
-    let path = rig.at(name);
-    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
-    path
-}
-
 #[test]
 fn a_key_file_that_hangs_is_told_and_holds_up_no_other_identity() {
     let rig = Rig::new();
-    let key = hanging_file(&rig, "key");
+    let key = rig.hanging_file("key");
     let sidecar = rig.run_with_file(&format!(
         "identities:\n  stuck: {{source: static, accessKeyIdFile: '{}', secretAccessKeyFile: /etc/hostname}}\n\
          registries: [{{host: {HOST}}}, {{host: {SIBLING}, identity: stuck}}]\n\
@@ -277,7 +269,7 @@ fn a_configuration_file_that_hangs_is_told_and_holds_up_nothing() {
     };
     let sidecar = rig.run_with_file(&text(&format!("{{host: {HOST}}}")));
     sidecar.wait_ready();
-    let pipe = hanging_file(&rig, "pipe");
+    let pipe = rig.hanging_file("pipe");
     fs::rename(pipe, rig.at("ecr-sidecar.yaml")).unwrap();
     sidecar.wait_log("the configuration file's volume gives no answer", DEADLINE);
     assert_eq!(sidecar.get("/livez").0, 200);

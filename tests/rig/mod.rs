@@ -115,6 +115,14 @@ impl Rig {
         replace(&path, text);
         path
     }
+
+    /// Puts a pipe there that nobody writes to: opening it to read waits for ever, as on a volume that hangs.
+    pub fn hanging_file(&self, name: &str) -> PathBuf {
+        let path = self.at(name);
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        path
+    }
 }
 
 /// Has the sidecar take registries and outputs from the file.
