@@ -49,7 +49,7 @@ fn main() -> Outcome<()> {
     })?;
     start_up(&emulator, folder.path())?;
     println!();
-    report("release binary", fs::metadata(SIDECAR)?.len() as f64 / 1e6, "MB", 10.0);
+    report("release binary", fs::metadata(SIDECAR)?.len() as f64 / 1e6, "MB", 13.0);
     cost_of_running(&emulator, folder.path(), Duration::from_secs(idle))
 }
 

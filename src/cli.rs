@@ -14,6 +14,8 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     health::client,
+    manifests::{self, Account},
+    output::secret_settings::{NamespaceName, ObjectName},
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -53,6 +55,12 @@ struct Values {
     /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE]
     #[arg(long, global = true, value_name = "MODE")]
     file_mode: Option<String>,
+    /// Secrets that hold a docker config, comma-separated NAME or NAMESPACE/NAME [env: ECR_SIDECAR_DOCKER_CONFIG_SECRET]
+    #[arg(long, global = true, value_name = "SECRETS")]
+    docker_config_secret: Option<String>,
+    /// Keep Argo CD's credential templates in this namespace [env: ECR_SIDECAR_ARGOCD_NAMESPACE]
+    #[arg(long, global = true, value_name = "NAMESPACE")]
+    argocd_namespace: Option<String>,
     /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN]
     #[arg(long, global = true, value_name = "ADDRESS")]
     health_listen: Option<String>,
@@ -86,6 +94,15 @@ enum Command {
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
     },
+    /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
+    Manifests {
+        /// The service account of the sidecar's pod
+        #[arg(long, value_name = "NAME")]
+        service_account: ObjectName,
+        /// The namespace of the sidecar's pod
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: NamespaceName,
+    },
     /// Print the effective configuration and where each value came from
     Config {
         /// Print the JSON Schema of the configuration file instead
@@ -117,6 +134,8 @@ impl Values {
             ("ECR_SIDECAR_REGISTRIES", "--registries", self.registries),
             ("ECR_SIDECAR_DOCKER_CONFIG", "--docker-config", self.docker_config),
             ("ECR_SIDECAR_FILE_MODE", "--file-mode", self.file_mode),
+            ("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "--docker-config-secret", self.docker_config_secret),
+            ("ECR_SIDECAR_ARGOCD_NAMESPACE", "--argocd-namespace", self.argocd_namespace),
             ("ECR_SIDECAR_HEALTH_LISTEN", "--health-listen", self.health_listen),
             ("ECR_SIDECAR_LOG_FORMAT", "--log-format", self.log_format),
             ("ECR_SIDECAR_LOG", "--log", self.log),
@@ -173,6 +192,16 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
+        Command::Manifests { service_account: name, namespace } => {
+            let config = match config::load(flags, surroundings) {
+                Ok(config) => config,
+                Err(problems) => return failed(&problems, BAD_CONFIGURATION),
+            };
+            match manifests::yaml(&config, &Account { namespace, name }) {
+                Ok(yaml) => print(&yaml),
+                Err(error) => failed(&error, BAD_CONFIGURATION),
+            }
+        }
         _ => ended(app::run(flags, surroundings).await),
     }
 }

@@ -23,7 +23,10 @@ pub use self::file::{LogFormat, schema};
 use self::{env::Environment, units::LogFilter};
 use crate::{
     identity::IdentitySpec,
-    output::docker_config::DockerConfigSettings,
+    output::{
+        docker_config::DockerConfigSettings,
+        secret_settings::{DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings},
+    },
     refresh::plan::Policy,
     registry::{Region, RegistryHost},
     token::TokenKey,
@@ -80,6 +83,10 @@ pub struct Registry {
 pub enum OutputConfig {
     /// A docker config.json.
     DockerConfig(DockerConfigSettings),
+    /// Kubernetes Secrets that hold a docker config.
+    DockerConfigSecret(DockerConfigSecretSettings),
+    /// Argo CD's credential templates.
+    ArgocdRepoCreds(RepoCredsSettings),
 }
 
 impl OutputConfig {
@@ -87,6 +94,36 @@ impl OutputConfig {
     pub fn id(&self) -> String {
         match self {
             Self::DockerConfig(settings) => format!("docker-config {}", settings.path.display()),
+            Self::DockerConfigSecret(settings) => match &settings.namespaces {
+                Namespaces::Names(names) if names.len() == 1 => {
+                    let namespace = names.first().map(NamespaceName::as_str).unwrap_or_default();
+                    format!("docker-config-secret {namespace}/{}", settings.name.as_str())
+                }
+                namespaces => format!("docker-config-secret {} in {namespaces}", settings.name.as_str()),
+            },
+            Self::ArgocdRepoCreds(settings) => format!("argocd-repo-creds {}", settings.namespace.as_str()),
+        }
+    }
+}
+
+impl OutputConfig {
+    /// Whether both would keep the same file or Secret.
+    fn collides_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::DockerConfig(one), Self::DockerConfig(other)) => one.path == other.path,
+            (Self::ArgocdRepoCreds(one), Self::ArgocdRepoCreds(other)) => one.namespace == other.namespace,
+            (Self::DockerConfigSecret(one), Self::DockerConfigSecret(other)) => {
+                let share_namespace = match (&one.namespaces, &other.namespaces) {
+                    (Namespaces::Names(one), Namespaces::Names(other)) => !one.is_disjoint(other),
+                    // The pod's own is not known before it runs.
+                    (Namespaces::Own, Namespaces::Names(_)) | (Namespaces::Names(_), Namespaces::Own) => {
+                        false
+                    }
+                    _ => true,
+                };
+                one.name == other.name && share_namespace
+            }
+            _ => false,
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 pub struct CredentialSet {
     /// Registries that have a token. It stays here after its expiry, until a newer one exists.
     pub current: BTreeMap<RegistryHost, Arc<Token>>,
+    /// Registries that are configured and have had no token yet: what an output finds of them stays.
+    pub awaited: BTreeSet<RegistryHost>,
     /// Registries that a configuration of this process once named and the running one does not: their
     /// entries leave the outputs.
     pub retired: BTreeSet<RegistryHost>,
@@ -87,11 +89,17 @@ impl CredentialStore {
     }
 
     fn send(&self, state: &State) {
-        let current = state
-            .routes
-            .iter()
-            .filter_map(|(host, key)| Some((host.clone(), Arc::clone(state.tokens.get(key)?))));
-        let set = CredentialSet { current: current.collect(), retired: state.retired.clone() };
+        let mut set = CredentialSet { retired: state.retired.clone(), ..CredentialSet::default() };
+        for (host, key) in &state.routes {
+            match state.tokens.get(key) {
+                Some(token) => {
+                    set.current.insert(host.clone(), Arc::clone(token));
+                }
+                None => {
+                    set.awaited.insert(host.clone());
+                }
+            }
+        }
         self.set.send_if_modified(|last| {
             let differs = *last != set;
             *last = set;

@@ -21,7 +21,8 @@ use crate::{
     credentials::CredentialStore,
     failure::Problem,
     identity::Identity,
-    output::{Output, Reconciler},
+    kubernetes::Connection,
+    output::{self, Output},
     refresh::{Refresher, plan::Policy},
     status::{Served, StatusBoard, TokenStatus},
     token::{TokenKey, TokenSource},
@@ -52,6 +53,8 @@ pub struct Surface {
 pub struct Engine {
     surface: Surface,
     credentials: CredentialStore,
+    /// Taken by the first output that needs it.
+    connection: Connection,
     identities: BTreeMap<String, Arc<Identity>>,
     refreshers: BTreeMap<TokenKey, RunningRefresher>,
     reconcilers: BTreeMap<String, RunningReconciler>,
@@ -89,6 +92,7 @@ impl Engine {
         Self {
             surface,
             credentials: CredentialStore::new(),
+            connection: Connection::default(),
             identities: BTreeMap::new(),
             refreshers: BTreeMap::new(),
             reconcilers: BTreeMap::new(),
@@ -264,19 +268,19 @@ impl Engine {
             Some(watcher) => Some(watcher.watch(output.watched(), Arc::clone(&wake)).await),
             None => None,
         };
-        let reconciler = Reconciler {
+        let with = output::Surroundings {
             id: id.clone(),
-            output: Some(output),
             credentials: self.credentials.subscribe(),
             status: self.surface.status.clone(),
             clock: self.surface.clock.clone(),
             wake: Arc::clone(&wake),
-            looks_first: self.surface.watcher.is_some(),
+            stays: self.surface.watcher.is_some(),
         };
+        let connection = self.connection.clone();
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         self.tasks.spawn(async move {
-            reconciler.run(stopped).await;
+            output.keep(with, connection, stopped).await;
             let _ = end.send(()); // nobody may be waiting
         });
         self.reconcilers.insert(id, RunningReconciler { config, wake, stop, ended, _watched: watched });

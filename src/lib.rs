@@ -13,9 +13,10 @@
 //! | question | module |
 //! |---|---|
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
+//! | What does it need in a cluster? | [`manifests`] |
 //! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`], [`failure`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
-//! | What is published, and where? | [`credentials`], [`output`] |
+//! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
 //! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
@@ -30,6 +31,8 @@ pub mod failure;
 pub mod health;
 pub mod http;
 pub mod identity;
+pub mod kubernetes;
+pub mod manifests;
 pub mod output;
 pub mod refresh;
 pub mod registry;

@@ -1,11 +1,13 @@
 //! Where credentials are published: one reconciler per output, each with its own retry state.
 //!
 //! A reconciler compares desired with actual and writes only a difference. A second event during a write is
-//! coalesced, never queued up. Another kind of output is another variant of [`Output`] and one more file
-//! under `output/`; this loop stays as it is.
+//! coalesced, never queued up. Here is the one of files; that of Kubernetes Secrets is in [`secrets`].
 
+pub mod argocd_names;
 pub mod atomic_file;
 pub mod docker_config;
+pub mod secret_settings;
+pub mod secrets;
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +22,16 @@ use tokio::{
     time::Instant,
 };
 
-use self::docker_config::{DockerConfigFile, Written};
+use self::{
+    docker_config::{DockerConfigFile, Written},
+    secrets::{Kind, SecretsReconciler},
+};
 use crate::{
     clock::Clock,
     config::OutputConfig,
     credentials::CredentialSet,
     failure::{Class, Problem},
+    kubernetes::Connection,
     refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
@@ -42,16 +48,24 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub enum Output {
     /// A docker config.json.
     DockerConfig(DockerConfigFile),
+    /// Kubernetes Secrets.
+    Secrets(Kind),
 }
 
-/// What a reconciliation found and did.
-pub struct Reconciled {
-    /// What consumers would read now, also after a failure: each registry's credential and when it ends.
-    pub in_place: BTreeMap<RegistryHost, SystemTime>,
-    /// What consumers may stumble over.
-    pub warnings: Vec<String>,
-    /// Whether something was written, or why that failed.
-    pub result: Result<bool, Problem>,
+/// What a reconciler works with.
+pub struct Surroundings {
+    /// Its place in the status.
+    pub id: String,
+    /// What is desired.
+    pub credentials: watch::Receiver<CredentialSet>,
+    /// Where it is told what happened.
+    pub status: StatusBoard,
+    /// The time of day.
+    pub clock: Clock,
+    /// "Reconcile now".
+    pub wake: Arc<Notify>,
+    /// Whether there is time for what others do: `once` has none.
+    pub stays: bool,
 }
 
 impl Output {
@@ -61,6 +75,8 @@ impl Output {
             OutputConfig::DockerConfig(settings) => {
                 Self::DockerConfig(DockerConfigFile::new(settings.clone()))
             }
+            OutputConfig::DockerConfigSecret(settings) => Self::Secrets(Kind::DockerConfig(settings.clone())),
+            OutputConfig::ArgocdRepoCreds(settings) => Self::Secrets(Kind::RepoCreds(settings.clone())),
         }
     }
 
@@ -72,26 +88,8 @@ impl Output {
                 remedy: error.remedy().into_owned(),
                 class: Class::Denied,
             }),
-        }
-    }
-
-    /// Makes actual what is desired. Blocks on the file system.
-    fn reconcile(&mut self, desired: &CredentialSet) -> Reconciled {
-        match self {
-            Self::DockerConfig(file) => {
-                let report = file.reconcile(desired);
-                Reconciled {
-                    in_place: report.in_place,
-                    warnings: report.warnings.iter().map(ToString::to_string).collect(),
-                    result: report.result.map(|written| written == Written::Changed).map_err(|error| {
-                        Problem {
-                            message: error.to_string(),
-                            remedy: error.remedy().into_owned(),
-                            class: Class::Transient,
-                        }
-                    }),
-                }
-            }
+            // Rights and Secrets may come later: a sidecar that ends for them would keep its neighbour from starting.
+            Self::Secrets(_) => Ok(()),
         }
     }
 
@@ -99,47 +97,67 @@ impl Output {
     pub fn watched(&self) -> Vec<PathBuf> {
         match self {
             Self::DockerConfig(file) => file.watched(),
+            Self::Secrets(kind) => kind.watched(),
         }
     }
 
     /// Its place in the status.
     pub fn status(config: &OutputConfig) -> OutputStatus {
-        match config {
-            OutputConfig::DockerConfig(settings) => {
-                OutputStatus::new("docker-config", settings.path.display().to_string())
-            }
+        let id = config.id();
+        let (kind, target) = id.split_once(' ').unwrap_or((&id, ""));
+        OutputStatus::new(kind, target)
+    }
+
+    /// Keeps it as desired until `stop` is dropped or sent to; a write under way is finished first.
+    pub async fn keep(self, with: Surroundings, connection: Connection, stop: oneshot::Receiver<()>) {
+        match self {
+            Self::DockerConfig(file) => FileReconciler { with, file: Some(file) }.run(stop).await,
+            Self::Secrets(kind) => SecretsReconciler { with, kind, connection }.run(stop).await,
         }
     }
 }
 
-/// Keeps one output as desired.
-pub struct Reconciler {
-    /// Its place in the status.
-    pub id: String,
-    /// The output; away while a thread works on it.
-    pub output: Option<Output>,
-    /// What is desired.
-    pub credentials: watch::Receiver<CredentialSet>,
-    /// Where it is told what happened.
-    pub status: StatusBoard,
-    /// The time of day.
-    pub clock: Clock,
-    /// "Reconcile now".
-    pub wake: Arc<Notify>,
-    /// Look what is there before the first credential comes: a process before this one may have left some.
-    pub looks_first: bool,
+/// What a reconciliation found and did.
+struct Reconciled {
+    /// What consumers would read now, also after a failure: each registry's credential and when it ends.
+    in_place: BTreeMap<RegistryHost, SystemTime>,
+    /// What consumers may stumble over.
+    warnings: Vec<String>,
+    /// Whether something was written, or why that failed.
+    result: Result<bool, Problem>,
 }
 
-impl Reconciler {
-    /// Reconciles until `stop` is dropped or sent to; a write under way is finished first.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+/// Makes actual what is desired. Blocks on the file system.
+fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet) -> Reconciled {
+    let report = file.reconcile(desired);
+    Reconciled {
+        in_place: report.in_place,
+        warnings: report.warnings.iter().map(ToString::to_string).collect(),
+        result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
+            message: error.to_string(),
+            remedy: error.remedy().into_owned(),
+            class: Class::Transient,
+        }),
+    }
+}
+
+/// Keeps one file as desired.
+struct FileReconciler {
+    with: Surroundings,
+    /// The file; away while a thread works on it.
+    file: Option<DockerConfigFile>,
+}
+
+impl FileReconciler {
+    async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut reminder = Reminder::default();
         let mut failures: u32 = 0;
-        if !self.looks_first && self.rest(0, &mut stop).await.is_none() {
+        // Who stays looks what is there before the first credential comes: a process before it may have left some.
+        if !self.with.stays && self.rest(0, &mut stop).await.is_none() {
             return;
         }
         loop {
-            let desired = self.credentials.borrow_and_update().clone();
+            let desired = self.with.credentials.borrow_and_update().clone();
             let Some(reconciled) = self.reconcile(desired).await else { return };
             failures = if reconciled.result.is_ok() { 0 } else { failures.saturating_add(1) };
             self.note(reconciled, failures, &mut reminder);
@@ -151,15 +169,15 @@ impl Reconciler {
 
     /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
     async fn reconcile(&mut self, desired: CredentialSet) -> Option<Reconciled> {
-        let mut output = self.output.take()?;
+        let mut file = self.file.take()?;
         let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
-            let reconciled = output.reconcile(&desired);
-            (output, reconciled)
+            let reconciled = reconcile(&mut file, &desired);
+            (file, reconciled)
         });
         loop {
             match tokio::time::timeout(PATIENCE, &mut task).await {
-                Ok(Ok((output, reconciled))) => {
-                    self.output = Some(output);
+                Ok(Ok((file, reconciled))) => {
+                    self.file = Some(file);
                     return Some(reconciled);
                 }
                 Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -172,39 +190,39 @@ impl Reconciler {
     /// Waits for a reason to reconcile. `None` when told to stop.
     async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<()>) -> Option<()> {
         let pause = retry_pause(failures);
-        self.status.update_output(&self.id, |output| output.turned = Instant::now());
+        self.with.status.update_output(&self.with.id, |output| output.turned = Instant::now());
         tokio::select! {
             biased;
             _ = stop => None,
             () = tokio::time::sleep(pause.unwrap_or(TURN)) => Some(()),
-            changed = self.credentials.changed() => changed.ok(),
-            () = self.wake.notified() => Some(()),
+            changed = self.with.credentials.changed() => changed.ok(),
+            () = self.with.wake.notified() => Some(()),
         }
     }
 
     fn note(&self, reconciled: Reconciled, failures: u32, reminder: &mut Reminder) {
         let Reconciled { in_place, warnings, result } = reconciled;
-        let now = self.clock.now();
+        let now = self.with.clock.now();
         let mut known_warnings = Vec::new();
-        self.status.read(|status| {
+        self.with.status.read(|status| {
             known_warnings =
-                status.outputs.get(&self.id).map(|output| output.warnings.clone()).unwrap_or_default()
+                status.outputs.get(&self.with.id).map(|output| output.warnings.clone()).unwrap_or_default()
         });
         for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
-            tracing::warn!(output = %self.id, warning, "output has a flaw");
+            tracing::warn!(output = %self.with.id, warning, "output has a flaw");
         }
         match &result {
-            Ok(true) => tracing::info!(output = %self.id, registries = in_place.len(), "output written"),
+            Ok(true) => tracing::info!(output = %self.with.id, registries = in_place.len(), "output written"),
             Ok(false) => {}
             Err(problem) if reminder.is_due(problem) => {
-                tracing::warn!(output = %self.id, error = problem.message, remedy = problem.remedy, failures, "output not written");
+                tracing::warn!(output = %self.with.id, error = problem.message, remedy = problem.remedy, failures, "output not written");
             }
             Err(_) => {}
         }
         if result.is_ok() && std::mem::take(reminder).was_used() {
-            tracing::info!(output = %self.id, "output in sync again");
+            tracing::info!(output = %self.with.id, "output in sync again");
         }
-        self.status.update_output(&self.id, |output| {
+        self.with.status.update_output(&self.with.id, |output| {
             output.in_place = in_place;
             output.warnings = warnings;
             output.reconciled = true;
@@ -223,12 +241,12 @@ impl Reconciler {
     }
 
     fn note_hanging(&self) {
-        self.status.update_output(&self.id, |output| {
+        self.with.status.update_output(&self.with.id, |output| {
             output.turned = Instant::now();
             output.last_error = Some(Problem {
                 message: format!(
                     "{}: the volume gives no answer for more than {} s",
-                    self.id,
+                    self.with.id,
                     PATIENCE.as_secs()
                 ),
                 remedy: "check the volume; a memory-backed emptyDir cannot hang".into(),

@@ -100,7 +100,7 @@ pub struct Served {
 pub struct OutputStatus {
     /// What kind of output.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: String,
     /// Where it is.
     pub target: String,
     /// For each registry whose credential is really there: when that credential ends.
@@ -117,12 +117,37 @@ pub struct OutputStatus {
     pub warnings: Vec<String>,
     /// Why the last reconciliation failed, if it did.
     pub last_error: Option<Problem>,
+    /// The Secrets of an output that keeps Secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
     /// Whether it has been reconciled at least once.
     #[serde(skip)]
     pub reconciled: bool,
     /// When the loop turned last.
     #[serde(skip)]
     pub turned: Instant,
+}
+
+/// The Secrets of an output.
+#[derive(Debug, Clone, Serialize)]
+pub struct Targets {
+    /// How many there are.
+    pub total: usize,
+    /// How many are as desired.
+    pub in_sync: usize,
+    /// The first of those that are not, for a reason.
+    pub troubled: Vec<TargetStatus>,
+    /// How many more of them there are.
+    pub more_troubled: usize,
+}
+
+/// A Secret that is not as desired.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetStatus {
+    /// Namespace and name.
+    pub name: String,
+    /// Why its last reconciliation failed.
+    pub last_error: Problem,
 }
 
 impl TokenStatus {
@@ -148,16 +173,17 @@ impl TokenStatus {
 
 impl OutputStatus {
     /// An output that has not been reconciled yet.
-    pub fn new(kind: &'static str, target: String) -> Self {
+    pub fn new(kind: impl Into<String>, target: impl Into<String>) -> Self {
         Self {
-            kind,
-            target,
+            kind: kind.into(),
+            target: target.into(),
             in_place: BTreeMap::new(),
             written_at: None,
             writes: 0,
             failed: 0,
             warnings: Vec::new(),
             last_error: None,
+            targets: None,
             reconciled: false,
             turned: Instant::now(),
         }

@@ -117,6 +117,36 @@ pub(super) enum Output {
         /// A docker config.json whose entries are carried along.
         base: Option<String>,
     },
+    /// Secrets of type kubernetes.io/dockerconfigjson, what Flux reads.
+    DockerConfigSecret {
+        /// The Secret's name.
+        name: String,
+        /// In which namespaces; the pod's own if left out.
+        namespaces: Option<Namespaces>,
+        /// A docker config.json whose entries are carried along.
+        base: Option<String>,
+        /// Take over a Secret that somebody else filled; `false` if left out.
+        adopt: Option<bool>,
+    },
+    /// Argo CD's credential templates, two a registry.
+    ArgocdRepoCreds {
+        /// Argo CD's namespace.
+        namespace: String,
+    },
+}
+
+/// Namespaces: one of `names`, `all` and `selector`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Namespaces {
+    /// These.
+    pub(super) names: Vec<String>,
+    /// All of them, also those to come.
+    pub(super) all: bool,
+    /// With `all`: but these.
+    pub(super) exclude: Vec<String>,
+    /// Those with such labels, also those to come.
+    pub(super) selector: Option<String>,
 }
 
 /// When to refresh.

@@ -18,10 +18,22 @@ const CONFIG: &str = "ECR_SIDECAR_CONFIG";
 const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
 const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
 const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
+const DOCKER_CONFIG_SECRET: &str = "ECR_SIDECAR_DOCKER_CONFIG_SECRET";
+const ARGOCD_NAMESPACE: &str = "ECR_SIDECAR_ARGOCD_NAMESPACE";
 const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
 const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
 const LOG: &str = "ECR_SIDECAR_LOG";
-const KNOWN: [&str; 7] = [CONFIG, REGISTRIES, DOCKER_CONFIG, FILE_MODE, HEALTH_LISTEN, LOG_FORMAT, LOG];
+const KNOWN: [&str; 9] = [
+    CONFIG,
+    REGISTRIES,
+    DOCKER_CONFIG,
+    FILE_MODE,
+    DOCKER_CONFIG_SECRET,
+    ARGOCD_NAMESPACE,
+    HEALTH_LISTEN,
+    LOG_FORMAT,
+    LOG,
+];
 
 /// No configuration is larger than this.
 const FILE_LIMIT: u64 = 4 << 20;
@@ -101,6 +113,20 @@ impl Layers {
         if let Some((mode, origin)) = given(FILE_MODE) {
             self.put_docker_config("mode", mode, origin);
         }
+        if let Some((secrets, origin)) = given(DOCKER_CONFIG_SECRET) {
+            for secret in secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty()) {
+                let output = match secret.split_once('/') {
+                    Some((namespace, name)) => {
+                        json!({"type": "docker-config-secret", "name": name, "namespaces": {"names": [namespace]}})
+                    }
+                    None => json!({"type": "docker-config-secret", "name": secret}),
+                };
+                self.push_output(output, &origin);
+            }
+        }
+        if let Some((namespace, origin)) = given(ARGOCD_NAMESPACE) {
+            self.push_output(json!({"type": "argocd-repo-creds", "namespace": namespace}), &origin);
+        }
         for (variable, section, key) in
             [(HEALTH_LISTEN, "health", "listen"), (LOG_FORMAT, "log", "format"), (LOG, "log", "filter")]
         {
@@ -128,6 +154,15 @@ impl Layers {
 
     fn section(&mut self, key: &str) -> Option<&mut Map<String, Value>> {
         self.value.as_object_mut()?.entry(key).or_insert_with(|| json!({})).as_object_mut()
+    }
+
+    fn push_output(&mut self, output: Value, origin: &Origin) {
+        let Some(object) = self.value.as_object_mut() else { return };
+        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
+            return;
+        };
+        self.origins.set(format!("outputs[{}]", outputs.len()), origin.clone());
+        outputs.push(output);
     }
 
     /// Sets `key` of the one docker-config output, which is made if there is none.

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
-    output::docker_config::DockerConfigSettings,
+    output::{
+        docker_config::DockerConfigSettings,
+        secret_settings::{DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings},
+    },
     refresh::plan::Policy,
     registry::{Location, Partition, Region, RegistryHost},
     token::{Service, TokenKey},
@@ -321,29 +324,89 @@ impl Resolver<'_> {
         } else {
             outputs
         };
-        let mut paths = BTreeSet::new();
-        let mut resolved = Vec::new();
+        let mut resolved: Vec<OutputConfig> = Vec::new();
         for (index, output) in outputs.into_iter().enumerate() {
-            let file::Output::DockerConfig { path, mode, group, base } = output;
             let place = format!("outputs[{index}]");
-            let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
-            let path = PathBuf::from(path);
-            if path.file_name().is_none() {
-                self.refuse(&format!("{place}.path"), format!("`{}`", path.display()), "the path of a file");
-            }
-            if !paths.insert(path.clone()) {
+            let Some(output) = self.output(&place, output) else { continue };
+            if let Some(twin) = resolved.iter().position(|other| other.collides_with(&output)) {
                 self.refuse(
-                    &format!("{place}.path"),
-                    format!("`{}` again", path.display()),
-                    "each path once",
+                    &place,
+                    format!("what outputs[{twin}] keeps already"),
+                    "each file and each Secret once",
                 );
             }
-            if let Some(mode) = mode {
-                let base = base.map(PathBuf::from);
-                resolved.push(OutputConfig::DockerConfig(DockerConfigSettings { path, mode, group, base }));
-            }
+            resolved.push(output);
         }
         resolved
+    }
+
+    fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
+        match output {
+            file::Output::DockerConfig { path, mode, group, base } => {
+                let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
+                let path = PathBuf::from(path);
+                if path.file_name().is_none() {
+                    self.refuse(
+                        &format!("{place}.path"),
+                        format!("`{}`", path.display()),
+                        "the path of a file",
+                    );
+                }
+                let base = base.map(PathBuf::from);
+                Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode: mode?, group, base }))
+            }
+            file::Output::DockerConfigSecret { name, namespaces, base, adopt } => {
+                let name = self.parse(&format!("{place}.name"), &name);
+                let namespaces = match namespaces {
+                    None => Some(Namespaces::Own),
+                    Some(namespaces) => self.namespaces(&format!("{place}.namespaces"), namespaces),
+                };
+                let (base, adopt) = (base.map(PathBuf::from), adopt.unwrap_or_default());
+                let settings =
+                    DockerConfigSecretSettings { name: name?, namespaces: namespaces?, base, adopt };
+                Some(OutputConfig::DockerConfigSecret(settings))
+            }
+            file::Output::ArgocdRepoCreds { namespace } => {
+                let namespace = self.parse(&format!("{place}.namespace"), &namespace)?;
+                Some(OutputConfig::ArgocdRepoCreds(RepoCredsSettings { namespace }))
+            }
+        }
+    }
+
+    fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
+        let file::Namespaces { names, all, exclude, selector } = said;
+        if !exclude.is_empty() && !all {
+            self.refuse(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
+            return None;
+        }
+        match (names.is_empty(), all, selector) {
+            (false, false, None) => Some(Namespaces::Names(self.names(&format!("{path}.names"), &names)?)),
+            (true, true, None) => {
+                Some(Namespaces::All { exclude: self.names(&format!("{path}.exclude"), &exclude)? })
+            }
+            (true, false, Some(selector)) => {
+                Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
+            }
+            (true, false, None) => {
+                self.refuse(
+                    path,
+                    "nothing",
+                    "names, or `all: true`, or a selector; without `namespaces` the pod's own",
+                );
+                None
+            }
+            _ => {
+                self.refuse(path, "more than one of names, all and selector", "one of them");
+                None
+            }
+        }
+    }
+
+    fn names(&mut self, path: &str, names: &[String]) -> Option<BTreeSet<NamespaceName>> {
+        let parsed =
+            names.iter().enumerate().map(|(index, name)| self.parse(&format!("{path}[{index}]"), name));
+        // All of them, so that all problems are told.
+        parsed.collect::<Vec<_>>().into_iter().collect()
     }
 
     fn refresh(&mut self, refresh: file::Refresh) -> Policy {

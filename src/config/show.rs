@@ -1,9 +1,12 @@
 //! The effective configuration as YAML, each value with its origin as a comment.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
-use crate::identity::{AssumeRole, IdentitySpec, Source};
+use crate::{
+    identity::{AssumeRole, IdentitySpec, Source},
+    output::secret_settings::{NamespaceName, Namespaces},
+};
 
 /// `config` as a file that would give it again.
 pub(super) fn yaml(config: &Config) -> String {
@@ -109,14 +112,45 @@ impl Yaml<'_> {
 
     fn output(&mut self, index: usize, output: &OutputConfig) {
         let place = |key: &str| format!("outputs[{index}].{key}");
-        let OutputConfig::DockerConfig(settings) = output;
-        self.value(2, true, &place("type"), "docker-config");
-        self.path(4, false, &place("path"), Some(&settings.path));
-        self.value(4, false, &place("mode"), settings.mode);
-        if let Some(group) = settings.group {
-            self.literal(4, false, &place("group"), &group.to_string());
+        match output {
+            OutputConfig::DockerConfig(settings) => {
+                self.value(2, true, &place("type"), "docker-config");
+                self.path(4, false, &place("path"), Some(&settings.path));
+                self.value(4, false, &place("mode"), settings.mode);
+                if let Some(group) = settings.group {
+                    self.literal(4, false, &place("group"), &group.to_string());
+                }
+                self.path(4, false, &place("base"), settings.base.as_deref());
+            }
+            OutputConfig::DockerConfigSecret(settings) => {
+                self.value(2, true, &place("type"), "docker-config-secret");
+                self.value(4, false, &place("name"), settings.name.as_str());
+                self.namespaces(&place("namespaces"), &settings.namespaces);
+                self.path(4, false, &place("base"), settings.base.as_deref());
+                self.literal(4, false, &place("adopt"), if settings.adopt { "true" } else { "false" });
+            }
+            OutputConfig::ArgocdRepoCreds(settings) => {
+                self.value(2, true, &place("type"), "argocd-repo-creds");
+                self.value(4, false, &place("namespace"), settings.namespace.as_str());
+            }
         }
-        self.path(4, false, &place("base"), settings.base.as_deref());
+    }
+
+    fn namespaces(&mut self, path: &str, namespaces: &Namespaces) {
+        let list = |names: &BTreeSet<NamespaceName>| {
+            let names: Vec<_> = names.iter().map(|name| scalar(name.as_str())).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let value = match namespaces {
+            Namespaces::Own => return self.line(4, "# namespaces: the pod's own"),
+            Namespaces::Names(names) => format!("{{names: {}}}", list(names)),
+            Namespaces::All { exclude } if exclude.is_empty() => "{all: true}".to_owned(),
+            Namespaces::All { exclude } => format!("{{all: true, exclude: {}}}", list(exclude)),
+            Namespaces::Selector(selector) => {
+                format!("{{selector: {}}}", serde_json::Value::from(selector.as_str()))
+            }
+        };
+        self.literal(4, false, path, &value);
     }
 
     fn settings(&mut self) {

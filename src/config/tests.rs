@@ -31,7 +31,7 @@ fn the_simple_case_needs_no_file() {
     let config = with_env(&[("ECR_SIDECAR_REGISTRIES", &format!("{HOST}, public.ecr.aws"))]).unwrap();
     let keys: Vec<_> = config.tokens().keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["ecr eu-west-1 as default", "ecr-public us-east-1 as default"]);
-    let OutputConfig::DockerConfig(output) = &config.outputs[0];
+    let OutputConfig::DockerConfig(output) = &config.outputs[0] else { panic!("another output") };
     assert_eq!(
         (output.path.to_str().unwrap(), output.mode.to_string().as_str()),
         (DEFAULT_DOCKER_CONFIG, "0640")
@@ -81,7 +81,7 @@ fn environment_goes_over_file_and_flags_over_both() {
         "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
     let config =
         with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")]).unwrap();
-    let OutputConfig::DockerConfig(output) = &config.outputs[0];
+    let OutputConfig::DockerConfig(output) = &config.outputs[0] else { panic!("another output") };
     assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
     assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
     assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));

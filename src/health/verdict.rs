@@ -166,7 +166,7 @@ mod tests {
         let host: RegistryHost = HOST.parse().unwrap();
         let mut token = TokenStatus::new(key.clone(), vec![Served { host: host.clone(), required }], false);
         token.expires_at = Some(at(1000));
-        let mut output = OutputStatus::new("docker-config", "/c".into());
+        let mut output = OutputStatus::new("docker-config", "/c");
         output.in_place.insert(host, at(1000));
         let board = StatusBoard::new(at(0));
         board.update(|status| {

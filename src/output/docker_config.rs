@@ -14,12 +14,12 @@
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
-mod document;
+pub(in crate::output) mod document;
 mod error;
 mod memory;
-mod merge;
+pub(in crate::output) mod merge;
 mod mount;
-mod read;
+pub(in crate::output) mod read;
 
 use std::{
     collections::BTreeMap,

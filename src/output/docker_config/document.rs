@@ -26,22 +26,22 @@ pub(super) const CRED_HELPERS: &str = "credHelpers";
 pub(super) const CREDS_STORE: &str = "credsStore";
 
 /// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
-pub(super) type Entries<'a> = IndexMap<String, &'a RawValue>;
+pub(in crate::output) type Entries<'a> = IndexMap<String, &'a RawValue>;
 
 /// A docker config, taken apart.
 #[derive(Default)]
-pub(super) struct Document<'a> {
+pub(in crate::output) struct Document<'a> {
     /// Every key of the top level, those of the two maps below too.
     pub(super) top: Entries<'a>,
     /// What is under `auths`.
-    pub(super) auths: Entries<'a>,
+    pub(in crate::output) auths: Entries<'a>,
     /// What is under `credHelpers`.
     pub(super) helpers: Entries<'a>,
 }
 
 impl<'a> Document<'a> {
     /// Takes the text apart. Nothing but white space is the document without entries.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Unfit> {
+    pub(in crate::output) fn parse(text: &'a str) -> Result<Self, Unfit> {
         if text.starts_with('\u{feff}') {
             return Err(Unfit::ByteOrderMark);
         }
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
     }
 
     /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.
-    pub(super) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
+    pub(in crate::output) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
         let helped = self.helpers.keys().any(|key| host_meant(key) == host);
         if helped { None } else { auth(self.auths.get(host)?).ok().flatten() }
     }

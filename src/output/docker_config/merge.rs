@@ -28,7 +28,7 @@ use crate::credentials::CredentialSet;
 
 /// The keys that a base has supplied.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct BaseKeys {
+pub(in crate::output) struct BaseKeys {
     top: BTreeSet<String>,
     auths: BTreeSet<String>,
     helpers: BTreeSet<String>,
@@ -43,14 +43,14 @@ impl BaseKeys {
 }
 
 /// A docker config as it should be, ready to be compared or written.
-pub(super) struct Merged<'a> {
+pub(in crate::output) struct Merged<'a> {
     top: Entries<'a>,
     auths: IndexMap<String, Entry<'a>>,
     helpers: Entries<'a>,
     /// There is something of ours in it, or something that left because of us.
-    pub(super) ours: bool,
+    pub(in crate::output) ours: bool,
     /// What the user should know.
-    pub(super) warnings: Vec<Warning>,
+    pub(in crate::output) warnings: Vec<Warning>,
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ enum Entry<'a> {
 }
 
 /// Merges; `base_before` are the keys that the base of this process has supplied up to now.
-pub(super) fn merge<'a>(
+pub(in crate::output) fn merge<'a>(
     existing: Document<'a>,
     base: Option<Document<'a>>,
     base_before: &BaseKeys,
@@ -101,12 +101,12 @@ pub(super) fn merge<'a>(
 
 impl Merged<'_> {
     /// Writes the document, in one line.
-    pub(super) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(in crate::output) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         Ok(serde_json::to_writer(out, self)?)
     }
 
     /// Whether the text is what [`Self::write_to`] would write, byte for byte; without writing it out.
-    pub(super) fn is(&self, text: &str) -> bool {
+    pub(in crate::output) fn is(&self, text: &str) -> bool {
         let mut rest = Rest(text.as_bytes());
         self.write_to(&mut rest).is_ok() && rest.0.is_empty()
     }

@@ -24,6 +24,7 @@ fn desired(current: &[(&str, &str)], retired: &[&str]) -> CredentialSet {
     CredentialSet {
         current: current.iter().map(|(host, auth)| (host.parse().unwrap(), token(auth))).collect(),
         retired: retired.iter().map(|host| host.parse().unwrap()).collect(),
+        awaited: Default::default(),
     }
 }
 

@@ -70,8 +70,8 @@ pub(super) fn read(path: &Path) -> Result<Found, DockerConfigError> {
 }
 
 /// The file whose entries are carried along, as it was when it could be read last.
-#[derive(Debug)]
-pub(super) struct Base {
+#[derive(Debug, Clone)]
+pub(in crate::output) struct Base {
     path: PathBuf,
     text: Option<Zeroizing<String>>,
     /// The keys that it has supplied to the output and that may still be there.
@@ -79,12 +79,12 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(in crate::output) fn new(path: PathBuf) -> Self {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
     /// Reads it anew; when it is not usable, what it said last still stands.
-    pub(super) fn refresh(&mut self) -> Option<Warning> {
+    pub(in crate::output) fn refresh(&mut self) -> Option<Warning> {
         let reason = match read(&self.path) {
             Ok(Found::Text(text, _)) => match Document::parse(&text) {
                 Ok(_) => {
@@ -101,17 +101,17 @@ impl Base {
     }
 
     /// What it said last.
-    pub(super) fn document(&self) -> Option<Document<'_>> {
+    pub(in crate::output) fn document(&self) -> Option<Document<'_>> {
         Document::parse(self.text.as_deref()?).ok()
     }
 
     /// The keys that it has supplied up to now.
-    pub(super) fn supplied(&self) -> &BaseKeys {
+    pub(in crate::output) fn supplied(&self) -> &BaseKeys {
         &self.supplied
     }
 
     /// Notes that the output now has what it said last, and nothing more of what it said before.
-    pub(super) fn note_supplied(&mut self) {
+    pub(in crate::output) fn note_supplied(&mut self) {
         if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
             self.supplied = keys;
         }

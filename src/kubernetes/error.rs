@@ -1,0 +1,206 @@
+//! What can go wrong on the way to the API server and there, and the mend.
+
+use std::error::Error;
+
+use kube::{
+    config::{InClusterError, KubeconfigError},
+    core::Status,
+};
+
+use crate::failure::{Class, Problem, causes};
+
+/// Why the API server cannot even be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The pod has no service account.
+    #[error("this pod's service account cannot be used: {0}")]
+    InCluster(String),
+    /// The kubeconfig cannot be used. Without the parser's text, which may quote a token.
+    #[error("the kubeconfig cannot be used: {0}")]
+    Kubeconfig(String),
+    /// Tokens are not sent in clear.
+    #[error("the API server's address {0} does not begin with https://")]
+    NotHttps(String),
+    /// The HTTP client cannot be made.
+    #[error("the client for the API server cannot be made: {0}")]
+    Client(&'static str),
+    /// The process ends.
+    #[error("the process is ending")]
+    Stopping,
+}
+
+impl ConnectError {
+    pub(super) fn in_cluster(error: InClusterError) -> Self {
+        Self::InCluster(causes(&error))
+    }
+
+    pub(super) fn kubeconfig(error: KubeconfigError) -> Self {
+        Self::Kubeconfig(match &error {
+            KubeconfigError::Parse(_) => "it is not valid YAML".into(),
+            other => causes(other),
+        })
+    }
+
+    pub(super) fn client(error: kube::Error) -> Self {
+        Self::Client(match error {
+            kube::Error::Auth(_) => {
+                "its credentials cannot be read (token file, client certificate or plugin)"
+            }
+            _ => "the certificate authority or client certificate does not parse",
+        })
+    }
+
+    /// The failure as a person reads it.
+    pub fn problem(&self) -> Problem {
+        let remedy = match self {
+            Self::InCluster(_) => {
+                "let the pod have its token: automountServiceAccountToken: true in the pod (Argo CD's plain manifests \
+                 switch it off), or mount a projected token at /var/run/secrets/kubernetes.io/serviceaccount"
+            }
+            Self::Kubeconfig(_) => {
+                "outside a cluster a kubeconfig is needed: name it by KUBECONFIG, or leave the Secret outputs out"
+            }
+            Self::NotHttps(_) => "use the API server's https address",
+            Self::Client(_) => "check the token, the certificates and the plugin that the kubeconfig names",
+            Self::Stopping => "nothing to do",
+        };
+        Problem { message: self.to_string(), remedy: remedy.into(), class: Class::Denied }
+    }
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The API server refused.
+    #[error("the API server refused: {}", said(.0))]
+    Refused(Box<Status>),
+    /// The request did not reach it, or its answer not us.
+    #[error("the API server cannot be reached: {0}")]
+    Unreachable(String),
+    /// Nothing came in time.
+    #[error("the API server gave no answer within {} s", super::REQUEST_LIMIT.as_secs())]
+    NoAnswer,
+    /// The answer ended early, or was too long.
+    #[error("the API server's answer was cut off: {0}")]
+    Cut(String),
+    /// The answer is not what the API says.
+    #[error("the API server's answer does not parse (line {line} column {column})")]
+    Garbled {
+        /// Where.
+        line: usize,
+        /// Where in it.
+        column: usize,
+    },
+}
+
+impl ApiError {
+    pub(super) fn transport(error: &kube::Error) -> Self {
+        let mut text = String::new();
+        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(cause) = next {
+            let line = cause.to_string();
+            if !text.contains(&line) {
+                text = if text.is_empty() { line } else { format!("{text}: {line}") };
+            }
+            next = cause.source();
+        }
+        Self::Unreachable(text)
+    }
+
+    /// Whether somebody else wrote in between.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_conflict())
+    }
+
+    /// Whether a watch has to begin anew with a list.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code == 410)
+    }
+
+    /// The failure as a person reads it: what `verbs` on `what` needs.
+    pub fn problem(&self, what: &Wanted<'_>) -> Problem {
+        let (class, remedy) = match self {
+            Self::Refused(status) if status.is_forbidden() => (Class::Denied, forbidden_remedy(status, what)),
+            Self::Refused(status) if status.code == 401 => (
+                Class::Denied,
+                "the API server does not know this token: was the service account deleted, or is the kubeconfig's \
+                 login over?"
+                    .into(),
+            ),
+            Self::Refused(status) if status.is_not_found() => {
+                (Class::Denied, format!("create the namespace {}", what.namespace))
+            }
+            Self::Refused(status) if status.is_invalid() => (
+                Class::Denied,
+                format!("delete the Secret if nobody needs it as it is: kubectl -n {} delete secret {}", what.namespace, what.name),
+            ),
+            Self::Refused(status) if status.code == 429 => {
+                (Class::Throttled, "nothing to do: it is tried again after a pause".into())
+            }
+            _ => (
+                Class::Transient,
+                "it is tried again by itself; if it lasts, check that this pod can reach the API server".into(),
+            ),
+        };
+        Problem { message: format!("{what}: {self}"), remedy, class }
+    }
+}
+
+/// What a request was for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What was to be done, such as `apply`.
+    pub verb: &'static str,
+    /// The resource, such as `secrets`.
+    pub resource: &'static str,
+    /// In which namespace; empty for all of them.
+    pub namespace: &'a str,
+    /// Which one; empty for all of them.
+    pub name: &'a str,
+}
+
+impl std::fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        match (self.namespace, self.name) {
+            ("", "") => Ok(()),
+            ("", name) => write!(f, " {name} in all namespaces"),
+            (namespace, name) => write!(f, " {namespace}/{name}"),
+        }
+    }
+}
+
+fn said(status: &Status) -> String {
+    let text = if status.message.is_empty() { &status.reason } else { &status.message };
+    // An admission webhook may say anything, at any length.
+    let text: String = text.chars().take(500).collect();
+    format!("{text} (HTTP {})", status.code)
+}
+
+fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> String {
+    let is_ending = status
+        .details
+        .iter()
+        .flat_map(|details| &details.causes)
+        .any(|cause| cause.reason == "NamespaceTerminating");
+    if is_ending {
+        return "the namespace is being deleted: take it out of the configuration".into();
+    }
+    let (kind, place) = match what.namespace {
+        "" => ("ClusterRole", String::new()),
+        namespace => ("Role", format!(" in namespace {namespace}")),
+    };
+    let names =
+        if what.name.is_empty() { String::new() } else { format!("resourceNames: [{}], ", what.name) };
+    let verbs = if what.resource == "secrets" { "get, list, watch, patch" } else { "list, watch" };
+    let creating = if status.message.contains("cannot create") {
+        " or create the Secret beforehand, for it is not there and we may not create it;"
+    } else {
+        ""
+    };
+    format!(
+        "apply what `ecr-sidecar manifests` prints,{creating} or add to a {kind}{place} of this service account: \
+         {{apiGroups: [\"\"], resources: [{}], {names}verbs: [{verbs}]}}",
+        what.resource
+    )
+}

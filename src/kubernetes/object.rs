@@ -1,0 +1,203 @@
+//! What is read of an object, and no more.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::FIELD_MANAGER;
+
+/// Where a Secret is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// A Secret of this namespace and name, both valid ones: they go into paths as they are.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    pub(super) fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An object's metadata.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its version, opaque.
+    pub resource_version: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations. One may hold a Secret's data (`last-applied-configuration`): not to be shown.
+    pub annotations: BTreeMap<String, String>,
+    /// When its end was asked for.
+    pub deletion_timestamp: Option<String>,
+    managed_fields: Vec<ManagedFields>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ManagedFields {
+    manager: String,
+    operation: String,
+    /// To the second, and of one form: it sorts as text.
+    time: String,
+    fields_v1: Value,
+}
+
+impl Meta {
+    /// Who other than we holds one of these keys of `data`, or else wrote last: keys that were taken away are nobody's.
+    pub fn foreign_manager(&self, keys: &[&str]) -> Option<&str> {
+        let foreign = self.managed_fields.iter().filter(|fields| !fields.is_ours());
+        let holds = |fields: &ManagedFields| keys.iter().any(|key| fields.has(key));
+        foreign
+            .max_by_key(|fields| (holds(fields), fields.time.as_str()))
+            .map(|fields| fields.manager.as_str())
+    }
+
+    /// Whether we applied the field of `data` with this name.
+    pub fn we_own(&self, key: &str) -> bool {
+        self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
+    }
+}
+
+impl ManagedFields {
+    fn is_ours(&self) -> bool {
+        self.manager == FIELD_MANAGER && self.operation == "Apply"
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.fields_v1["f:data"].get(format!("f:{key}")).is_some()
+    }
+}
+
+/// An object of which only the metadata was asked for.
+#[derive(Deserialize)]
+pub(super) struct Partial {
+    #[serde(default)]
+    pub(super) metadata: Meta,
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub(super) metadata: PageMeta,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(super) items: Vec<Partial>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PageMeta {
+    pub(super) resource_version: String,
+    /// The token that asks for the next page; empty on the last.
+    #[serde(rename = "continue", default)]
+    pub(super) next: String,
+}
+
+/// A Secret.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SecretObject {
+    /// Its metadata.
+    pub metadata: Meta,
+    /// Its type, which can never change.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(deserialize_with = "null_is_empty")]
+    data: BTreeMap<String, Encoded>,
+    /// Whether its data can never change.
+    pub immutable: bool,
+}
+
+impl SecretObject {
+    /// The value of a key; empty when it is no base64, which an API server does not send.
+    pub fn value(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let encoded = self.data.get(key)?;
+        Some(Zeroizing::new(STANDARD.decode(encoded.0.as_bytes()).unwrap_or_default()))
+    }
+}
+
+/// Base64, overwritten on drop.
+struct Encoded(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Zeroizing::new(Option::deserialize(deserializer)?.unwrap_or_default())))
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encoded(..)")
+    }
+}
+
+/// Go writes `null` for what is empty.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_foreign_writer_is_named_and_ours_known_by_manager_and_operation() {
+        let meta: Meta = serde_json::from_value(serde_json::json!({
+            "name": "s", "namespace": "n", "resourceVersion": "7",
+            "managedFields": [
+                {"manager": "ecr-sidecar", "operation": "Apply", "time": "2026-11-23T10:00:03Z",
+                 "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:password": {}}}},
+                {"manager": "kubectl-edit", "operation": "Update", "time": "2026-11-23T10:00:02Z"},
+                {"manager": "argocd", "operation": "Apply", "time": "2026-11-23T09:00:00Z"},
+                {"manager": "ecr-sidecar", "operation": "Update", "time": "2026-11-23T10:00:01Z",
+                 "fieldsV1": {"f:data": {"f:url": {}}}},
+            ],
+        }))
+        .unwrap();
+        assert_eq!(meta.foreign_manager(&["password"]), Some("kubectl-edit"));
+        assert_eq!(meta.foreign_manager(&["url"]), Some("ecr-sidecar")); // not by apply: somebody borrowed our name
+        assert!(meta.we_own("password") && !meta.we_own("url"));
+    }
+
+    #[test]
+    fn a_page_of_nothing_is_a_page() {
+        let text = r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":null}"#;
+        let page: Page = serde_json::from_str(text).unwrap();
+        assert!(page.items.is_empty() && page.metadata.next.is_empty());
+    }
+
+    #[test]
+    fn a_secret_shows_no_value() {
+        let text =
+            r#"{"metadata":{"name":"s"},"type":"Opaque","data":{"password":"aHVudGVyMg==","empty":null}}"#;
+        let secret: SecretObject = serde_json::from_str(text).unwrap();
+        assert_eq!(secret.value("password").unwrap().as_slice(), b"hunter2");
+        assert_eq!(secret.value("empty").unwrap().as_slice(), b"");
+        let shown = format!("{secret:?}");
+        assert!(!shown.contains("aHVudGVyMg") && !shown.contains("hunter2"), "{shown}");
+        assert!(serde_json::from_str::<SecretObject>(r#"{"metadata":{"name":"s"},"data":null}"#).is_ok());
+    }
+}

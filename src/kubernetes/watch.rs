@@ -1,0 +1,217 @@
+//! Follows objects: a list, then watches from there, for ever.
+//!
+//! * A watch that ends goes on from the last version seen; only when that is too old (410) is it listed anew.
+//! * Whatever fails is tried again after a pause that grows to half a minute, with jitter, and that shrinks only
+//!   after a watch has lasted: an API server that comes back meets no storm, one that answers and hangs up no loop.
+//! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use kube::{client::Body, core::Status};
+use serde::Deserialize;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{ApiError, Cluster, Meta, object::Partial};
+
+/// How long one watch is asked to last, and how much longer it is waited for.
+const LASTS: Duration = Duration::from_secs(240);
+const GRACE: Duration = Duration::from_secs(10);
+/// A watch that lasted this long was a good one.
+const GOOD: Duration = Duration::from_secs(5);
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// No event is longer: metadata is at most some 256 kB of annotations.
+const EVENT_LIMIT: usize = 4 << 20;
+
+/// Which objects are followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// `secrets` or `namespaces`.
+    pub resource: &'static str,
+    /// Their namespace; `None` for all of them.
+    pub namespace: Option<String>,
+    /// Their name; `None` for all of them.
+    pub name: Option<String>,
+    /// Their labels.
+    pub labels: Option<String>,
+}
+
+impl Scope {
+    pub(super) fn path(&self, further: &[(&str, &str)]) -> String {
+        let place = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
+        let field = self.name.as_ref().map(|name| format!("metadata.name={name}"));
+        let own = [("fieldSelector", field.as_deref()), ("labelSelector", self.labels.as_deref())];
+        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let given = further.iter().copied().filter(|(_, value)| !value.is_empty());
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(own.chain(given));
+        format!("/api/v1{place}/{}?{}", self.resource, query.finish())
+    }
+}
+
+/// What following tells.
+#[derive(Debug)]
+pub enum Seen {
+    /// Everything there is now.
+    All(Vec<Meta>),
+    /// One is new or changed.
+    Changed(Meta),
+    /// One is gone.
+    Gone(Meta),
+    /// It does not work for now.
+    Failed(ApiError),
+}
+
+/// Tells what happens in `scope`, until nobody listens.
+pub async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Seen>) {
+    let mut version: Option<String> = None;
+    let mut failures = 0;
+    while !told.is_closed() {
+        let begun = Instant::now();
+        let outcome = match version.take() {
+            None => listed(&cluster, &scope, &told).await,
+            Some(from) => watched(&cluster, &scope, from, &mut version, &told).await,
+        };
+        match outcome {
+            Ok(next) => version = Some(next),
+            // The version is too old, or the connection broke: from the list, or from the last version.
+            Err(error) if error.is_gone() => version = None,
+            Err(error) => {
+                if told.send(Seen::Failed(error)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        failures = if begun.elapsed() >= GOOD { 0 } else { failures + 1 };
+        // A list and the watch after it are one step.
+        if failures > 1 {
+            tokio::time::sleep(pause(failures - 2, fastrand::f64())).await;
+        }
+    }
+}
+
+fn pause(failures: u32, roll: f64) -> Duration {
+    let cap = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
+    cap.mul_f64(0.5 + roll / 2.0)
+}
+
+async fn listed(cluster: &Cluster, scope: &Scope, told: &mpsc::Sender<Seen>) -> Result<String, ApiError> {
+    let (all, version) = cluster.list(scope).await?;
+    let _ = told.send(Seen::All(all)).await; // `follow` sees that nobody listens
+    Ok(version)
+}
+
+/// Watches from `from` until the watch ends; `seen` is the last version that was told.
+async fn watched(
+    cluster: &Cluster,
+    scope: &Scope,
+    from: String,
+    seen: &mut Option<String>,
+    told: &mpsc::Sender<Seen>,
+) -> Result<String, ApiError> {
+    *seen = Some(from.clone());
+    let mut version = from;
+    let lasts = LASTS.mul_f64(0.8 + fastrand::f64() * 0.2);
+    let response = cluster.open_watch(scope, &version, lasts).await?;
+    let mut lines =
+        Lines { body: response.into_body(), rest: Vec::new(), until: Instant::now() + lasts + GRACE };
+    while let Some(line) = lines.next().await? {
+        let (brought, event) = super::decode::<Event>(&line)?.open()?;
+        version.clone_from(&brought);
+        *seen = Some(brought);
+        if let Some(event) = event
+            && told.send(event).await.is_err()
+        {
+            break;
+        }
+    }
+    Ok(version)
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
+enum Event {
+    Added(Partial),
+    Modified(Partial),
+    Deleted(Partial),
+    Bookmark(Partial),
+    Error(Box<Status>),
+}
+
+impl Event {
+    /// The version that it brings, and what it tells.
+    fn open(self) -> Result<(String, Option<Seen>), ApiError> {
+        let version = |object: &Partial| object.metadata.resource_version.clone();
+        Ok(match self {
+            Self::Added(object) | Self::Modified(object) => {
+                (version(&object), Some(Seen::Changed(object.metadata)))
+            }
+            Self::Deleted(object) => (version(&object), Some(Seen::Gone(object.metadata))),
+            Self::Bookmark(object) => (version(&object), None),
+            Self::Error(status) => return Err(ApiError::Refused(status)),
+        })
+    }
+}
+
+/// The lines of a body, each whole.
+struct Lines {
+    body: Body,
+    rest: Vec<u8>,
+    until: Instant,
+}
+
+impl Lines {
+    /// The next line; `None` when the body ended as it should, or was silent for too long.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line = self.rest.drain(..=end).collect();
+                return Ok(Some(line));
+            }
+            if self.rest.len() > EVENT_LIMIT {
+                return Err(ApiError::Cut(format!("an event of more than {EVENT_LIMIT} bytes")));
+            }
+            let Ok(frame) = tokio::time::timeout_at(self.until, self.body.frame()).await else {
+                return Ok(None);
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(ApiError::Cut(error.to_string())),
+                Some(Ok(frame)) => {
+                    let data: Bytes = frame.into_data().unwrap_or_default();
+                    self.rest.extend_from_slice(&data);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_a_path() {
+        let one = Scope {
+            resource: "secrets",
+            namespace: Some("flux-system".into()),
+            name: Some("ecr".into()),
+            labels: None,
+        };
+        assert_eq!(
+            one.path(&[("limit", "500"), ("continue", "")]),
+            "/api/v1/namespaces/flux-system/secrets?fieldSelector=metadata.name%3Decr&limit=500"
+        );
+        let some =
+            Scope { resource: "namespaces", namespace: None, name: None, labels: Some("a in (b, c)".into()) };
+        assert_eq!(some.path(&[]), "/api/v1/namespaces?labelSelector=a+in+%28b%2C+c%29");
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_minute_and_are_jittered() {
+        assert_eq!(pause(0, 0.0), Duration::from_millis(250));
+        assert_eq!(pause(0, 1.0), Duration::from_millis(500));
+        assert_eq!(pause(99, 1.0), Duration::from_secs(30));
+    }
+}

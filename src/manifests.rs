@@ -1,0 +1,245 @@
+//! What a cluster has to have beforehand for a configuration's Kubernetes outputs, and nothing more: the rights, and the
+//! Secrets that the sidecar may not create itself.
+//!
+//! Who may create a Secret can make one of type `kubernetes.io/service-account-token`, and so obtain the token of any
+//! service account of that namespace. So where the namespaces are known, there is no `create`: the Secrets are printed,
+//! to be applied once. Where they are found out (`all`, `selector`), `create` is limited to the one name; server-side
+//! apply is authorised by it (kube-apiserver, `endpoints/handlers/patch.go`), a plain POST is not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use crate::{
+    config::{Config, OutputConfig, Registries},
+    output::{
+        argocd_names::{Flavour, template_name},
+        secret_settings::{NamespaceName, Namespaces, ObjectName},
+    },
+    registry::RegistryHost,
+};
+
+/// Why nothing can be printed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestsError {
+    /// Templates are named after their registries.
+    #[error(
+        "Argo CD's templates are named after their registries: list these, for the caller's own is known only to AWS"
+    )]
+    RegistriesUnknown,
+}
+
+/// The service account of the sidecar's pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its namespace, which is the pod's.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: ObjectName,
+}
+
+impl Account {
+    /// What its roles are called: the sidecars of two service accounts must not share one.
+    fn role(&self) -> String {
+        format!("ecr-sidecar-{}-{}", self.namespace.as_str(), self.name.as_str())
+    }
+}
+
+/// The manifests as YAML, for `kubectl apply -f -` and for Git.
+pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError> {
+    let mut needs = Needs::default();
+    for output in &config.outputs {
+        needs.add(output, &config.registries, account)?;
+    }
+    let mut text = format!(
+        "# What ecr-sidecar needs as service account {} in namespace {}, printed by `ecr-sidecar manifests`.\n",
+        account.name.as_str(),
+        account.namespace.as_str()
+    );
+    if needs == Needs::default() {
+        text.push_str("# Its outputs are files: it needs nothing.\n");
+        return Ok(text);
+    }
+    for (namespace, names) in &needs.roles {
+        text.push_str(&role(namespace, names, account));
+    }
+    if !needs.everywhere.is_empty() {
+        text.push_str(&cluster_role(&needs.everywhere, account));
+    }
+    needs.secrets.iter().for_each(|secret| text.push_str(secret));
+    Ok(text)
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Needs {
+    /// The Secrets of each namespace.
+    roles: BTreeMap<String, BTreeSet<String>>,
+    /// The names that Secrets have wherever they are.
+    everywhere: BTreeSet<String>,
+    /// The Secrets to create beforehand.
+    secrets: BTreeSet<String>,
+}
+
+impl Needs {
+    fn add(
+        &mut self,
+        output: &OutputConfig,
+        registries: &Registries,
+        account: &Account,
+    ) -> Result<(), ManifestsError> {
+        match output {
+            OutputConfig::DockerConfig(_) => {}
+            OutputConfig::DockerConfigSecret(settings) => {
+                let name = settings.name.as_str();
+                match &settings.namespaces {
+                    Namespaces::Own => self.add_secret(account.namespace.as_str(), name, &docker_config),
+                    Namespaces::Names(names) => {
+                        names
+                            .iter()
+                            .for_each(|namespace| self.add_secret(namespace.as_str(), name, &docker_config));
+                    }
+                    Namespaces::All { .. } | Namespaces::Selector(_) => {
+                        self.everywhere.insert(name.to_owned());
+                    }
+                }
+            }
+            OutputConfig::ArgocdRepoCreds(settings) => {
+                let Registries::Listed(registries) = registries else {
+                    return Err(ManifestsError::RegistriesUnknown);
+                };
+                for registry in registries {
+                    for flavour in Flavour::ALL {
+                        let of_host =
+                            |namespace: &str, name: &str| template(namespace, name, &registry.host, flavour);
+                        let name = template_name(&registry.host, flavour);
+                        self.add_secret(settings.namespace.as_str(), name.as_str(), &of_host);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_secret(&mut self, namespace: &str, name: &str, manifest: &dyn Fn(&str, &str) -> String) {
+        self.roles.entry(namespace.to_owned()).or_default().insert(name.to_owned());
+        self.secrets.insert(manifest(namespace, name));
+    }
+}
+
+fn role(namespace: &str, names: &BTreeSet<String>, account: &Account) -> String {
+    let name = account.role();
+    format!(
+        "---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: '{name}'
+  namespace: '{namespace}'
+rules:
+  - apiGroups: [\"\"]
+    resources: [secrets]
+    resourceNames: [{}]
+    verbs: [get, list, watch, patch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: '{name}'
+  namespace: '{namespace}'
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: '{name}'
+{}",
+        list(names),
+        subject(account)
+    )
+}
+
+fn cluster_role(names: &BTreeSet<String>, account: &Account) -> String {
+    let name = account.role();
+    format!(
+        "---
+# The namespaces are found out while it runs, so these rights hold in all of them, `create` included. Know what that
+# means: who may create a Secret, if only of these names, can make one of type kubernetes.io/service-account-token and
+# so obtain the token of any service account. Name the namespaces in the configuration, and this is not needed.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: '{name}'
+rules:
+  - apiGroups: [\"\"]
+    resources: [namespaces]
+    verbs: [list, watch]
+  - apiGroups: [\"\"]
+    resources: [secrets]
+    resourceNames: [{}]
+    verbs: [get, list, watch, patch, create]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: '{name}'
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: '{name}'
+{}",
+        list(names),
+        subject(account)
+    )
+}
+
+fn subject(account: &Account) -> String {
+    format!(
+        "subjects:\n  - kind: ServiceAccount\n    name: '{}'\n    namespace: '{}'\n",
+        account.name.as_str(),
+        account.namespace.as_str()
+    )
+}
+
+fn docker_config(namespace: &str, name: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: '{name}'
+  namespace: '{namespace}'
+  labels:
+    app.kubernetes.io/managed-by: ecr-sidecar
+  annotations:
+    # Its type asks for the key below. Flux applies it once, then leaves it to the sidecar.
+    kustomize.toolkit.fluxcd.io/ssa: IfNotPresent
+type: kubernetes.io/dockerconfigjson
+stringData:
+  .dockerconfigjson: '{{\"auths\":{{}}}}'
+"
+    )
+}
+
+fn template(namespace: &str, name: &str, host: &RegistryHost, flavour: Flavour) -> String {
+    let mut text = format!(
+        "---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: '{name}'
+  namespace: '{namespace}'
+  labels:
+    argocd.argoproj.io/secret-type: repo-creds
+type: Opaque
+stringData: # `username` and `password` are the sidecar's
+"
+    );
+    for (key, value) in flavour.fields(host) {
+        let _ = writeln!(text, "  {key}: '{value}'"); // a String takes any text
+    }
+    text
+}
+
+/// Names of Kubernetes objects; one that YAML would read as a number is quoted.
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}

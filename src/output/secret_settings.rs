@@ -1,0 +1,176 @@
+//! Which Secrets are kept, and where: parsed, never half-valid.
+//!
+//! Names and namespaces go into the paths of requests as they are, so nothing gets through that Kubernetes does not
+//! take for one.
+
+use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr};
+
+/// The name of a Secret or service account: a DNS subdomain of at most 253 characters (RFC 1123).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(String);
+
+/// The name of a namespace: a DNS label of at most 63 characters (RFC 1123).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceName(String);
+
+/// A label selector such as `ecr=enabled,team in (a, b)`. The API server has the last word on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelSelector(String);
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a DNS subdomain.
+    #[error(
+        "a Secret's name: at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at each end of each part"
+    )]
+    Secret,
+    /// Not a DNS label.
+    #[error(
+        "a namespace's name: at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
+    )]
+    Namespace,
+    /// Not a selector.
+    #[error("a label selector such as ecr=enabled")]
+    Selector,
+}
+
+impl FromStr for ObjectName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let is_good = text.len() <= 253 && text.split('.').all(is_label);
+        is_good.then(|| Self(text.to_owned())).ok_or(NameError::Secret)
+    }
+}
+
+impl FromStr for NamespaceName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let is_good = text.len() <= 63 && is_label(text);
+        is_good.then(|| Self(text.to_owned())).ok_or(NameError::Namespace)
+    }
+}
+
+impl FromStr for LabelSelector {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./=!,() ".contains(c);
+        let is_good = !text.trim().is_empty() && text.len() <= 1024 && text.chars().all(allowed);
+        is_good.then(|| Self(text.to_owned())).ok_or(NameError::Selector)
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.bytes().all(|c| is_inner(c) || c == b'-')
+        && text.bytes().next().is_some_and(is_inner)
+        && text.bytes().next_back().is_some_and(is_inner)
+}
+
+impl ObjectName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl NamespaceName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl LabelSelector {
+    /// The selector.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// In which namespaces a Secret is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// The pod's own.
+    Own,
+    /// These; never empty.
+    Names(BTreeSet<NamespaceName>),
+    /// Every one but these, also those to come.
+    All {
+        /// Left out.
+        exclude: BTreeSet<NamespaceName>,
+    },
+    /// Those with such labels, also those to come.
+    Selector(LabelSelector),
+}
+
+impl Namespaces {
+    /// Whether they have to be found out, by watching namespaces.
+    pub fn are_found_out(&self) -> bool {
+        matches!(self, Self::All { .. } | Self::Selector(_))
+    }
+}
+
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &BTreeSet<NamespaceName>| {
+            names.iter().map(NamespaceName::as_str).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Own => f.write_str("its own namespace"),
+            Self::Names(names) => f.write_str(&list(names)),
+            Self::All { exclude } if exclude.is_empty() => f.write_str("all namespaces"),
+            Self::All { exclude } => write!(f, "all namespaces but {}", list(exclude)),
+            Self::Selector(selector) => write!(f, "namespaces with {}", selector.as_str()),
+        }
+    }
+}
+
+/// Secrets of one name that hold a docker config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerConfigSecretSettings {
+    /// Their name.
+    pub name: ObjectName,
+    /// Where they are.
+    pub namespaces: Namespaces,
+    /// A docker config whose entries are carried along.
+    pub base: Option<PathBuf>,
+    /// Take over a Secret that somebody else filled.
+    pub adopt: bool,
+}
+
+/// Argo CD's credential templates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoCredsSettings {
+    /// Argo CD's namespace.
+    pub namespace: NamespaceName,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_kubernetes_takes_for_a_name_is_one() {
+        for good in ["a", "ecr-credentials", "a.b-c.9", "1"] {
+            assert!(good.parse::<ObjectName>().is_ok(), "{good}");
+        }
+        let long = "a".repeat(254);
+        for bad in
+            ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a/b", "a b", "a?x=1", "ä", "../x", long.as_str()]
+        {
+            assert!(bad.parse::<ObjectName>().is_err(), "{bad}");
+        }
+        for bad in ["", "a.b", "Flux", "a/b", &"a".repeat(64)] {
+            assert!(bad.parse::<NamespaceName>().is_err(), "{bad}");
+        }
+        assert!("flux-system".parse::<NamespaceName>().is_ok());
+        for bad in ["", " ", "a=b&limit=1", "a\nb"] {
+            assert!(bad.parse::<LabelSelector>().is_err(), "{bad}");
+        }
+        assert!("ecr=enabled,team in (a, b),!legacy".parse::<LabelSelector>().is_ok());
+    }
+}

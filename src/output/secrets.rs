@@ -1,0 +1,83 @@
+//! Kubernetes Secrets, kept current for those who read them.
+//!
+//! One loop an output. Each Secret is a target with a retry state of its own; whatever happens to it (a new token, an
+//! edit, its end, a retry that is due) marks it, and a marked target is looked at, compared and, if it differs,
+//! applied: some at a time, at the API server's pace. What a Secret should say is decided in `desired`, without I/O.
+//!
+//! Invariants, each held by a test of `tests/secrets.rs`:
+//! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
+//! * one target in trouble never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
+//! * what others do to a Secret of ours is undone within a second, and a fight is not fought at full speed:
+//!   `an_edit_is_undone_and_told`, `a_fight_is_told_and_slowed_down`
+//! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
+
+mod desired;
+mod keeper;
+mod marks;
+mod target;
+
+use std::path::PathBuf;
+
+use tokio::{sync::oneshot, time::Instant};
+
+use self::{keeper::Keeper, target::retry_pause};
+use super::{
+    Surroundings,
+    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings},
+};
+use crate::{kubernetes::Connection, refresh::Reminder};
+
+/// An output that keeps Secrets.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// Docker configs in Secrets of one name.
+    DockerConfig(DockerConfigSecretSettings),
+    /// Argo CD's templates for each registry.
+    RepoCreds(RepoCredsSettings),
+}
+
+/// Keeps the Secrets of one output as desired.
+pub(super) struct SecretsReconciler {
+    pub(super) with: Surroundings,
+    pub(super) kind: Kind,
+    /// The way to the API server.
+    pub(super) connection: Connection,
+}
+
+impl Kind {
+    /// The files whose change calls for another look.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        match self {
+            Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
+            Self::RepoCreds(_) => Vec::new(),
+        }
+    }
+}
+
+impl SecretsReconciler {
+    /// Reconciles until `stop` is dropped or sent to; writes under way are finished first.
+    pub(super) async fn run(self, mut stop: oneshot::Receiver<()>) {
+        let mut reminder = Reminder::default();
+        let mut failures = 0;
+        let cluster = loop {
+            let problem = match self.connection.cluster().await {
+                Ok(cluster) => break cluster.clone(),
+                Err(error) => error.problem(),
+            };
+            if reminder.is_due(&problem) {
+                tracing::error!(output = %self.with.id, error = problem.message, remedy = problem.remedy, "output not written");
+            }
+            self.with.status.update_output(&self.with.id, |output| {
+                output.turned = Instant::now();
+                output.failed += 1;
+                output.last_error = Some(problem);
+            });
+            failures += 1;
+            tokio::select! {
+                _ = &mut stop => return,
+                () = tokio::time::sleep(retry_pause(failures, 1)) => {}
+            }
+        };
+        Keeper::new(self, cluster).run(stop).await;
+    }
+}

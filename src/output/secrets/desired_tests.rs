@@ -1,0 +1,217 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::secret::Secret;
+
+const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn host() -> RegistryHost {
+    HOST.parse().unwrap()
+}
+
+fn auth(password: &str) -> String {
+    STANDARD.encode(format!("AWS:{password}"))
+}
+
+/// The one registry with this password, until then.
+fn credentials(password: &str, expires: u64) -> CredentialSet {
+    let token = Token { auth: Secret::new(auth(password)), obtained_at: at(0), expires_at: at(expires) };
+    CredentialSet { current: [(host(), Arc::new(token))].into(), ..CredentialSet::default() }
+}
+
+fn here() -> ObjectRef {
+    ObjectRef::new("flux-system", "ecr-credentials")
+}
+
+/// The Secret as the API server keeps it after an apply of `body` over `before`.
+fn applied(before: Option<&Value>, body: &[u8]) -> Value {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let mut secret = before.cloned().unwrap_or_else(|| json!({"metadata": {}, "type": "Opaque", "data": {}}));
+    for key in ["labels", "annotations"] {
+        for (name, value) in body["metadata"][key].as_object().into_iter().flatten() {
+            secret["metadata"][key][name] = value.clone();
+        }
+    }
+    for (name, value) in body["data"].as_object().unwrap() {
+        secret["data"][name] = value.clone();
+    }
+    if let Some(kind) = body.get("type") {
+        secret["type"] = kind.clone();
+    }
+    let fields: serde_json::Map<_, _> =
+        body["data"].as_object().unwrap().keys().map(|key| (format!("f:{key}"), json!({}))).collect();
+    secret["metadata"]["managedFields"] =
+        json!([{"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {"f:data": fields}}]);
+    secret["metadata"]["resourceVersion"] = json!("2");
+    secret
+}
+
+fn object(secret: &Value) -> SecretObject {
+    serde_json::from_value(secret.clone()).unwrap()
+}
+
+fn flux(adopt: bool) -> Content {
+    Content::DockerConfig { adopt, base: None }
+}
+
+fn prepared(config: &str) -> Value {
+    json!({"metadata": {"resourceVersion": "1"}, "type": DOCKER_CONFIG_TYPE, "data": {DOCKER_CONFIG_KEY: STANDARD.encode(config)}})
+}
+
+fn config(secret: &Value) -> Value {
+    let text = STANDARD.decode(secret["data"][DOCKER_CONFIG_KEY].as_str().unwrap()).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// Decides, applies, and gives the Secret after that and what is in it then; `None` when nothing is applied.
+#[track_caller]
+fn step(
+    content: &Content,
+    secret: Option<&Value>,
+    desired: &CredentialSet,
+    now: u64,
+) -> Option<(Value, InPlace)> {
+    let found = secret.map(object);
+    let decision = decide(&here(), content, found.as_ref(), desired, at(now)).unwrap();
+    let (body, after) = decision.apply?;
+    let version = serde_json::from_slice::<Value>(&body).unwrap()["metadata"]["resourceVersion"].clone();
+    assert_eq!(version.as_str(), secret.and_then(|secret| secret["metadata"]["resourceVersion"].as_str()));
+    Some((applied(secret, &body), after))
+}
+
+#[test]
+fn what_is_right_is_left_alone() {
+    let desired = credentials("one", 1000);
+    for before in [None, Some(prepared("{\"auths\":{}}"))] {
+        let (secret, after) = step(&flux(false), before.as_ref(), &desired, 0).unwrap();
+        assert_eq!(config(&secret), json!({"auths": {HOST: {"auth": auth("one")}}}));
+        assert_eq!(secret["type"], DOCKER_CONFIG_TYPE);
+        assert_eq!(after, [(host(), at(1000))].into());
+        assert_eq!(step(&flux(false), Some(&secret), &desired, 0), None);
+        let found = object(&secret);
+        let rest = decide(&here(), &flux(false), Some(&found), &desired, at(0)).unwrap();
+        assert_eq!(rest.in_place, after);
+    }
+}
+
+#[test]
+fn no_step_back() {
+    let (secret, _) = step(&flux(false), None, &credentials("theirs", 2000), 0).unwrap();
+    let older = credentials("ours", 1990);
+    assert_eq!(step(&flux(false), Some(&secret), &older, 0), None);
+    let found = object(&secret);
+    let decision = decide(&here(), &flux(false), Some(&found), &older, at(0)).unwrap();
+    assert_eq!(decision.in_place, [(host(), at(2000))].into(), "theirs counts");
+    // before our first token, too
+    let none = decide(&here(), &flux(false), Some(&found), &CredentialSet::default(), at(0)).unwrap();
+    assert_eq!(none.in_place, [(host(), at(2000))].into());
+
+    // nor forth and back between two that end in the same second: the annotation has no fractions
+    let mut same_second = credentials("ours", 2000);
+    let token = same_second.current.values_mut().next().unwrap();
+    *token = Arc::new(Token { expires_at: at(2000) + Duration::from_millis(900), ..Token::clone(token) });
+    assert_eq!(step(&flux(false), Some(&secret), &same_second, 0), None);
+
+    let (newer, after) = step(&flux(false), Some(&secret), &credentials("newer", 2001), 0).unwrap();
+    assert_eq!(
+        (&config(&newer)["auths"][HOST]["auth"], after),
+        (&json!(auth("newer")), [(host(), at(2001))].into())
+    );
+}
+
+#[test]
+fn what_was_edited_counts_for_nothing() {
+    let (mut secret, _) = step(&flux(false), None, &credentials("one", 2000), 0).unwrap();
+    for edited in
+        [json!({"auths": {HOST: {"auth": auth("evil")}}}), json!({"auths": {}}), json!("no docker config")]
+    {
+        secret["data"][DOCKER_CONFIG_KEY] = json!(STANDARD.encode(edited.to_string()));
+        let (mended, _) = step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).unwrap();
+        assert_eq!(config(&mended)["auths"][HOST]["auth"], auth("ours"), "{edited}");
+    }
+    secret["data"] = json!({});
+    assert!(step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).is_some());
+}
+
+#[test]
+fn what_others_filled_is_theirs() {
+    let theirs = prepared(&format!("{{\"auths\":{{\"{HOST}\":{{\"auth\":\"{}\"}}}}}}", auth("cronjob")));
+    let found = object(&theirs);
+    let problem =
+        decide(&here(), &flux(false), Some(&found), &credentials("ours", 1000), at(0)).err().unwrap();
+    assert!(problem.message.contains("somebody else") && problem.remedy.contains("adopt: true"), "{problem}");
+    let (adopted, _) = step(&flux(true), Some(&theirs), &credentials("ours", 1000), 0).unwrap();
+    assert_eq!(step(&flux(false), Some(&adopted), &credentials("ours", 1000), 0), None, "ours from now on");
+}
+
+#[test]
+fn foreign_entries_stay() {
+    let others = "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}";
+    let (secret, _) = step(&flux(true), Some(&prepared(others)), &credentials("ours", 1000), 0).unwrap();
+    let content = config(&secret);
+    assert_eq!((&content["auths"]["ghcr.io"]["auth"], &content["x"]), (&json!("bWU6c2VjcmV0"), &json!(1)));
+    let retired = CredentialSet { retired: [host()].into(), ..CredentialSet::default() };
+    let (left, after) = step(&flux(true), Some(&secret), &retired, 0).unwrap();
+    assert_eq!(config(&left)["auths"], json!({"ghcr.io": {"auth": "bWU6c2VjcmV0"}}));
+    assert_eq!(after, InPlace::new());
+}
+
+#[test]
+fn a_secret_of_another_type_is_refused_with_the_mend() {
+    let opaque = json!({"metadata": {}, "type": "Opaque", "data": {}});
+    let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))
+        .err()
+        .unwrap();
+    assert!(problem.message.contains("Opaque") && problem.remedy.contains("delete it"), "{problem}");
+}
+
+#[test]
+fn a_template_is_shared() {
+    let content = Content::Template { host: host(), flavour: Flavour::Helm };
+    let given = json!({
+        "metadata": {"resourceVersion": "1", "labels": {SECRET_TYPE: "repo-creds"}}, "type": "Opaque",
+        "data": {"url": STANDARD.encode(HOST), "type": STANDARD.encode("helm"), "enableOCI": STANDARD.encode("true")},
+    });
+    let desired = credentials("pass:word", 1000);
+    let (secret, after) = step(&content, Some(&given), &desired, 0).unwrap();
+    let value =
+        |secret: &Value, key: &str| secret["data"][key].as_str().map(|text| STANDARD.decode(text).unwrap());
+    assert_eq!(value(&secret, "username").unwrap(), b"AWS");
+    assert_eq!(value(&secret, "password").unwrap(), b"pass:word");
+    assert_eq!(after, [(host(), at(1000))].into());
+    assert!(!object(&secret).metadata.we_own("url"), "the rest is theirs");
+    assert_eq!(step(&content, Some(&secret), &desired, 0), None);
+    assert_eq!(step(&content, Some(&secret), &credentials("older", 999), 0), None);
+
+    let (made, _) = step(&content, None, &desired, 0).unwrap();
+    assert_eq!(value(&made, "url").unwrap(), HOST.as_bytes());
+    let (still, _) = step(&content, Some(&made), &credentials("newer", 2000), 0).unwrap();
+    assert!(object(&still).metadata.we_own("url"), "who made it keeps all of it");
+
+    let retired = CredentialSet { retired: [host()].into(), ..CredentialSet::default() };
+    let found = object(&secret);
+    let (body, after) = decide(&here(), &content, Some(&found), &retired, at(0)).unwrap().apply.unwrap();
+    assert_eq!(
+        (serde_json::from_slice::<Value>(&body).unwrap()["data"].clone(), after),
+        (json!({}), InPlace::new())
+    );
+}
+
+#[test]
+fn a_template_that_argo_cd_would_not_take_is_told() {
+    let content = Content::Template { host: host(), flavour: Flavour::Oci };
+    let wrong = json!({"metadata": {}, "type": "Opaque", "data": {"url": STANDARD.encode(HOST)}});
+    let decision = decide(&here(), &content, Some(&object(&wrong)), &credentials("a", 1), at(0)).unwrap();
+    let told = decision.warnings.join("\n");
+    for part in
+        ["lacks the label", "`url` should be `oci://", "`type` should be `oci`", "ecr-sidecar manifests"]
+    {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+}

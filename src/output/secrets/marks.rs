@@ -1,0 +1,110 @@
+//! What we leave on a Secret beside its data: which credential of ours ends when.
+//!
+//! The annotation [`EXPIRES`] holds, for each registry, the expiry of its credential and the first 64 bits of the
+//! credential's SHA-256: never the credential. With it every sidecar that keeps the same Secret, and the next process
+//! of this one, knows how long what it finds there is good, and does not replace it by something that ends sooner. A
+//! credential that was put there by anybody else has another hash, and is not known.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{clock::rfc3339, registry::RegistryHost};
+
+/// The annotation's key.
+pub(super) const EXPIRES: &str = "ecr-sidecar/expires";
+/// No token of ECR lives longer (12 h), clocks of some minutes' difference included: a later expiry is no one's.
+const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
+
+/// The credentials that sidecars know to have put somewhere, by host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Marks(BTreeMap<String, String>);
+
+impl Marks {
+    /// Those of an annotation; none when it is not ours to read.
+    pub(super) fn parse(annotations: &BTreeMap<String, String>) -> Self {
+        Self(annotations.get(EXPIRES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
+    }
+
+    /// The annotation's text.
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default() // a map of texts has a JSON form
+    }
+
+    /// Notes that `credential` of `host` ends then.
+    pub(super) fn set(&mut self, host: &RegistryHost, credential: &[u8], expires_at: SystemTime) {
+        self.0.insert(host.to_string(), format!("{} {}", rfc3339(expires_at), digest(credential)));
+    }
+
+    /// Forgets every host that is not kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.0.retain(|host, _| keep(host));
+    }
+
+    /// When the credential of `host` ends, if a sidecar put it there and its expiry can be true.
+    pub(super) fn expiry(
+        &self,
+        host: &RegistryHost,
+        credential: &[u8],
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let (time, found) = self.0.get(host.as_str())?.split_once(' ')?;
+        let expires_at = SystemTime::from(time.parse::<jiff::Timestamp>().ok()?);
+        (found == digest(credential) && expires_at <= now + LONGEST).then_some(expires_at)
+    }
+
+    /// Whether any sidecar has been here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// As marks have it: to the second. Of two ends in the same second none is later.
+pub(super) fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+fn digest(credential: &[u8]) -> String {
+    Sha256::digest(credential).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> RegistryHost {
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap()
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_credential_is_known_by_what_it_is_and_not_beyond_what_can_be_true() {
+        let mut marks = Marks::default();
+        marks.set(&host(), b"token", at(1000));
+        let marks = Marks::parse(&[(EXPIRES.to_owned(), marks.to_text())].into());
+        assert_eq!(marks.expiry(&host(), b"token", at(0)), Some(at(1000)));
+        assert_eq!(marks.expiry(&host(), b"edited", at(0)), None);
+        assert_eq!(marks.expiry(&"public.ecr.aws".parse().unwrap(), b"token", at(0)), None);
+        let mut far = Marks::default();
+        far.set(&host(), b"token", at(0) + LONGEST + Duration::from_secs(1));
+        assert_eq!(far.expiry(&host(), b"token", at(0)), None);
+        assert!(!far.to_text().contains("token"));
+    }
+
+    #[test]
+    fn garbage_is_no_mark() {
+        for text in
+            ["", "null", "[]", "{\"a\":1}", "{\"123456789012.dkr.ecr.eu-west-1.amazonaws.com\":\"soon x\"}"]
+        {
+            let marks = Marks::parse(&[(EXPIRES.to_owned(), text.to_owned())].into());
+            assert_eq!(marks.expiry(&host(), b"token", at(0)), None, "{text}");
+        }
+    }
+}
