@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, whole_seconds},
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
@@ -20,7 +20,7 @@ use crate::{
     http,
     registry::{Region, RegionError},
     shutdown::{Signal, Signals},
-    status::{Status, StatusBoard},
+    status::{OutputStatus, Status, StatusBoard, TokenStatus},
     telemetry::{self, FilterHandle},
     watch::{FileWatcher, Watched},
 };
@@ -163,12 +163,18 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
 fn is_written(status: &Status) -> bool {
     status.tokens.values().all(|token| {
         let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
-        let in_outputs = || {
-            token.registries.iter().all(|served| {
-                status.outputs.values().all(|output| output.in_place.contains_key(&served.host))
-            })
+        if token.refreshed > 0 { is_in_outputs(token, status) } else { token.failed > 0 && !required }
+    })
+}
+
+/// Every output has the token for each of its registries, or one that ends no earlier: another sidecar's.
+fn is_in_outputs(token: &TokenStatus, status: &Status) -> bool {
+    let wanted = token.expires_at.map(whole_seconds);
+    token.registries.iter().all(|served| {
+        let is_there = |output: &OutputStatus| {
+            output.in_place.get(&served.host).is_some_and(|expiry| Some(whole_seconds(*expiry)) >= wanted)
         };
-        if token.refreshed > 0 { in_outputs() } else { token.failed > 0 && !required }
+        status.outputs.values().all(is_there)
     })
 }
 
@@ -179,12 +185,8 @@ fn is_finished(status: &Status) -> bool {
         required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_a_person())
     });
     let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed > 0);
-    let all_written = status.tokens.values().filter(|token| token.refreshed > 0).all(|token| {
-        token
-            .registries
-            .iter()
-            .all(|served| status.outputs.values().all(|output| output.in_place.contains_key(&served.host)))
-    });
+    let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
+    let all_written = refreshed.all(|token| is_in_outputs(token, status));
     let broken =
         status.outputs.values().any(|output| output.failed >= OUTPUT_TRIES && output.last_error.is_some());
     is_written(status) || broken || (denied && all_asked && all_written)

@@ -25,7 +25,10 @@ use crate::{
     identity::IdentitySpec,
     output::{
         docker_config::DockerConfigSettings,
-        secret_settings::{DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings},
+        secret_settings::{
+            DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings, RepositoriesSettings,
+            Which,
+        },
     },
     refresh::plan::Policy,
     registry::{Region, RegistryHost},
@@ -87,6 +90,8 @@ pub enum OutputConfig {
     DockerConfigSecret(DockerConfigSecretSettings),
     /// Argo CD's credential templates.
     ArgocdRepoCreds(RepoCredsSettings),
+    /// Argo CD's repositories that others made.
+    ArgocdRepositories(RepositoriesSettings),
 }
 
 impl OutputConfig {
@@ -102,11 +107,12 @@ impl OutputConfig {
                 namespaces => format!("docker-config-secret {} in {namespaces}", settings.name.as_str()),
             },
             Self::ArgocdRepoCreds(settings) => format!("argocd-repo-creds {}", settings.namespace.as_str()),
+            Self::ArgocdRepositories(settings) => {
+                format!("argocd-repositories {} in {}", settings.which, settings.namespace.as_str())
+            }
         }
     }
-}
 
-impl OutputConfig {
     /// Whether both would keep the same file or Secret.
     fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
@@ -122,6 +128,14 @@ impl OutputConfig {
                     _ => true,
                 };
                 one.name == other.name && share_namespace
+            }
+            (Self::ArgocdRepositories(one), Self::ArgocdRepositories(other)) => {
+                let share_name = match (&one.which, &other.which) {
+                    (Which::Names(one), Which::Names(other)) => !one.is_disjoint(other),
+                    // Labels are known to the API server only: two that set the same do no harm.
+                    (one, other) => one == other,
+                };
+                one.namespace == other.namespace && share_name
             }
             _ => false,
         }

@@ -35,7 +35,7 @@ pub struct CredentialSet {
 #[derive(Debug, Clone)]
 pub struct CredentialStore {
     state: Arc<Mutex<State>>,
-    set: watch::Sender<CredentialSet>,
+    set: watch::Sender<Arc<CredentialSet>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,11 +48,11 @@ struct State {
 impl CredentialStore {
     /// A store without tokens.
     pub fn new() -> Self {
-        Self { state: Arc::default(), set: watch::Sender::new(CredentialSet::default()) }
+        Self { state: Arc::default(), set: watch::Sender::new(Arc::default()) }
     }
 
-    /// Tells of each change.
-    pub fn subscribe(&self) -> watch::Receiver<CredentialSet> {
+    /// Tells of each change; a set that is another one differs.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<CredentialSet>> {
         self.set.subscribe()
     }
 
@@ -101,8 +101,10 @@ impl CredentialStore {
             }
         }
         self.set.send_if_modified(|last| {
-            let differs = *last != set;
-            *last = set;
+            let differs = **last != set;
+            if differs {
+                *last = Arc::new(set);
+            }
             differs
         });
     }

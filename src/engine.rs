@@ -22,7 +22,7 @@ use crate::{
     failure::Problem,
     identity::Identity,
     kubernetes::Connection,
-    output::{self, Output},
+    output::{self, Output, Remaining},
     refresh::{Refresher, plan::Policy},
     status::{Served, StatusBoard, TokenStatus},
     token::{TokenKey, TokenSource},
@@ -72,7 +72,7 @@ struct RunningRefresher {
 struct RunningReconciler {
     config: OutputConfig,
     wake: Arc<Notify>,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Remaining>,
     ended: oneshot::Receiver<()>,
     _watched: Option<Watched>,
 }
@@ -151,7 +151,7 @@ impl Engine {
     /// Ends every task; a write under way is finished first.
     pub async fn stop(mut self) {
         for (_, reconciler) in std::mem::take(&mut self.reconcilers) {
-            reconciler.stop().await;
+            reconciler.stop(None).await;
         }
     }
 
@@ -244,9 +244,10 @@ impl Engine {
             .extract_if(.., |id, running| desired.get(id) != Some(&running.config))
             .map(|(_, running)| running)
             .collect();
+        let remaining = Remaining::new(&config.outputs);
         for reconciler in stale {
             // A write that hangs is left to itself: when it ends, its successor sees to what it did.
-            let _ = tokio::time::timeout(WRITE_LIMIT, reconciler.stop()).await;
+            let _ = tokio::time::timeout(WRITE_LIMIT, reconciler.stop(Some(remaining.clone()))).await;
         }
         self.surface.status.update(|status| {
             status.outputs.retain(|id, _| desired.contains_key(id));
@@ -317,8 +318,12 @@ impl Engine {
 }
 
 impl RunningReconciler {
-    async fn stop(self) {
-        drop(self.stop);
+    /// `remaining`: what runs on; nothing when the process ends.
+    async fn stop(self, remaining: Option<Remaining>) {
+        match remaining {
+            Some(remaining) => drop(self.stop.send(remaining)), // it may have ended
+            None => drop(self.stop),
+        }
         // An error is the task's panic, which `Engine::panicked` tells.
         let _ = self.ended.await;
     }

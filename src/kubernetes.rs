@@ -24,20 +24,21 @@ use kube::{
     core::Status,
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tower::limit::RateLimitLayer;
 use zeroize::Zeroizing;
 
 pub use self::{
     error::{ApiError, ConnectError, Wanted},
-    object::{Meta, ObjectRef, SecretObject},
+    object::{Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
 };
 
 /// Our name among those who write to an object.
 pub const FIELD_MANAGER: &str = "ecr-sidecar";
 /// What the process asks of the API server at most.
-pub const REQUESTS_A_SECOND: u64 = 50;
+pub const REQUESTS_A_SECOND: u64 = 100;
 /// An answer that takes longer does not come.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -120,23 +121,40 @@ impl Cluster {
     }
 
     /// Applies the fields of `body` to a Secret, which is made if there is none. The fields are ours from then on,
-    /// and what we applied before and `body` leaves out goes.
-    pub async fn apply(&self, at: &ObjectRef, body: Zeroizing<Vec<u8>>) -> Result<Meta, ApiError> {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}&force=true", at.path());
+    /// and what we applied before and `body` leaves out goes. Fields that are somebody else's are a conflict, unless
+    /// `force`.
+    pub async fn apply(
+        &self,
+        at: &ObjectRef,
+        body: Zeroizing<Vec<u8>>,
+        force: bool,
+    ) -> Result<Meta, ApiError> {
+        let path = format!("{}?fieldManager={FIELD_MANAGER}&force={force}", at.path());
         let body = Body::from(Bytes::from_owner(body));
         let mut request = request(Method::PATCH, path, METADATA, body);
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(APPLY));
-        let object: object::Partial = decode(&self.ask(request).await?)?;
+        let object: object::Partial<Meta> = decode(&self.ask(request).await?)?;
         Ok(object.metadata)
     }
 
+    /// Deletes a Secret if it still is of this version.
+    pub async fn delete(&self, at: &ObjectRef, version: &str) -> Result<(), ApiError> {
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": version},
+        });
+        let mut request =
+            request(Method::DELETE, at.path(), JSON, Body::from(options.to_string().into_bytes()));
+        request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(JSON));
+        self.ask(request).await.map(drop)
+    }
+
     /// Everything in a scope, and the version from which to watch it.
-    async fn list(&self, scope: &Scope) -> Result<(Vec<Meta>, String), ApiError> {
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Sighting>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
         loop {
             let path = scope.path(&[("limit", &PAGE.to_string()), ("continue", &token)]);
-            let page: object::Page =
+            let page: object::Page<Sighting> =
                 decode(&self.ask(request(Method::GET, path, METADATA_LIST, Body::empty())).await?)?;
             found.extend(page.items.into_iter().map(|item| item.metadata));
             token = page.metadata.next;

@@ -15,7 +15,7 @@ use crate::{
     config::{Config, OutputConfig, Registries},
     output::{
         argocd_names::{Flavour, template_name},
-        secret_settings::{NamespaceName, Namespaces, ObjectName},
+        secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
     },
     registry::RegistryHost,
 };
@@ -61,7 +61,9 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
         text.push_str("# Its outputs are files: it needs nothing.\n");
         return Ok(text);
     }
-    for (namespace, names) in &needs.roles {
+    let namespaces: BTreeSet<_> = needs.roles.keys().chain(&needs.by_labels).collect();
+    for namespace in namespaces {
+        let names = needs.roles.get(namespace).filter(|_| !needs.by_labels.contains(namespace));
         text.push_str(&role(namespace, names, account));
     }
     if !needs.everywhere.is_empty() {
@@ -75,8 +77,10 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
 struct Needs {
     /// The Secrets of each namespace.
     roles: BTreeMap<String, BTreeSet<String>>,
-    /// The names that Secrets have wherever they are.
-    everywhere: BTreeSet<String>,
+    /// The names that Secrets have wherever they are, and whether they are removed where they are not wanted.
+    everywhere: BTreeMap<String, bool>,
+    /// The namespaces in which Secrets are found by their labels.
+    by_labels: BTreeSet<String>,
     /// The Secrets to create beforehand.
     secrets: BTreeSet<String>,
 }
@@ -100,7 +104,7 @@ impl Needs {
                             .for_each(|namespace| self.add_secret(namespace.as_str(), name, &docker_config));
                     }
                     Namespaces::All { .. } | Namespaces::Selector(_) => {
-                        self.everywhere.insert(name.to_owned());
+                        *self.everywhere.entry(name.to_owned()).or_default() |= settings.prune;
                     }
                 }
             }
@@ -117,6 +121,18 @@ impl Needs {
                     }
                 }
             }
+            OutputConfig::ArgocdRepositories(settings) => {
+                let namespace = settings.namespace.as_str().to_owned();
+                match &settings.which {
+                    Which::Names(names) => {
+                        let names = names.iter().map(|name| name.as_str().to_owned());
+                        self.roles.entry(namespace).or_default().extend(names);
+                    }
+                    Which::Selector(_) => {
+                        self.by_labels.insert(namespace);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -127,10 +143,22 @@ impl Needs {
     }
 }
 
-fn role(namespace: &str, names: &BTreeSet<String>, account: &Account) -> String {
+/// `names`: the Secrets; `None` for all of the namespace.
+fn role(namespace: &str, names: Option<&BTreeSet<String>>, account: &Account) -> String {
     let name = account.role();
+    let (reason, names) = match names {
+        Some(names) => (String::new(), format!("\n    resourceNames: [{}]", list(names))),
+        None => (
+            format!(
+                "
+# Repository Secrets are found by their labels, by which rights cannot be limited: these hold for every Secret in
+# {namespace}. List their names in the configuration instead (names: [...]), and the rights are for these alone."
+            ),
+            String::new(),
+        ),
+    };
     format!(
-        "---
+        "---{reason}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
@@ -138,8 +166,7 @@ metadata:
   namespace: '{namespace}'
 rules:
   - apiGroups: [\"\"]
-    resources: [secrets]
-    resourceNames: [{}]
+    resources: [secrets]{names}
     verbs: [get, list, watch, patch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -152,13 +179,25 @@ roleRef:
   kind: Role
   name: '{name}'
 {}",
-        list(names),
         subject(account)
     )
 }
 
-fn cluster_role(names: &BTreeSet<String>, account: &Account) -> String {
+fn cluster_role(names: &BTreeMap<String, bool>, account: &Account) -> String {
     let name = account.role();
+    let pruned: BTreeSet<_> = names.iter().filter(|(_, prune)| **prune).map(|(name, _)| name).collect();
+    let delete = if pruned.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "  - apiGroups: [\"\"]
+    resources: [secrets]
+    resourceNames: [{}]
+    verbs: [delete]
+",
+            list(pruned)
+        )
+    };
     format!(
         "---
 # The namespaces are found out while it runs, so these rights hold in all of them, `create` included. Know what that
@@ -176,7 +215,7 @@ rules:
     resources: [secrets]
     resourceNames: [{}]
     verbs: [get, list, watch, patch, create]
----
+{delete}---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata:
@@ -186,7 +225,7 @@ roleRef:
   kind: ClusterRole
   name: '{name}'
 {}",
-        list(names),
+        list(names.keys()),
         subject(account)
     )
 }
@@ -240,6 +279,6 @@ stringData: # `username` and `password` are the sidecar's
 }
 
 /// Names of Kubernetes objects; one that YAML would read as a number is quoted.
-fn list(names: &BTreeSet<String>) -> String {
-    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }

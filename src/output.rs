@@ -24,6 +24,7 @@ use tokio::{
 
 use self::{
     docker_config::{DockerConfigFile, Written},
+    secret_settings::{DockerConfigSecretSettings, ObjectName},
     secrets::{Kind, SecretsReconciler},
 };
 use crate::{
@@ -57,7 +58,7 @@ pub struct Surroundings {
     /// Its place in the status.
     pub id: String,
     /// What is desired.
-    pub credentials: watch::Receiver<CredentialSet>,
+    pub credentials: watch::Receiver<Arc<CredentialSet>>,
     /// Where it is told what happened.
     pub status: StatusBoard,
     /// The time of day.
@@ -66,6 +67,25 @@ pub struct Surroundings {
     pub wake: Arc<Notify>,
     /// Whether there is time for what others do: `once` has none.
     pub stays: bool,
+}
+
+/// What runs on when an output ends because another configuration is applied.
+#[derive(Debug, Clone)]
+pub struct Remaining(Arc<[OutputConfig]>);
+
+impl Remaining {
+    /// The outputs of the new configuration.
+    pub fn new(outputs: &[OutputConfig]) -> Self {
+        Self(outputs.into())
+    }
+
+    /// Those that keep docker configs in Secrets of this name.
+    fn secrets_named(&self, name: &ObjectName) -> impl Iterator<Item = &DockerConfigSecretSettings> {
+        self.0.iter().filter_map(move |output| match output {
+            OutputConfig::DockerConfigSecret(settings) => Some(settings).filter(|it| it.name == *name),
+            _ => None,
+        })
+    }
 }
 
 impl Output {
@@ -77,6 +97,7 @@ impl Output {
             }
             OutputConfig::DockerConfigSecret(settings) => Self::Secrets(Kind::DockerConfig(settings.clone())),
             OutputConfig::ArgocdRepoCreds(settings) => Self::Secrets(Kind::RepoCreds(settings.clone())),
+            OutputConfig::ArgocdRepositories(settings) => Self::Secrets(Kind::Repositories(settings.clone())),
         }
     }
 
@@ -108,8 +129,9 @@ impl Output {
         OutputStatus::new(kind, target)
     }
 
-    /// Keeps it as desired until `stop` is dropped or sent to; a write under way is finished first.
-    pub async fn keep(self, with: Surroundings, connection: Connection, stop: oneshot::Receiver<()>) {
+    /// Keeps it as desired until `stop` is dropped, since the process ends, or another configuration is applied; a
+    /// write under way is finished first.
+    pub async fn keep(self, with: Surroundings, connection: Connection, stop: oneshot::Receiver<Remaining>) {
         match self {
             Self::DockerConfig(file) => FileReconciler { with, file: Some(file) }.run(stop).await,
             Self::Secrets(kind) => SecretsReconciler { with, kind, connection }.run(stop).await,
@@ -149,7 +171,7 @@ struct FileReconciler {
 }
 
 impl FileReconciler {
-    async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         let mut reminder = Reminder::default();
         let mut failures: u32 = 0;
         // Who stays looks what is there before the first credential comes: a process before it may have left some.
@@ -157,7 +179,7 @@ impl FileReconciler {
             return;
         }
         loop {
-            let desired = self.with.credentials.borrow_and_update().clone();
+            let desired = Arc::clone(&self.with.credentials.borrow_and_update());
             let Some(reconciled) = self.reconcile(desired).await else { return };
             failures = if reconciled.result.is_ok() { 0 } else { failures.saturating_add(1) };
             self.note(reconciled, failures, &mut reminder);
@@ -168,7 +190,7 @@ impl FileReconciler {
     }
 
     /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
-    async fn reconcile(&mut self, desired: CredentialSet) -> Option<Reconciled> {
+    async fn reconcile(&mut self, desired: Arc<CredentialSet>) -> Option<Reconciled> {
         let mut file = self.file.take()?;
         let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
             let reconciled = reconcile(&mut file, &desired);
@@ -188,7 +210,7 @@ impl FileReconciler {
     }
 
     /// Waits for a reason to reconcile. `None` when told to stop.
-    async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<()>) -> Option<()> {
+    async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<Remaining>) -> Option<()> {
         let pause = retry_pause(failures);
         self.with.status.update_output(&self.with.id, |output| output.turned = Instant::now());
         tokio::select! {

@@ -127,11 +127,25 @@ pub(super) enum Output {
         base: Option<String>,
         /// Take over a Secret that somebody else filled; `false` if left out.
         adopt: Option<bool>,
+        /// Remove Secrets that are the sidecar's alone from namespaces that leave the configuration while it runs;
+        /// `false` if left out.
+        prune: Option<bool>,
     },
     /// Argo CD's credential templates, two a registry.
     ArgocdRepoCreds {
         /// Argo CD's namespace.
         namespace: String,
+    },
+    /// Repository Secrets of Argo CD that others made: those whose URL is in one of the registries get its user name
+    /// and password. Either `names` or `selector`.
+    ArgocdRepositories {
+        /// Argo CD's namespace.
+        namespace: String,
+        /// These.
+        #[serde(default)]
+        names: Vec<String>,
+        /// Those with such labels, also those to come.
+        selector: Option<String>,
     },
 }
 

@@ -1,5 +1,7 @@
 //! From layers of text to the types of [`Config`].
 
+mod outputs;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -8,18 +10,14 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
-    OutputConfig, Problem, Problems, Registries, Registry, Surroundings, file,
+    Config, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem, Problems,
+    Registries, Registry, Surroundings, file,
     layers::Layers,
     nearest,
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
-    output::{
-        docker_config::DockerConfigSettings,
-        secret_settings::{DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings},
-    },
     refresh::plan::Policy,
     registry::{Location, Partition, Region, RegistryHost},
     token::{Service, TokenKey},
@@ -311,102 +309,6 @@ impl Resolver<'_> {
             );
         }
         AssumeRole { role_arn: role.role_arn.clone(), external_id: role.external_id.clone(), session_name }
-    }
-
-    fn outputs(&mut self, outputs: Vec<file::Output>) -> Vec<OutputConfig> {
-        let outputs = if outputs.is_empty() {
-            vec![file::Output::DockerConfig {
-                path: DEFAULT_DOCKER_CONFIG.into(),
-                mode: None,
-                group: None,
-                base: None,
-            }]
-        } else {
-            outputs
-        };
-        let mut resolved: Vec<OutputConfig> = Vec::new();
-        for (index, output) in outputs.into_iter().enumerate() {
-            let place = format!("outputs[{index}]");
-            let Some(output) = self.output(&place, output) else { continue };
-            if let Some(twin) = resolved.iter().position(|other| other.collides_with(&output)) {
-                self.refuse(
-                    &place,
-                    format!("what outputs[{twin}] keeps already"),
-                    "each file and each Secret once",
-                );
-            }
-            resolved.push(output);
-        }
-        resolved
-    }
-
-    fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
-        match output {
-            file::Output::DockerConfig { path, mode, group, base } => {
-                let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
-                let path = PathBuf::from(path);
-                if path.file_name().is_none() {
-                    self.refuse(
-                        &format!("{place}.path"),
-                        format!("`{}`", path.display()),
-                        "the path of a file",
-                    );
-                }
-                let base = base.map(PathBuf::from);
-                Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode: mode?, group, base }))
-            }
-            file::Output::DockerConfigSecret { name, namespaces, base, adopt } => {
-                let name = self.parse(&format!("{place}.name"), &name);
-                let namespaces = match namespaces {
-                    None => Some(Namespaces::Own),
-                    Some(namespaces) => self.namespaces(&format!("{place}.namespaces"), namespaces),
-                };
-                let (base, adopt) = (base.map(PathBuf::from), adopt.unwrap_or_default());
-                let settings =
-                    DockerConfigSecretSettings { name: name?, namespaces: namespaces?, base, adopt };
-                Some(OutputConfig::DockerConfigSecret(settings))
-            }
-            file::Output::ArgocdRepoCreds { namespace } => {
-                let namespace = self.parse(&format!("{place}.namespace"), &namespace)?;
-                Some(OutputConfig::ArgocdRepoCreds(RepoCredsSettings { namespace }))
-            }
-        }
-    }
-
-    fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
-        let file::Namespaces { names, all, exclude, selector } = said;
-        if !exclude.is_empty() && !all {
-            self.refuse(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
-            return None;
-        }
-        match (names.is_empty(), all, selector) {
-            (false, false, None) => Some(Namespaces::Names(self.names(&format!("{path}.names"), &names)?)),
-            (true, true, None) => {
-                Some(Namespaces::All { exclude: self.names(&format!("{path}.exclude"), &exclude)? })
-            }
-            (true, false, Some(selector)) => {
-                Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
-            }
-            (true, false, None) => {
-                self.refuse(
-                    path,
-                    "nothing",
-                    "names, or `all: true`, or a selector; without `namespaces` the pod's own",
-                );
-                None
-            }
-            _ => {
-                self.refuse(path, "more than one of names, all and selector", "one of them");
-                None
-            }
-        }
-    }
-
-    fn names(&mut self, path: &str, names: &[String]) -> Option<BTreeSet<NamespaceName>> {
-        let parsed =
-            names.iter().enumerate().map(|(index, name)| self.parse(&format!("{path}[{index}]"), name));
-        // All of them, so that all problems are told.
-        parsed.collect::<Vec<_>>().into_iter().collect()
     }
 
     fn refresh(&mut self, refresh: file::Refresh) -> Policy {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source},
-    output::secret_settings::{NamespaceName, Namespaces},
+    output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
 };
 
 /// `config` as a file that would give it again.
@@ -127,20 +127,31 @@ impl Yaml<'_> {
                 self.value(4, false, &place("name"), settings.name.as_str());
                 self.namespaces(&place("namespaces"), &settings.namespaces);
                 self.path(4, false, &place("base"), settings.base.as_deref());
-                self.literal(4, false, &place("adopt"), if settings.adopt { "true" } else { "false" });
+                self.literal(4, false, &place("adopt"), &settings.adopt.to_string());
+                self.literal(4, false, &place("prune"), &settings.prune.to_string());
             }
             OutputConfig::ArgocdRepoCreds(settings) => {
                 self.value(2, true, &place("type"), "argocd-repo-creds");
                 self.value(4, false, &place("namespace"), settings.namespace.as_str());
             }
+            OutputConfig::ArgocdRepositories(settings) => {
+                self.value(2, true, &place("type"), "argocd-repositories");
+                self.value(4, false, &place("namespace"), settings.namespace.as_str());
+                match &settings.which {
+                    Which::Names(names) => {
+                        self.literal(4, false, &place("names"), &list(names.iter().map(ObjectName::as_str)));
+                    }
+                    Which::Selector(selector) => {
+                        let selector = serde_json::Value::from(selector.as_str()).to_string();
+                        self.literal(4, false, &place("selector"), &selector);
+                    }
+                }
+            }
         }
     }
 
     fn namespaces(&mut self, path: &str, namespaces: &Namespaces) {
-        let list = |names: &BTreeSet<NamespaceName>| {
-            let names: Vec<_> = names.iter().map(|name| scalar(name.as_str())).collect();
-            format!("[{}]", names.join(", "))
-        };
+        let list = |names: &BTreeSet<NamespaceName>| list(names.iter().map(NamespaceName::as_str));
         let value = match namespaces {
             Namespaces::Own => return self.line(4, "# namespaces: the pod's own"),
             Namespaces::Names(names) => format!("{{names: {}}}", list(names)),
@@ -167,6 +178,10 @@ impl Yaml<'_> {
         }
         self.value(2, false, "log.filter", &config.log.filter);
     }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", names.map(scalar).collect::<Vec<_>>().join(", "))
 }
 
 fn source_name(source: &Source) -> &'static str {

@@ -48,8 +48,6 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     /// Its annotations. One may hold a Secret's data (`last-applied-configuration`): not to be shown.
     pub annotations: BTreeMap<String, String>,
-    /// When its end was asked for.
-    pub deletion_timestamp: Option<String>,
     managed_fields: Vec<ManagedFields>,
 }
 
@@ -73,6 +71,11 @@ impl Meta {
             .map(|fields| fields.manager.as_str())
     }
 
+    /// Whether nobody but us has ever written a field that is still there: it is we who made it.
+    pub fn we_own_alone(&self) -> bool {
+        !self.managed_fields.is_empty() && self.managed_fields.iter().all(ManagedFields::is_ours)
+    }
+
     /// Whether we applied the field of `data` with this name.
     pub fn we_own(&self, key: &str) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
@@ -89,19 +92,33 @@ impl ManagedFields {
     }
 }
 
+/// An object as lists and watches tell of it: there may be thousands.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sighting {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its version, opaque.
+    pub resource_version: String,
+    /// When its end was asked for.
+    pub deletion_timestamp: Option<String>,
+}
+
 /// An object of which only the metadata was asked for.
 #[derive(Deserialize)]
-pub(super) struct Partial {
-    #[serde(default)]
-    pub(super) metadata: Meta,
+pub(super) struct Partial<M> {
+    pub(super) metadata: M,
 }
 
 /// A page of a list.
 #[derive(Deserialize)]
-pub(super) struct Page {
+#[serde(bound = "M: Deserialize<'de>")]
+pub(super) struct Page<M> {
     pub(super) metadata: PageMeta,
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub(super) items: Vec<Partial>,
+    pub(super) items: Vec<Partial<M>>,
 }
 
 #[derive(Deserialize)]
@@ -124,8 +141,6 @@ pub struct SecretObject {
     pub kind: String,
     #[serde(deserialize_with = "null_is_empty")]
     data: BTreeMap<String, Encoded>,
-    /// Whether its data can never change.
-    pub immutable: bool,
 }
 
 impl SecretObject {
@@ -185,7 +200,7 @@ mod tests {
     #[test]
     fn a_page_of_nothing_is_a_page() {
         let text = r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":null}"#;
-        let page: Page = serde_json::from_str(text).unwrap();
+        let page: Page<Sighting> = serde_json::from_str(text).unwrap();
         assert!(page.items.is_empty() && page.metadata.next.is_empty());
     }
 

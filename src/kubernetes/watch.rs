@@ -13,7 +13,7 @@ use kube::{client::Body, core::Status};
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{ApiError, Cluster, Meta, object::Partial};
+use super::{ApiError, Cluster, Sighting, object::Partial};
 
 /// How long one watch is asked to last, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
@@ -54,11 +54,11 @@ impl Scope {
 #[derive(Debug)]
 pub enum Seen {
     /// Everything there is now.
-    All(Vec<Meta>),
+    All(Vec<Sighting>),
     /// One is new or changed.
-    Changed(Meta),
+    Changed(Sighting),
     /// One is gone.
-    Gone(Meta),
+    Gone(Sighting),
     /// It does not work for now.
     Failed(ApiError),
 }
@@ -132,17 +132,17 @@ async fn watched(
 #[derive(Deserialize)]
 #[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
 enum Event {
-    Added(Partial),
-    Modified(Partial),
-    Deleted(Partial),
-    Bookmark(Partial),
+    Added(Partial<Sighting>),
+    Modified(Partial<Sighting>),
+    Deleted(Partial<Sighting>),
+    Bookmark(Partial<Sighting>),
     Error(Box<Status>),
 }
 
 impl Event {
     /// The version that it brings, and what it tells.
     fn open(self) -> Result<(String, Option<Seen>), ApiError> {
-        let version = |object: &Partial| object.metadata.resource_version.clone();
+        let version = |object: &Partial<Sighting>| object.metadata.resource_version.clone();
         Ok(match self {
             Self::Added(object) | Self::Modified(object) => {
                 (version(&object), Some(Seen::Changed(object.metadata)))

@@ -112,6 +112,17 @@ impl Namespaces {
     pub fn are_found_out(&self) -> bool {
         matches!(self, Self::All { .. } | Self::Selector(_))
     }
+
+    /// Whether `namespace` is or may be one of them; `own` is the pod's. Labels are known to the API server only.
+    pub fn may_hold(&self, namespace: &str, own: &str) -> bool {
+        let among = |names: &BTreeSet<NamespaceName>| names.iter().any(|name| name.as_str() == namespace);
+        match self {
+            Self::Own => namespace == own,
+            Self::Names(names) => among(names),
+            Self::All { exclude } => !among(exclude),
+            Self::Selector(_) => true,
+        }
+    }
 }
 
 impl fmt::Display for Namespaces {
@@ -140,6 +151,8 @@ pub struct DockerConfigSecretSettings {
     pub base: Option<PathBuf>,
     /// Take over a Secret that somebody else filled.
     pub adopt: bool,
+    /// Remove the Secrets that are ours alone from namespaces that are no longer to have one.
+    pub prune: bool,
 }
 
 /// Argo CD's credential templates.
@@ -147,6 +160,35 @@ pub struct DockerConfigSecretSettings {
 pub struct RepoCredsSettings {
     /// Argo CD's namespace.
     pub namespace: NamespaceName,
+}
+
+/// Repositories of Argo CD that others made: their user name and password are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoriesSettings {
+    /// Argo CD's namespace.
+    pub namespace: NamespaceName,
+    /// Which of its Secrets.
+    pub which: Which,
+}
+
+/// Which Secrets of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// These; never empty.
+    Names(BTreeSet<ObjectName>),
+    /// Those with such labels, also those to come.
+    Selector(LabelSelector),
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Names(names) => {
+                f.write_str(&names.iter().map(ObjectName::as_str).collect::<Vec<_>>().join(", "))
+            }
+            Self::Selector(selector) => write!(f, "Secrets with {}", selector.as_str()),
+        }
+    }
 }
 
 #[cfg(test)]

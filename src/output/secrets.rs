@@ -14,6 +14,7 @@
 mod desired;
 mod keeper;
 mod marks;
+mod roster;
 mod target;
 
 use std::path::PathBuf;
@@ -22,8 +23,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use self::{keeper::Keeper, target::retry_pause};
 use super::{
-    Surroundings,
-    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings},
+    Remaining, Surroundings,
+    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings},
 };
 use crate::{kubernetes::Connection, refresh::Reminder};
 
@@ -34,6 +35,8 @@ pub enum Kind {
     DockerConfig(DockerConfigSecretSettings),
     /// Argo CD's templates for each registry.
     RepoCreds(RepoCredsSettings),
+    /// Argo CD's repositories that others made.
+    Repositories(RepositoriesSettings),
 }
 
 /// Keeps the Secrets of one output as desired.
@@ -49,14 +52,19 @@ impl Kind {
     pub fn watched(&self) -> Vec<PathBuf> {
         match self {
             Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
-            Self::RepoCreds(_) => Vec::new(),
+            Self::RepoCreds(_) | Self::Repositories(_) => Vec::new(),
         }
+    }
+
+    /// Whether Secrets that are ours alone go when they are no longer wanted.
+    fn prunes(&self) -> bool {
+        matches!(self, Self::DockerConfig(settings) if settings.prune)
     }
 }
 
 impl SecretsReconciler {
     /// Reconciles until `stop` is dropped or sent to; writes under way are finished first.
-    pub(super) async fn run(self, mut stop: oneshot::Receiver<()>) {
+    pub(super) async fn run(self, mut stop: oneshot::Receiver<Remaining>) {
         let mut reminder = Reminder::default();
         let mut failures = 0;
         let cluster = loop {

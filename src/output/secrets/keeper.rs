@@ -1,4 +1,4 @@
-//! The loop that keeps the Secrets of one output: which there should be, which are to be looked at, what is told.
+//! The loop that keeps the Secrets of one output: which are to be looked at, when, and what is told of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,25 +7,21 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
 
 use super::{
-    super::{
-        argocd_names::{Flavour, template_name},
-        docker_config::read::Base,
-        secret_settings::{DockerConfigSecretSettings, Namespaces},
-    },
+    super::{Remaining, docker_config::read::Base},
     Kind, SecretsReconciler,
-    desired::{Content, InPlace},
-    target::{Outcome, TOLD, Target, everywhere, look},
+    desired::InPlace,
+    roster::{News, Roster},
+    target::{Look, Outcome, TOLD, Target, everywhere},
 };
 use crate::{
-    failure::Problem,
-    kubernetes::{Cluster, Meta, ObjectRef, Scope, Seen, Wanted, follow},
-    refresh::Reminder,
+    credentials::CredentialSet,
+    kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
 };
 
@@ -36,81 +32,60 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15 * 60);
 const AT_A_TIME: usize = 16;
 /// How long the base's volume may take.
 const BASE_LIMIT: Duration = Duration::from_secs(5);
+/// How long what is ours may take to leave the Secrets that a new configuration does not keep.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(120);
 
 /// The loop's state.
 pub(super) struct Keeper {
     it: SecretsReconciler,
     cluster: Cluster,
+    roster: Roster,
     base: Option<Arc<Base>>,
     base_warning: Option<String>,
     targets: BTreeMap<ObjectRef, Target>,
     /// Which Secrets there should be is to be worked out anew.
     outdated: bool,
-    /// The namespaces that are to have it, where they are found out; `None` before the first list.
-    namespaces: Option<BTreeSet<String>>,
     working: JoinSet<(ObjectRef, Outcome)>,
-    watches: JoinSet<()>,
-    watched: BTreeSet<String>,
-    tell: mpsc::Sender<(Watching, Seen)>,
-    told: mpsc::Receiver<(Watching, Seen)>,
-    /// Why something cannot be followed.
-    blind: BTreeMap<Watching, Problem>,
-    reminders: BTreeMap<Watching, Reminder>,
-}
-
-/// What a watch is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Watching {
-    Secrets,
-    Namespaces,
+    /// What the last target that was looked at holds: most of them hold the same.
+    in_place: Arc<InPlace>,
 }
 
 impl Keeper {
     pub(super) fn new(it: SecretsReconciler, cluster: Cluster) -> Self {
         let base = match &it.kind {
             Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
-            Kind::RepoCreds(_) => None,
+            Kind::RepoCreds(_) | Kind::Repositories(_) => None,
         };
-        let (tell, told) = mpsc::channel(64);
+        let roster = Roster::new(it.with.id.clone(), it.kind.clone(), cluster.clone(), it.with.stays);
         Self {
             it,
             cluster,
+            roster,
             base,
             base_warning: None,
             targets: BTreeMap::new(),
             outdated: true,
-            namespaces: None,
             working: JoinSet::new(),
-            watches: JoinSet::new(),
-            watched: BTreeSet::new(),
-            tell,
-            told,
-            blind: BTreeMap::new(),
-            reminders: BTreeMap::new(),
+            in_place: Arc::default(),
         }
     }
 
-    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        self.follow_namespaces();
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         self.refresh_base().await;
         let mut look_again = Instant::now() + LOOK_AGAIN;
-        loop {
+        let remaining = loop {
             self.update_targets();
             self.start_work();
             self.tell();
             let due = self.next_due();
             tokio::select! {
                 biased;
-                _ = &mut stop => break,
-                Some(done) = self.working.join_next() => match done {
-                    Ok((at, outcome)) => self.note(&at, outcome),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => return, // the runtime ends
-                },
-                Some((watching, seen)) = self.told.recv() => self.note_seen(watching, seen),
+                remaining = &mut stop => break remaining.ok(),
+                Some(done) = self.working.join_next() => if !self.note(done) { return },
+                news = self.roster.next() => self.hear(news),
                 changed = self.it.with.credentials.changed() => {
                     if changed.is_err() {
-                        break;
+                        break None;
                     }
                     self.outdated = true;
                     self.mark_all();
@@ -127,8 +102,37 @@ impl Keeper {
                     }
                 }
             }
+        };
+        while let Some(done) = self.working.join_next().await {
+            self.note(done);
         }
-        while self.working.join_next().await.is_some() {}
+        if let Some(remaining) = remaining {
+            // Only for so long: the API server may be away.
+            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(&remaining)).await;
+        }
+    }
+
+    /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
+    /// namespaces. What an output that is gone has kept stays, as a file does.
+    async fn say_farewell(&mut self, remaining: &Remaining) {
+        let Kind::DockerConfig(before) = &self.it.kind else { return };
+        let successors: Vec<_> = remaining.secrets_named(&before.name).collect();
+        if successors.is_empty() {
+            return;
+        }
+        let own = self.cluster.namespace().to_owned();
+        self.targets.retain(|at, target| {
+            target.leave();
+            !successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, &own))
+        });
+        while !self.targets.is_empty() {
+            self.start_work();
+            let due = self.next_due();
+            tokio::select! {
+                Some(done) = self.working.join_next() => if !self.note(done) { return },
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
     }
 
     fn mark_all(&mut self) {
@@ -137,14 +141,12 @@ impl Keeper {
 
     /// When something is to be done without an event.
     fn next_due(&self) -> Instant {
-        let waiting = self.targets.values().filter(|target| target.marked && !target.busy);
         let turn = Instant::now() + TURN;
-        let full = self.working.len() >= AT_A_TIME;
-        if full {
-            turn
-        } else {
-            waiting.filter_map(|target| target.not_before).min().unwrap_or(turn).min(turn)
+        if self.working.len() >= AT_A_TIME {
+            return turn;
         }
+        let waiting = self.targets.values().filter(|target| target.marked && !target.busy);
+        waiting.filter_map(|target| target.not_before).min().unwrap_or(turn).min(turn)
     }
 
     /// Reads the base anew; on a thread of its own, since a volume may hang.
@@ -165,251 +167,142 @@ impl Keeper {
         }
     }
 
-    /// Which Secrets there should be.
-    fn desired_targets(&self) -> Vec<(ObjectRef, Content)> {
-        match &self.it.kind {
-            Kind::DockerConfig(settings) => {
-                let content = Content::DockerConfig { adopt: settings.adopt, base: self.base.clone() };
-                let of =
-                    |namespace: &str| (ObjectRef::new(namespace, settings.name.as_str()), content.clone());
-                match &settings.namespaces {
-                    Namespaces::Own => vec![of(self.cluster.namespace())],
-                    Namespaces::Names(names) => names.iter().map(|name| of(name.as_str())).collect(),
-                    Namespaces::All { .. } | Namespaces::Selector(_) => {
-                        self.namespaces.iter().flatten().map(|name| of(name)).collect()
-                    }
-                }
-            }
-            Kind::RepoCreds(settings) => {
-                let desired = self.it.with.credentials.borrow();
-                let hosts = desired.current.keys().chain(&desired.awaited).chain(&desired.retired);
-                let pairs = hosts.flat_map(|host| Flavour::ALL.map(|flavour| (host.clone(), flavour)));
-                pairs
-                    .map(|(host, flavour)| {
-                        let name = template_name(&host, flavour);
-                        let at = ObjectRef::new(settings.namespace.as_str(), name.as_str());
-                        (at, Content::Template { host, flavour })
-                    })
-                    .collect()
-            }
-        }
-    }
-
     fn update_targets(&mut self) {
-        if !std::mem::take(&mut self.outdated) {
+        if !std::mem::take(&mut self.outdated) || !self.roster.is_complete() {
             return;
         }
-        let desired = self.desired_targets();
-        let kept: BTreeSet<_> = desired.iter().map(|(at, _)| at.clone()).collect();
-        self.targets.retain(|at, target| {
-            target.leaving = !kept.contains(at);
-            !target.leaving || target.busy
-        });
+        let desired = self.roster.targets(&self.it.with.credentials.borrow(), self.base.as_ref());
+        let kept: BTreeSet<_> = desired.iter().map(|(at, _)| at).collect();
+        for (at, target) in &mut self.targets {
+            if !kept.contains(at) {
+                target.leave();
+            }
+        }
+        // One that comes when the others are there goes before what is merely due.
+        let is_late = !self.targets.is_empty();
         for (at, content) in desired {
             match self.targets.get_mut(&at) {
-                Some(target) => target.content = content,
+                Some(target) => target.stay(content),
                 None => {
-                    self.follow_secret(&at);
-                    self.targets.insert(at, Target::new(content));
+                    if self.it.with.stays {
+                        self.roster.follow_secret(&at);
+                    }
+                    self.targets.insert(at, Target::new(content, is_late));
                 }
             }
         }
     }
 
-    fn follow_namespaces(&mut self) {
-        let Kind::DockerConfig(settings) = &self.it.kind else { return };
-        let labels = match &settings.namespaces {
-            Namespaces::All { .. } => None,
-            Namespaces::Selector(selector) => Some(selector.as_str().to_owned()),
-            Namespaces::Own | Namespaces::Names(_) => return,
-        };
-        let name = settings.name.as_str().to_owned();
-        self.follow(
-            Watching::Namespaces,
-            Scope { resource: "namespaces", namespace: None, name: None, labels },
-        );
-        if self.it.with.stays {
-            let everywhere = Scope { resource: "secrets", namespace: None, name: Some(name), labels: None };
-            self.follow(Watching::Secrets, everywhere);
-        }
-    }
-
-    /// Follows a Secret whose namespace is known beforehand; else one watch follows all of that name.
-    fn follow_secret(&mut self, at: &ObjectRef) {
-        if !self.it.with.stays || self.finds_namespaces() || !self.watched.insert(at.to_string()) {
-            return;
-        }
-        let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));
-        self.follow(Watching::Secrets, Scope { resource: "secrets", namespace, name, labels: None });
-    }
-
-    fn finds_namespaces(&self) -> bool {
-        let Kind::DockerConfig(settings) = &self.it.kind else { return false };
-        matches!(settings.namespaces, Namespaces::All { .. } | Namespaces::Selector(_))
-    }
-
-    fn follow(&mut self, watching: Watching, scope: Scope) {
-        let (told, mut events) = mpsc::channel(16);
-        let seen = self.tell.clone();
-        let cluster = self.cluster.clone();
-        self.watches.spawn(async move {
-            let forward = async {
-                while let Some(event) = events.recv().await {
-                    if seen.send((watching, event)).await.is_err() {
-                        return;
+    fn hear(&mut self, news: News) {
+        match news {
+            News::OtherTargets => self.outdated = true,
+            News::Seen(at, version) => self.note_version(&at, version),
+            News::SeenAll(only, seen) => {
+                for (at, target) in &mut self.targets {
+                    let is_missing = only.as_ref().is_none_or(|only| only == at) && !seen.contains_key(at);
+                    if is_missing && target.was_there() {
+                        target.miss();
                     }
                 }
-            };
-            tokio::join!(follow(cluster, scope, told), forward);
-        });
-    }
-
-    fn note_seen(&mut self, watching: Watching, seen: Seen) {
-        if let Seen::Failed(error) = seen {
-            let what = self.wanted_by(watching);
-            let problem = error.problem(&what);
-            if self.reminders.entry(watching).or_default().is_due(&problem) {
-                tracing::warn!(output = %self.it.with.id, error = problem.message, remedy = problem.remedy, "changes go unnoticed");
+                seen.into_iter().for_each(|(at, version)| self.note_version(&at, version));
             }
-            self.blind.insert(watching, problem);
-            return;
-        }
-        self.blind.remove(&watching);
-        self.outdated |= watching == Watching::Namespaces;
-        match (watching, seen) {
-            (Watching::Secrets, Seen::All(all)) => all.iter().for_each(|meta| self.note_version(meta)),
-            (Watching::Secrets, Seen::Changed(meta)) => self.note_version(&meta),
-            (Watching::Secrets, Seen::Gone(meta)) => {
-                if let Some(target) = self.targets.get_mut(&ObjectRef::new(meta.namespace, meta.name)) {
-                    target.told.clear();
-                    target.marked = true;
+            News::Gone(at) => {
+                if let Some(target) = self.targets.get_mut(&at) {
+                    target.miss();
                 }
             }
-            (Watching::Namespaces, Seen::All(all)) => {
-                let live = all.into_iter().filter(|meta| meta.deletion_timestamp.is_none());
-                self.namespaces =
-                    Some(live.map(|meta| meta.name).filter(|name| !self.is_excluded(name)).collect());
-            }
-            (Watching::Namespaces, Seen::Changed(meta)) => {
-                let is_live = meta.deletion_timestamp.is_none() && !self.is_excluded(&meta.name);
-                let known = self.namespaces.get_or_insert_default();
-                if is_live {
-                    known.insert(meta.name)
-                } else {
-                    known.remove(&meta.name)
-                };
-            }
-            (Watching::Namespaces, Seen::Gone(meta)) => {
-                self.namespaces.get_or_insert_default().remove(&meta.name);
-            }
-            (_, Seen::Failed(_)) => {}
+            News::Nothing => {}
         }
     }
 
-    fn is_excluded(&self, namespace: &str) -> bool {
-        match &self.it.kind {
-            Kind::DockerConfig(DockerConfigSecretSettings {
-                namespaces: Namespaces::All { exclude },
-                ..
-            }) => exclude.iter().any(|name| name.as_str() == namespace),
-            _ => false,
-        }
-    }
-
-    fn wanted_by(&self, watching: Watching) -> Wanted<'_> {
-        match (watching, &self.it.kind) {
-            (Watching::Namespaces, _) => {
-                Wanted { verb: "watch", resource: "namespaces", namespace: "", name: "" }
-            }
-            (Watching::Secrets, kind) => {
-                let first = self.targets.keys().next();
-                let name = first.map_or("", |at| at.name.as_str());
-                let everywhere = self.finds_namespaces();
-                let namespace = match kind {
-                    Kind::RepoCreds(settings) => settings.namespace.as_str(),
-                    Kind::DockerConfig(_) if everywhere => "",
-                    Kind::DockerConfig(_) => first.map_or("", |at| at.namespace.as_str()),
-                };
-                Wanted { verb: "watch", resource: "secrets", namespace, name }
-            }
-        }
-    }
-
-    /// Another version than the one that we made or saw: to be looked at.
-    fn note_version(&mut self, meta: &Meta) {
-        let at = ObjectRef::new(meta.namespace.as_str(), meta.name.as_str());
-        if let Some(target) = self.targets.get_mut(&at) {
-            target.told.clone_from(&meta.resource_version);
-            target.marked |= !target.busy && target.version != target.told;
+    fn note_version(&mut self, at: &ObjectRef, version: String) {
+        if let Some(target) = self.targets.get_mut(at) {
+            target.see(version);
         }
     }
 
     fn start_work(&mut self) {
         let now = Instant::now();
-        for (at, target) in &mut self.targets {
-            if self.working.len() >= AT_A_TIME {
-                return;
+        for is_urgent in [true, false] {
+            for (at, target) in &mut self.targets {
+                if self.working.len() >= AT_A_TIME {
+                    return;
+                }
+                if target.urgent != is_urgent || !target.is_due(now) {
+                    continue;
+                }
+                target.begin();
+                let look = Look {
+                    cluster: self.cluster.clone(),
+                    at: at.clone(),
+                    content: target.content.clone(),
+                    credentials: if target.leaving {
+                        nothing_of(&self.it.with.credentials.borrow())
+                    } else {
+                        self.it.with.credentials.clone()
+                    },
+                    clock: self.it.with.clock.clone(),
+                    prune: target.leaving && self.it.kind.prunes(),
+                };
+                let at = at.clone();
+                self.working.spawn(async move { (at, look.run().await) });
             }
-            if !target.marked || target.busy || target.not_before.is_some_and(|time| time > now) {
-                continue;
-            }
-            target.marked = false;
-            target.busy = true;
-            let (at, content) = (at.clone(), target.content.clone());
-            let (cluster, clock) = (self.cluster.clone(), self.it.with.clock.clone());
-            let credentials = self.it.with.credentials.clone();
-            self.working.spawn(async move {
-                let outcome = look(&cluster, &at, &content, &credentials, &clock).await;
-                (at, outcome)
-            });
         }
     }
 
-    fn note(&mut self, at: &ObjectRef, outcome: Outcome) {
+    /// Notes what became of a look. `false` when the runtime ends.
+    fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) -> bool {
+        let (at, outcome) = match done {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return false,
+        };
         let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
-        let Some(target) = self.targets.get_mut(at) else { return };
-        self.outdated |= target.leaving;
+        let Some(target) = self.targets.get_mut(&at) else { return true };
+        if target.leaving {
+            if target.has_left(id, &at, &outcome) {
+                self.targets.remove(&at);
+            }
+            return true;
+        }
         if outcome.result.is_err() {
             self.it.with.status.update_output(id, |output| output.failed += 1);
         }
-        target.note(id, at, outcome, troubled, self.it.with.clock.now());
+        target.note(id, &at, outcome, troubled, self.it.with.clock.now());
+        if target.in_place == self.in_place {
+            target.in_place = Arc::clone(&self.in_place);
+        } else {
+            self.in_place = Arc::clone(&target.in_place);
+        }
+        true
     }
 
     /// Writes the status.
     fn tell(&self) {
-        let complete = !self.finds_namespaces() || self.namespaces.is_some();
+        let is_complete = self.roster.is_complete();
         let desired = self.it.with.credentials.borrow();
-        let in_place = if complete {
-            everywhere(self.targets.values().map(|target| &target.in_place), &desired)
-        } else {
-            InPlace::new()
-        };
-        let mut troubled: Vec<_> = Vec::new();
-        let mut in_sync = 0;
-        for (at, target) in &self.targets {
+        let kept = || self.targets.iter().filter(|(_, target)| !target.leaving);
+        let in_place =
+            if is_complete { everywhere(kept().map(|(_, target)| target), &desired) } else { InPlace::new() };
+        let mut troubled = Vec::new();
+        let (mut total, mut in_sync, mut more_troubled) = (0, 0, 0);
+        let mut reconciled = is_complete;
+        for (at, target) in kept() {
+            total += 1;
             match &target.problem {
+                Some(_) if troubled.len() >= TOLD => more_troubled += 1,
                 Some(problem) => {
-                    troubled.push(TargetStatus { name: at.to_string(), last_error: problem.clone() })
+                    troubled.push(TargetStatus { name: at.to_string(), last_error: problem.clone() });
                 }
                 None if target.settled.is_some() => in_sync += 1,
-                None => {}
+                None => reconciled = false,
             }
         }
-        let more = troubled.len().saturating_sub(TOLD);
-        let problem = troubled.first().map(|target| target.last_error.clone());
-        let problem = problem.or_else(|| self.blind.values().next().cloned());
-        troubled.truncate(TOLD);
-        let targets = Targets { total: self.targets.len(), in_sync, troubled, more_troubled: more };
-        let warnings: Vec<_> = self
-            .base_warning
-            .iter()
-            .chain(self.targets.values().flat_map(|target| &target.warnings))
-            .take(TOLD)
-            .cloned()
-            .collect();
-        let reconciled = complete
-            && self.targets.values().all(|target| target.settled.is_some() || target.problem.is_some());
+        let problem = troubled.first().map(|target| &target.last_error).or(self.roster.problem()).cloned();
+        let targets = Targets { total, in_sync, troubled, more_troubled };
+        let of_targets = kept().flat_map(|(_, target)| &target.warnings);
+        let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
         self.it.with.status.update_output(&self.it.with.id, |output| {
             output.turned = Instant::now();
             output.in_place = in_place;
@@ -421,4 +314,12 @@ impl Keeper {
             output.targets = Some(targets);
         });
     }
+}
+
+/// Credentials by which everything of ours leaves a Secret.
+fn nothing_of(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
+    let CredentialSet { current, awaited, retired } = credentials;
+    let retired = current.keys().chain(awaited).chain(retired).cloned().collect();
+    let nothing = CredentialSet { retired, ..CredentialSet::default() };
+    watch::channel(Arc::new(nothing)).1
 }

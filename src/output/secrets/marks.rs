@@ -62,12 +62,6 @@ impl Marks {
     }
 }
 
-/// As marks have it: to the second. Of two ends in the same second none is later.
-pub(super) fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
-}
-
 fn digest(credential: &[u8]) -> String {
     Sha256::digest(credential).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

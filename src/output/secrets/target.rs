@@ -1,18 +1,19 @@
 //! One Secret: what is known of it, and one look at it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{sync::watch, time::Instant};
 
-use super::desired::{Content, InPlace, decide};
+use super::desired::{Concern, Content, Decision, InPlace, decide};
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::{Class, Problem},
-    kubernetes::{Cluster, ObjectRef, Wanted},
+    kubernetes::{ApiError, Cluster, ObjectRef, Wanted},
 };
 
 /// The first and the longest pause of a target after a failure. In a crowd of targets in trouble each waits longer.
@@ -30,9 +31,11 @@ pub(super) struct Target {
     pub(super) content: Content,
     /// To be looked at.
     pub(super) marked: bool,
+    /// Before those that are merely due: something has just happened to it.
+    pub(super) urgent: bool,
     /// Being worked on.
     pub(super) busy: bool,
-    /// No longer wanted; goes when nobody works on it.
+    /// No longer wanted: what is ours goes, then it is forgotten.
     pub(super) leaving: bool,
     /// Not to be looked at earlier.
     pub(super) not_before: Option<Instant>,
@@ -42,9 +45,12 @@ pub(super) struct Target {
     pub(super) version: String,
     /// The version that was told of last.
     pub(super) told: String,
-    pub(super) in_place: InPlace,
+    /// Of which registries it is to hold the credential.
+    pub(super) concern: Concern,
+    /// Shared by the targets that hold the same.
+    pub(super) in_place: Arc<InPlace>,
     /// The credentials that it held when all was well: a difference that comes without new ones is somebody else's.
-    pub(super) settled: Option<CredentialSet>,
+    pub(super) settled: Option<Arc<CredentialSet>>,
     pub(super) edits: VecDeque<Instant>,
     pub(super) fighting: bool,
     pub(super) warnings: Vec<String>,
@@ -53,10 +59,13 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(content: Content) -> Self {
+    /// One that has not been looked at.
+    pub(super) fn new(content: Content, urgent: bool) -> Self {
         Self {
+            concern: content.concern(),
             content,
             marked: true,
+            urgent,
             busy: false,
             leaving: false,
             not_before: None,
@@ -64,13 +73,83 @@ impl Target {
             problem: None,
             version: String::new(),
             told: String::new(),
-            in_place: InPlace::new(),
+            in_place: Arc::default(),
             settled: None,
             edits: VecDeque::new(),
             fighting: false,
             warnings: Vec::new(),
             written_at: None,
             writes: 0,
+        }
+    }
+
+    /// It is not wanted any more.
+    pub(super) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.marked = true;
+            self.not_before = None;
+            self.failures = 0;
+        }
+    }
+
+    /// It is wanted, with this content.
+    pub(super) fn stay(&mut self, content: Content) {
+        self.content = content;
+        self.marked |= std::mem::take(&mut self.leaving);
+    }
+
+    /// It was seen in this version: to be looked at, unless it is the one that we made or saw.
+    pub(super) fn see(&mut self, version: String) {
+        if !self.busy && self.version != version {
+            self.marked = true;
+            self.urgent = true;
+        }
+        self.told = version;
+    }
+
+    /// Whether there was one when it was looked at last.
+    pub(super) fn was_there(&self) -> bool {
+        !self.version.is_empty()
+    }
+
+    /// It is not there, although it should be.
+    pub(super) fn miss(&mut self) {
+        self.told.clear();
+        self.marked = true;
+        self.urgent = true;
+    }
+
+    /// Whether it is to be looked at now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.marked && !self.busy && self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// A look at it begins.
+    pub(super) fn begin(&mut self) {
+        self.marked = false;
+        self.urgent = false;
+        self.busy = true;
+    }
+
+    /// Notes a look at one that is leaving. Whether nothing more is to be done.
+    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome) -> bool {
+        self.busy = false;
+        match &outcome.result {
+            Ok(true) => {
+                tracing::info!(output = %id, secret = %at, "no longer kept: what was ours is out of the Secret");
+                true
+            }
+            Ok(false) => true,
+            Err(problem) if problem.class == Class::Denied => {
+                tracing::warn!(output = %id, secret = %at, error = problem.message, "no longer kept, and left as it is");
+                true
+            }
+            Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                self.not_before = Some(Instant::now() + retry_pause(self.failures, 1));
+                self.marked = true;
+                false
+            }
         }
     }
 
@@ -84,16 +163,19 @@ impl Target {
         now: SystemTime,
     ) {
         self.busy = false;
-        if let Some((in_place, version)) = outcome.found {
-            self.in_place = in_place;
-            self.version = version;
+        if let Some(found) = outcome.found {
+            self.concern = found.concern;
+            if *self.in_place != found.in_place {
+                self.in_place = Arc::new(found.in_place);
+            }
+            self.version = found.version;
             self.marked |= !self.told.is_empty() && self.told != self.version;
         }
         for warning in outcome.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!(output = %id, warning, "output has a flaw");
         }
         self.warnings = outcome.warnings;
-        let was_settled = self.settled.take().is_some_and(|settled| settled == outcome.desired);
+        let was_settled = self.settled.take().is_some_and(|settled| Arc::ptr_eq(&settled, &outcome.desired));
         match outcome.result {
             Ok(written) => {
                 if written {
@@ -163,9 +245,9 @@ impl Target {
 
 /// What became of one look at a target.
 pub(super) struct Outcome {
-    /// What is there, and its version; `None` when that could not be found out.
-    pub(super) found: Option<(InPlace, String)>,
-    pub(super) desired: CredentialSet,
+    /// What is there; `None` when that could not be found out.
+    pub(super) found: Option<Found>,
+    pub(super) desired: Arc<CredentialSet>,
     /// How it differed, if it did, and who did it.
     pub(super) drift: Option<Drift>,
     pub(super) warnings: Vec<String>,
@@ -173,94 +255,131 @@ pub(super) struct Outcome {
     pub(super) result: Result<bool, Problem>,
 }
 
+/// What is there.
+pub(super) struct Found {
+    concern: Concern,
+    in_place: InPlace,
+    version: String,
+}
+
 pub(super) enum Drift {
     Gone,
     Edited(String),
 }
 
-/// Looks at a Secret and applies what differs.
-pub(super) async fn look(
-    cluster: &Cluster,
-    at: &ObjectRef,
-    content: &Content,
-    credentials: &watch::Receiver<CredentialSet>,
-    clock: &Clock,
-) -> Outcome {
-    let mut outcome = Outcome {
-        found: None,
-        desired: CredentialSet::default(),
-        drift: None,
-        warnings: Vec::new(),
-        result: Ok(false),
-    };
-    let wanted = |verb| Wanted { verb, resource: "secrets", namespace: &at.namespace, name: &at.name };
-    for _ in 0..TRIES {
-        outcome.desired = credentials.borrow().clone();
-        let found = match cluster.secret(at).await {
-            Ok(found) => found,
-            Err(error) => {
-                outcome.result = Err(error.problem(&wanted("get")));
-                return outcome;
-            }
-        };
-        let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
-        let decision = match decide(at, content, found.as_ref(), &outcome.desired, clock.now()) {
-            Ok(decision) => decision,
-            Err(problem) => {
-                outcome.found = Some((InPlace::new(), version));
-                outcome.result = Err(problem);
-                return outcome;
-            }
-        };
-        outcome.found = Some((decision.in_place, version));
-        outcome.warnings = decision.warnings;
-        let Some((body, after)) = decision.apply else {
-            outcome.result = Ok(false);
-            return outcome;
-        };
-        outcome.drift = Some(match &found {
-            None => Drift::Gone,
-            Some(found) => {
-                Drift::Edited(found.metadata.foreign_manager(content.keys()).unwrap_or("unknown").to_owned())
-            }
-        });
-        match cluster.apply(at, body).await {
-            Ok(meta) => {
-                outcome.found = Some((after, meta.resource_version));
-                outcome.result = Ok(true);
-                return outcome;
-            }
-            Err(error) if error.is_conflict() => {
-                outcome.result = Err(Problem { class: Class::Transient, ..error.problem(&wanted("patch")) });
-            }
-            Err(error) => {
-                outcome.result = Err(error.problem(&wanted("patch")));
-                return outcome;
-            }
-        }
-    }
-    outcome
+/// A Secret to be looked at, and why.
+pub(super) struct Look {
+    pub(super) cluster: Cluster,
+    pub(super) at: ObjectRef,
+    pub(super) content: Content,
+    pub(super) credentials: watch::Receiver<Arc<CredentialSet>>,
+    pub(super) clock: Clock,
+    /// It is no longer wanted: if it is ours alone, it is removed.
+    pub(super) prune: bool,
 }
 
-/// What a consumer finds whichever of the Secrets it reads: the earliest end of each credential that is in all of them.
-pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a InPlace>, desired: &CredentialSet) -> InPlace {
-    let found = targets.fold(None, |all: Option<InPlace>, one| {
-        Some(match all {
-            None => one.clone(),
-            Some(mut all) => {
-                all.retain(|host, expiry| {
-                    let here = one.get(host);
-                    *expiry = here.map_or(*expiry, |here| (*expiry).min(*here));
-                    here.is_some()
-                });
-                all
+impl Look {
+    /// Looks, and applies what differs.
+    pub(super) async fn run(self) -> Outcome {
+        let mut outcome = Outcome {
+            found: None,
+            desired: Arc::default(),
+            drift: None,
+            warnings: Vec::new(),
+            result: Ok(false),
+        };
+        for _ in 0..TRIES {
+            match self.try_once(&mut outcome).await {
+                Ok(written) => {
+                    outcome.result = Ok(written);
+                    break;
+                }
+                Err(Failure::Final(problem)) => {
+                    outcome.result = Err(problem);
+                    break;
+                }
+                // Somebody wrote in between: it may say something else now.
+                Err(Failure::Conflict(problem)) => outcome.result = Err(problem),
             }
-        })
-    });
-    // No Secret to keep, nobody to be refused.
-    found.unwrap_or_else(|| {
-        desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect()
-    })
+        }
+        outcome
+    }
+
+    async fn try_once(&self, outcome: &mut Outcome) -> Result<bool, Failure> {
+        outcome.desired = Arc::clone(&self.credentials.borrow());
+        let found = self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?;
+        let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
+        if self.prune && found.as_ref().is_some_and(|found| found.metadata.we_own_alone()) {
+            self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
+            return Ok(true);
+        }
+        let decision = decide(&self.at, &self.content, found.as_ref(), &outcome.desired, self.clock.now());
+        let Decision { concern, in_place, apply, warnings } = match decision {
+            Ok(decision) => decision,
+            Err(problem) => {
+                let concern = self.content.concern();
+                outcome.found = Some(Found { concern, in_place: InPlace::new(), version });
+                return Err(Failure::Final(problem));
+            }
+        };
+        outcome.found = Some(Found { concern: concern.clone(), in_place, version });
+        outcome.warnings = warnings;
+        let Some((body, in_place)) = apply else { return Ok(false) };
+        outcome.drift = Some(found.as_ref().map_or(Drift::Gone, |found| {
+            let manager = found.metadata.foreign_manager(self.content.keys());
+            Drift::Edited(manager.unwrap_or("unknown").to_owned())
+        }));
+        // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs.
+        let force = found.is_some();
+        let applied = self.cluster.apply(&self.at, body, force).await;
+        let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
+        outcome.found = Some(Found { concern, in_place, version });
+        Ok(true)
+    }
+
+    fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {
+        let ObjectRef { namespace, name } = &self.at;
+        let problem = error.problem(&Wanted { verb, resource: "secrets", namespace, name });
+        if error.is_conflict() {
+            Failure::Conflict(Problem { class: Class::Transient, ..problem })
+        } else {
+            Failure::Final(problem)
+        }
+    }
+}
+
+enum Failure {
+    Final(Problem),
+    Conflict(Problem),
+}
+
+/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
+/// each Secret that is to hold one does.
+pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired: &CredentialSet) -> InPlace {
+    // Most hold the same: one of these is enough.
+    let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
+    for target in targets {
+        let is_known = |(concern, in_place): &(&Concern, &Arc<InPlace>)| {
+            Arc::ptr_eq(in_place, &target.in_place) && **concern == target.concern
+        };
+        if !distinct.last().is_some_and(is_known) {
+            distinct.push((&target.concern, &target.in_place));
+        }
+    }
+    let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
+    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
+    let of_host = |host| {
+        let mut holders = distinct.iter().filter(|(concern, _)| concern.is_for(host)).peekable();
+        if holders.peek().is_none() {
+            // No Secret to keep, nobody to be refused.
+            return desired.current.get(host).map(|token| token.expires_at);
+        }
+        holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
+            let expiry = expiry?;
+            Some(Some(earliest.map_or(expiry, |earliest: SystemTime| earliest.min(expiry))))
+        })?
+    };
+    hosts.into_iter().filter_map(|host| Some((host.clone(), of_host(host)?))).collect()
 }
 
 /// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
@@ -268,4 +387,46 @@ pub(super) fn retry_pause(failures: u32, troubled: usize) -> Duration {
     let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(troubled).unwrap_or(u32::MAX));
     let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
     cap.mul_f64(0.75 + fastrand::f64() / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RegistryHost;
+
+    fn target(concern: Concern, in_place: &[(&str, u64)]) -> Target {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
+        Target {
+            concern,
+            in_place: Arc::new(in_place),
+            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
+        }
+    }
+
+    fn ends(targets: &[Target]) -> Vec<(String, u64)> {
+        let found = everywhere(targets.iter(), &CredentialSet::default());
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        found.into_iter().map(|(host, end)| (host.to_string(), seconds(end))).collect()
+    }
+
+    #[test]
+    fn a_registry_is_in_place_when_each_secret_that_is_to_hold_it_does() {
+        let of = |host: &str| Concern::One(host.parse::<RegistryHost>().unwrap());
+        let all = |in_place| target(Concern::All, in_place);
+        assert_eq!(
+            ends(&[all(&[("a.example", 5)]), all(&[("a.example", 3), ("b.example", 9)])]),
+            [("a.example".to_owned(), 3)]
+        );
+        // Templates are for one registry each.
+        let templates = [
+            target(of("a.example"), &[("a.example", 5)]),
+            target(of("a.example"), &[("a.example", 4)]),
+            target(of("b.example"), &[("b.example", 9)]),
+            target(Concern::None, &[]),
+        ];
+        assert_eq!(ends(&templates), [("a.example".to_owned(), 4), ("b.example".to_owned(), 9)]);
+        let one_is_empty = [target(of("a.example"), &[("a.example", 5)]), target(of("a.example"), &[])];
+        assert_eq!(ends(&one_is_empty), []);
+    }
 }

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::secret::Secret;
+use crate::{secret::Secret, token::Token};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -61,11 +62,11 @@ fn flux(adopt: bool) -> Content {
 }
 
 fn prepared(config: &str) -> Value {
-    json!({"metadata": {"resourceVersion": "1"}, "type": DOCKER_CONFIG_TYPE, "data": {DOCKER_CONFIG_KEY: STANDARD.encode(config)}})
+    json!({"metadata": {"resourceVersion": "1"}, "type": docker_config::TYPE, "data": {docker_config::KEY: STANDARD.encode(config)}})
 }
 
 fn config(secret: &Value) -> Value {
-    let text = STANDARD.decode(secret["data"][DOCKER_CONFIG_KEY].as_str().unwrap()).unwrap();
+    let text = STANDARD.decode(secret["data"][docker_config::KEY].as_str().unwrap()).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 
@@ -91,7 +92,7 @@ fn what_is_right_is_left_alone() {
     for before in [None, Some(prepared("{\"auths\":{}}"))] {
         let (secret, after) = step(&flux(false), before.as_ref(), &desired, 0).unwrap();
         assert_eq!(config(&secret), json!({"auths": {HOST: {"auth": auth("one")}}}));
-        assert_eq!(secret["type"], DOCKER_CONFIG_TYPE);
+        assert_eq!(secret["type"], docker_config::TYPE);
         assert_eq!(after, [(host(), at(1000))].into());
         assert_eq!(step(&flux(false), Some(&secret), &desired, 0), None);
         let found = object(&secret);
@@ -131,7 +132,7 @@ fn what_was_edited_counts_for_nothing() {
     for edited in
         [json!({"auths": {HOST: {"auth": auth("evil")}}}), json!({"auths": {}}), json!("no docker config")]
     {
-        secret["data"][DOCKER_CONFIG_KEY] = json!(STANDARD.encode(edited.to_string()));
+        secret["data"][docker_config::KEY] = json!(STANDARD.encode(edited.to_string()));
         let (mended, _) = step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).unwrap();
         assert_eq!(config(&mended)["auths"][HOST]["auth"], auth("ours"), "{edited}");
     }
@@ -175,7 +176,7 @@ fn a_secret_of_another_type_is_refused_with_the_mend() {
 fn a_template_is_shared() {
     let content = Content::Template { host: host(), flavour: Flavour::Helm };
     let given = json!({
-        "metadata": {"resourceVersion": "1", "labels": {SECRET_TYPE: "repo-creds"}}, "type": "Opaque",
+        "metadata": {"resourceVersion": "1", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}}, "type": "Opaque",
         "data": {"url": STANDARD.encode(HOST), "type": STANDARD.encode("helm"), "enableOCI": STANDARD.encode("true")},
     });
     let desired = credentials("pass:word", 1000);
@@ -214,4 +215,39 @@ fn a_template_that_argo_cd_would_not_take_is_told() {
     {
         assert!(told.contains(part), "{part} is not in {told}");
     }
+}
+
+#[test]
+fn of_a_repository_only_two_fields_are_set() {
+    let repository = |url: &str| {
+        json!({
+            "metadata": {"resourceVersion": "1", "labels": {"argocd.argoproj.io/secret-type": "repository"}},
+            "type": "Opaque",
+            "data": {
+                "url": STANDARD.encode(url), "type": STANDARD.encode("helm"), "project": STANDARD.encode("team-a"),
+                "username": STANDARD.encode("AWS"), "password": STANDARD.encode("of last week"),
+            },
+        })
+    };
+    let desired = credentials("pass:word", 1000);
+    let urls = ["oci://HOST/charts/web", "HOST/charts/web", "https://HOST/charts/web", "HOST", "OCI://HOST"];
+    for url in urls.map(|url| url.replace("HOST", HOST)) {
+        let (secret, after) = step(&Content::Repository, Some(&repository(&url)), &desired, 0).unwrap();
+        assert_eq!(secret["data"]["password"], STANDARD.encode("pass:word"), "{url}");
+        assert_eq!(secret["data"]["project"], STANDARD.encode("team-a"));
+        assert_eq!(secret["metadata"]["labels"], repository(&url)["metadata"]["labels"]);
+        assert!(!object(&secret).metadata.we_own("url") && !object(&secret).metadata.we_own("type"));
+        assert_eq!(after, [(host(), at(1000))].into());
+        assert_eq!(step(&Content::Repository, Some(&secret), &desired, 0), None);
+    }
+    for other in
+        ["ghcr.io/charts", "https://HOST.evil.example/charts", "https://x@HOST/charts", "git@HOST:charts", ""]
+    {
+        let found = object(&repository(&other.replace("HOST", HOST)));
+        let decision = decide(&here(), &Content::Repository, Some(&found), &desired, at(0)).unwrap();
+        assert!(decision.apply.is_none() && decision.concern == Concern::None, "{other}");
+        assert!(decision.warnings[0].contains("none of the configured registries"), "{other}");
+    }
+    let missing = decide(&here(), &Content::Repository, None, &desired, at(0)).err().unwrap();
+    assert!(missing.message.contains("there is no Secret"), "{missing}");
 }

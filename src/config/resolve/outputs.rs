@@ -1,0 +1,133 @@
+//! From what the file says of outputs to [`OutputConfig`].
+
+use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
+
+use super::{
+    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, file},
+    Resolver,
+};
+use crate::output::{
+    docker_config::DockerConfigSettings,
+    secret_settings::{
+        DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
+    },
+};
+
+impl Resolver<'_> {
+    pub(super) fn outputs(&mut self, outputs: Vec<file::Output>) -> Vec<OutputConfig> {
+        let outputs = if outputs.is_empty() {
+            vec![file::Output::DockerConfig {
+                path: DEFAULT_DOCKER_CONFIG.into(),
+                mode: None,
+                group: None,
+                base: None,
+            }]
+        } else {
+            outputs
+        };
+        let mut resolved: Vec<OutputConfig> = Vec::new();
+        for (index, output) in outputs.into_iter().enumerate() {
+            let place = format!("outputs[{index}]");
+            let Some(output) = self.output(&place, output) else { continue };
+            if let Some(twin) = resolved.iter().position(|other| other.collides_with(&output)) {
+                self.refuse(
+                    &place,
+                    format!("what outputs[{twin}] keeps already"),
+                    "each file and each Secret once",
+                );
+            }
+            resolved.push(output);
+        }
+        resolved
+    }
+
+    fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
+        match output {
+            file::Output::DockerConfig { path, mode, group, base } => {
+                let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
+                let path = PathBuf::from(path);
+                if path.file_name().is_none() {
+                    self.refuse(
+                        &format!("{place}.path"),
+                        format!("`{}`", path.display()),
+                        "the path of a file",
+                    );
+                }
+                let base = base.map(PathBuf::from);
+                Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode: mode?, group, base }))
+            }
+            file::Output::DockerConfigSecret { name, namespaces, base, adopt, prune } => {
+                let name = self.parse(&format!("{place}.name"), &name);
+                let namespaces = match namespaces {
+                    None => Some(Namespaces::Own),
+                    Some(namespaces) => self.namespaces(&format!("{place}.namespaces"), namespaces),
+                };
+                Some(OutputConfig::DockerConfigSecret(DockerConfigSecretSettings {
+                    name: name?,
+                    namespaces: namespaces?,
+                    base: base.map(PathBuf::from),
+                    adopt: adopt.unwrap_or_default(),
+                    prune: prune.unwrap_or_default(),
+                }))
+            }
+            file::Output::ArgocdRepoCreds { namespace } => {
+                let namespace = self.parse(&format!("{place}.namespace"), &namespace)?;
+                Some(OutputConfig::ArgocdRepoCreds(RepoCredsSettings { namespace }))
+            }
+            file::Output::ArgocdRepositories { namespace, names, selector } => {
+                let namespace = self.parse(&format!("{place}.namespace"), &namespace);
+                let which = match (names.is_empty(), selector) {
+                    (false, None) => Which::Names(self.names(&format!("{place}.names"), &names)?),
+                    (true, Some(selector)) => {
+                        Which::Selector(self.parse(&format!("{place}.selector"), &selector)?)
+                    }
+                    (true, None) => {
+                        self.refuse(place, "neither names nor a selector", "one of them");
+                        return None;
+                    }
+                    (false, Some(_)) => {
+                        self.refuse(place, "names and a selector", "one of them");
+                        return None;
+                    }
+                };
+                Some(OutputConfig::ArgocdRepositories(RepositoriesSettings { namespace: namespace?, which }))
+            }
+        }
+    }
+
+    fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
+        let file::Namespaces { names, all, exclude, selector } = said;
+        if !exclude.is_empty() && !all {
+            self.refuse(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
+            return None;
+        }
+        match (names.is_empty(), all, selector) {
+            (false, false, None) => Some(Namespaces::Names(self.names(&format!("{path}.names"), &names)?)),
+            (true, true, None) => {
+                Some(Namespaces::All { exclude: self.names(&format!("{path}.exclude"), &exclude)? })
+            }
+            (true, false, Some(selector)) => {
+                Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
+            }
+            (true, false, None) => {
+                self.refuse(
+                    path,
+                    "nothing",
+                    "names, or `all: true`, or a selector; without `namespaces` the pod's own",
+                );
+                None
+            }
+            _ => {
+                self.refuse(path, "more than one of names, all and selector", "one of them");
+                None
+            }
+        }
+    }
+
+    fn names<T: FromStr<Err: Display> + Ord>(&mut self, path: &str, names: &[String]) -> Option<BTreeSet<T>> {
+        let parsed =
+            names.iter().enumerate().map(|(index, name)| self.parse(&format!("{path}[{index}]"), name));
+        // All of them, so that all problems are told.
+        parsed.collect::<Vec<_>>().into_iter().collect()
+    }
+}

@@ -1,0 +1,305 @@
+//! Which Secrets of an output there should be, and what happens to them in the cluster.
+//!
+//! Names that the configuration says are followed one by one, as their Role allows; what is found out while the
+//! process runs (namespaces, or the Secrets of one by their labels) is followed as a whole. Of what is not ours nothing
+//! is kept in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    super::{
+        argocd_names::{Flavour, template_name},
+        docker_config::read::Base,
+        secret_settings::{Namespaces, Which},
+    },
+    Kind,
+    desired::Content,
+};
+use crate::{
+    credentials::CredentialSet,
+    failure::Problem,
+    kubernetes::{ApiError, Cluster, ObjectRef, Scope, Seen, Sighting, Wanted, follow},
+    refresh::Reminder,
+};
+
+/// The Secrets that there should be.
+pub(super) struct Roster {
+    id: String,
+    kind: Kind,
+    cluster: Cluster,
+    /// The namespaces, or the Secrets of one, that were found; `None` before the first list.
+    listed: Option<BTreeSet<String>>,
+    watches: JoinSet<()>,
+    watched: BTreeSet<ObjectRef>,
+    tell: mpsc::Sender<(Watching, Seen)>,
+    told: mpsc::Receiver<(Watching, Seen)>,
+    /// Why something cannot be followed.
+    blind: BTreeMap<Watching, Problem>,
+    reminders: BTreeMap<Watching, Reminder>,
+}
+
+/// What a watch is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Watching {
+    /// One Secret.
+    Secret(ObjectRef),
+    /// All of ours: those of one name, or those with our labels.
+    Secrets,
+    Namespaces,
+}
+
+/// What has happened.
+pub(super) enum News {
+    /// Other Secrets are to be kept than before.
+    OtherTargets,
+    /// A Secret was seen in this version.
+    Seen(ObjectRef, String),
+    /// These are all there are, of all that are kept or of the one.
+    SeenAll(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
+    /// It is gone.
+    Gone(ObjectRef),
+    /// Nothing that calls for work.
+    Nothing,
+}
+
+impl Roster {
+    /// Begins to follow what has to be found out. Of the Secrets themselves only who `stays` wants to know.
+    pub(super) fn new(id: String, kind: Kind, cluster: Cluster, stays: bool) -> Self {
+        let (tell, told) = mpsc::channel(64);
+        let mut roster = Self {
+            id,
+            kind,
+            cluster,
+            listed: None,
+            watches: JoinSet::new(),
+            watched: BTreeSet::new(),
+            tell,
+            told,
+            blind: BTreeMap::new(),
+            reminders: BTreeMap::new(),
+        };
+        for (watching, scope) in roster.scopes() {
+            if stays || roster.is_finder(&watching) {
+                roster.follow(watching, scope);
+            }
+        }
+        roster
+    }
+
+    /// The watches of what is found out; none where all names are known.
+    fn scopes(&self) -> Vec<(Watching, Scope)> {
+        let scope = |resource| Scope { resource, namespace: None, name: None, labels: None };
+        match &self.kind {
+            Kind::DockerConfig(settings) => {
+                let labels = match &settings.namespaces {
+                    Namespaces::All { .. } => None,
+                    Namespaces::Selector(selector) => Some(selector.as_str().to_owned()),
+                    Namespaces::Own | Namespaces::Names(_) => return Vec::new(),
+                };
+                let name = Some(settings.name.as_str().to_owned());
+                vec![
+                    (Watching::Namespaces, Scope { labels, ..scope("namespaces") }),
+                    (Watching::Secrets, Scope { name, ..scope("secrets") }),
+                ]
+            }
+            Kind::Repositories(settings) => match &settings.which {
+                Which::Names(_) => Vec::new(),
+                Which::Selector(selector) => {
+                    let namespace = Some(settings.namespace.as_str().to_owned());
+                    let labels = Some(selector.as_str().to_owned());
+                    vec![(Watching::Secrets, Scope { namespace, labels, ..scope("secrets") })]
+                }
+            },
+            Kind::RepoCreds(_) => Vec::new(),
+        }
+    }
+
+    /// Whether that watch tells which Secrets there should be.
+    fn is_finder(&self, watching: &Watching) -> bool {
+        match watching {
+            Watching::Namespaces => true,
+            Watching::Secrets => matches!(self.kind, Kind::Repositories(_)),
+            Watching::Secret(_) => false,
+        }
+    }
+
+    fn finds_out(&self) -> bool {
+        match &self.kind {
+            Kind::DockerConfig(settings) => settings.namespaces.are_found_out(),
+            Kind::Repositories(settings) => matches!(settings.which, Which::Selector(_)),
+            Kind::RepoCreds(_) => false,
+        }
+    }
+
+    /// Whether all that there should be is known.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.finds_out() || self.listed.is_some()
+    }
+
+    /// Why something cannot be followed, if so.
+    pub(super) fn problem(&self) -> Option<&Problem> {
+        self.blind.values().next()
+    }
+
+    /// Which Secrets there should be.
+    pub(super) fn targets(
+        &self,
+        credentials: &CredentialSet,
+        base: Option<&Arc<Base>>,
+    ) -> Vec<(ObjectRef, Content)> {
+        let found = self.listed.iter().flatten().map(String::as_str);
+        match &self.kind {
+            Kind::DockerConfig(settings) => {
+                let content = Content::DockerConfig { adopt: settings.adopt, base: base.cloned() };
+                let of =
+                    |namespace: &str| (ObjectRef::new(namespace, settings.name.as_str()), content.clone());
+                match &settings.namespaces {
+                    Namespaces::Own => vec![of(self.cluster.namespace())],
+                    Namespaces::Names(names) => names.iter().map(|name| of(name.as_str())).collect(),
+                    Namespaces::All { .. } | Namespaces::Selector(_) => found.map(of).collect(),
+                }
+            }
+            Kind::RepoCreds(settings) => {
+                let hosts =
+                    credentials.current.keys().chain(&credentials.awaited).chain(&credentials.retired);
+                let pairs = hosts.flat_map(|host| Flavour::ALL.map(|flavour| (host.clone(), flavour)));
+                pairs
+                    .map(|(host, flavour)| {
+                        let name = template_name(&host, flavour);
+                        let at = ObjectRef::new(settings.namespace.as_str(), name.as_str());
+                        (at, Content::Template { host, flavour })
+                    })
+                    .collect()
+            }
+            Kind::Repositories(settings) => {
+                let of =
+                    |name: &str| (ObjectRef::new(settings.namespace.as_str(), name), Content::Repository);
+                match &settings.which {
+                    Which::Names(names) => names.iter().map(|name| of(name.as_str())).collect(),
+                    Which::Selector(_) => found.map(of).collect(),
+                }
+            }
+        }
+    }
+
+    /// Follows a Secret, where no other watch tells of it.
+    pub(super) fn follow_secret(&mut self, at: &ObjectRef) {
+        if self.finds_out() || !self.watched.insert(at.clone()) {
+            return;
+        }
+        let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));
+        let scope = Scope { resource: "secrets", namespace, name, labels: None };
+        self.follow(Watching::Secret(at.clone()), scope);
+    }
+
+    fn follow(&mut self, watching: Watching, scope: Scope) {
+        let (told, mut events) = mpsc::channel(16);
+        let seen = self.tell.clone();
+        let cluster = self.cluster.clone();
+        self.watches.spawn(async move {
+            let forward = async {
+                while let Some(event) = events.recv().await {
+                    if seen.send((watching.clone(), event)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(follow(cluster, scope, told), forward);
+        });
+    }
+
+    /// The next that happens.
+    pub(super) async fn next(&mut self) -> News {
+        match self.told.recv().await {
+            Some((watching, Seen::Failed(error))) => {
+                self.note_blind(watching, &error);
+                News::Nothing
+            }
+            Some((watching, seen)) => {
+                self.blind.remove(&watching);
+                if self.is_finder(&watching) { self.find(watching, seen) } else { news(watching, seen) }
+            }
+            None => std::future::pending().await, // we hold a sender
+        }
+    }
+
+    fn note_blind(&mut self, watching: Watching, error: &ApiError) {
+        let what = match &watching {
+            Watching::Namespaces => Wanted { verb: "watch", resource: "namespaces", namespace: "", name: "" },
+            Watching::Secret(at) => {
+                Wanted { verb: "watch", resource: "secrets", namespace: &at.namespace, name: &at.name }
+            }
+            Watching::Secrets => {
+                let (namespace, name) = match &self.kind {
+                    Kind::DockerConfig(settings) => ("", settings.name.as_str()),
+                    Kind::RepoCreds(settings) => (settings.namespace.as_str(), ""),
+                    Kind::Repositories(settings) => (settings.namespace.as_str(), ""),
+                };
+                Wanted { verb: "watch", resource: "secrets", namespace, name }
+            }
+        };
+        let problem = error.problem(&what);
+        if self.reminders.entry(watching.clone()).or_default().is_due(&problem) {
+            tracing::warn!(output = %self.id, error = problem.message, remedy = problem.remedy, "changes go unnoticed");
+        }
+        self.blind.insert(watching, problem);
+    }
+
+    /// What a watch tells that finds out which Secrets there should be.
+    fn find(&mut self, watching: Watching, seen: Seen) -> News {
+        let is_wanted =
+            |sighting: &Sighting| sighting.deletion_timestamp.is_none() && !self.is_excluded(&sighting.name);
+        let before = self.listed.clone();
+        match &seen {
+            Seen::All(all) => {
+                self.listed =
+                    Some(all.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone()).collect());
+            }
+            Seen::Changed(one) if is_wanted(one) => {
+                self.listed.get_or_insert_default().insert(one.name.clone());
+            }
+            Seen::Changed(one) | Seen::Gone(one) => {
+                self.listed.get_or_insert_default().remove(&one.name);
+            }
+            Seen::Failed(_) => {}
+        }
+        if self.listed != before {
+            News::OtherTargets
+        } else if watching == Watching::Secrets {
+            news(watching, seen)
+        } else {
+            News::Nothing
+        }
+    }
+
+    fn is_excluded(&self, namespace: &str) -> bool {
+        let Kind::DockerConfig(settings) = &self.kind else { return false };
+        let Namespaces::All { exclude } = &settings.namespaces else { return false };
+        exclude.iter().any(|name| name.as_str() == namespace)
+    }
+}
+
+/// What a watch of Secrets tells.
+fn news(watching: Watching, seen: Seen) -> News {
+    let of = |one: Sighting| (ObjectRef::new(one.namespace, one.name), one.resource_version);
+    match seen {
+        Seen::All(all) => {
+            let only = match watching {
+                Watching::Secret(at) => Some(at),
+                Watching::Secrets | Watching::Namespaces => None,
+            };
+            News::SeenAll(only, all.into_iter().map(of).collect())
+        }
+        Seen::Changed(one) => {
+            let (at, version) = of(one);
+            News::Seen(at, version)
+        }
+        Seen::Gone(one) => News::Gone(of(one).0),
+        Seen::Failed(_) => News::Nothing,
+    }
+}
