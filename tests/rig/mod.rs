@@ -49,6 +49,11 @@ impl Rig {
         Self { emulator: Emulator::start(settings).unwrap(), folder: tempfile::tempdir().unwrap() }
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A path in the folder.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -1,0 +1,180 @@
+//! The Secret that Flux reads: what is in it, when it is written, what leaves it.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ecr_emulator::Settings;
+use serde_json::{Value, json};
+use test_support::{Signal, wait_for};
+
+use crate::{
+    cluster::{Cluster, SECRET, SOON, by_file, sha256, value, with_registry},
+    rig::{DEADLINE, HOST, SIBLING},
+};
+
+#[test]
+fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {
+    let Some(cluster) = Cluster::new("flux-reads") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let password = cluster.wait_password("flux-reads");
+    let secret = cluster.secret("flux-reads", SECRET).unwrap();
+    assert_eq!(secret["type"], "kubernetes.io/dockerconfigjson");
+    let metadata = secret["metadata"].to_string();
+    assert!(metadata.contains("ecr-sidecar/expires") && !metadata.contains(&password), "{metadata}");
+    let status = sidecar.status();
+    assert_eq!(status["outputs"][0]["type"], "docker-config-secret");
+    assert_eq!(status["outputs"][0]["targets"]["in_sync"], 1, "{status}");
+    assert!(!status.to_string().contains(&password) && !sidecar.stderr().contains(&password));
+
+    // The very libraries that Flux reads it with: for an ImageRepository, and for a HelmRepository.
+    let image = format!("{HOST}/team/app:v1");
+    let expected = json!({"username": "AWS", "passwordSha256": sha256(&password)});
+    let secret = ["--namespace=flux-reads", "--secret", SECRET];
+    let Some(found) = cluster.finds(&[&["keychain", "--image", &image], &secret[..]].concat()) else {
+        return;
+    };
+    assert_eq!(found, expected);
+    assert_eq!(cluster.finds(&[&["docker-config", "--host", HOST], &secret[..]].concat()).unwrap(), expected);
+}
+
+#[test]
+fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
+    let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
+    let Some(cluster) = Cluster::with("flux-pulls", aws) else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let image = format!("{HOST}/team/app:v1");
+    let pull =
+        ["keychain", "--namespace=flux-pulls", "--secret", SECRET, "--image", &image, "--tags", "--pull"];
+    let Some(pulled) = cluster.finds(&pull) else { return };
+    assert_eq!(pulled["tags"], json!(["v1"]));
+    let before = cluster.password("flux-pulls");
+    cluster.rig.emulator.revoke_tokens();
+    sidecar.signal(Signal::HUP);
+    wait_for("a new credential", DEADLINE, || (cluster.password("flux-pulls") != before).then_some(()));
+    assert_eq!(cluster.finds(&pull).unwrap()["digest"], pulled["digest"]);
+}
+
+#[test]
+fn the_password_is_in_the_data_and_nowhere_else() {
+    let Some(cluster) = Cluster::new("canary") else { return };
+    let file = cluster.rig.put(
+        "canary.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}}}, \
+             {{type: argocd-repo-creds, namespace: canary}}]\n"
+        ),
+    );
+    let sidecar = cluster.run(|command| {
+        by_file(&file)(command);
+        command.env("ECR_SIDECAR_LOG", "trace");
+    });
+    sidecar.wait_ready();
+    let password = cluster.wait_password("canary");
+    cluster.patch_as("hand", "canary", SECRET, &json!({".dockerconfigjson": STANDARD.encode("{}")}));
+    cluster.wait_password("canary");
+    sidecar.signal(Signal::HUP);
+    wait_for("another credential", DEADLINE, || (cluster.wait_password("canary") != password).then_some(()));
+    let newer = cluster.wait_password("canary");
+    let status = sidecar.get("/status").1;
+    sidecar.stop(DEADLINE);
+    let secrets = [SECRET, "ecr-123456789012-eu-west-1-helm", "ecr-123456789012-eu-west-1-oci"];
+    let metadata = secrets.map(|name| cluster.secret("canary", name).unwrap()["metadata"].to_string());
+    let events = cluster.server.kubectl(["get", "events", "--all-namespaces", "-o", "json"]);
+    let log = sidecar.stderr();
+    assert!(log.contains("\"level\":\"WARN\""), "it did log");
+    for place in [status, log, sidecar.stdout(), metadata.concat(), events] {
+        for password in [&password, &newer] {
+            for form in
+                [password.clone(), STANDARD.encode(password), STANDARD.encode(format!("AWS:{password}"))]
+            {
+                assert!(!place.contains(&form[..40]), "the password is in {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn once_leaves_the_newest_credential_and_not_one_that_was_there() {
+    let Some(cluster) = Cluster::new("once-again") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    wait_for("the Role to count", SOON, || (cluster.once().status.code() == Some(0)).then_some(()));
+    let mut before = cluster.password("once-again");
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(1100)); // ends are compared by the second
+        assert_eq!(cluster.once().status.code(), Some(0));
+        let after = cluster.password("once-again");
+        assert_ne!(after, before);
+        before = after;
+    }
+}
+
+#[test]
+fn once_writes_the_secret_and_ends_with_69_where_it_may_not() {
+    let Some(cluster) = Cluster::new("once") else { return };
+    let refused = cluster.once();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(69), "{said}");
+    for part in [
+        "cannot get resource \\\"secrets\\\"",
+        "system:serviceaccount:once:reflector",
+        "once/ecr-credentials",
+        "ecr-sidecar manifests",
+        "resourceNames: [ecr-credentials]",
+        "verbs: [get, list, watch, patch]",
+        "Role in namespace once",
+    ] {
+        assert!(said.contains(part) || said.contains(&part.replace('\\', "")), "{part} is not in\n{said}");
+    }
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    wait_for("the Role to count", SOON, || (cluster.once().status.code() == Some(0)).then_some(()));
+    assert!(cluster.password("once").is_some());
+}
+
+#[test]
+fn nothing_is_written_between_refreshes() {
+    let Some(cluster) = Cluster::new("quiet") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let mark = cluster.server.audit_mark();
+    let successor = cluster.start(|_| {}); // with a token of its own, which ends later
+    successor.wait_ready();
+    let both = cluster.password("quiet");
+    cluster.server.kubectl(["annotate", "secret", SECRET, "-n", "quiet", "someone=else"]);
+    // The successor's look at the annotation is over when a later event has been answered.
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "quiet"]);
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    cluster.wait_password("quiet");
+    assert!(both.is_some());
+    let writes = cluster.writes_since(mark);
+    assert!(writes <= 6, "{writes} writes of two sidecars for a start, an annotation and a deletion");
+    // Nothing to wait for: that nothing happens is what is shown.
+    let writes_in_a_while = || {
+        let mark = cluster.server.audit_mark();
+        std::thread::sleep(Duration::from_secs(3));
+        cluster.writes_since(mark)
+    };
+    wait_for("the two to agree", DEADLINE, || (writes_in_a_while() == 0).then_some(()));
+    assert_eq!(writes_in_a_while(), 0);
+}
+
+#[test]
+fn a_registry_that_leaves_the_configuration_leaves_the_secret() {
+    let Some(cluster) = Cluster::new("leaves") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    let text = |hosts: &str| {
+        format!("registries: [{hosts}]\noutputs: [{{type: docker-config-secret, name: {SECRET}}}]\n")
+    };
+    let file = cluster.rig.put("leaves.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}")));
+    let sidecar = cluster.start(by_file(&file));
+    sidecar.wait_ready();
+    let hosts = || {
+        let text = value(&cluster.secret("leaves", SECRET)?, ".dockerconfigjson")?;
+        let config: Value = serde_json::from_str(&text).unwrap();
+        Some(config["auths"].as_object()?.keys().cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(hosts().unwrap(), [HOST, SIBLING]);
+    cluster.rig.put("leaves.yaml", &text(&format!("{{host: {HOST}}}")));
+    wait_for("the entry to go", DEADLINE, || (hosts()? == [HOST]).then_some(()));
+}

@@ -1,0 +1,14 @@
+//! The Kubernetes outputs against a real API server, under the rights that `ecr-sidecar manifests` prints.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod argocd;
+mod cluster;
+mod flux;
+mod namespaces;
+mod others;
+mod outages;
+mod reach;
+mod rights;

@@ -1,0 +1,147 @@
+//! What others do to Secrets, and what is theirs.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
+use test_support::wait_for;
+
+use crate::{
+    cluster::{Cluster, SECRET, SOON, by_file, value},
+    rig::{DEADLINE, HOST},
+};
+
+#[test]
+fn an_edit_is_undone_and_told() {
+    let Some(cluster) = Cluster::new("edited") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let password = cluster.wait_password("edited");
+    let emptied = json!({".dockerconfigjson": STANDARD.encode("{\"auths\":{}}")});
+    cluster.patch_as("hand", "edited", SECRET, &emptied);
+    wait_for("the edit to be undone", SOON, || (cluster.password("edited")? == password).then_some(()));
+    let line = sidecar.wait_log("somebody changed what is ours", DEADLINE);
+    assert!(line.contains("\"manager\":\"hand\"") && line.contains("edited/ecr-credentials"), "{line}");
+    sidecar.wait_ready();
+}
+
+#[test]
+fn a_fight_is_told_and_slowed_down() {
+    let Some(cluster) = Cluster::new("fight") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let password = cluster.wait_password("fight");
+    let emptied = json!({".dockerconfigjson": STANDARD.encode("{\"auths\":{}}")});
+    let patch = || cluster.patch_as("fighter", "fight", SECRET, &emptied);
+    for _ in 0..4 {
+        patch();
+        wait_for("the edit to be undone", SOON, || (cluster.password("fight")? == password).then_some(()));
+    }
+    let line = sidecar.wait_log("a fight over a Secret", DEADLINE);
+    assert!(line.contains("fighter") && line.contains("IfNotPresent"), "{line}");
+    let mark = cluster.server.audit_mark();
+    for _ in 0..10 {
+        patch();
+    }
+    assert!(cluster.writes_since(mark) <= 1, "at full speed");
+    wait_for("the truce to end", DEADLINE, || (cluster.password("fight")? == password).then_some(()));
+}
+
+#[test]
+fn a_secret_that_others_filled_is_left_alone_unless_adopted() {
+    let Some(cluster) = Cluster::new("adopted") else { return };
+    let theirs = STANDARD
+        .encode(format!("{{\"auths\":{{\"{HOST}\":{{\"auth\":\"{}\"}}}}}}", STANDARD.encode("AWS:cronjob")));
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    cluster.patch_as("cronjob", "adopted", SECRET, &json!({".dockerconfigjson": theirs}));
+    let sidecar = cluster.start(|_| {});
+    let line = sidecar.wait_log("somebody else put there", DEADLINE);
+    assert!(line.contains("adopt: true"), "{line}");
+    assert_eq!(cluster.password("adopted").as_deref(), Some("cronjob"));
+    assert_eq!(sidecar.get("/readyz").0, 503);
+    drop(sidecar);
+    let file = cluster.rig.put(
+        "adopt.yaml",
+        &format!("registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, adopt: true}}]\n"),
+    );
+    let sidecar = cluster.start(by_file(&file));
+    sidecar.wait_ready();
+    assert_ne!(cluster.wait_password("adopted"), "cronjob");
+}
+
+#[test]
+fn a_target_in_trouble_holds_up_no_other() {
+    let Some(cluster) = Cluster::new("trouble") else { return };
+    let server = &cluster.server;
+    server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: trouble-opaque}}");
+    let file = cluster.rig.put(
+        "trouble.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
+             namespaces: {{names: [trouble, trouble-opaque, trouble-missing]}}}}]\n"
+        ),
+    );
+    server.apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: ecr-credentials, namespace: trouble-opaque}}",
+    );
+    server.apply(&cluster.manifests(|_| {})); // for the one namespace only
+    let sidecar = cluster.start(by_file(&file));
+    cluster.wait_password("trouble");
+    let status = sidecar.wait_status("two in trouble", |status| {
+        status["outputs"][0]["targets"]["troubled"].as_array().is_some_and(|troubled| troubled.len() == 2)
+    });
+    let targets = &status["outputs"][0]["targets"];
+    assert_eq!((&targets["total"], &targets["in_sync"]), (&json!(3), &json!(1)));
+    let errors = targets["troubled"].to_string();
+    for part in [
+        "trouble-opaque/ecr-credentials",
+        "trouble-missing/ecr-credentials",
+        "Role in namespace trouble-missing",
+    ] {
+        assert!(errors.contains(part), "{part} is not in {errors}");
+    }
+    let (code, body) = sidecar.get("/readyz");
+    assert_eq!(code, 503, "{body}");
+}
+
+/// As Flux applies what is in Git, every few minutes, where it is not told to leave the Secret alone.
+#[test]
+fn an_applier_that_takes_the_credentials_back_is_undone() {
+    let Some(cluster) = Cluster::new("gitops") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let password = cluster.wait_password("gitops");
+    let forced = ["--server-side", "--force-conflicts", "--field-manager=kustomize-controller"];
+    let applied = cluster.server.apply_with(forced, &cluster.manifests(|_| {}));
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let line = sidecar.wait_log("somebody changed what is ours", DEADLINE);
+    assert!(line.contains("kustomize-controller"), "{line}");
+    wait_for("the credentials", SOON, || (cluster.password("gitops")? == password).then_some(()));
+}
+
+#[test]
+fn entries_of_the_base_are_carried_along_and_follow_it() {
+    let Some(cluster) = Cluster::new("based") else { return };
+    let base = |password: &str| {
+        let auth = STANDARD.encode(format!("me:{password}"));
+        cluster.rig.put("base.json", &format!("{{\"auths\":{{\"ghcr.io\":{{\"auth\":\"{auth}\"}}}}}}"))
+    };
+    let path = base("one");
+    let file = cluster.rig.put(
+        "based.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, base: '{}'}}]\n",
+            path.display()
+        ),
+    );
+    let sidecar = cluster.run(by_file(&file));
+    sidecar.wait_ready();
+    let carried = || {
+        let text = value(&cluster.secret("based", SECRET)?, ".dockerconfigjson")?;
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let auth = STANDARD.decode(config["auths"]["ghcr.io"]["auth"].as_str()?).unwrap();
+        Some(String::from_utf8(auth).unwrap())
+    };
+    wait_for("the entry of the base", DEADLINE, || (carried()? == "me:one").then_some(()));
+    base("two");
+    wait_for("the new entry of the base", DEADLINE, || (carried()? == "me:two").then_some(()));
+    assert!(cluster.password("based").is_some());
+}

@@ -1,0 +1,223 @@
+//! What goes away for a while: the API server, its etcd, AWS, the sidecar itself, rights and tokens.
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ecr_emulator::{Fault, Reason, Service, Settings};
+use test_support::{ApiServer, Signal, kubernetes::audit::tally, output, program, wait_for};
+
+use crate::{
+    cluster::{Cluster, SECRET, argocd, by_file, with_registry},
+    rig::{DEADLINE, HOST, Rig, Running},
+};
+
+#[test]
+fn an_outage_of_the_api_server_goes_unnoticed() {
+    let aws = Settings { token_lifetime: Duration::from_secs(40), ..Settings::default() };
+    let Some(cluster) = of_its_own("outage", aws) else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let first = cluster.wait_password("outage");
+    cluster.server.stop_server();
+    sidecar.wait_status("the trouble", |status| status["outputs"][0]["last_error"].is_object());
+    assert_eq!(sidecar.get("/readyz").0, 200, "what is there is good still");
+    cluster.server.start_server();
+    cluster.server.wait_ready();
+    wait_for("a newer credential", DEADLINE, || (cluster.password("outage")? != first).then_some(()));
+    sidecar.wait_status("no trouble", |status| status["outputs"][0]["last_error"].is_null());
+    sidecar.wait_ready();
+    // and its watch lives
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "outage"]);
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    cluster.wait_password("outage");
+}
+
+#[test]
+fn a_sidecar_that_is_killed_while_aws_is_away_is_ready_when_it_is_back() {
+    let Some(cluster) = Cluster::new("killed") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    drop(sidecar);
+    cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    cluster.start(|_| {}).wait_ready();
+    cluster.rig.emulator.clear_faults();
+    let sidecar = cluster.run(argocd("killed"));
+    sidecar.wait_ready();
+    drop(sidecar);
+    cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    cluster.start(argocd("killed")).wait_ready();
+}
+
+/// Three replicas of one output for some refreshes: nobody ever puts an older credential over a newer one.
+#[test]
+fn replicas_never_step_back() {
+    let aws = Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() };
+    let Some(cluster) = Cluster::with("replicas", aws) else { return };
+    let first = cluster.run(|_| {});
+    let replicas = [first, cluster.start(|_| {}), cluster.start(|_| {})];
+    replicas.iter().for_each(Running::wait_ready);
+    let begun = cluster.rig.emulator.count(Service::Ecr);
+    let mark = cluster.server.audit_mark();
+    let mut last = String::new();
+    let mut changes = 0;
+    wait_for("ten refreshes of each", Duration::from_secs(180), || {
+        let secret = cluster.secret("replicas", SECRET)?;
+        let expiries = secret["metadata"]["annotations"]["ecr-sidecar/expires"].as_str().unwrap().to_owned();
+        let expiry = expiries.split('"').nth(3).unwrap().split(' ').next().unwrap().to_owned();
+        assert!(expiry >= last, "{expiry} after {last}");
+        changes += u32::from(expiry != last);
+        last = expiry;
+        (cluster.rig.emulator.count(Service::Ecr) >= begun + 30).then_some(())
+    });
+    let (writes, refreshes) = (cluster.writes_since(mark), cluster.rig.emulator.count(Service::Ecr) - begun);
+    assert!(writes as u64 <= refreshes + 3, "{writes} writes for {refreshes} refreshes");
+    assert!(changes > 5, "{changes}");
+}
+
+/// With an API server that no other test uses.
+fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
+    let server = ApiServer::start()?;
+    let account = server.service_account(namespace, "reflector");
+    Some(Cluster { server: Arc::new(server), rig: Rig::with(aws), account })
+}
+
+/// The Secret in every namespace with the label `ecr: enabled`, beside the file.
+fn selecting(cluster: &Cluster) -> impl Fn(&mut Command) {
+    let file = cluster.rig.put(
+        "selecting.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config, path: '{}'}}\n\
+             - {{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: ecr=enabled}}}}\n",
+            cluster.rig.file().display()
+        ),
+    );
+    move |command| by_file(&file)(command)
+}
+
+/// Its watches are cut and their versions become too old (410), meanwhile a Secret goes and a namespace comes.
+#[test]
+fn what_happens_while_it_is_cut_off_is_caught_up_with_without_a_storm() {
+    let Some(cluster) = of_its_own("cut-off", Settings::default()) else { return };
+    cluster.namespace_with("cut-off", "{ecr: enabled}");
+    let sidecar = cluster.run(selecting(&cluster));
+    sidecar.wait_ready();
+    cluster.wait_password("cut-off");
+    sidecar.signal(Signal::STOP);
+    for number in 0..20 {
+        cluster.server.kubectl(["create", "configmap", &format!("c{number}"), "-n", "cut-off"]);
+    }
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "cut-off"]);
+    cluster.server.restart();
+    cluster.namespace_with("cut-off-late", "{ecr: enabled}");
+    let mark = cluster.server.audit_mark();
+    sidecar.signal(Signal::CONT);
+    cluster.wait_password("cut-off");
+    cluster.wait_password("cut-off-late");
+    // Two watches: each is listed anew at most once, and then goes on.
+    let user = cluster.account.user();
+    let requests = cluster.server.requests_since(mark);
+    let ours: Vec<_> = requests.into_iter().filter(|request| request.user == user).collect();
+    let lists = ours.iter().filter(|request| request.verb == "list").count();
+    assert!(lists <= 2 && ours.len() <= 20, "{:?}", tally(&ours));
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "cut-off"]);
+    cluster.wait_password("cut-off");
+}
+
+#[test]
+fn a_token_of_the_service_account_is_read_anew_as_it_rotates() {
+    let Some(cluster) = Cluster::new("rotates") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let before = cluster.wait_password("rotates");
+    cluster.server.revoke_tokens(&cluster.account);
+    wait_for("the old token to be worth nothing", DEADLINE, || {
+        let answer = cluster.server.kubectl_as(&cluster.account, ["get", "secret", SECRET]);
+        (!answer.status.success()).then_some(())
+    });
+    sidecar.signal(Signal::HUP);
+    let line = sidecar.wait_log("the API server does not know this token", DEADLINE);
+    assert!(line.contains("rotates/ecr-credentials"), "{line}");
+    assert_eq!(sidecar.get("/readyz").0, 200, "what is there is good still");
+    cluster.server.renew_token(&cluster.account);
+    // The file is read anew once a minute.
+    let long = Duration::from_secs(150);
+    wait_for("the newer credential", long, || (cluster.password("rotates")? != before).then_some(()));
+}
+
+/// A consumer that pulls every second for as long as the test goes on: how often it pulled, and how often it could not
+/// even try, since there was no API server to ask or no Secret.
+fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
+    let (mut pulled, mut blind) = (0, 0);
+    while Instant::now() < end {
+        let next = Instant::now() + Duration::from_secs(1);
+        let done = output(&mut command(), DEADLINE);
+        let said = String::from_utf8_lossy(&done.stderr);
+        if done.status.success() {
+            pulled += 1;
+        } else {
+            assert!(!["UNAUTHORIZED", "401", "403"].iter().any(|refusal| said.contains(refusal)), "{said}");
+            blind += 1;
+        }
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    (pulled, blind)
+}
+
+/// 40-second tokens for three minutes, with all that may go away.
+#[test]
+fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
+    let aws = Settings { token_lifetime: Duration::from_secs(40), ..Settings::default() };
+    let Some((_registry, aws)) = with_registry(aws) else { return };
+    let (Some(crane), Some(consumers)) = (program("crane"), program("consumers")) else { return };
+    let Some(cluster) = of_its_own("endures", aws) else { return };
+    cluster.namespace_with("endures", "{ecr: enabled}");
+    let sidecar = cluster.run(selecting(&cluster));
+    sidecar.wait_ready();
+    let binding = format!("ecr-sidecar-endures-{}", cluster.account.name());
+    let manifests = cluster.manifests(selecting(&cluster));
+    let image = format!("{HOST}/team/app:v1");
+    let end = Instant::now() + Duration::from_secs(180);
+    let by_secret = || {
+        let mut command = cluster.consumer(Path::new("timeout"));
+        command.arg("5").arg(&consumers).args(["keychain", "--namespace=endures", "--secret", SECRET]);
+        command.args(["--pull", "--image", &image, "--kubeconfig"]).arg(cluster.server.kubeconfig());
+        command
+    };
+    let by_file = || {
+        let mut command = cluster.consumer(&crane);
+        command.args(["digest", &image]).env("DOCKER_CONFIG", cluster.rig.file().parent().unwrap());
+        command
+    };
+    let server = &cluster.server;
+    let (by_secret, by_file) = std::thread::scope(|scope| {
+        let by_secret = scope.spawn(|| pull_until(end, by_secret));
+        let by_file = scope.spawn(|| pull_until(end, by_file));
+        let pause = |seconds| std::thread::sleep(Duration::from_secs(seconds));
+        pause(15);
+        server.restart();
+        pause(15);
+        server.stop_etcd();
+        pause(20);
+        server.start_etcd();
+        server.wait_ready();
+        pause(15);
+        server.kubectl(["delete", "secret", SECRET, "-n", "endures"]);
+        pause(15);
+        server.kubectl(["delete", "clusterrolebinding", &binding]);
+        pause(15);
+        server.apply(&manifests);
+        (by_secret.join().unwrap(), by_file.join().unwrap())
+    });
+    println!("pulls and blind ones, by the Secret {by_secret:?}, by the file {by_file:?}");
+    let mut refusals = cluster.rig.emulator.refusals();
+    refusals.retain(|refusal| refusal.reason != Reason::NoCredentials); // each client asks first what is wanted
+    assert!(refusals.is_empty(), "{refusals:?}");
+    assert!(by_secret.0 > 60 && by_secret.1 < by_secret.0, "{by_secret:?}");
+    assert!(by_file.0 > 60 && by_file.1 == 0, "{by_file:?}");
+    assert!(cluster.rig.emulator.count(Service::Ecr) >= 6, "tokens did rotate");
+    sidecar.wait_ready();
+}
