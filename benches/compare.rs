@@ -3,34 +3,25 @@
 //!
 //! `cargo bench --bench compare` (add `-- --idle 10` for a shorter idle measurement). Times are the best and
 //! the median of many starts, taken in turn; only ratios mean anything on a shared machine.
-//!
-//! What is measured is the binary of `cargo build --release`, which is made first: the one that cargo makes beside
-//! a bench has the features of the tests' dependencies too.
+
+mod measure;
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
+use measure::{AWS, Aws, HOST, Outcome, SIDECAR, build_release, kib, on_cpu, play_aws, report, variables};
 use test_support::{Sidecar, http_get, program, wait_for};
 
-const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-/// Where cargo puts the release binary: `[profile.bench]` shares its folder.
-const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
-/// The argument by which this program plays AWS.
-const AWS: &str = "--aws";
 /// What the program before left behind, such as sockets to close, is over after this time.
 const SETTLE: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 60;
 const ROUNDS_OF_SLOW_PROGRAMS: usize = 5;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<_> = std::env::args().collect();
@@ -51,51 +42,6 @@ fn main() -> Outcome<()> {
     println!();
     report("release binary", fs::metadata(SIDECAR)?.len() as f64 / 1e6, "MB", 13.0);
     cost_of_running(&emulator, folder.path(), Duration::from_secs(idle))
-}
-
-fn build_release() -> Outcome<()> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "ecr-sidecar", "--bin", "ecr-sidecar"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
-    status.success().then_some(()).ok_or_else(|| format!("the release build ended with {status}").into())
-}
-
-/// The emulated AWS, in a process of its own: what is measured is started by a small one, as by a shell.
-struct Aws {
-    process: Child,
-    endpoint: String,
-    https_endpoint: String,
-    ca_file: PathBuf,
-}
-
-impl Aws {
-    fn start() -> Outcome<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg(AWS)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(process.stdout.take().ok_or("no output")?).lines();
-        let mut line =
-            || lines.next().ok_or("the emulated AWS did not start")?.map_err(Box::<dyn Error>::from);
-        let (endpoint, https_endpoint, ca_file) = (line()?, line()?, line()?.into());
-        Ok(Self { process, endpoint, https_endpoint, ca_file })
-    }
-}
-
-impl Drop for Aws {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take()); // the end of its input is the sign to end
-        let _ = self.process.wait();
-    }
-}
-
-fn play_aws() -> Outcome<()> {
-    let emulator = Emulator::start(Settings::default())?;
-    println!("{}\n{}\n{}", emulator.endpoint(), emulator.https_endpoint(), emulator.ca_file().display());
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
 }
 
 /// Start to written file, or to printed credential.
@@ -173,27 +119,11 @@ fn cost_of_running(emulator: &Aws, folder: &Path, idle: Duration) -> Outcome<()>
     Ok(())
 }
 
-fn report(what: &str, value: f64, unit: &str, limit: f64) {
-    let wanted = if limit.is_nan() { String::new() } else { format!("< {limit} {unit}") };
-    println!("{what:<34}{value:>9.2} {unit:<10}{:>16}{wanted:>14}", "");
-}
-
 fn command(program: &Path, emulator: &Aws, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("HOME", home).envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.envs(variables(&emulator.endpoint)).stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-fn variables(endpoint: &str) -> [(&'static str, String); 6] {
-    [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
-        ("AWS_REGION", "eu-west-1".to_owned()),
-        ("AWS_DEFAULT_REGION", "eu-west-1".to_owned()), // what the AWS CLI 1 reads
-        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
-    ]
 }
 
 fn millis(mut command: Command, input: &str) -> Outcome<f64> {
@@ -219,20 +149,4 @@ fn system_bundle_with(ca: &Path, folder: &Path) -> Outcome<PathBuf> {
     let path = folder.join("bundle.pem");
     fs::File::create(&path)?.write_all(&bundle)?;
     Ok(path)
-}
-
-/// Time on a CPU of all threads, to the nanosecond.
-fn on_cpu(pid: u32) -> Outcome<Duration> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += schedstat.split(' ').next().unwrap_or("0").parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
-fn kib(pid: u32, key: &str) -> Outcome<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or("no such line")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -90,8 +90,8 @@ fn selecting(cluster: &Cluster) -> impl Fn(&mut Command) {
     let file = cluster.rig.put(
         "selecting.yaml",
         &format!(
-            "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config, path: '{}'}}\n\
-             - {{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: ecr=enabled}}}}\n",
+            "registries: [{{host: {HOST}}}]\nrefresh: {{at: 25%}}\noutputs:\n\
+             - {{type: docker-config, path: '{}'}}\n- {{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: ecr=enabled}}}}\n",
             cluster.rig.file().display()
         ),
     );
@@ -167,7 +167,8 @@ fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
     (pulled, blind)
 }
 
-/// 40-second tokens for three minutes, with all that may go away.
+/// 40-second tokens for three minutes, with all that may go away. They are renewed at a quarter of their life: an outage
+/// of 20 s, with what comes before all is up again, is longer than what is left of a token at its half.
 #[test]
 fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
     let aws = Settings { token_lifetime: Duration::from_secs(40), ..Settings::default() };
