@@ -38,7 +38,7 @@ pub use self::{
 /// Our name among those who write to an object.
 pub const FIELD_MANAGER: &str = "ecr-sidecar";
 /// What the process asks of the API server at most.
-pub const REQUESTS_A_SECOND: u64 = 100;
+pub const REQUESTS_A_SECOND: u64 = 400;
 /// An answer that takes longer does not come.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

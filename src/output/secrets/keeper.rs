@@ -242,7 +242,9 @@ impl Keeper {
                         self.it.with.credentials.clone()
                     },
                     clock: self.it.with.clock.clone(),
-                    prune: target.leaving && self.it.kind.prunes(),
+                    is_absent: !target.was_there() && self.roster.knows_absent(at),
+                    farewell: target.leaving,
+                    prunes: self.it.kind.prunes(),
                 };
                 let at = at.clone();
                 self.working.spawn(async move { (at, look.run().await) });
@@ -260,7 +262,7 @@ impl Keeper {
         let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
         let Some(target) = self.targets.get_mut(&at) else { return true };
-        if target.leaving {
+        if target.leaving || outcome.farewell {
             if target.has_left(id, &at, &outcome) {
                 self.targets.remove(&at);
             }

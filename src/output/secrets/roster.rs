@@ -34,6 +34,8 @@ pub(super) struct Roster {
     cluster: Cluster,
     /// The namespaces, or the Secrets of one, that were found; `None` before the first list.
     listed: Option<BTreeSet<String>>,
+    /// The Secrets of our name that are there, where one watch tells of all; `None` before its first list.
+    present: Option<BTreeSet<ObjectRef>>,
     watches: JoinSet<()>,
     watched: BTreeSet<ObjectRef>,
     tell: mpsc::Sender<(Watching, Seen)>,
@@ -76,6 +78,7 @@ impl Roster {
             kind,
             cluster,
             listed: None,
+            present: None,
             watches: JoinSet::new(),
             watched: BTreeSet::new(),
             tell,
@@ -222,7 +225,12 @@ impl Roster {
             }
             Some((watching, seen)) => {
                 self.blind.remove(&watching);
-                if self.is_finder(&watching) { self.find(watching, seen) } else { news(watching, seen) }
+                if self.is_finder(&watching) {
+                    return self.find(watching, seen);
+                }
+                let news = news(watching, seen);
+                self.note_present(&news);
+                news
             }
             None => std::future::pending().await, // we hold a sender
         }
@@ -248,6 +256,24 @@ impl Roster {
             tracing::warn!(output = %self.id, error = problem.message, remedy = problem.remedy, "changes go unnoticed");
         }
         self.blind.insert(watching, problem);
+    }
+
+    /// Whether it is known that there is no such Secret.
+    pub(super) fn knows_absent(&self, at: &ObjectRef) -> bool {
+        self.present.as_ref().is_some_and(|present| !present.contains(at))
+    }
+
+    fn note_present(&mut self, news: &News) {
+        match (news, &mut self.present) {
+            (News::SeenAll(None, all), _) => self.present = Some(all.keys().cloned().collect()),
+            (News::Seen(at, _), Some(present)) => {
+                present.insert(at.clone());
+            }
+            (News::Gone(at), Some(present)) => {
+                present.remove(at);
+            }
+            _ => {}
+        }
     }
 
     /// What a watch tells that finds out which Secrets there should be.

@@ -131,9 +131,13 @@ impl Target {
         self.busy = true;
     }
 
-    /// Notes a look at one that is leaving. Whether nothing more is to be done.
+    /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.
     pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome) -> bool {
         self.busy = false;
+        if self.leaving != outcome.farewell {
+            self.marked = true; // it was decided otherwise meanwhile
+            return false;
+        }
         match &outcome.result {
             Ok(true) => {
                 tracing::info!(output = %id, secret = %at, "no longer kept: what was ours is out of the Secret");
@@ -245,6 +249,8 @@ impl Target {
 
 /// What became of one look at a target.
 pub(super) struct Outcome {
+    /// It was the last look at one that is not wanted any more.
+    pub(super) farewell: bool,
     /// What is there; `None` when that could not be found out.
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
@@ -274,22 +280,27 @@ pub(super) struct Look {
     pub(super) content: Content,
     pub(super) credentials: watch::Receiver<Arc<CredentialSet>>,
     pub(super) clock: Clock,
-    /// It is no longer wanted: if it is ours alone, it is removed.
-    pub(super) prune: bool,
+    /// It is known that there is none: to ask would only take time.
+    pub(super) is_absent: bool,
+    /// It is no longer wanted.
+    pub(super) farewell: bool,
+    /// Then it is removed, if it is ours alone.
+    pub(super) prunes: bool,
 }
 
 impl Look {
     /// Looks, and applies what differs.
     pub(super) async fn run(self) -> Outcome {
         let mut outcome = Outcome {
+            farewell: self.farewell,
             found: None,
             desired: Arc::default(),
             drift: None,
             warnings: Vec::new(),
             result: Ok(false),
         };
-        for _ in 0..TRIES {
-            match self.try_once(&mut outcome).await {
+        for turn in 0..TRIES {
+            match self.try_once(&mut outcome, turn == 0 && self.is_absent).await {
                 Ok(written) => {
                     outcome.result = Ok(written);
                     break;
@@ -305,11 +316,17 @@ impl Look {
         outcome
     }
 
-    async fn try_once(&self, outcome: &mut Outcome) -> Result<bool, Failure> {
+    async fn try_once(&self, outcome: &mut Outcome, is_absent: bool) -> Result<bool, Failure> {
         outcome.desired = Arc::clone(&self.credentials.borrow());
-        let found = self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?;
+        let found = match is_absent {
+            true => None,
+            false => self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?,
+        };
         let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
-        if self.prune && found.as_ref().is_some_and(|found| found.metadata.we_own_alone()) {
+        if self.farewell && found.is_none() {
+            return Ok(false);
+        }
+        if self.farewell && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
             self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
             return Ok(true);
         }
@@ -329,9 +346,9 @@ impl Look {
             let manager = found.metadata.foreign_manager(self.content.keys());
             Drift::Edited(manager.unwrap_or("unknown").to_owned())
         }));
-        // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs.
-        let force = found.is_some();
-        let applied = self.cluster.apply(&self.at, body, force).await;
+        // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs; only of
+        // two sidecars that make the same Secret at once the slower wins, and the watch mends that if it is the older.
+        let applied = self.cluster.apply(&self.at, body, found.is_some()).await;
         let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
         outcome.found = Some(Found { concern, in_place, version });
         Ok(true)
