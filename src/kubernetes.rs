@@ -2,7 +2,7 @@
 //!
 //! * `KUBECONFIG` if it is set, else the pod's service account, else `~/.kube/config`. The service account's
 //!   token and certificate authority are read anew as kubelet renews them (kube-rs does that).
-//! * `HTTPS_PROXY` is meant for AWS: it never captures the API server.
+//! * `HTTPS_PROXY` is meant for AWS: it never captures the API server. The kubeconfig's own `proxy-url` is used.
 //! * At most [`REQUESTS_A_SECOND`], whatever the outputs want; a request without an answer is given up after
 //!   [`REQUEST_LIMIT`]. Retries are the callers' plan.
 //! * Written is by server-side apply as [`FIELD_MANAGER`], from a body that is overwritten when it was sent; the
@@ -20,7 +20,7 @@ use hyper::body::Bytes;
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
-    config::KubeConfigOptions,
+    config::{KubeConfigOptions, Kubeconfig},
     core::Status,
 };
 use serde::de::DeserializeOwned;
@@ -89,12 +89,19 @@ impl Cluster {
         let mut config = if !is_set("KUBECONFIG") && is_set("KUBERNETES_SERVICE_HOST") {
             Config::incluster_env().map_err(ConnectError::in_cluster)?
         } else {
-            Config::from_kubeconfig(&KubeConfigOptions::default()).await.map_err(ConnectError::kubeconfig)?
+            let kubeconfig = Kubeconfig::read().map_err(ConnectError::kubeconfig)?;
+            let proxied = names_proxy(&kubeconfig);
+            let options = KubeConfigOptions::default();
+            let loaded = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            let mut config = loaded.map_err(ConnectError::kubeconfig)?;
+            if !proxied {
+                config.proxy_url = None;
+            }
+            config
         };
         if config.cluster_url.scheme_str() != Some("https") {
             return Err(ConnectError::NotHttps(config.cluster_url.to_string()));
         }
-        config.proxy_url = None;
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_LIMIT);
         let agent = concat!("ecr-sidecar/", env!("CARGO_PKG_VERSION"));
@@ -194,6 +201,15 @@ impl Cluster {
         let sent = tokio::time::timeout(REQUEST_LIMIT, self.client.send(request));
         sent.await.map_err(|_| ApiError::NoAnswer)?.map_err(|error| ApiError::transport(&error))
     }
+}
+
+/// Whether the cluster of the current context says a proxy of its own.
+fn names_proxy(kubeconfig: &Kubeconfig) -> bool {
+    let current = kubeconfig.contexts.iter().find(|it| Some(&it.name) == kubeconfig.current_context.as_ref());
+    let cluster = current.and_then(|it| it.context.as_ref()).map(|context| &context.cluster);
+    let cluster = kubeconfig.clusters.iter().find(|it| Some(&it.name) == cluster);
+    let proxy = cluster.and_then(|it| it.cluster.as_ref()).and_then(|cluster| cluster.proxy_url.as_ref());
+    proxy.is_some_and(|proxy| !proxy.is_empty())
 }
 
 fn request(method: Method, path: String, accept: &'static str, body: Body) -> Request<Body> {

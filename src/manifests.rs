@@ -152,7 +152,8 @@ fn role(namespace: &str, names: Option<&BTreeSet<String>>, account: &Account) ->
             format!(
                 "
 # Repository Secrets are found by their labels, by which rights cannot be limited: these hold for every Secret in
-# {namespace}. List their names in the configuration instead (names: [...]), and the rights are for these alone."
+# {namespace}, those by which Argo CD knows its admin and its clusters included. List the names in the configuration
+# instead (names: [...]), and the rights are for these alone."
             ),
             String::new(),
         ),
@@ -168,18 +169,8 @@ rules:
   - apiGroups: [\"\"]
     resources: [secrets]{names}
     verbs: [get, list, watch, patch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: '{name}'
-  namespace: '{namespace}'
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: Role
-  name: '{name}'
 {}",
-        subject(account)
+        binding("Role", &format!("\n  namespace: '{namespace}'"), account)
     )
 }
 
@@ -215,26 +206,33 @@ rules:
     resources: [secrets]
     resourceNames: [{}]
     verbs: [get, list, watch, patch, create]
-{delete}---
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: '{name}'
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: '{name}'
-{}",
+{delete}{}",
         list(names.keys()),
-        subject(account)
+        binding("ClusterRole", "", account)
     )
 }
 
-fn subject(account: &Account) -> String {
+/// Binds the role of that kind, which is called like its binding, to the account.
+fn binding(kind: &str, namespace: &str, account: &Account) -> String {
+    let role = account.role();
+    let Account { namespace: of_account, name } = account;
     format!(
-        "subjects:\n  - kind: ServiceAccount\n    name: '{}'\n    namespace: '{}'\n",
-        account.name.as_str(),
-        account.namespace.as_str()
+        "---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {kind}Binding
+metadata:
+  name: '{role}'{namespace}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {kind}
+  name: '{role}'
+subjects:
+  - kind: ServiceAccount
+    name: '{}'
+    namespace: '{}'
+",
+        name.as_str(),
+        of_account.as_str()
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use test_support::ServiceAccount;
+use test_support::{ServiceAccount, wait_for};
 
 use crate::{
     cluster::{Cluster, SECRET},
@@ -52,4 +52,25 @@ fn in_a_pod_the_service_account_is_used() {
     }
     sidecar.wait_ready();
     assert!(cluster.password("in-pod").is_some());
+}
+
+#[test]
+fn a_proxy_for_aws_is_not_one_for_the_api_server_but_that_of_the_kubeconfig_is() {
+    let Some(cluster) = Cluster::new("proxied") else { return };
+    let proxy = cluster.rig.emulator.proxy();
+    let asked = || cluster.rig.emulator.connects().contains_key("127.0.0.1");
+    let sidecar = cluster.run(|command| {
+        command.env("HTTPS_PROXY", &proxy).env("https_proxy", &proxy);
+    });
+    sidecar.wait_ready();
+    assert!(!asked(), "{:?}", cluster.rig.emulator.connects());
+    let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
+    let proxied =
+        kubeconfig.replace("cluster: {server:", &format!("cluster: {{proxy-url: '{proxy}', server:"));
+    assert_ne!(proxied, kubeconfig);
+    let kubeconfig = cluster.rig.put("kubeconfig", &proxied);
+    let _sidecar = cluster.start(|command| {
+        command.env("KUBECONFIG", &kubeconfig);
+    });
+    wait_for("the proxy to be asked", DEADLINE, || asked().then_some(()));
 }
