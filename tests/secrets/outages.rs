@@ -8,10 +8,11 @@ use std::{
 };
 
 use ecr_emulator::{Fault, Reason, Service, Settings};
+use serde_json::Value;
 use test_support::{ApiServer, Signal, kubernetes::audit::tally, output, program, wait_for};
 
 use crate::{
-    cluster::{Cluster, SECRET, argocd, by_file, with_registry},
+    cluster::{Cluster, SECRET, argocd, by_file, sha256, value, with_registry},
     rig::{DEADLINE, HOST, Rig, Running},
 };
 
@@ -52,30 +53,49 @@ fn a_sidecar_that_is_killed_while_aws_is_away_is_ready_when_it_is_back() {
     cluster.start(argocd("killed")).wait_ready();
 }
 
-/// Three replicas of one output for some refreshes: nobody ever puts an older credential over a newer one.
+/// What the annotation of a Secret with one registry says: the end of its credential, and the hash of that.
+fn mark(secret: &Value) -> (String, String) {
+    let text = secret["metadata"]["annotations"]["ecr-sidecar/expires"].as_str().unwrap();
+    let marks: Value = serde_json::from_str(text).unwrap();
+    let (expiry, hash) = marks[HOST].as_str().unwrap().split_once(' ').unwrap();
+    (expiry.to_owned(), hash.to_owned())
+}
+
+/// Three replicas for some refreshes: nobody ever puts an older credential over a newer one, and a user name never
+/// stands beside a password that it does not belong to.
 #[test]
-fn replicas_never_step_back() {
+fn replicas_never_step_back_and_tear_no_pair() {
     let aws = Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() };
     let Some(cluster) = Cluster::with("replicas", aws) else { return };
-    let first = cluster.run(|_| {});
-    let replicas = [first, cluster.start(|_| {}), cluster.start(|_| {})];
+    let both = |command: &mut Command| {
+        command.env("ECR_SIDECAR_ARGOCD_NAMESPACE", "replicas");
+    };
+    let first = cluster.run(both);
+    let replicas = [first, cluster.start(both), cluster.start(both)];
     replicas.iter().for_each(Running::wait_ready);
     let begun = cluster.rig.emulator.count(Service::Ecr);
-    let mark = cluster.server.audit_mark();
-    let mut last = String::new();
+    let start = cluster.server.audit_mark();
+    let secrets = [SECRET, "ecr-123456789012-eu-west-1-helm", "ecr-123456789012-eu-west-1-oci"];
+    let mut last = [const { String::new() }; 3];
     let mut changes = 0;
-    wait_for("ten refreshes of each", Duration::from_secs(180), || {
-        let secret = cluster.secret("replicas", SECRET)?;
-        let expiries = secret["metadata"]["annotations"]["ecr-sidecar/expires"].as_str().unwrap().to_owned();
-        let expiry = expiries.split('"').nth(3).unwrap().split(' ').next().unwrap().to_owned();
-        assert!(expiry >= last, "{expiry} after {last}");
-        changes += u32::from(expiry != last);
-        last = expiry;
+    wait_for("ten refreshes of each", Duration::from_secs(240), || {
+        for (name, last) in secrets.iter().zip(&mut last) {
+            let secret = cluster.secret("replicas", name)?;
+            let (expiry, hash) = mark(&secret);
+            assert!(expiry >= *last, "{name}: {expiry} after {last}");
+            changes += u32::from(expiry != *last);
+            *last = expiry;
+            if let Some(password) = value(&secret, "password") {
+                assert_eq!(value(&secret, "username").as_deref(), Some("AWS"));
+                assert_eq!(sha256(&password)[..16], hash);
+            }
+        }
         (cluster.rig.emulator.count(Service::Ecr) >= begun + 30).then_some(())
     });
-    let (writes, refreshes) = (cluster.writes_since(mark), cluster.rig.emulator.count(Service::Ecr) - begun);
-    assert!(writes as u64 <= refreshes + 3, "{writes} writes for {refreshes} refreshes");
-    assert!(changes > 5, "{changes}");
+    let writes = cluster.writes_since(start) as u64;
+    let refreshes = cluster.rig.emulator.count(Service::Ecr) - begun;
+    assert!(writes <= 3 * (refreshes + 3), "{writes} writes of 3 Secrets for {refreshes} refreshes");
+    assert!(changes > 15, "{changes}");
 }
 
 /// With an API server that no other test uses.
