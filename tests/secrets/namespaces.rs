@@ -108,7 +108,7 @@ fn fewer_names_in_the_configuration_take_our_entry_out_of_the_rest() {
 #[test]
 fn a_new_namespace_does_not_wait_for_the_many_and_a_second_pass_writes_nothing() {
     let Some(cluster) = Cluster::new("many") else { return };
-    let names: Vec<_> = (0..400).map(|number| format!("many-{number:03}")).collect();
+    let names: Vec<_> = (0..800).map(|number| format!("many-{number:03}")).collect();
     let yaml = |name: &String| {
         format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{many: enabled}}}}}}\n---\n"
@@ -122,23 +122,27 @@ fn a_new_namespace_does_not_wait_for_the_many_and_a_second_pass_writes_nothing()
              namespaces: {{selector: many=enabled}}}}]\n"
         ),
     );
+    let mark = cluster.server.audit_mark();
     let sidecar = cluster.run(by_file(&file));
     let in_sync =
         |status: &serde_json::Value| status["outputs"][0]["targets"]["in_sync"].as_u64().unwrap_or(0);
     sidecar.wait_status("the first ones", |status| in_sync(status) > 0);
-    cluster.namespace_with("many-zzz", "{many: enabled}");
-    wait_for("the new one's Secret", SOON, || cluster.secret("many-zzz", "many-pull").map(drop));
-    let done = in_sync(&sidecar.status());
-    assert!(done < 401, "the many were done before the new one");
-    sidecar.wait_status("all", |status| in_sync(status) == 401);
+    cluster.namespace_with("many-zzz", "{many: enabled}"); // the last by name
+    sidecar.wait_status("all", |status| in_sync(status) == 801);
     sidecar.wait_ready();
+    let requests = cluster.server.requests_since(mark);
+    let newcomer =
+        requests.iter().position(|it| it.resource == "namespaces" && it.name == "many-zzz").unwrap();
+    let writes = requests[newcomer..].iter().filter(|it| it.resource == "secrets" && it.is_write());
+    let before = writes.take_while(|it| it.namespace != "many-zzz").count();
+    assert!(before < 200, "{before} were written between the namespace and its Secret");
     drop(sidecar);
 
     // While AWS is away there is no new credential: what is there is looked at, and nothing is written.
     cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let mark = cluster.server.audit_mark();
     let sidecar = cluster.start(by_file(&file));
-    sidecar.wait_status("all", |status| in_sync(status) == 401);
+    sidecar.wait_status("all", |status| in_sync(status) == 801);
     sidecar.wait_ready();
     assert_eq!(cluster.writes_since(mark), 0);
 }
