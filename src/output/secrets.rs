@@ -13,6 +13,7 @@
 
 mod desired;
 mod keeper;
+mod look;
 mod marks;
 mod roster;
 mod target;

@@ -16,8 +16,9 @@ use super::{
     super::{Remaining, docker_config::read::Base},
     Kind, SecretsReconciler,
     desired::InPlace,
+    look::{Look, Outcome},
     roster::{News, Roster},
-    target::{Look, Outcome, TOLD, Target, everywhere},
+    target::{TOLD, Target, everywhere},
 };
 use crate::{
     credentials::CredentialSet,

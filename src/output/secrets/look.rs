@@ -1,0 +1,142 @@
+//! One look at one Secret: what is there, and, if it differs, an apply.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::desired::{Concern, Content, Decision, InPlace, decide};
+use crate::{
+    clock::Clock,
+    credentials::CredentialSet,
+    failure::{Class, Problem},
+    kubernetes::{ApiError, Cluster, ObjectRef, Wanted},
+};
+
+/// How often somebody else may write between our looking and our writing.
+const TRIES: usize = 5;
+
+/// What became of one look at a target.
+pub(super) struct Outcome {
+    /// It was the last look at one that is not wanted any more.
+    pub(super) farewell: bool,
+    /// What is there; `None` when that could not be found out.
+    pub(super) found: Option<Found>,
+    pub(super) desired: Arc<CredentialSet>,
+    /// How it differed, if it did, and who did it.
+    pub(super) drift: Option<Drift>,
+    pub(super) warnings: Vec<String>,
+    /// Whether something was written, or why that failed.
+    pub(super) result: Result<bool, Problem>,
+}
+
+/// What is there.
+pub(super) struct Found {
+    pub(super) concern: Concern,
+    pub(super) in_place: InPlace,
+    pub(super) version: String,
+}
+
+/// What somebody else did.
+pub(super) enum Drift {
+    /// It is not there.
+    Gone,
+    /// It differs; who did that.
+    Edited(String),
+}
+
+/// A Secret to be looked at, and why.
+pub(super) struct Look {
+    pub(super) cluster: Cluster,
+    pub(super) at: ObjectRef,
+    pub(super) content: Content,
+    pub(super) credentials: watch::Receiver<Arc<CredentialSet>>,
+    pub(super) clock: Clock,
+    /// It is known that there is none: to ask would only take time.
+    pub(super) is_absent: bool,
+    /// It is no longer wanted.
+    pub(super) farewell: bool,
+    /// Then it is removed, if it is ours alone.
+    pub(super) prunes: bool,
+}
+
+impl Look {
+    /// Looks, and applies what differs.
+    pub(super) async fn run(self) -> Outcome {
+        let mut outcome = Outcome {
+            farewell: self.farewell,
+            found: None,
+            desired: Arc::default(),
+            drift: None,
+            warnings: Vec::new(),
+            result: Ok(false),
+        };
+        for turn in 0..TRIES {
+            match self.try_once(&mut outcome, turn == 0 && self.is_absent).await {
+                Ok(written) => {
+                    outcome.result = Ok(written);
+                    break;
+                }
+                Err(Failure::Final(problem)) => {
+                    outcome.result = Err(problem);
+                    break;
+                }
+                // Somebody wrote in between: it may say something else now.
+                Err(Failure::Conflict(problem)) => outcome.result = Err(problem),
+            }
+        }
+        outcome
+    }
+
+    async fn try_once(&self, outcome: &mut Outcome, is_absent: bool) -> Result<bool, Failure> {
+        outcome.desired = Arc::clone(&self.credentials.borrow());
+        let found = match is_absent {
+            true => None,
+            false => self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?,
+        };
+        let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
+        if self.farewell && found.is_none() {
+            return Ok(false);
+        }
+        if self.farewell && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
+            self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
+            return Ok(true);
+        }
+        let decision = decide(&self.at, &self.content, found.as_ref(), &outcome.desired, self.clock.now());
+        let Decision { concern, in_place, apply, warnings } = match decision {
+            Ok(decision) => decision,
+            Err(problem) => {
+                let concern = self.content.concern();
+                outcome.found = Some(Found { concern, in_place: InPlace::new(), version });
+                return Err(Failure::Final(problem));
+            }
+        };
+        outcome.found = Some(Found { concern: concern.clone(), in_place, version });
+        outcome.warnings = warnings;
+        let Some((body, in_place)) = apply else { return Ok(false) };
+        outcome.drift = Some(found.as_ref().map_or(Drift::Gone, |found| {
+            let manager = found.metadata.foreign_manager(self.content.keys());
+            Drift::Edited(manager.unwrap_or("unknown").to_owned())
+        }));
+        // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs; only of
+        // two sidecars that make the same Secret at once the slower wins, and the watch mends that if it is the older.
+        let applied = self.cluster.apply(&self.at, body, found.is_some()).await;
+        let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
+        outcome.found = Some(Found { concern, in_place, version });
+        Ok(true)
+    }
+
+    fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {
+        let ObjectRef { namespace, name } = &self.at;
+        let problem = error.problem(&Wanted { verb, resource: "secrets", namespace, name });
+        if error.is_conflict() {
+            Failure::Conflict(Problem { class: Class::Transient, ..problem })
+        } else {
+            Failure::Final(problem)
+        }
+    }
+}
+
+enum Failure {
+    Final(Problem),
+    Conflict(Problem),
+}
