@@ -58,7 +58,10 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
         account.namespace.as_str()
     );
     if needs == Needs::default() {
-        text.push_str("# Its outputs are files: it needs nothing.\n");
+        text.push_str(
+            "# Its outputs are files: it needs nothing. For Secrets, give this command the variables, flags or --config\n\
+             # that the sidecar has.\n",
+        );
         return Ok(text);
     }
     let namespaces: BTreeSet<_> = needs.roles.keys().chain(&needs.by_labels).collect();

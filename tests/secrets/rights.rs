@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use test_support::wait_for;
+use test_support::{output, wait_for};
 
 use crate::{
     cluster::{Cluster, SECRET, SOON, by_file},
-    rig::{DEADLINE, HOST},
+    rig::{BINARY, DEADLINE, HOST, Rig},
 };
 
 #[test]
@@ -124,4 +124,30 @@ fn to_prune_takes_the_right_to_delete() {
     cluster.server.kubectl(["label", "namespace", "delete-verb-a", "delete-verb-"]);
     let line = sidecar.wait_log("left as it is", DEADLINE);
     assert!(line.contains("cannot delete resource"), "{line}");
+}
+
+#[test]
+fn a_secret_that_is_deleted_and_may_not_be_created_is_told_with_the_mend() {
+    let Some(cluster) = Cluster::new("deleted") else { return };
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "deleted"]);
+    let line = sidecar.wait_log("cannot create resource", DEADLINE);
+    assert!(line.contains("create the Secret beforehand"), "{line}");
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    cluster.wait_password("deleted");
+    sidecar.wait_ready();
+}
+
+#[test]
+fn files_alone_need_no_rights() {
+    let rig = Rig::new();
+    let mut command = Command::new(BINARY);
+    command.args(["manifests", "--service-account=a", "--namespace=b"]).env_clear().envs(rig.environment());
+    let printed = output(&mut command, DEADLINE);
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(
+        printed.contains("it needs nothing") && printed.lines().all(|line| line.starts_with('#')),
+        "{printed}"
+    );
 }

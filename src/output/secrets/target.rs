@@ -20,7 +20,7 @@ use crate::{
 
 /// The first and the longest pause of a target after a failure. In a crowd of targets in trouble each waits longer.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-const RETRY_IN_A_CROWD: Duration = Duration::from_millis(100);
+const RETRY_IN_A_CROWD: Duration = Duration::from_millis(10);
 /// Targets in trouble that are told one by one.
 pub(super) const TOLD: usize = 20;
 /// Edits of one Secret by others within this time that are a fight, and how long it is then left alone.
