@@ -20,7 +20,7 @@ use crate::{
     http,
     registry::{Region, RegionError},
     shutdown::{Signal, Signals},
-    status::{OutputStatus, Status, StatusBoard, TokenStatus},
+    status::{OutputStatus, Status, StatusBoard, Targets, TokenStatus},
     telemetry::{self, FilterHandle},
     watch::{FileWatcher, Watched},
 };
@@ -187,9 +187,20 @@ fn is_finished(status: &Status) -> bool {
     let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed > 0);
     let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
     let all_written = refreshed.all(|token| is_in_outputs(token, status));
-    let broken =
-        status.outputs.values().any(|output| output.failed >= OUTPUT_TRIES && output.last_error.is_some());
-    is_written(status) || broken || (denied && all_asked && all_written)
+    let broken = || status.outputs.values().any(|output| is_broken(output, status));
+    is_written(status) || (all_asked && broken()) || (denied && all_asked && all_written)
+}
+
+/// It has failed often enough, and each of its Secrets has had its turn with every token.
+fn is_broken(output: &OutputStatus, status: &Status) -> bool {
+    let has_been_tried = |token: &TokenStatus, targets: &Targets| {
+        let Some(expires_at) = token.expires_at else { return true };
+        token.registries.iter().all(|served| targets.have_been_tried(&served.host, expires_at))
+    };
+    let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
+    let all_tried =
+        output.targets.as_ref().is_none_or(|targets| refreshed.all(|token| has_been_tried(token, targets)));
+    output.failed >= OUTPUT_TRIES && output.last_error.is_some() && all_tried
 }
 
 /// The SDK's settings, for a configuration whose outputs can work. Looking at these takes a thread of its own:

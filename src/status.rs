@@ -139,6 +139,17 @@ pub struct Targets {
     pub troubled: Vec<TargetStatus>,
     /// How many more of them there are.
     pub more_troubled: usize,
+    /// When the credential of each registry ends that they are, or were not, in sync with.
+    #[serde(skip)]
+    pub aimed_at: BTreeMap<RegistryHost, SystemTime>,
+}
+
+impl Targets {
+    /// Whether each of them has had its turn with a credential of that registry that ends then or later.
+    pub fn have_been_tried(&self, host: &RegistryHost, expires_at: SystemTime) -> bool {
+        let aimed = self.aimed_at.get(host).is_some_and(|end| *end >= expires_at);
+        aimed && self.in_sync + self.troubled.len() + self.more_troubled == self.total
+    }
 }
 
 /// A Secret that is not as desired.

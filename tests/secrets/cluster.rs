@@ -85,9 +85,15 @@ impl Cluster {
 
     /// `ecr-sidecar once`.
     pub(crate) fn once(&self) -> std::process::Output {
+        self.once_with(|_| {})
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) fn once_with(&self, change: impl FnOnce(&mut Command)) -> std::process::Output {
         let mut command = Command::new(BINARY);
         command.args(["once", "--timeout", "30s"]).env_clear().envs(self.rig.environment());
         self.prepare(&mut command);
+        change(&mut command);
         output(&mut command, DEADLINE)
     }
 

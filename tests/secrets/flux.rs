@@ -96,6 +96,32 @@ fn the_password_is_in_the_data_and_nowhere_else() {
 }
 
 #[test]
+fn once_writes_all_others_where_one_is_refused() {
+    let Some(cluster) = Cluster::new("once-many") else { return };
+    let names: Vec<_> = (0..40).map(|number| format!("once-many-{number:02}")).collect();
+    names.iter().for_each(|name| cluster.namespace_with(name, "{}"));
+    let text = |names: &str| {
+        format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
+             namespaces: {{names: [{names}]}}}}]\n"
+        )
+    };
+    let file = cluster.rig.put("once-many.yaml", &text(&names.join(", ")));
+    cluster.server.apply(&cluster.manifests(by_file(&file)));
+    cluster.rig.put("once-many.yaml", &text(&format!("once-denied, {}", names.join(", "))));
+    let last = &names[39];
+    wait_for("the Role to count", SOON, || {
+        cluster.may("patch", "secrets/ecr-credentials", last).then_some(())
+    });
+    let done = cluster.once_with(by_file(&file));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(69) && said.contains("once-denied/ecr-credentials"), "{said}");
+    for name in &names {
+        assert!(cluster.password(name).is_some(), "{name}: {said}");
+    }
+}
+
+#[test]
 fn once_leaves_the_newest_credential_and_not_one_that_was_there() {
     let Some(cluster) = Cluster::new("once-again") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));

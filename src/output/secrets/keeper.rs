@@ -298,12 +298,14 @@ impl Keeper {
                 Some(problem) => {
                     troubled.push(TargetStatus { name: at.to_string(), last_error: problem.clone() });
                 }
-                None if target.settled.is_some() => in_sync += 1,
-                None => reconciled = false,
+                None if target.settled.as_ref().is_some_and(|it| Arc::ptr_eq(it, &desired)) => in_sync += 1,
+                None => reconciled &= target.settled.is_some(),
             }
         }
         let problem = troubled.first().map(|target| &target.last_error).or(self.roster.problem()).cloned();
-        let targets = Targets { total, in_sync, troubled, more_troubled };
+        let ends = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at));
+        let aimed_at = ends.collect();
+        let targets = Targets { total, in_sync, troubled, more_troubled, aimed_at };
         let of_targets = kept().flat_map(|(_, target)| &target.warnings);
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
         self.it.with.status.update_output(&self.it.with.id, |output| {
