@@ -96,7 +96,8 @@ pub enum ApiError {
 impl ApiError {
     pub(super) fn transport(error: &kube::Error) -> Self {
         let mut text = String::new();
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        // kube's own words come first, and say no more than that it is an error.
+        let mut next: Option<&(dyn Error + 'static)> = error.source().or(Some(error));
         while let Some(cause) = next {
             let line = cause.to_string();
             if !text.contains(&line) {

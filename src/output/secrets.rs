@@ -1,14 +1,16 @@
 //! Kubernetes Secrets, kept current for those who read them.
 //!
-//! One loop an output. Each Secret is a target with a retry state of its own; whatever happens to it (a new token, an
-//! edit, its end, a retry that is due) marks it, and a marked target is looked at, compared and, if it differs,
-//! applied: some at a time, at the API server's pace. What a Secret should say is decided in `desired`, without I/O.
+//! One loop an output (`keeper`). Which Secrets there should be, the `roster` knows. Each is a `target` with a retry state
+//! of its own; whatever happens to it (a new token, an edit, its end, a retry that is due) marks it, and a marked target
+//! gets a `look`: it is compared and, if it differs, applied; some at a time, at the API server's pace. What a Secret
+//! should say is decided in `desired`, without I/O.
 //!
-//! Invariants, each held by a test of `tests/secrets.rs`:
+//! Invariants, each held by a test of `tests/secrets`:
 //! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
 //! * one target in trouble never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
 //! * what others do to a Secret of ours is undone within a second, and a fight is not fought at full speed:
 //!   `an_edit_is_undone_and_told`, `a_fight_is_told_and_slowed_down`
+//! * three replicas never replace a credential by one that ends sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
 mod desired;

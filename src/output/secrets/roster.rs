@@ -218,22 +218,24 @@ impl Roster {
 
     /// The next that happens.
     pub(super) async fn next(&mut self) -> News {
-        match self.told.recv().await {
-            Some((watching, Seen::Failed(error))) => {
-                self.note_blind(watching, &error);
-                News::Nothing
-            }
-            Some((watching, seen)) => {
-                self.blind.remove(&watching);
-                if self.is_finder(&watching) {
-                    return self.find(watching, seen);
-                }
-                let news = news(watching, seen);
-                self.note_present(&news);
-                news
-            }
-            None => std::future::pending().await, // we hold a sender
+        let (watching, seen) = tokio::select! {
+            Some(told) = self.told.recv() => told,
+            Some(Err(error)) = self.watches.join_next() => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return News::Nothing, // the runtime ends
+            },
+        };
+        if let Seen::Failed(error) = seen {
+            self.note_blind(watching, &error);
+            return News::Nothing;
         }
+        self.blind.remove(&watching);
+        if self.is_finder(&watching) {
+            return self.find(watching, seen);
+        }
+        let news = news(watching, seen);
+        self.note_present(&news);
+        news
     }
 
     fn note_blind(&mut self, watching: Watching, error: &ApiError) {
