@@ -145,3 +145,49 @@ fn entries_of_the_base_are_carried_along_and_follow_it() {
     wait_for("the new entry of the base", DEADLINE, || (carried()? == "me:two").then_some(()));
     assert!(cluster.password("based").is_some());
 }
+
+#[test]
+fn of_many_in_trouble_twenty_are_told_and_the_rest_counted() {
+    let Some(cluster) = Cluster::new("crowd") else { return };
+    let names: Vec<_> = (0..25).map(|number| format!("crowd-{number:02}")).collect();
+    let file = cluster.rig.put(
+        "crowd.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
+             namespaces: {{names: [{}]}}}}]\n",
+            names.join(", ")
+        ),
+    );
+    let sidecar = cluster.start(by_file(&file)); // without any right
+    let status = sidecar.wait_status("all in trouble", |status| {
+        status["outputs"][0]["targets"]["more_troubled"].as_u64() == Some(5)
+    });
+    assert_eq!(status["outputs"][0]["targets"]["troubled"].as_array().unwrap().len(), 20);
+}
+
+/// Nothing of the Secrets of others is even asked for, so there is nothing that could grow with them.
+#[test]
+fn only_secrets_of_the_one_name_are_listed_and_watched() {
+    let Some(cluster) = Cluster::new("name-only") else { return };
+    cluster.namespace_with("name-only", "{name-only: enabled}");
+    let file = cluster.rig.put(
+        "name-only.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
+             namespaces: {{selector: name-only=enabled}}}}]\n"
+        ),
+    );
+    let mark = cluster.server.audit_mark();
+    let sidecar = cluster.run(by_file(&file));
+    sidecar.wait_ready();
+    let user = cluster.account.user();
+    let is_watch = |it: &test_support::kubernetes::Request| {
+        it.user == user && it.resource == "secrets" && ["list", "watch"].contains(&it.verb.as_str())
+    };
+    wait_for("list and watch", DEADLINE, || {
+        (cluster.server.count_requests(mark, is_watch) >= 2).then_some(())
+    });
+    for request in cluster.server.requests_since(mark).iter().filter(|it| is_watch(it)) {
+        assert!(request.uri.contains("fieldSelector=metadata.name%3Decr-credentials"), "{}", request.uri);
+    }
+}
