@@ -1,0 +1,104 @@
+# The role of ecr-sidecar in the account of the registry: it may pull, and nothing else. Its policies are those of the
+# JSON files beside this folder, with your values in them.
+
+terraform {
+  required_version = ">= 1.3"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "account_id" {
+  type        = string
+  description = "The account of the registry and of the role."
+  default     = "123456789012"
+}
+
+variable "region" {
+  type        = string
+  description = "The region of the registry."
+  default     = "eu-west-1"
+}
+
+variable "repositories" {
+  type        = string
+  description = "The repositories to pull from: a name, or a pattern such as apps/*."
+  default     = "*"
+}
+
+variable "oidc_issuer" {
+  type        = string
+  description = "The issuer of the cluster's tokens, without https://. It has to be an IAM OIDC provider of the account."
+  default     = "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE"
+}
+
+variable "service_accounts" {
+  type        = list(string)
+  description = "Who may be this role, as NAMESPACE:NAME."
+  default     = ["flux-system:image-reflector-controller", "argocd:argocd-repo-server"]
+}
+
+locals {
+  pull_policy = {
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "Token"
+        Effect   = "Allow"
+        Action   = "ecr:GetAuthorizationToken"
+        Resource = "*"
+      },
+      {
+        Sid      = "Pull"
+        Effect   = "Allow"
+        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Resource = "arn:aws:ecr:${var.region}:${var.account_id}:repository/${var.repositories}"
+      },
+    ]
+  }
+
+  trust_irsa = {
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Federated = "arn:aws:iam::${var.account_id}:oidc-provider/${var.oidc_issuer}" }
+      Action    = "sts:AssumeRoleWithWebIdentity"
+      Condition = {
+        StringEquals = {
+          "${var.oidc_issuer}:aud" = "sts.amazonaws.com"
+          "${var.oidc_issuer}:sub" = [for account in var.service_accounts : "system:serviceaccount:${account}"]
+        }
+      }
+    }]
+  }
+
+  # For EKS Pod Identity: assume_role_policy = jsonencode(local.trust_pod_identity), and an
+  # aws_eks_pod_identity_association of cluster, namespace and service account.
+  trust_pod_identity = {
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+    }]
+  }
+}
+
+resource "aws_iam_role" "ecr_pull" {
+  name               = "ecr-pull"
+  assume_role_policy = jsonencode(local.trust_irsa)
+}
+
+resource "aws_iam_role_policy" "ecr_pull" {
+  name   = "ecr-pull"
+  role   = aws_iam_role.ecr_pull.id
+  policy = jsonencode(local.pull_policy)
+}
+
+output "role_arn" {
+  description = "roleArn of settings.yaml, or the annotation eks.amazonaws.com/role-arn."
+  value       = aws_iam_role.ecr_pull.arn
+}
