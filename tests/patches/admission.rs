@@ -1,0 +1,98 @@
+//! What a real API server says to what is built, in namespaces that enforce the `restricted` pod-security standard.
+
+use serde_json::{Value, json};
+use test_support::ApiServer;
+
+use crate::{
+    build::{Build, Product},
+    containers::Ours,
+};
+
+/// A namespace as a careful operator has it.
+fn restricted(server: &ApiServer, name: &str) {
+    server.apply(&format!(
+        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, \
+         labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+    ));
+}
+
+#[test]
+fn every_pod_is_admitted_by_the_restricted_standard() {
+    let Some(server) = ApiServer::shared() else { return };
+    for ours in Ours::all() {
+        let (namespace, _) = &ours.account;
+        restricted(&server, namespace);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "admitted", "namespace": namespace},
+            "spec": with_restart_policy(ours.pod.clone()),
+        });
+        let answer = server.apply_with(["--dry-run=server"], &pod.to_string());
+        let said = String::from_utf8_lossy(&answer.stderr);
+        assert!(answer.status.success() && !said.contains("Warning"), "{}: {said}", ours.place);
+    }
+}
+
+/// A Job's pod says `Never` or `OnFailure` already.
+fn with_restart_policy(mut pod: Value) -> Value {
+    if pod["restartPolicy"].is_null() {
+        pod["restartPolicy"] = json!("Always");
+    }
+    // A pod of that class is admitted in namespaces with a quota for it, which the pod's own controller has there.
+    pod.as_object_mut().unwrap().remove("priorityClassName");
+    pod
+}
+
+#[test]
+fn applying_twice_changes_nothing_and_undo_leaves_the_stock() {
+    for product in Product::ALL {
+        let Some(server) = ApiServer::shared() else { return };
+        let Some(stock) = Build::stock(product) else { return };
+        let stock = manifests(&stock);
+        restricted(&server, product.namespace());
+        server.apply(&stock);
+        let before = state(&server, product);
+        for components in product.choices() {
+            let patched = manifests(&Build::chosen(product, components).unwrap());
+            server.apply(&patched);
+            let once = versions(&server, &patched);
+            assert_ne!(state(&server, product), before, "{components:?}");
+            server.apply(&patched);
+            assert_eq!(versions(&server, &patched), once, "{components:?}");
+            // As Flux does when the component has gone; what is no longer built, it deletes.
+            server.apply(&stock);
+            assert_eq!(state(&server, product), before, "{components:?}");
+        }
+    }
+}
+
+/// What is applied, but for the definitions of resources, which `patches/` can't touch and which take a second each.
+fn manifests(build: &Build) -> String {
+    let mut objects = build.objects().0;
+    objects.retain(|object| object["kind"] != "CustomResourceDefinition");
+    json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
+}
+
+/// What the Deployments are, and what their service accounts say beside what kubectl remembers there.
+fn state(server: &ApiServer, product: Product) -> Vec<Value> {
+    let get = |kind: &str, name: &str| server.get(kind, product.namespace(), name).unwrap();
+    let of = |(name, _): &(&str, &str)| {
+        let mut metadata = get("serviceaccount", name)["metadata"].clone();
+        let remembered = "kubectl.kubernetes.io/last-applied-configuration";
+        metadata["annotations"].as_object_mut().unwrap().remove(remembered);
+        let says = json!([metadata["annotations"], metadata["labels"]]);
+        [get("deployment", name)["spec"].clone(), says]
+    };
+    product.deployments().iter().flat_map(of).collect()
+}
+
+/// The version of each object.
+fn versions(server: &ApiServer, manifests: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
+    std::fs::write(file.path(), manifests).unwrap();
+    let path = file.path().display().to_string();
+    let versions = "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.resourceVersion}\n{end}";
+    let versions = server.kubectl(["get", "-f", &path, "-o", versions]);
+    assert!(versions.lines().count() > 3, "{versions}");
+    versions
+}

@@ -1,0 +1,198 @@
+//! `iam/`: policies that AWS's own client takes, that allow what a pull needs and nothing else; Terraform's are the same.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use hcl::{
+    eval::{Context, Evaluate, FuncArgs, FuncDef, ParamType},
+    structure::Structure,
+};
+use serde_json::{Value, json};
+use test_support::{clean_command, output, program};
+
+use crate::build::{ROOT, read};
+
+/// What a client asks of ECR while it pulls: facts of AWS's documentation, "Required IAM permissions for pulling an image".
+const PULL: [&str; 3] =
+    ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
+
+fn policy(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("patches/iam/{name}"))).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn actions(policy: &Value) -> Vec<&str> {
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let mut actions = Vec::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow");
+        match &statement["Action"] {
+            Value::String(action) => actions.push(action.as_str()),
+            list => actions.extend(list.as_array().unwrap().iter().map(|action| action.as_str().unwrap())),
+        }
+    }
+    actions
+}
+
+#[test]
+fn policies_allow_pulls_and_nothing_else() {
+    let token = ["ecr:GetAuthorizationToken"];
+    for (name, expected) in [
+        ("pull-policy.json", [&token[..], &PULL].concat()),
+        ("public-policy.json", vec!["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"]),
+        ("trust-irsa.json", vec!["sts:AssumeRoleWithWebIdentity"]),
+        ("trust-pod-identity.json", vec!["sts:AssumeRole", "sts:TagSession"]),
+        ("cross-account/trust.json", vec!["sts:AssumeRole"]),
+        ("cross-account/assume-policy.json", vec!["sts:AssumeRole"]),
+        ("cross-account/repository-policy.json", PULL.to_vec()),
+    ] {
+        let policy = policy(name);
+        assert_eq!(policy["Version"], "2012-10-17", "{name}");
+        assert_eq!(actions(&policy), expected, "{name}");
+        assert!(
+            read("patches/iam/README.md").contains(name.rsplit('/').next().unwrap()),
+            "{name} is not told of"
+        );
+    }
+}
+
+/// One account, one role, one external id and the service accounts of the other folders, wherever they are named.
+#[test]
+fn the_example_is_one_throughout() {
+    let condition = &policy("trust-irsa.json")["Statement"][0]["Condition"]["StringEquals"];
+    let text = condition.to_string();
+    for subject in ["flux-system:image-reflector-controller", "argocd:argocd-repo-server"] {
+        assert!(text.contains(&format!("system:serviceaccount:{subject}")), "{text}");
+    }
+    let settings = read("patches/flux/settings.yaml");
+    let role = "arn:aws:iam::123456789012:role/ecr-pull";
+    assert!(settings.contains(role) && read("patches/iam/cross-account/trust.json").contains(role));
+    let accounts = read("patches/flux/several-accounts/config.yaml");
+    let theirs =
+        policy("cross-account/assume-policy.json")["Statement"][0]["Resource"].as_str().unwrap().to_owned();
+    let trust = policy("cross-account/trust.json");
+    let external_id = trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"].as_str().unwrap();
+    assert!(
+        accounts.contains(&theirs) && accounts.contains(&format!("externalId: {external_id}")),
+        "{accounts}"
+    );
+}
+
+#[test]
+fn terraform_makes_the_same_policies() {
+    let body = hcl::parse(&read("patches/iam/terraform/main.tf")).unwrap();
+    let mut context = Context::new();
+    let mut variables = hcl::Map::new();
+    for block in body.blocks().filter(|block| block.identifier() == "variable") {
+        let default = block.body().attributes().find(|attribute| attribute.key() == "default").unwrap();
+        variables.insert(block.labels()[0].as_str().to_owned(), default.expr().evaluate(&context).unwrap());
+    }
+    context.declare_var("var", hcl::Value::Object(variables));
+    let locals = body.blocks().find(|block| block.identifier() == "locals").unwrap();
+    let locals: hcl::Map<String, hcl::Value> = locals
+        .body()
+        .attributes()
+        .map(|local| (local.key().to_owned(), local.expr().evaluate(&context).unwrap()))
+        .collect();
+    for (local, file) in [
+        ("pull_policy", "pull-policy.json"),
+        ("trust_irsa", "trust-irsa.json"),
+        ("trust_pod_identity", "trust-pod-identity.json"),
+    ] {
+        assert_eq!(serde_json::to_value(&locals[local]).unwrap(), policy(file), "{local}");
+    }
+
+    // What the resources and outputs refer to is there.
+    context.declare_var("local", hcl::Value::Object(locals));
+    let made = json!({"ecr_pull": {"id": "ecr-pull", "arn": "arn:aws:iam::123456789012:role/ecr-pull"}});
+    context.declare_var("aws_iam_role", hcl::to_value(made).unwrap());
+    let jsonencode = FuncDef::builder().param(ParamType::Any);
+    context.declare_func(
+        "jsonencode",
+        jsonencode.build(|args: FuncArgs| {
+            serde_json::to_string(&args[0]).map(hcl::Value::from).map_err(|error| error.to_string())
+        }),
+    );
+    let used = body.blocks().filter(|block| ["resource", "output"].contains(&block.identifier()));
+    let mut evaluated = 0;
+    for structure in used.flat_map(|block| block.body()) {
+        if let Structure::Attribute(attribute) = structure {
+            attribute
+                .expr()
+                .evaluate(&context)
+                .unwrap_or_else(|error| panic!("{}: {error}", attribute.key()));
+            evaluated += 1;
+        }
+    }
+    assert_eq!(evaluated, 2 + 3 + 2, "each attribute of two resources and an output");
+}
+
+#[test]
+fn the_aws_cli_takes_the_commands_and_sends_the_policies() {
+    let Some(aws) = program("aws") else { return };
+    let (endpoint, asked) = iam();
+    let readme = read("patches/iam/README.md");
+    let (_, block) = readme.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mut shell = clean_command("bash", home.path());
+    shell.args(["-euc", block]).current_dir(Path::new(ROOT).join("patches/iam"));
+    let path = std::env::var("PATH").unwrap();
+    shell.env("PATH", format!("{}:{path}", aws.parent().unwrap().display()));
+    shell.env("AWS_ENDPOINT_URL", endpoint).env("AWS_DEFAULT_REGION", "us-east-1");
+    shell.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
+    let done = output(&mut shell, Duration::from_secs(60));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let asked = asked.lock().unwrap();
+    let sent: Vec<_> = asked.iter().map(|form| form["Action"].as_str()).collect();
+    assert_eq!(sent, ["CreateRole", "PutRolePolicy"]);
+    let document =
+        |form: &BTreeMap<String, String>, key: &str| serde_json::from_str::<Value>(&form[key]).unwrap();
+    assert_eq!(document(&asked[0], "AssumeRolePolicyDocument"), policy("trust-irsa.json"));
+    assert_eq!(document(&asked[1], "PolicyDocument"), policy("pull-policy.json"));
+}
+
+/// An IAM on loopback that takes two requests, whatever they are: its endpoint, and the forms that it was sent.
+fn iam() -> (String, Arc<Mutex<Vec<BTreeMap<String, String>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let forms = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&forms);
+    thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.unwrap();
+            let body = read_body(&mut stream);
+            let form: BTreeMap<String, String> = form_urlencoded::parse(&body)
+                .map(|(key, value)| (key.into_owned(), value.into_owned()))
+                .collect();
+            let name = form["Action"].clone();
+            taken.lock().unwrap().push(form);
+            let answer = format!("<{name}Response><{name}Result/></{name}Response>");
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\n";
+            write!(stream, "{head}Content-Length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+        }
+    });
+    (endpoint, forms)
+}
+
+fn read_body(stream: &mut impl Read) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let read = stream.read(&mut chunk).unwrap();
+        assert!(read > 0, "the request ends early");
+        request.extend_from_slice(&chunk[..read]);
+        let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        if request.len() >= end + 4 + length.parse::<usize>().unwrap() {
+            return request[end + 4..].to_vec();
+        }
+    }
+}

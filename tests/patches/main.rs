@@ -1,0 +1,10 @@
+//! What `patches/` has, on the stock manifests: what is built, whether it is admitted, whether it does its work.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod admission;
+mod build;
+mod containers;
+mod iam;
+mod kustomize;
+mod rights;
+mod values;

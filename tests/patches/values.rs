@@ -1,0 +1,113 @@
+//! `argocd-helm/`: values of the chart argo-cd.
+//!
+//! The chart is not at hand. Its documented keys are put into the stock Deployment as its template does it: the
+//! container is called `repo-server`, `initContainers` come after `copyutil`, `extraContainers` after the first one,
+//! the service account's token is mounted, `extraObjects` stand beside.
+
+use serde_json::{Value, json};
+
+use crate::build::{Build, Objects, Product, container, read};
+
+const FOLDER: &str = "patches/argocd-helm";
+const VARIANTS: [&[&str]; 4] = [
+    &["values.yaml"],
+    &["values-plain-container.yaml"],
+    &["values.yaml", "values-oci-sources.yaml"],
+    &["values-plain-container.yaml", "values-oci-sources.yaml"],
+];
+
+/// What the chart makes of each way to give the files. Empty when kubectl is not here.
+pub(crate) fn all() -> Vec<(String, Objects)> {
+    let Some(stock) = Build::stock(Product::ArgoCd) else { return Vec::new() };
+    let stock = stock.objects();
+    VARIANTS.iter().map(|files| (files.join(" "), rendered(&stock, files))).collect()
+}
+
+fn rendered(stock: &Objects, files: &[&str]) -> Objects {
+    let mut objects = stock.clone();
+    for file in files {
+        let values = Objects::parse(&read(&format!("{FOLDER}/{file}")));
+        let [values] = values.0.as_slice() else { panic!("{file}: one document") };
+        known_keys(values, file);
+        for object in &mut objects.0 {
+            match object["kind"].as_str().unwrap() {
+                "Deployment" => {
+                    into_deployment(&mut object["spec"]["template"]["spec"], &values["repoServer"])
+                }
+                "ServiceAccount" if values["repoServer"]["serviceAccount"].is_object() => {
+                    object["metadata"]["annotations"] =
+                        values["repoServer"]["serviceAccount"]["annotations"].clone();
+                }
+                _ => {}
+            }
+        }
+        objects.0.extend(values["extraObjects"].as_array().into_iter().flatten().cloned());
+    }
+    objects
+}
+
+/// Helm takes any key and says nothing of one that the chart does not know.
+fn known_keys(values: &Value, file: &str) {
+    let top = ["repoServer", "extraObjects"];
+    let repo_server =
+        ["env", "volumes", "volumeMounts", "initContainers", "extraContainers", "serviceAccount", "rbac"];
+    let unknown = |object: &Value, known: &[&str]| {
+        let keys = object.as_object().into_iter().flatten().map(|(key, _)| key.clone());
+        keys.filter(|key| !known.contains(&key.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(unknown(values, &top), Vec::<String>::new(), "{file}");
+    assert_eq!(unknown(&values["repoServer"], &repo_server), Vec::<String>::new(), "{file}");
+    assert_eq!(
+        unknown(&values["repoServer"]["serviceAccount"], &["annotations"]),
+        Vec::<String>::new(),
+        "{file}"
+    );
+}
+
+fn into_deployment(pod: &mut Value, repo_server: &Value) {
+    pod["automountServiceAccountToken"] = json!(true);
+    let main = &mut pod["containers"][0];
+    main["name"] = json!("repo-server");
+    extend(&mut main["env"], &repo_server["env"]);
+    extend(&mut main["volumeMounts"], &repo_server["volumeMounts"]);
+    extend(&mut pod["volumes"], &repo_server["volumes"]);
+    extend(&mut pod["initContainers"], &repo_server["initContainers"]);
+    extend(&mut pod["containers"], &repo_server["extraContainers"]);
+}
+
+fn extend(list: &mut Value, more: &Value) {
+    list.as_array_mut().unwrap().extend(more.as_array().into_iter().flatten().cloned());
+}
+
+#[test]
+fn repo_server_stays_first_and_reads_what_the_sidecar_writes() {
+    for (files, objects) in all() {
+        let pod = objects.pod("argocd-repo-server");
+        let main = &pod["containers"][0];
+        assert_eq!(main["name"], "repo-server", "{files}");
+        let entry = |list: &Value, name: &str| {
+            list.as_array().unwrap().iter().find(|entry| entry["name"] == name).cloned().unwrap()
+        };
+        let folder = "/var/run/ecr-sidecar";
+        assert_eq!(entry(&main["env"], "DOCKER_CONFIG")["value"], folder, "{files}");
+        let mount = json!({"name": "ecr-credentials", "mountPath": folder, "readOnly": true});
+        assert_eq!(entry(&main["volumeMounts"], "ecr-credentials"), mount, "{files}");
+        let (ours, _) = container(pod, "ecr-sidecar").unwrap();
+        assert_eq!(
+            entry(&ours["env"], "ECR_SIDECAR_DOCKER_CONFIG")["value"],
+            format!("{folder}/config.json")
+        );
+        assert_eq!(entry(&ours["volumeMounts"], "ecr-credentials")["mountPath"], folder, "{files}");
+    }
+}
+
+#[test]
+fn both_variants_have_the_same_container() {
+    let all = all();
+    let Some(((_, native), (_, plain))) = all.first().zip(all.get(1)) else { return };
+    let of =
+        |objects: &Objects| container(objects.pod("argocd-repo-server"), "ecr-sidecar").unwrap().0.clone();
+    let mut native = of(native);
+    native.as_object_mut().unwrap().remove("restartPolicy");
+    assert_eq!(native, of(plain));
+}
