@@ -158,8 +158,11 @@ fn the_aws_cli_takes_the_commands_and_sends_the_policies() {
     assert_eq!(document(&asked[1], "PolicyDocument"), policy("pull-policy.json"));
 }
 
+/// What was sent, request by request.
+type Forms = Arc<Mutex<Vec<BTreeMap<String, String>>>>;
+
 /// An IAM on loopback that takes two requests, whatever they are: its endpoint, and the forms that it was sent.
-fn iam() -> (String, Arc<Mutex<Vec<BTreeMap<String, String>>>>) {
+fn iam() -> (String, Forms) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let forms = Arc::new(Mutex::new(Vec::new()));

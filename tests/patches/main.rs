@@ -4,6 +4,7 @@
 mod admission;
 mod build;
 mod containers;
+mod docs;
 mod iam;
 mod kustomize;
 mod rights;
