@@ -82,11 +82,16 @@ fn how_to_get(name: &str) -> String {
         | "crane"
         | "docker-credential-ecr-login"
         | "kube-apiserver"
+        | "kube-controller-manager"
+        | "kube-scheduler"
         | "kubectl"
+        | "kubelet"
         | "consumers" => "run tests/tools/build".to_owned(),
         "docker" | "dockerd" => "apt-get install docker.io".to_owned(),
+        "busybox" => "apt-get install busybox-static".to_owned(),
+        "containerd" | "ctr" => "apt-get install containerd".to_owned(),
         "etcd" => "apt-get install etcd-server".to_owned(),
-        "unshare" => "apt-get install util-linux".to_owned(),
+        "nsenter" | "unshare" => "apt-get install util-linux".to_owned(),
         "aws" => "pip install awscli".to_owned(),
         _ => format!("apt-get install {name}"),
     }
