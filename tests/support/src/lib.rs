@@ -8,7 +8,7 @@
 //! | [`sidecar`] | the program under test, cut off from this machine's credentials |
 //! | [`registry`] | a real OCI registry with something in it |
 //! | [`dockerd`] | a Docker daemon of the test's own |
-//! | [`kubernetes`] | a Kubernetes API server of the test's own |
+//! | [`kubernetes`] | a Kubernetes API server of the test's own, and a whole node |
 //! | [`net`] | free ports, plain HTTP |
 //! | [`wait`] | the one place that sleeps |
 //!
@@ -25,7 +25,7 @@ pub mod sidecar;
 pub mod wait;
 
 pub use dockerd::Dockerd;
-pub use kubernetes::{ApiServer, ServiceAccount};
+pub use kubernetes::{ApiServer, ImageConfig, Node, ServiceAccount};
 pub use net::{free_port, http_get, steady_port};
 pub use process::{Process, Signal, clean_command, output};
 pub use registry::DockerRegistry;

@@ -4,7 +4,7 @@ go 1.26.0
 
 tool k8s.io/kubernetes/cmd/kubelet
 
-// The last minor version that takes cgroup v1 and Debian's containerd 1.6. API servers up to 1.37 take it.
+// The last minor version that takes cgroup v1 and Debian's containerd 1.6; API servers up to 1.37 take it.
 require k8s.io/kubernetes v1.34.3 // indirect
 
 require (

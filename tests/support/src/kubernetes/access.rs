@@ -178,6 +178,17 @@ impl ApiServer {
         (!object.is_empty()).then(|| serde_json::from_str(&object).expect("JSON"))
     }
 
+    /// The keys that tokens of its service accounts are signed with, as a JSON Web Key Set: what an identity
+    /// provider fetches from the issuer.
+    ///
+    /// # Panics
+    /// When the API server does not answer.
+    #[track_caller]
+    pub fn jwks(&self) -> Value {
+        let jwks = self.kubectl(["get", "--raw=/openid/v1/jwks"]);
+        serde_json::from_str(&jwks).expect("JSON")
+    }
+
     /// Deletes a namespace and all Secrets in it, as the namespace controller would, which is not here.
     ///
     /// # Panics

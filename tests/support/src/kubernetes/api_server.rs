@@ -32,6 +32,15 @@ const GRACE: Duration = Duration::from_secs(3);
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\n\
      omitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
+/// The users that a node's programs are, each with its group: what they may is what RBAC and the node authorizer
+/// grant by themselves.
+pub(super) const NODE_USERS: [(&str, &str); 3] =
+    [(CONTROLLER_MANAGER, ""), (SCHEDULER, ""), (KUBELET, "system:nodes")];
+pub(super) const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+pub(super) const SCHEDULER: &str = "system:kube-scheduler";
+/// Of the node whose name is an address: nobody has to resolve it then.
+pub(super) const KUBELET: &str = "system:node:127.0.0.1";
+
 /// An API server with RBAC, and its etcd. Both end on drop, the API server first.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -41,6 +50,7 @@ pub struct ApiServer {
     addr: SocketAddr,
     etcd_addr: SocketAddr,
     programs: Programs,
+    for_node: bool,
     audit: AuditLog,
     folder: TempDir,
 }
@@ -59,6 +69,16 @@ impl ApiServer {
     /// # Panics
     /// When it does not start, or a program is missing and `CI=true`.
     pub fn start() -> Option<Self> {
+        Self::start_with(false)
+    }
+
+    /// The same for a [`Node`](super::Node): service accounts and their tokens are put into pods, each of
+    /// [`NODE_USERS`] has a [`ApiServer::kubeconfig_of`] its own, and kubelets are asked at their addresses.
+    pub(super) fn start_for_node() -> Option<Self> {
+        Self::start_with(true)
+    }
+
+    fn start_with(for_node: bool) -> Option<Self> {
         let programs = Programs {
             server: program("kube-apiserver")?,
             etcd: program("etcd")?,
@@ -71,6 +91,7 @@ impl ApiServer {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, steady_port())),
             etcd_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, steady_port())),
             programs,
+            for_node,
             audit: AuditLog::at(folder.path().join("audit.log")),
             folder,
         };
@@ -94,6 +115,9 @@ impl ApiServer {
             Some(server)
         })
     }
+
+    /// Who has issued the tokens of its service accounts, as their `iss` says.
+    pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
     /// Where it listens, for good: `https://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
@@ -200,6 +224,16 @@ impl ApiServer {
         &self.programs.kubectl
     }
 
+    /// The kubeconfig of one of [`NODE_USERS`].
+    pub(super) fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        self.at(&format!("kubeconfig-{user}"))
+    }
+
+    /// The key that signs tokens of service accounts.
+    pub(super) fn signing_key(&self) -> PathBuf {
+        self.at("certs/apiserver.key")
+    }
+
     pub(super) fn audit(&self) -> &AuditLog {
         &self.audit
     }
@@ -210,11 +244,20 @@ impl ApiServer {
     }
 
     fn write_configuration(&self) {
-        let token = random_hex();
-        write(&self.at("tokens.csv"), &format!("{token},admin,admin,\"system:masters\"\n"));
+        let mut tokens = self.write_kubeconfig(&self.kubeconfig(), "admin", "system:masters");
+        for (user, group) in NODE_USERS.iter().filter(|_| self.for_node) {
+            tokens += &self.write_kubeconfig(&self.kubeconfig_of(user), user, group);
+        }
+        write(&self.at("tokens.csv"), &tokens);
         write(&self.at("audit.yaml"), AUDIT_POLICY);
+    }
+
+    /// Gives `user` a token in a kubeconfig, and hands over the line of `tokens.csv` that makes it good.
+    fn write_kubeconfig(&self, file: &Path, user: &str, group: &str) -> String {
+        let token = random_hex();
         let kubeconfig = Kubeconfig { namespace: "default", user: &format!("token: {token}") };
-        write(&self.kubeconfig(), &kubeconfig.text(&self.url(), &self.ca_file()));
+        write(file, &kubeconfig.text(&self.url(), &self.ca_file()));
+        format!("{token},{user},{user},\"{group}\"\n")
     }
 
     fn etcd_command(&self) -> std::process::Command {
@@ -232,17 +275,23 @@ impl ApiServer {
     fn server_command(&self) -> std::process::Command {
         // Tokens of service accounts are signed with the key of its certificate, which it makes itself, and
         // first: there is no other program that this takes.
-        let key = self.at("certs/apiserver.key");
+        let key = self.signing_key();
         let mut command = clean_command(&self.programs.server, self.folder.path());
         command.arg("--etcd-servers").arg(format!("http://{}", self.etcd_addr));
         command.arg("--cert-dir").arg(self.at("certs"));
         command.args(["--bind-address=127.0.0.1", "--secure-port", &self.addr.port().to_string()]);
         command.arg("--service-account-signing-key-file").arg(&key);
         command.arg("--service-account-key-file").arg(&key);
-        command.arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local");
-        command.arg("--token-auth-file").arg(self.at("tokens.csv")).arg("--authorization-mode=RBAC");
-        // Of the controller manager that is not here: tokens to mount, endpoints to reach.
-        command.args(["--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]);
+        command.args(["--service-account-issuer", Self::ISSUER]);
+        command.arg("--token-auth-file").arg(self.at("tokens.csv"));
+        if self.for_node {
+            command.args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"]);
+            command.arg("--kubelet-preferred-address-types=InternalIP");
+        } else {
+            // Of the controller manager that is not here: service accounts to mount.
+            command.args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"]);
+        }
+        command.arg("--endpoint-reconciler-type=none"); // there is nobody to reach them
         command.arg("--service-cluster-ip-range=10.0.0.0/24");
         command.arg("--audit-policy-file").arg(self.at("audit.yaml"));
         command.arg("--audit-log-path").arg(self.audit.path());

@@ -1,0 +1,150 @@
+//! What is in the containers: images that never were in a registry.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::Node;
+use crate::{
+    process::{clean_command, output},
+    registry::write,
+    requirement::program,
+};
+
+/// How long one step may take.
+const STEP: Duration = Duration::from_secs(60);
+
+/// What an image says about its containers, as a Dockerfile does.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ImageConfig<'a> {
+    /// `ENTRYPOINT`.
+    pub entrypoint: &'a [&'a str],
+    /// `ENV`, each as `NAME=value`. Without a `PATH`, Kubernetes gives containers the usual one.
+    pub env: &'a [&'a str],
+    /// `USER`, by number: an image has no `/etc/passwd` unless it is given one. Empty is root.
+    pub user: &'a str,
+}
+
+impl Node {
+    /// Makes an image of `files`, each a path in it and where its content is on this machine (with its mode, but
+    /// root's), and gives it to the node. `name` is what pods say, with a tag: `localhost/app:1`.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn import_image<'a>(
+        &self,
+        name: &str,
+        files: impl IntoIterator<Item = (&'a str, &'a Path)>,
+        config: ImageConfig<'_>,
+    ) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let content = folder.path().join("content");
+        for (path, source) in files {
+            let target = content.join(path.trim_start_matches('/'));
+            make_parent(&target);
+            fs::copy(source, &target).unwrap_or_else(|e| panic!("can't copy {}: {e}", source.display()));
+        }
+        self.import_content(name, &content, config);
+    }
+
+    /// Gives the node what `docker save` has written: its images, by their names.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn import_archive(&self, file: &Path) {
+        run(self.machine.ctr().args(["images", "import"]).arg(file));
+    }
+
+    /// Gives the node its [`Node::BUSYBOX`].
+    #[track_caller]
+    pub(super) fn import_busybox(&self, busybox: &BusyBox) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let bin = folder.path().join("bin");
+        fs::create_dir_all(&bin).expect("a new folder");
+        fs::copy(&busybox.0, bin.join("busybox")).expect("a copy of busybox");
+        for applet in run(clean_command(&busybox.0, folder.path()).arg("--list")).lines() {
+            if applet != "busybox" {
+                symlink("busybox", bin.join(applet)).expect("a symbolic link");
+            }
+        }
+        let config = ImageConfig { entrypoint: &["/bin/sleep", "2147483647"], env: &["PATH=/bin"], user: "" };
+        self.import_content(Self::BUSYBOX, folder.path(), config);
+    }
+
+    #[track_caller]
+    fn import_content(&self, name: &str, content: &Path, config: ImageConfig<'_>) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let archive = folder.path().join("image.tar");
+        write_archive(&archive, name, content, config);
+        self.import_archive(&archive);
+    }
+}
+
+/// A static busybox of this machine's.
+#[derive(Debug)]
+pub(super) struct BusyBox(PathBuf);
+
+impl BusyBox {
+    pub(super) fn find() -> Option<Self> {
+        program("busybox").map(Self)
+    }
+}
+
+/// An archive of one image, of one layer, as `docker save` writes it.
+#[track_caller]
+fn write_archive(archive: &Path, name: &str, content: &Path, config: ImageConfig<'_>) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let layer = folder.path().join("layer.tar");
+    tar(content, &layer, ".");
+    let sum = run(clean_command("sha256sum", folder.path()).arg(&layer));
+    let sum = sum.split(' ').next().expect("a checksum");
+    let ImageConfig { entrypoint, env, user } = config;
+    let described = json!({
+        "os": "linux",
+        "architecture": architecture(),
+        "config": {"Entrypoint": entrypoint, "Env": env, "User": user},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    write(&folder.path().join("config.json"), &described.to_string());
+    write(&folder.path().join("manifest.json"), &manifest.to_string());
+    tar(folder.path(), archive, "manifest.json config.json layer.tar");
+}
+
+/// What Go, and hence an image, calls the processor.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[track_caller]
+fn tar(folder: &Path, archive: &Path, names: &str) {
+    let mut command = clean_command("tar", folder);
+    command.args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--file"]).arg(archive);
+    run(command.arg("--directory").arg(folder).args(names.split(' ')));
+}
+
+#[track_caller]
+fn make_parent(path: &Path) {
+    let parent = path.parent().expect("a path of a file");
+    fs::create_dir_all(parent).unwrap_or_else(|e| panic!("can't make {}: {e}", parent.display()));
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let output = output(command, STEP);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
