@@ -12,7 +12,7 @@ use serde_json::Value;
 use test_support::{
     ApiServer, ImageConfig, Node, Signal,
     kubernetes::node::{container_status, restart_count},
-    program, wait_for,
+    output, program, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -33,10 +33,11 @@ spec:
     seccompProfile: {type: RuntimeDefault}
   initContainers:
   - name: sidecar
-    image: localhost/sidecar:1
+    image: sidecar:1
     imagePullPolicy: Never
     restartPolicy: Always
     command: [sh, -c, 'echo starting; sleep 1; date +%s.%N > /shared/started; echo started; exec sleep 3600']
+    resources: {requests: {cpu: 10m, memory: 8Mi}, limits: {memory: 16Mi}}
     startupProbe: {exec: {command: [sh, -c, 'test -e /shared/started']}, periodSeconds: 1, failureThreshold: 60}
     securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
     volumeMounts:
@@ -64,7 +65,7 @@ fn pods_run_as_in_a_cluster_and_nothing_stays_behind() {
     let Some(node) = Node::start() else { return };
     let busybox = program("busybox").unwrap();
     let config = ImageConfig { env: &["FROM=image"], user: "1000", ..ImageConfig::default() };
-    node.import_image("localhost/sidecar:1", [("/bin/sh", busybox.as_path())], config);
+    node.import_image("sidecar:1", [("/bin/sh", busybox.as_path())], config);
     node.namespace("pods");
     node.apply(&settings("old"));
     node.apply(POD);
@@ -72,6 +73,7 @@ fn pods_run_as_in_a_cluster_and_nothing_stays_behind() {
 
     the_main_container_starts_when_the_sidecar_has(&node);
     volumes_and_users_are_as_the_pod_says(&node);
+    the_api_server_can_be_asked(&node);
     an_edited_config_map_arrives(&node);
     tokens_are_of_their_audience_and_are_replaced(&node);
     a_killed_container_runs_again(&node);
@@ -101,6 +103,21 @@ fn volumes_and_users_are_as_the_pod_says(node: &Node) {
         fs::read_to_string(format!("/proc/{}/status", node.container_pid("pods", "app", "main"))).unwrap();
     assert!(status.contains("\nSeccomp:\t2\n") && status.contains("\nUid:\t65532\t"), "{status}");
     assert!(!node.exec("pods", "app", "main", ["false"]).status.success());
+}
+
+fn the_api_server_can_be_asked(node: &Node) {
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    assert_eq!(
+        sh(node, "main", &format!("cat {folder}/ca.crt")),
+        fs::read_to_string(node.ca_file()).unwrap()
+    );
+    sh(node, "main", &format!("nc 127.0.0.1 {} </dev/null", node.addr().port()));
+    let token = sh(node, "main", &format!("cat {folder}/token"));
+    let mut kubectl = node.kubectl_command(Path::new("/dev/null"));
+    kubectl.args(["--server", &node.url(), "--token", &token, "--certificate-authority"]).arg(node.ca_file());
+    let asked = output(kubectl.args(["auth", "whoami"]), SOON);
+    let said = String::from_utf8_lossy(&asked.stdout);
+    assert!(said.contains("system:serviceaccount:pods:default"), "{said}");
 }
 
 fn an_edited_config_map_arrives(node: &Node) {

@@ -2,19 +2,21 @@
 //!
 //! | module | question |
 //! |---|---|
-//! | [`machine`] | where do containers run, and how does nothing of them stay behind? |
-//! | [`kubelet`] | who runs them |
-//! | [`images`] | what is in them |
-//! | [`pods`] | what has become of them, what did they say? |
-//! | [`cgroups`] | which processes are theirs? |
+//! | `machine` | where do containers run, and how does nothing of them stay behind? |
+//! | `kubelet` | who runs them |
+//! | `images` | what is in them |
+//! | `pods` | what has become of them, what did they say? |
+//! | `cgroups` | which processes are theirs? |
 //!
 //! Pods are the real thing: native sidecars, probes, restarts, projected tokens, volumes with their owners and
 //! modes, security contexts. Held by `tests/node.rs`. What a test has to know:
 //!
-//! * Pods say `hostNetwork: true` and `imagePullPolicy: Never`: there is no network but this machine's loopback,
+//! * Pods say `hostNetwork: true` and `imagePullPolicy: Never`: there is no network but this machine's own,
 //!   no kube-proxy, no DNS. One that asks the API server has `KUBERNETES_SERVICE_HOST` and
 //!   `KUBERNETES_SERVICE_PORT` set to [`ApiServer::addr`].
-//! * The port of a container is a port of this machine.
+//! * The port of a container is a port of this machine. Two pods that list the same one are never there at once: a
+//!   Deployment of such pods wants `strategy: {type: Recreate}`, or lists none.
+//! * A container that ended is started again within seconds, however often that was: no test waits out a backoff.
 //! * Native sidecars can't be switched off to see how older clusters do without: the feature gate
 //!   `SidecarContainers` is locked since 1.33.
 

@@ -14,7 +14,7 @@ use super::Node;
 use crate::{
     process::{clean_command, output},
     registry::write,
-    requirement::program,
+    requirement::{program, skip},
 };
 
 /// How long one step may take.
@@ -33,7 +33,7 @@ pub struct ImageConfig<'a> {
 
 impl Node {
     /// Makes an image of `files`, each a path in it and where its content is on this machine (with its mode, but
-    /// root's), and gives it to the node. `name` is what pods say, with a tag: `localhost/app:1`.
+    /// root's), and gives it to the node. Pods say `name`, with its tag: `app:1`.
     ///
     /// # Panics
     /// When that fails.
@@ -88,14 +88,26 @@ impl Node {
     }
 }
 
-/// A static busybox of this machine's.
+/// A busybox of this machine's that needs no libraries: there are none in an image.
 #[derive(Debug)]
 pub(super) struct BusyBox(PathBuf);
 
 impl BusyBox {
     pub(super) fn find() -> Option<Self> {
-        program("busybox").map(Self)
+        let path = program("busybox")?;
+        if is_static(&path) {
+            return Some(Self(path));
+        }
+        skip("busybox needs libraries: apt-get install busybox-static");
+        None
     }
+}
+
+/// Whether an ELF program names no dynamic linker, which it does on its first page: elf(5), `PT_INTERP`.
+fn is_static(program: &Path) -> bool {
+    let content = fs::read(program).unwrap_or_else(|e| panic!("can't read {}: {e}", program.display()));
+    let page = &content[..content.len().min(4096)];
+    !page.windows(6).any(|part| part == b".so.1\0" || part == b".so.2\0")
 }
 
 /// An archive of one image, of one layer, as `docker save` writes it.
@@ -147,4 +159,15 @@ fn run(command: &mut Command) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
     String::from_utf8(output.stdout).expect("text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_needs_libraries_is_told_from_one_that_does_not() {
+        let (Some(tar), Some(busybox)) = (program("tar"), BusyBox::find()) else { return };
+        assert!(!is_static(&tar) && is_static(&busybox.0));
+    }
 }

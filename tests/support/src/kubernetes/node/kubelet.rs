@@ -101,7 +101,6 @@ fn configuration(machine: &Machine, health: SocketAddr, port: u16) -> Value {
         "cgroupRoot": machine.cgroup(),
         "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
-        "failCgroupV1": false,
         "failSwapOn": false,
         "localStorageCapacityIsolation": false,
         "evictionHard": never,

@@ -25,12 +25,15 @@ use crate::{
 /// How long the end of all processes may take.
 const END: Duration = Duration::from_secs(20);
 
-/// Hides the places whose paths are fixed in containerd, its shims and the kubelet, and the kernel's settings that a
-/// kubelet changes (for good, and for the whole machine), before it starts containerd.
+/// Where containerd, its shims and the kubelet have fixed paths: these have their own there.
+const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
+
+/// Hides these places, and the kernel's settings that a kubelet changes (for the whole machine, and for good), and
+/// starts containerd.
 const INIT: &str = r#"
-for hidden in /run /var/log /var/lib; do
-    mount -t tmpfs none "$hidden"
-done
+mount -t tmpfs none /run
+mount -t tmpfs none /var/lib
+mount -t tmpfs none /var/log
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
     kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
     mkdir -p "settings/${setting%/*}"
@@ -69,6 +72,7 @@ impl Machine {
         program("runc")?;
         let folder = tempfile::Builder::new().prefix("ecr-sidecar-node-").tempdir();
         let folder = folder.expect("a temporary directory");
+        assert_visible(folder.path());
         write_configuration(folder.path());
         let mut command = command(unshare, folder.path());
         command.args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -87,7 +91,9 @@ impl Machine {
 
     /// `program`, to be run beside containerd. What is to be signalled is not the process that is started, but
     /// its [`child`].
+    #[track_caller]
     pub(super) fn command_inside(&self, program: &Path) -> Command {
+        assert_visible(program);
         let mut command = command(&self.programs.nsenter, self.folder());
         command.args(["--mount", "--pid", "--target", &self.init.as_raw_nonzero().to_string()]);
         command.arg("--").arg(program);
@@ -147,6 +153,16 @@ pub(super) fn status(pid: Pid, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(value.trim().to_owned())
+}
+
+#[track_caller]
+fn assert_visible(path: &Path) {
+    let hidden = HIDDEN.iter().find(|hidden| path.starts_with(hidden));
+    assert!(
+        hidden.is_none(),
+        "{} can't be had on the node, which has a {hidden:?} of its own: set TMPDIR, ECR_SIDECAR_TEST_CACHE",
+        path.display()
+    );
 }
 
 fn processes() -> impl Iterator<Item = Pid> {
