@@ -1,8 +1,8 @@
 //! Where do containers run, and how does nothing of them stay behind?
 //!
-//! Containers and their keepers are in a mount and a process namespace of the node's own. Whatever they mount, on this
-//! machine nobody sees it; and when process 1 of that namespace is killed, the kernel kills all others and
-//! unmounts everything, containers that have lost their keeper included. There remain cgroups and a folder.
+//! Containers and their keepers are in a mount and a process namespace of the node's own. Whatever they mount, on
+//! this machine nobody sees it; and when process 1 of that namespace is killed, the kernel kills all others,
+//! containers that have lost their keeper included, and unmounts everything. There remain cgroups and a folder.
 
 use std::{
     fs,

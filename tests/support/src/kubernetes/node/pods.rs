@@ -11,11 +11,14 @@ use serde_json::{Deserializer, Value};
 use super::{Node, cgroups, machine::status};
 use crate::{
     process::{Process, output},
-    wait::within,
+    wait::{wait_for, within},
 };
 
 /// How long a pod may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the node's word may lag behind what is so.
+const SOON: Duration = Duration::from_secs(10);
 
 impl Node {
     /// The pod, `None` when there is none.
@@ -43,8 +46,8 @@ impl Node {
         })
     }
 
-    /// Waits until there is such a pod and `condition` holds for it, and hands it over. The message of a failure says
-    /// that it was waited for the pod `what`.
+    /// Waits until there is such a pod and `condition` holds for it, and hands it over. The message of a failure
+    /// says that it was waited for the pod `what`.
     ///
     /// # Panics
     /// When that has not come within two minutes; the message has its status and its namespace's events.
@@ -114,18 +117,21 @@ impl Node {
         restart_count(&self.named(namespace, pod), container)
     }
 
-    /// The process id, on this machine, of the first process of a container that runs: to be signalled, and to be looked
-    /// at in `/proc/PID/`. Through `/proc/PID/root/` its files can be seen as it sees them.
+    /// The process id, on this machine, of the first process of a container that runs: to be signalled, and to be
+    /// looked at in `/proc/PID/`. Through `/proc/PID/root/` its files can be seen as it sees them.
+    ///
+    /// One that has just been killed is waited for; until the node has seen that, [`Node::restart_count`] is what
+    /// it was.
     ///
     /// # Panics
-    /// When there is no such pod, or the container does not run.
+    /// When there is no such pod, or the container does not run within ten seconds.
     #[track_caller]
     pub fn container_pid(&self, namespace: &str, pod: &str, container: &str) -> u32 {
         self.first_process(namespace, pod, container).as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Sends `signal` to the first process of a container, from outside: SIGKILL ends it as the kernel does when memory
-    /// runs out.
+    /// Sends `signal` to the first process of a container, from outside: SIGKILL ends it as the kernel does when
+    /// memory runs out.
     ///
     /// # Panics
     /// As [`Node::container_pid`].
@@ -138,12 +144,12 @@ impl Node {
 
     #[track_caller]
     fn first_process(&self, namespace: &str, pod: &str, container: &str) -> Pid {
-        let pod = self.named(namespace, pod);
-        let id = container_status(&pod, container)["containerID"].as_str().unwrap_or_default();
-        let id = id.trim_start_matches("containerd://");
-        assert!(!id.is_empty(), "container {container} has not been started: {:#}", pod["status"]);
-        let first = cgroups::processes(&self.machine.cgroup(), id).into_iter().find(|pid| is_first(*pid));
-        first.unwrap_or_else(|| panic!("container {container} does not run: {:#}", pod["status"]))
+        wait_for(&format!("container {container} of pod {pod} in {namespace} to run"), SOON, || {
+            let pod = self.named(namespace, pod);
+            let id =
+                container_status(&pod, container)["containerID"].as_str()?.strip_prefix("containerd://")?;
+            cgroups::processes(&self.machine.cgroup(), id).into_iter().find(|pid| is_first(*pid))
+        })
     }
 
     #[track_caller]
