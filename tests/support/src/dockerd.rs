@@ -12,12 +12,11 @@ use tempfile::TempDir;
 use crate::{
     process::{Process, clean_command, output},
     registry::write,
-    requirement::{program, root},
+    requirement::{program, programs, root, skip},
     wait::wait_for,
 };
 
-/// A `dockerd` with its own store, state and socket, without networks: it pulls images, and runs containers
-/// with `--network=none` or `host`. It and its containerd end on drop.
+/// A `dockerd` with its own store, state and socket. It and its containerd end on drop.
 #[derive(Debug)]
 pub struct Dockerd {
     process: Process,
@@ -26,15 +25,40 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
-    /// Starts one with `environment` added to its own, and waits until it answers. `None` when it can't be had here: it takes
-    /// root, and `docker.io` of Debian.
+    /// Starts one without networks, and with `environment` added to its own: it pulls images, and runs containers with
+    /// `--network=none` or `host`. Waits until it answers. `None` when it can't be had here: it takes root, and
+    /// `docker.io` of Debian.
     ///
     /// # Panics
     /// When it does not start, or something is missing and `CI=true`.
     pub fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         environment: impl IntoIterator<Item = (K, V)>,
     ) -> Option<Self> {
-        let (dockerd, docker) = (program("dockerd")?, program("docker")?);
+        let dockerd = program("dockerd")?;
+        Self::run(|folder| {
+            let mut command = clean_command(dockerd, folder);
+            command.envs(environment).args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+            command
+        })
+    }
+
+    /// Starts one in a network namespace of its own: its containers have networks and each other's names, reach
+    /// nothing else, and this machine's interfaces and packet filter stay as they are.
+    ///
+    /// # Panics
+    /// As [`Dockerd::start`].
+    pub fn with_networks() -> Option<Self> {
+        let (dockerd, unshare) = (program("dockerd")?, program("unshare")?);
+        program("iptables")?;
+        Self::run(|folder| {
+            let mut command = clean_command(unshare, folder);
+            command.arg("--net").arg(dockerd);
+            command
+        })
+    }
+
+    fn run(command: impl FnOnce(&Path) -> Command) -> Option<Self> {
+        let docker = program("docker")?;
         program("containerd")?;
         if !root() {
             return None;
@@ -42,26 +66,54 @@ impl Dockerd {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| folder.path().join(name);
         write(&at("daemon.json"), "{}"); // and not this machine's
-        let mut command = clean_command(dockerd, folder.path());
-        command.envs(environment);
+        let mut command = command(folder.path());
         command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
         command.arg("--pidfile").arg(at("dockerd.pid")).arg("--config-file").arg(at("daemon.json"));
         command.arg("--host").arg(socket(folder.path()));
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
         let daemon = Self { process: Process::spawn(&mut command), docker, folder };
+        daemon.wait_until_it_answers();
+        Some(daemon)
+    }
+
+    fn wait_until_it_answers(&self) {
         wait_for("dockerd to answer", Duration::from_secs(60), || {
-            if let Some(status) = daemon.process.exit_status() {
+            if let Some(status) = self.process.exit_status() {
                 panic!("dockerd ended: {status}");
             }
-            let answer = output(daemon.docker(daemon.folder.path()).arg("version"), Duration::from_secs(30));
+            let answer = output(self.docker(self.folder.path()).arg("version"), Duration::from_secs(30));
             answer.status.success().then_some(())
         });
-        Some(daemon)
     }
 
     /// The `docker` client, talking to this daemon, with its configuration in `config`.
     pub fn docker(&self, config: &Path) -> Command {
-        let mut command = clean_command(&self.docker, self.folder.path());
+        self.client(&self.docker, config)
+    }
+
+    /// The `docker` client for `docker build` with BuildKit. `None` when there is none: newer clients do it by a
+    /// plugin, which may not be here.
+    ///
+    /// # Panics
+    /// When there is none and `CI=true`.
+    pub fn docker_with_buildkit(&self) -> Option<Command> {
+        let with_buildkit = |docker: PathBuf| {
+            let mut command = self.client(&docker, self.folder.path());
+            command.env("DOCKER_BUILDKIT", "1");
+            command
+        };
+        let works = |command: &mut Command| {
+            output(command.args(["build", "--help"]), Duration::from_secs(30)).status.success()
+        };
+        let able = programs("docker").find(|docker| works(&mut with_buildkit(docker.clone())));
+        if able.is_none() {
+            skip("no docker client here builds with BuildKit: apt-get install docker.io or docker-buildx");
+        }
+        able.map(with_buildkit)
+    }
+
+    /// Any other `client` of this daemon, with its configuration in `config`.
+    pub fn client(&self, client: &Path, config: &Path) -> Command {
+        let mut command = clean_command(client, self.folder.path());
         command.env("DOCKER_HOST", socket(self.folder.path())).env("DOCKER_CONFIG", config);
         command
     }
@@ -99,5 +151,19 @@ mod tests {
         wait_for("the end of its containerd", Duration::from_secs(20), || {
             (!Path::new(&proc).exists()).then_some(())
         });
+    }
+
+    #[test]
+    fn one_with_networks_leaves_those_of_this_machine_as_they_are() {
+        let interfaces = || std::fs::read_to_string("/proc/self/net/dev").unwrap().matches("docker").count();
+        let before = interfaces();
+        let Some(daemon) = Dockerd::with_networks() else { return };
+        let mut create = daemon.docker(daemon.folder.path());
+        let created = output(
+            create.args(["network", "create", "--opt=com.docker.network.bridge.name=docker-own", "own"]),
+            Duration::from_secs(30),
+        );
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        assert_eq!(interfaces(), before);
     }
 }

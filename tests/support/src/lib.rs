@@ -8,7 +8,8 @@
 //! | [`sidecar`] | the program under test, cut off from this machine's credentials |
 //! | [`registry`] | a real OCI registry with something in it |
 //! | [`dockerd`] | a Docker daemon of the test's own |
-//! | [`kubernetes`] | a Kubernetes API server of the test's own, and a whole node |
+//! | [`rust_image`] | the base image of a Rust build, made of this machine |
+//! | [`kubernetes`] | a Kubernetes API server of the test's own |
 //! | [`net`] | free ports, plain HTTP |
 //! | [`wait`] | the one place that sleeps |
 //!
@@ -21,6 +22,7 @@ pub mod net;
 pub mod process;
 pub mod registry;
 pub mod requirement;
+pub mod rust_image;
 pub mod sidecar;
 pub mod wait;
 
@@ -30,5 +32,6 @@ pub use net::{free_port, http_get, steady_port};
 pub use process::{Process, Signal, clean_command, output};
 pub use registry::DockerRegistry;
 pub use requirement::{program, root, skip};
+pub use rust_image::import_rust_image;
 pub use sidecar::Sidecar;
 pub use wait::wait_for;

@@ -20,11 +20,16 @@ use std::{
 /// # Panics
 /// When it is not here and `CI=true`.
 pub fn program(name: &str) -> Option<PathBuf> {
-    let found = folders().iter().map(|folder| folder.join(name)).find(|path| is_executable(path));
+    let found = programs(name).next();
     if found.is_none() {
         skip(&format!("{name} is not here: {}", how_to_get(name)));
     }
     found
+}
+
+/// Every program `name` that is here, in the order in which they would be found.
+pub(crate) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
+    folders().iter().map(move |folder| folder.join(name)).filter(|path| is_executable(path))
 }
 
 /// Whether this process is root; if not, that has been [`skip`]ped already.
@@ -80,6 +85,7 @@ fn how_to_get(name: &str) -> String {
         "helm3"
         | "helm4"
         | "crane"
+        | "docker-compose"
         | "docker-credential-ecr-login"
         | "kube-apiserver"
         | "kube-controller-manager"
@@ -89,7 +95,6 @@ fn how_to_get(name: &str) -> String {
         | "consumers" => "run tests/tools/build".to_owned(),
         "docker" | "dockerd" => "apt-get install docker.io".to_owned(),
         "busybox" => "apt-get install busybox-static".to_owned(),
-        "containerd" | "ctr" => "apt-get install containerd".to_owned(),
         "etcd" => "apt-get install etcd-server".to_owned(),
         "nsenter" | "unshare" => "apt-get install util-linux".to_owned(),
         "aws" => "pip install awscli".to_owned(),
