@@ -4,6 +4,7 @@
 //! Nothing is pulled: the base image of the build is made of this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
+mod compose;
 mod image;
 
 use std::{
