@@ -11,7 +11,7 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, IMAGE, SECRET_ACCESS_KEY};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{clean_command, output, program, wait_for};
+use test_support::{clean_command, libraries, output, program, wait_for};
 
 use crate::{DEADLINE, Machine, said, succeeded, write};
 
@@ -222,11 +222,4 @@ fn import_consumer(machine: &Machine) -> Option<()> {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     fs::copy(from, to).unwrap();
-}
-
-/// The shared libraries that a program wants; none when it is static.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    let listed = output(Command::new("ldd").arg(program), DEADLINE);
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

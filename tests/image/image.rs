@@ -9,9 +9,9 @@ use std::{
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
-use test_support::{free_port, output, wait_for};
+use test_support::{free_port, release_program, wait_for};
 
-use crate::{BUILD_ARGUMENTS, BUILD_DEADLINE, DEADLINE, Machine, said, succeeded, write};
+use crate::{BUILD_ARGUMENTS, DEADLINE, Machine, said, succeeded, write};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -73,10 +73,11 @@ fn its_program_is_byte_for_byte_the_one_that_is_built_outside() {
     let container = machine.docker(["create", "ecr-sidecar"]);
     let source = format!("{}:/usr/local/bin/ecr-sidecar", container.trim());
     machine.docker(["cp", &source, inside.to_str().unwrap()]);
-    let outside = build_outside();
+    let outside = release_program();
     assert!(
         fs::read(&inside).unwrap() == fs::read(&outside).unwrap(),
-        "{outside} is another program than that of the image"
+        "{} is another program than that of the image",
+        outside.display()
     );
 }
 
@@ -248,17 +249,4 @@ fn the_one_layer(machine: &Machine) -> PathBuf {
 fn mode_owner_and_name(line: &str) -> String {
     let fields: Vec<&str> = line.split_whitespace().collect();
     [fields[0], fields[1], fields[5]].join(" ")
-}
-
-/// Builds the program with no docker, and says where it is. In CI that has been done before.
-fn build_outside() -> String {
-    let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/build-release"));
-    // Not the variables that cargo gives to a test: crates whose build looks at them would be built anew.
-    script.env_clear();
-    for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
-        script.envs(env::var_os(name).map(|value| (name, value)));
-    }
-    let built = output(&mut script, BUILD_DEADLINE);
-    assert!(built.status.success(), "{}", said(&built));
-    String::from_utf8(built.stdout).unwrap().trim().to_owned()
 }

@@ -7,5 +7,6 @@ mod containers;
 mod docs;
 mod iam;
 mod kustomize;
+mod node;
 mod rights;
 mod values;

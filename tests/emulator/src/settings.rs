@@ -35,6 +35,8 @@ pub struct Settings {
     /// A JSON Web Key Set, as an OIDC issuer publishes it: web-identity tokens must then carry a signature
     /// (RS256 or ES256) by one of its keys. Without it only tokens by the emulator itself have theirs checked.
     pub jwks_file: Option<PathBuf>,
+    /// The one issuer, besides the emulator itself, that the account has an OIDC provider for. Without it: any.
+    pub issuer: Option<String>,
     /// A registry (`http://` on this machine) that admitted requests are handed on to, instead of the image and the
     /// chart in memory.
     pub registry_upstream: Option<String>,
@@ -61,6 +63,7 @@ impl Default for Settings {
             instance_role: format!("arn:aws:iam::{ACCOUNT}:role/node-role"),
             instance_region: "eu-west-1".to_owned(),
             jwks_file: None,
+            issuer: None,
             registry_upstream: None,
             registry_hosts: Vec::new(),
             http_listen: any_port,

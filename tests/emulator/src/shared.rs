@@ -55,7 +55,7 @@ impl Shared {
         let shared = Self {
             clock: Clock::default(),
             iam: Iam::new(settings),
-            issuers: Issuers::new(settings.jwks_file.as_deref())?,
+            issuers: Issuers::new(settings.jwks_file.as_deref(), settings.issuer.clone())?,
             tokens: Tokens::default(),
             script: Script::default(),
             journal: Journal::default(),

@@ -25,6 +25,8 @@ const KEY_ID: &str = "emulator";
 pub(crate) struct Issuers {
     own: EcdsaKeyPair,
     given: Option<Vec<PublicKey>>,
+    /// The only other issuer.
+    trusted: Option<String>,
 }
 
 /// What a token says.
@@ -46,11 +48,11 @@ enum Material {
 }
 
 impl Issuers {
-    /// With the keys of a JSON Web Key Set, when there is one.
-    pub(crate) fn new(jwks_file: Option<&Path>) -> io::Result<Self> {
+    /// With the keys of a JSON Web Key Set and the only issuer besides the emulator, when they are said.
+    pub(crate) fn new(jwks_file: Option<&Path>, trusted: Option<String>) -> io::Result<Self> {
         let own = new_key().map_err(io::Error::other)?;
         let given = jwks_file.map(std::fs::read).transpose()?.map(|text| read_jwks(&text)).transpose()?;
-        Ok(Self { own, given })
+        Ok(Self { own, given, trusted })
     }
 
     /// A token of the emulator's own.
@@ -78,6 +80,10 @@ impl Issuers {
         let text = |name: &str| claims[name].as_str().map(str::to_owned).ok_or_else(not_a_jwt);
         let (subject, issuer) = (text("sub")?, text("iss")?);
         let expires = claims["exp"].as_i64().ok_or_else(not_a_jwt)?;
+        if self.trusted.as_ref().is_some_and(|trusted| *trusted != issuer && issuer != ISSUER) {
+            let message = format!("No OpenIDConnect provider found in your account for {issuer}");
+            return Err(Failure::new(400, "InvalidIdentityToken", message));
+        }
         if !self.signature_holds(&header, &issuer, signed.as_bytes(), &signature) {
             return Err(Failure::new(
                 400,
@@ -175,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_for_its_audience_until_it_expires() {
-        let issuers = Issuers::new(None).unwrap();
+        let issuers = Issuers::new(None, None).unwrap();
         let token = issuers.issue("system:serviceaccount:a:b", AUDIENCE, HOUR, NOW);
         assert_eq!(issuers.verify(&token, AUDIENCE, NOW).unwrap().subject, "system:serviceaccount:a:b");
         let code = |token: &str, audience: &str, now| issuers.verify(token, audience, now).unwrap_err().code;
@@ -187,14 +193,14 @@ mod tests {
 
     #[test]
     fn an_altered_token_of_the_emulators_own_is_refused() {
-        let issuers = Issuers::new(None).unwrap();
-        let token = Issuers::new(None).unwrap().issue("someone", AUDIENCE, HOUR, NOW);
+        let issuers = Issuers::new(None, None).unwrap();
+        let token = Issuers::new(None, None).unwrap().issue("someone", AUDIENCE, HOUR, NOW);
         assert_eq!(issuers.verify(&token, AUDIENCE, NOW).unwrap_err().code, "InvalidIdentityToken");
     }
 
     #[test]
     fn with_a_key_set_only_its_keys_count() {
-        let signer = Issuers::new(None).unwrap();
+        let signer = Issuers::new(None, None).unwrap();
         let point = signer.own.public_key().as_ref().to_vec();
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "k", "x": part(&point[1..33]), "y": part(&point[33..])});
@@ -207,10 +213,14 @@ mod tests {
             format!("{signed}.{}", part(signature.as_ref()))
         };
         let keys = read_jwks(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-        let issuers = Issuers { own: new_key().unwrap(), given: Some(keys) };
+        let issuers = Issuers { own: new_key().unwrap(), given: Some(keys), trusted: None };
         assert_eq!(issuers.verify(&sign("k"), AUDIENCE, NOW).unwrap().issuer, "https://cluster");
         assert!(issuers.verify(&sign("another"), AUDIENCE, NOW).is_err());
-        let issuers = Issuers { own: new_key().unwrap(), given: Some(Vec::new()) };
+        let issuers = Issuers { trusted: Some("https://other".to_owned()), ..issuers };
+        assert!(issuers.verify(&sign("k"), AUDIENCE, NOW).is_err());
+        let issuers = Issuers { trusted: Some("https://cluster".to_owned()), ..issuers };
+        assert!(issuers.verify(&sign("k"), AUDIENCE, NOW).is_ok());
+        let issuers = Issuers { own: new_key().unwrap(), given: Some(Vec::new()), trusted: None };
         assert!(issuers.verify(&sign("k"), AUDIENCE, NOW).is_err());
     }
 }

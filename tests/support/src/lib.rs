@@ -9,7 +9,7 @@
 //! | [`registry`] | a real OCI registry with something in it |
 //! | [`dockerd`] | a Docker daemon of the test's own |
 //! | [`rust_image`] | the base image of a Rust build, made of this machine |
-//! | [`kubernetes`] | a Kubernetes API server of the test's own |
+//! | [`kubernetes`] | a Kubernetes API server of the test's own, and a whole node |
 //! | [`net`] | free ports, plain HTTP |
 //! | [`wait`] | the one place that sleeps |
 //!
@@ -31,7 +31,7 @@ pub use kubernetes::{ApiServer, ImageConfig, Node, ServiceAccount};
 pub use net::{free_port, http_get, steady_port};
 pub use process::{Process, Signal, clean_command, output};
 pub use registry::DockerRegistry;
-pub use requirement::{program, root, skip};
+pub use requirement::{libraries, program, root, skip};
 pub use rust_image::import_rust_image;
-pub use sidecar::Sidecar;
+pub use sidecar::{Sidecar, release_program};
 pub use wait::wait_for;

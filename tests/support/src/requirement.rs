@@ -56,6 +56,16 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {reason}");
 }
 
+/// The shared libraries that `program` is loaded with, to be put beside it into an image; none when it is static.
+///
+/// # Panics
+/// When `ldd` can't be run.
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("ldd").arg(program).output().expect("ldd is of libc-bin");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
 /// Where programs are looked for, in order.
 fn folders() -> &'static [PathBuf] {
     static FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
@@ -95,6 +105,7 @@ fn how_to_get(name: &str) -> String {
         | "consumers" => "run tests/tools/build".to_owned(),
         "docker" | "dockerd" => "apt-get install docker.io".to_owned(),
         "busybox" => "apt-get install busybox-static".to_owned(),
+        "containerd" | "ctr" => "apt-get install containerd".to_owned(),
         "etcd" => "apt-get install etcd-server".to_owned(),
         "nsenter" | "unshare" => "apt-get install util-linux".to_owned(),
         "aws" => "pip install awscli".to_owned(),

@@ -1,14 +1,19 @@
 //! The program under test, cut off from this machine's credentials.
 
 use std::{
+    env,
     ops::Deref,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::process::{Process, clean_command};
+use crate::process::{Process, clean_command, output};
+
+/// How long a build from nothing may take on a busy machine.
+const BUILD: Duration = Duration::from_secs(3600);
 
 /// A running `ecr-sidecar`, with a home directory of its own; everything else of it is [`Process`].
 #[derive(Debug)]
@@ -46,10 +51,26 @@ impl Deref for Sidecar {
     }
 }
 
+/// The program as it is shipped, built by `packaging/build-release`; in CI that has been done before.
+///
+/// # Panics
+/// When it can't be built.
+#[track_caller]
+pub fn release_program() -> PathBuf {
+    let mut script =
+        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/build-release"));
+    // Not the variables that cargo gives to a test: crates whose build looks at them would be built anew.
+    script.env_clear();
+    for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
+        script.envs(env::var_os(name).map(|value| (name, value)));
+    }
+    let built = output(&mut script, BUILD);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    String::from_utf8(built.stdout).expect("a path").trim().into()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+pub use cgroups::Usage;
 pub use images::ImageConfig;
 pub use pods::{container_status, restart_count};
 

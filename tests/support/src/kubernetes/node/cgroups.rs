@@ -3,9 +3,21 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::process::Pid;
+
+/// What a container may use, and has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// In bytes.
+    pub memory_limit: u64,
+    /// The most that it ever had, in bytes, its volumes in memory and what the kernel caches of its files included.
+    pub memory_peak: u64,
+    /// Processor time of all its processes, those of `exec` included.
+    pub cpu: Duration,
+}
 
 const MOUNTED: &str = "/sys/fs/cgroup";
 
@@ -30,6 +42,25 @@ pub(super) fn processes(cgroup: &str, name: &str) -> Vec<Pid> {
     let ids = folder.and_then(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
     let ids = ids.unwrap_or_default();
     ids.lines().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
+}
+
+/// What the group `name` somewhere below `cgroup` may use and has used; `None` when there is none.
+pub(super) fn usage(cgroup: &str, name: &str) -> Option<Usage> {
+    let folders: Vec<_> =
+        hierarchies().filter_map(|hierarchy| find(&below(&hierarchy, cgroup), name)).collect();
+    // Of version 1 first, in nanoseconds and bytes, then of version 2.
+    let read = |file: &str| folders.iter().find_map(|folder| fs::read_to_string(folder.join(file)).ok());
+    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+    let of_stat = || {
+        let stat = read("cpu.stat")?;
+        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(micros.parse::<u64>().ok()? * 1000)
+    };
+    Some(Usage {
+        memory_limit: number("memory.limit_in_bytes").or_else(|| number("memory.max"))?,
+        memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak"))?,
+        cpu: Duration::from_nanos(number("cpuacct.usage").or_else(of_stat)?),
+    })
 }
 
 /// The one hierarchy of version 2, or all of version 1 and the one that is mounted beside them.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ffi::OsStr, process::Output, time::Duration};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Deserializer, Value};
 
-use super::{Node, cgroups, machine::status};
+use super::{Node, Usage, cgroups, machine::status};
 use crate::{
     process::{Process, output},
     wait::{wait_for, within},
@@ -142,12 +142,22 @@ impl Node {
             .unwrap_or_else(|e| panic!("can't send {signal:?} to container {container}: {e}"));
     }
 
+    /// What a container may use, and has used since it last started.
+    ///
+    /// # Panics
+    /// As [`Node::container_pid`].
+    #[track_caller]
+    pub fn usage(&self, namespace: &str, pod: &str, container: &str) -> Usage {
+        let pod = self.named(namespace, pod);
+        let usage = container_id(&pod, container).and_then(|id| cgroups::usage(&self.machine.cgroup(), id));
+        usage.unwrap_or_else(|| panic!("container {container} does not run: {:#}", pod["status"]))
+    }
+
     #[track_caller]
     fn first_process(&self, namespace: &str, pod: &str, container: &str) -> Pid {
         wait_for(&format!("container {container} of pod {pod} in {namespace} to run"), SOON, || {
             let pod = self.named(namespace, pod);
-            let id =
-                container_status(&pod, container)["containerID"].as_str()?.strip_prefix("containerd://")?;
+            let id = container_id(&pod, container)?;
             cgroups::processes(&self.machine.cgroup(), id).into_iter().find(|pid| is_first(*pid))
         })
     }
@@ -168,6 +178,11 @@ pub fn container_status<'a>(pod: &'a Value, container: &str) -> &'a Value {
     let lists = ["containerStatuses", "initContainerStatuses"];
     let mut all = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
     all.find(|status| status["name"] == container).unwrap_or(&Value::Null)
+}
+
+/// What containerd calls it; `None` before its first start.
+fn container_id<'a>(pod: &'a Value, container: &str) -> Option<&'a str> {
+    container_status(pod, container)["containerID"].as_str()?.strip_prefix("containerd://")
 }
 
 /// Whether it is process 1 of its own process namespace, the innermost.
