@@ -1,10 +1,6 @@
 //! What runs in the main containers: crane for Flux's controller, helm 3 for repo-server.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use test_support::{ImageConfig, Node, libraries, program, release_program};
 
@@ -49,7 +45,7 @@ pub(crate) fn import(node: &Node) -> bool {
             tool,
         ];
         let libraries = libraries(tool.1);
-        let files = files.into_iter().chain(libraries.iter().map(as_they_are));
+        let files = files.into_iter().chain(libraries.iter().map(|path| as_they_are(path)));
         node.import_image(
             image,
             files,
@@ -72,14 +68,14 @@ pub(crate) fn import(node: &Node) -> bool {
     let libraries = libraries(&helm);
     node.import_image(
         "docker.io/alpine/helm:3.21.4",
-        libraries.iter().map(as_they_are).chain([("/bin/helm", helm.as_path())]),
+        libraries.iter().map(|path| as_they_are(path)).chain([("/bin/helm", helm.as_path())]),
         ImageConfig { entrypoint: &["/bin/helm"], ..ImageConfig::default() },
     );
     true
 }
 
 /// A library, at the same path.
-fn as_they_are(path: &PathBuf) -> (&str, &Path) {
+fn as_they_are(path: &Path) -> (&str, &Path) {
     (path.to_str().unwrap(), path)
 }
 

@@ -58,6 +58,7 @@ fn one_pod_keeps_a_secret_in_each_namespace_with_the_label() {
     wait_for("the Secret of the new namespace", DEADLINE, || secret().map(|_| ()));
     let pod = "app.kubernetes.io/name=ecr-sidecar";
     assert!(scene.ask(pod, &["health", "ready"]).contains("ok"), "{}", scene.ask(pod, &["health", "ready"]));
+    scene.run_of_readme("patches/standalone/README.md", "**Verify:**");
     label("ecr=disabled");
     wait_for("its end, by prune", DEADLINE, || secret().is_none().then_some(()));
 }
