@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use measure::{AWS, Aws, HOST, Outcome, SIDECAR, build_release, kib, on_cpu, play_aws, report, variables};
-use test_support::{Sidecar, http_get, program, wait_for};
+use measure::{AWS, Aws, HOST, Outcome, SIDECAR, kib, on_cpu, play_aws, report, variables};
+use test_support::{Sidecar, http_get, program, release_program, wait_for};
 
 /// What the program before left behind, such as sockets to close, is over after this time.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -32,7 +32,7 @@ fn main() -> Outcome<()> {
     }
     let idle = arguments.iter().position(|argument| argument == "--idle");
     let idle = idle.and_then(|index| arguments.get(index + 1)).map_or(Ok(60), |seconds| seconds.parse())?;
-    build_release()?;
+    release_program();
     let emulator = Aws::start()?;
     // Memory-backed like the volume of a pod, so that no disk is measured.
     let folder = tempfile::Builder::new().tempdir_in(if Path::new("/dev/shm").is_dir() {

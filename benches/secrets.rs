@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use measure::{AWS, Aws, HOST, Outcome, SIDECAR, build_release, kib, play_aws, report, variables};
+use measure::{AWS, Aws, HOST, Outcome, SIDECAR, kib, play_aws, report, variables};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, wait_for};
+use test_support::{ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, release_program, wait_for};
 
 const NAME: &str = "ecr-credentials";
 /// In so many of them it is also done by `kubectl apply`, the loop that this program replaces.
@@ -33,7 +33,7 @@ fn main() -> Outcome<()> {
         index.and_then(|index| arguments.get(index + 1)).map_or(Ok(default), |text| text.parse())
     };
     let (namespaces, quiet_minutes) = (number("--namespaces", 2000)?, number("--quiet-minutes", 0)?);
-    build_release()?;
+    release_program();
     let Some(mut bench) = Bench::start()? else { return Ok(()) };
     bench.one_secret(quiet_minutes)?;
     bench.many_namespaces(namespaces)

@@ -14,22 +14,13 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 
 /// The registry.
 pub const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-/// Where cargo puts the release binary: `[profile.bench]` shares its folder.
+/// Where `test_support::release_program` puts what is measured: `[profile.bench]` shares its folder. The one that cargo
+/// makes there beside a bench has the features of the tests' dependencies too.
 pub const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 /// The argument by which a program that measures plays AWS.
 pub const AWS: &str = "--aws";
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Makes what is measured: the binary of `cargo build --release`. The one that cargo makes beside a bench has the
-/// features of the tests' dependencies too.
-pub fn build_release() -> Outcome<()> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "ecr-sidecar", "--bin", "ecr-sidecar"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
-    status.success().then_some(()).ok_or_else(|| format!("the release build ended with {status}").into())
-}
 
 /// The emulated AWS, in a process of its own: what is measured is started by a small one, as by a shell.
 pub struct Aws {
