@@ -16,7 +16,9 @@ use std::{
 use measure::{AWS, Aws, HOST, Outcome, SIDECAR, kib, play_aws, report, variables};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, release_program, wait_for};
+use test_support::{
+    ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, release_program, wait_for,
+};
 
 const NAME: &str = "ecr-credentials";
 /// In so many of them it is also done by `kubectl apply`, the loop that this program replaces.

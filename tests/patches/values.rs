@@ -111,3 +111,24 @@ fn both_variants_have_the_same_container() {
     native.as_object_mut().unwrap().remove("restartPolicy");
     assert_eq!(native, of(plain));
 }
+
+/// What `argocd/` was shown to do on a node, these do too: it is the same container, with a way to keys and to further
+/// settings.
+#[test]
+fn the_container_is_that_of_the_kustomize_component() {
+    let Some(build) = Build::patched(Product::ArgoCd) else { return };
+    let by_component = build.objects();
+    let ours =
+        |objects: &Objects| container(objects.pod("argocd-repo-server"), "ecr-sidecar").unwrap().0.clone();
+    let mut by_values = ours(&all()[0].1);
+    let more = by_values.as_object_mut().unwrap();
+    assert_eq!(
+        more.remove("envFrom"),
+        Some(json!([{"configMapRef": {"name": "ecr-sidecar", "optional": true}}]))
+    );
+    let drop =
+        |list: &mut Value, name: &str| list.as_array_mut().unwrap().retain(|entry| entry["name"] != name);
+    drop(&mut more["env"], "AWS_SHARED_CREDENTIALS_FILE");
+    drop(&mut more["volumeMounts"], "ecr-sidecar-aws");
+    assert_eq!(by_values, ours(&by_component));
+}

@@ -44,6 +44,7 @@ fn image_reflector_controller_always_has_a_credential() {
         &["image-reflector-controller", "sidecar", "web-identity", "several-accounts"],
     );
     an_edited_config_map_is_applied_without_a_restart(&flux);
+    a_sidecar_that_the_kernel_kills_comes_back_with_the_file_intact(&flux);
     a_thousand_registries_stay_within_the_limits(&flux);
 
     flux.make_keys("patches/flux/README.md");
@@ -197,14 +198,27 @@ fn an_edited_config_map_is_applied_without_a_restart(flux: &Scene) {
     flux.assert_none_refused(POD, MAIN);
 }
 
+fn a_sidecar_that_the_kernel_kills_comes_back_with_the_file_intact(flux: &Scene) {
+    let whole = "busybox tail -c 2 $DOCKER_CONFIG/config.json";
+    let end = flux.shell(POD, MAIN, whole);
+    // A thousand registries are more than it may have now. Started again it has the limit of the manifest.
+    flux.node.limit_memory(NAMESPACE, POD, SIDECAR, 4 << 20);
+    configure_a_thousand(flux);
+    flux.node.wait_pod(NAMESPACE, POD, "to have its sidecar killed", |pod| {
+        container_status(pod, SIDECAR)["lastState"]["terminated"]["reason"] == "OOMKilled"
+    });
+    assert_eq!(flux.shell(POD, MAIN, whole), end);
+    flux.assert_none_refused(POD, MAIN);
+    assert_eq!(flux.node.restart_count(NAMESPACE, POD, MAIN), 0);
+}
+
 fn a_thousand_registries_stay_within_the_limits(flux: &Scene) {
-    let registries: String = (0..1000)
-        .map(|n| format!("  - host: {}.dkr.ecr.eu-west-1.amazonaws.com\n", 123_456_789_012_u64 + n))
-        .collect();
-    let file = "outputs: [{type: docker-config, path: /var/run/ecr-sidecar/config.json}]\n";
-    configure(flux, &format!("registries:\n{registries}{file}"));
+    let restarts = flux.node.restart_count(NAMESPACE, POD, SIDECAR);
+    configure_a_thousand(flux);
     let count = "busybox grep -o 'dkr.ecr' $DOCKER_CONFIG/config.json | busybox wc -l";
-    wait_for("a thousand entries", DEADLINE, || (flux.shell(POD, MAIN, count) == "1000").then_some(()));
+    // Two that left the configuration while the sidecar was away are not its own any more.
+    let all = || flux.shell(POD, MAIN, count).parse::<u32>().unwrap() >= 1000;
+    wait_for("a thousand entries", DEADLINE, || all().then_some(()));
     let size = flux.shell(POD, MAIN, "busybox stat -c %s $DOCKER_CONFIG/config.json");
     for _ in 0..3 {
         // Both copies of the file are there while it is replaced.
@@ -213,12 +227,22 @@ fn a_thousand_registries_stay_within_the_limits(flux: &Scene) {
         let inode = "busybox stat -c %i $DOCKER_CONFIG/config.json";
         wait_for("a new file", DEADLINE, || (flux.shell(POD, MAIN, inode) != before).then_some(()));
     }
-    assert_eq!(flux.node.restart_count(NAMESPACE, POD, SIDECAR), 0);
+    assert_eq!(flux.node.restart_count(NAMESPACE, POD, SIDECAR), restarts);
     let usage = flux.node.usage(NAMESPACE, POD, SIDECAR);
     println!("1000 registries: a file of {size} bytes; {usage:?}");
     assert_eq!(usage.memory_limit, 64 << 20);
     assert!(usage.memory_peak < usage.memory_limit * 3 / 4, "{usage:?}");
     flux.assert_none_refused(POD, MAIN);
+}
+
+fn configure_a_thousand(flux: &Scene) {
+    let accounts = 123_456_789_012_u64..;
+    let registries: String = accounts
+        .take(1000)
+        .map(|account| format!("  - host: {account}.dkr.ecr.eu-west-1.amazonaws.com\n"))
+        .collect();
+    let file = "outputs: [{type: docker-config, path: /var/run/ecr-sidecar/config.json}]\n";
+    configure(flux, &format!("registries:\n{registries}{file}"));
 }
 
 fn a_plain_container_does_the_same_with_static_keys(flux: &Scene) {

@@ -1,7 +1,7 @@
 //! Which processes are theirs? And away with the groups when they have ended. Of cgroup versions 1 and 2.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,6 +61,16 @@ pub(super) fn usage(cgroup: &str, name: &str) -> Option<Usage> {
         memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak"))?,
         cpu: Duration::from_nanos(number("cpuacct.usage").or_else(of_stat)?),
     })
+}
+
+/// Lets the group `name` somewhere below `cgroup` have no more memory than that, in bytes.
+pub(super) fn limit_memory(cgroup: &str, name: &str, bytes: u64) -> io::Result<()> {
+    let folders = hierarchies().filter_map(|hierarchy| find(&below(&hierarchy, cgroup), name));
+    let files =
+        folders.flat_map(|folder| ["memory.limit_in_bytes", "memory.max"].map(|file| folder.join(file)));
+    let file = files.into_iter().find(|file| file.exists()).ok_or(io::ErrorKind::NotFound)?;
+    #[expect(clippy::disallowed_methods, reason = "not a file that anybody reads half of")]
+    fs::write(file, bytes.to_string())
 }
 
 /// The one hierarchy of version 2, or all of version 1 and the one that is mounted beside them.

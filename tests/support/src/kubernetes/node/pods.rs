@@ -153,6 +153,19 @@ impl Node {
         usage.unwrap_or_else(|| panic!("container {container} does not run: {:#}", pod["status"]))
     }
 
+    /// Lets a container have no more memory than that, in bytes, until it is started again: when it wants more, the
+    /// kernel kills it.
+    ///
+    /// # Panics
+    /// As [`Node::container_pid`], and when it has more already.
+    #[track_caller]
+    pub fn limit_memory(&self, namespace: &str, pod: &str, container: &str, bytes: u64) {
+        let pod = self.named(namespace, pod);
+        let id = container_id(&pod, container).expect("a started container");
+        cgroups::limit_memory(&self.machine.cgroup(), id, bytes)
+            .unwrap_or_else(|e| panic!("can't limit container {container} to {bytes} bytes: {e}"));
+    }
+
     #[track_caller]
     fn first_process(&self, namespace: &str, pod: &str, container: &str) -> Pid {
         wait_for(&format!("container {container} of pod {pod} in {namespace} to run"), SOON, || {
