@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use test_support::ApiServer;
 
 use crate::{
-    build::{Build, Product},
+    build::{Build, Product, write},
     containers::Ours,
 };
 
@@ -88,8 +88,7 @@ fn state(server: &ApiServer, product: Product) -> Vec<Value> {
 /// The version of each object.
 fn versions(server: &ApiServer, manifests: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
-    std::fs::write(file.path(), manifests).unwrap();
+    write(file.path(), manifests);
     let path = file.path().display().to_string();
     let versions = "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.resourceVersion}\n{end}";
     let versions = server.kubectl(["get", "-f", &path, "-o", versions]);

@@ -1,6 +1,11 @@
 //! The stock manifests with a copy of a folder of `patches/`, built as a user builds them.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -135,13 +140,12 @@ impl Build {
         Some(build)
     }
 
-    pub(crate) fn at(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
     pub(crate) fn write(&self, name: &str, text: &str) {
-        fs::write(self.at(name), text).unwrap();
+        write(&self.at(name), text);
     }
 
     pub(crate) fn edit(&self, name: &str, change: impl FnOnce(String) -> String) {
@@ -228,4 +232,10 @@ pub(crate) fn container<'a>(pod: &'a Value, name: &str) -> Option<(&'a Value, bo
 #[track_caller]
 pub(crate) fn read(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Writes a file that nobody reads meanwhile.
+#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
+pub(crate) fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }

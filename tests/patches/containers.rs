@@ -1,14 +1,14 @@
 //! Every container of ours, wherever it stands: confined, limited, probed, pinned, and configured so that the program
 //! understands it.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::LazyLock, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::Command, sync::LazyLock, time::Duration};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::output;
 
 use crate::{
-    build::{Build, Objects, Product, ROOT, container, kustomize, read},
+    build::{Build, Objects, Product, ROOT, container, kustomize, read, write},
     kustomize::operator_build,
     values,
 };
@@ -113,8 +113,7 @@ impl Ours {
         }
         let map = self.objects.get("ConfigMap", "ecr-sidecar");
         let path = folder.path().join("config.yaml");
-        #[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
-        fs::write(&path, map["data"]["config.yaml"].as_str().unwrap()).unwrap();
+        write(&path, map["data"]["config.yaml"].as_str().unwrap());
         path.display().to_string()
     }
 }

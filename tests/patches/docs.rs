@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use test_support::{ApiServer, clean_command, output, program};
 
 use crate::{
-    build::{Build, Product, ROOT, read},
+    build::{Build, Product, ROOT, read, write},
     containers::BINARY,
 };
 
@@ -36,11 +36,6 @@ fn surroundings() -> Option<TempDir> {
         fs::copy(argocd.at(name), at("argocd").join(name)).unwrap();
     }
     Some(folder)
-}
-
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
 }
 
 /// The commands of all `console` blocks, each with what is shown of its output.
@@ -97,79 +92,73 @@ fn what_the_readmes_show_is_what_is_printed() {
     }
 }
 
-/// The blocks of these READMEs that are run elsewhere: on a node, whose pods they ask, or by the AWS CLI.
-const ELSEWHERE: [(&str, &str); 3] = [
-    ("rollout status deployment/image-reflector-controller", "node/flux.rs"),
-    ("rollout status deployment/argocd-repo-server", "node/argocd.rs"),
-    ("rollout status deployment/ecr-sidecar", "node/standalone.rs"),
+/// What the blocks begin with that ask pods: node/ runs them, on a real node.
+const ON_A_NODE: [&str; 3] = [
+    "kubectl -n flux-system rollout status deployment/image-reflector-controller",
+    "kubectl -n argocd rollout status deployment/argocd-repo-server",
+    "kubectl -n ecr-sidecar rollout status deployment/ecr-sidecar",
 ];
 
 #[test]
 fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     let Some(server) = ApiServer::start() else { return };
     let Some(folder) = surroundings() else { return };
-    let at = |name: &str| folder.path().join(name);
-    server.apply(
-        "{apiVersion: v1, kind: Namespace, metadata: {name: flux-system}}\n---\n\
-         {apiVersion: v1, kind: Namespace, metadata: {name: argocd}}\n",
-    );
-    let shell = |readme: &str, from: &str, to: &str, run: &str| {
-        let script = format!("cp -r ecr-sidecar/{from} {to}; cd {to}\n{run}");
-        let done = bash(&script, folder.path(), &server, &[]);
-        assert!(done.status.success(), "{readme}: {run}\n{}", String::from_utf8_lossy(&done.stderr));
-    };
-    let blocks = |readme: &str| {
-        let elsewhere = |block: &String| ELSEWHERE.iter().any(|(part, _)| block.contains(part));
-        let (elsewhere, here): (Vec<_>, Vec<_>) = sh_blocks(&read(readme)).into_iter().partition(elsewhere);
-        assert_eq!(elsewhere.len(), 1, "{readme}");
-        here
-    };
-
-    for (product, least) in [(Product::Flux, 2), (Product::ArgoCd, 1)] {
-        let readme = format!("patches/{}/README.md", product.folder());
-        let place = match product {
-            Product::Flux => "fleet/clusters/my-cluster/flux-system",
-            Product::ArgoCd => "argocd",
-        };
-        let blocks = blocks(&readme);
-        assert!(blocks.len() >= least, "{readme}");
-        let kustomization = at(place).join("kustomization.yaml");
-        let stock = fs::read_to_string(&kustomization).unwrap();
-        let component = format!("patches/{}", product.folder());
-        write(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
-        shell(&readme, &component, &format!("{place}/ecr-sidecar"), &format!("cd ..\n{}", blocks[0]));
-        write(&kustomization, &stock);
-        for undo in &blocks[1..] {
-            shell(&readme, &component, &format!("{place}/unused"), &format!("cd ..\n{undo}"));
-            assert_eq!(server.get("secret", "flux-system", "ecr-credentials"), None);
-        }
+    for name in ["flux-system", "argocd"] {
+        server.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"));
     }
+    let run = |block: &str, place: &str| {
+        let done = bash(block, &folder.path().join(place), &server, &[]);
+        assert!(done.status.success(), "{place}: {block}\n{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let pull_secret = || server.get("secret", "flux-system", "ecr-credentials");
 
-    let readme = "patches/standalone/README.md";
-    for block in blocks(readme) {
-        shell(
-            readme,
-            "patches/standalone",
-            "applied",
-            &format!("cd ../ecr-sidecar/patches/standalone\n{block}"),
-        );
+    let fleet = "fleet/clusters/my-cluster/flux-system";
+    let blocks = blocks_for_a_server("patches/flux/README.md");
+    let [apply, undo] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let stock = take_in(Product::Flux, &folder.path().join(fleet));
+    run(apply, fleet);
+    assert!(pull_secret().is_some());
+    write(&folder.path().join(fleet).join("kustomization.yaml"), &stock);
+    run(undo, fleet);
+    assert_eq!(pull_secret(), None);
+
+    take_in(Product::ArgoCd, &folder.path().join("argocd"));
+    let applied = blocks_for_a_server("patches/argocd/README.md");
+    applied.iter().for_each(|block| run(block, "argocd"));
+    assert!(server.get("deployment", "argocd", "argocd-repo-server").is_some());
+
+    for block in blocks_for_a_server("patches/standalone/README.md") {
+        run(&block, "ecr-sidecar/patches/standalone");
     }
     assert_eq!(server.get("deployment", "ecr-sidecar", "ecr-sidecar"), None);
 
     server.apply(FLUX_INSTANCE);
-    let readme = "patches/flux-operator/README.md";
-    for block in blocks(readme) {
-        shell(
-            readme,
-            "patches/flux-operator",
-            "operator",
-            &format!("cd ../ecr-sidecar/patches/flux-operator\n{block}"),
-        );
+    for block in blocks_for_a_server("patches/flux-operator/README.md") {
+        run(&block, "ecr-sidecar/patches/flux-operator");
     }
     assert!(server.get("fluxinstance", "flux-system", "flux").is_some());
-    assert_eq!(server.get("secret", "flux-system", "ecr-credentials"), None);
+    assert_eq!(pull_secret(), None);
 
-    helm_takes_the_values(&blocks("patches/argocd-helm/README.md"), &folder, &server);
+    helm_takes_the_values(&blocks_for_a_server("patches/argocd-helm/README.md"), &folder, &server);
+}
+
+/// Puts the component beside a `kustomization.yaml` and into it; hands over what that was.
+fn take_in(product: Product, place: &Path) -> String {
+    let mut copy = std::process::Command::new("cp");
+    copy.arg("-r").arg(format!("{ROOT}/patches/{}", product.folder())).arg(place.join("ecr-sidecar"));
+    assert!(output(&mut copy, Duration::from_secs(60)).status.success());
+    let kustomization = place.join("kustomization.yaml");
+    let stock = fs::read_to_string(&kustomization).unwrap();
+    write(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
+    stock
+}
+
+/// The `sh` blocks of a README, but for the one that asks pods.
+fn blocks_for_a_server(readme: &str) -> Vec<String> {
+    let asks_pods = |block: &String| ON_A_NODE.iter().any(|begin| block.starts_with(begin));
+    let (on_a_node, here): (Vec<_>, Vec<_>) = sh_blocks(&read(readme)).into_iter().partition(asks_pods);
+    assert!(on_a_node.len() == 1 && !here.is_empty(), "{readme}");
+    here
 }
 
 /// The Flux Operator's resource, of which the API server here knows no more than the name.
@@ -249,7 +238,8 @@ fn sh_blocks(markdown: &str) -> Vec<String> {
 
 /// A shell in `start`, with the programs of the text and the API server's admin.
 fn bash(script: &str, start: &Path, server: &ApiServer, more: &[(&str, &str)]) -> std::process::Output {
-    let mut shell = clean_command("bash", start);
+    let home = tempfile::tempdir().unwrap();
+    let mut shell = clean_command("bash", home.path());
     // There is no controller here that ends a namespace.
     let delete =
         "kubectl() { if [[ $1 == delete ]]; then set -- \"$@\" --wait=false; fi; command kubectl \"$@\"; }";

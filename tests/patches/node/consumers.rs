@@ -4,6 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use test_support::{ImageConfig, Node, libraries, program, release_program};
 
+use crate::build::write;
+
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar:0.1.0";
 /// What a consumer says of a pull that was let in, and of one that was not.
@@ -30,7 +32,7 @@ pub(crate) fn import(node: &Node) -> bool {
     let consumer = |image: &str, user: &str, port: u16, tool: (&str, &Path), pull: &str| {
         let folder = tempfile::tempdir().unwrap();
         let (script, healthy) = (folder.path().join("consume"), folder.path().join("healthz"));
-        write(&script, &script_of(port, pull));
+        write_program(&script, &script_of(port, pull));
         write(&healthy, "ok");
         let files = [
             ("/bin/consume", script.as_path()),
@@ -94,8 +96,7 @@ done
     )
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
+fn write_program(path: &Path, text: &str) {
+    write(path, text);
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -2,7 +2,6 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::Command,
     sync::Arc,
     time::Duration,
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, wait::within};
 
 use crate::{
-    build::{Build, Objects, Product, read},
+    build::{Build, Objects, Product, read, write},
     node::consumers::{self, REFUSED},
 };
 
@@ -279,9 +278,4 @@ fn push(list: &mut Value, entry: Value) {
         Value::Array(list) => list.push(entry),
         _ => *list = json!([entry]),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
-fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
 }
