@@ -20,6 +20,8 @@ use crate::shared::Shared;
 use crate::sts::told_expiry;
 
 const SESSION: Duration = Duration::from_secs(6 * 3600);
+/// The audience of the tokens that the agent takes.
+const PODS: &str = "pods.eks.amazonaws.com";
 const MAX_TOKEN_SECONDS: i64 = 21_600;
 const CREDENTIALS: &str = "/latest/meta-data/iam/security-credentials";
 
@@ -38,7 +40,11 @@ pub(crate) fn pod_identity(
         call.error = Some("RequestValidationError".to_owned());
         return Ok(reply::text(400, "Service account token cannot be empty\n"));
     }
-    if token != shared.metadata.pod_identity_token {
+    let associated = match &shared.metadata.pod_identity_subject {
+        Some(subject) => shared.issuers.verify(token, PODS, shared.clock.unix())?.subject == *subject,
+        None => token == shared.metadata.pod_identity_token,
+    };
+    if !associated {
         let message = "No association found for the service account of this token";
         return Err(Failure::new(404, "ResourceNotFoundException", message));
     }

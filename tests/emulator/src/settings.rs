@@ -26,6 +26,9 @@ pub struct Settings {
     pub deny: Vec<Denial>,
     /// The token that the Pod Identity agent knows; any other one has no association (404).
     pub pod_identity_token: String,
+    /// The service account (`system:serviceaccount:NAMESPACE:NAME`) with an association. It is then not that one token,
+    /// but any that is this account's, checked as a web-identity token is, for the audience `pods.eks.amazonaws.com`.
+    pub pod_identity_subject: Option<String>,
     /// The role whose credentials the Pod Identity agent gives out.
     pub pod_identity_role: String,
     /// The role of the instance, given out by the metadata service.
@@ -59,6 +62,7 @@ impl Default for Settings {
             roles: Vec::new(),
             deny: Vec::new(),
             pod_identity_token: POD_IDENTITY_TOKEN.to_owned(),
+            pod_identity_subject: None,
             pod_identity_role: format!("arn:aws:iam::{ACCOUNT}:role/pod-role"),
             instance_role: format!("arn:aws:iam::{ACCOUNT}:role/node-role"),
             instance_region: "eu-west-1".to_owned(),

@@ -36,6 +36,7 @@ pub(crate) struct Shared {
 /// What the credential endpoints of a pod and of an instance give out.
 pub(crate) struct Metadata {
     pub(crate) pod_identity_token: String,
+    pub(crate) pod_identity_subject: Option<String>,
     pub(crate) pod_identity_role: String,
     pub(crate) instance_role: String,
     pub(crate) instance_region: String,
@@ -64,6 +65,7 @@ impl Shared {
             proxy: ProxyState::default(),
             metadata: Metadata {
                 pod_identity_token: settings.pod_identity_token.clone(),
+                pod_identity_subject: settings.pod_identity_subject.clone(),
                 pod_identity_role: settings.pod_identity_role.clone(),
                 instance_role: settings.instance_role.clone(),
                 instance_region: settings.instance_region.clone(),

@@ -7,7 +7,7 @@ use crate::{
     build::Product,
     node::{
         consumers::{HOST, PULLED, REFUSED, WITHOUT_FILE},
-        scene::{DEADLINE, Scene, config_map},
+        scene::{DEADLINE, Scene, built, config_map},
     },
 };
 
@@ -32,7 +32,7 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
         "--from-literal=auth=x",
     ]);
     argocd.aws.set_fault(Service::Sts, Fault::Status(503));
-    argocd.apply_built(Product::ArgoCd, &["sidecar", "web-identity", "oci-sources"]);
+    argocd.apply_changed(built(Product::ArgoCd, &["sidecar", "web-identity", "oci-sources"]));
 
     it_starts_after_the_grace_and_not_before(&argocd);
     argocd.aws.clear_faults();

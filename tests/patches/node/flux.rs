@@ -13,7 +13,7 @@ use crate::{
     build::Product,
     node::{
         consumers::{ENDS, HOST, PULLED, WITH_FILE},
-        scene::{DEADLINE, ROLE, Scene, config_map},
+        scene::{DEADLINE, ROLE, Scene, add_env, built, config_map, push},
     },
 };
 
@@ -46,6 +46,9 @@ fn image_reflector_controller_always_has_a_credential() {
     an_edited_config_map_is_applied_without_a_restart(&flux);
     a_sidecar_that_the_kernel_kills_comes_back_with_the_file_intact(&flux);
     a_thousand_registries_stay_within_the_limits(&flux);
+
+    deploy_with_an_association(&flux);
+    pod_identity_is_used_as_the_webhook_hands_it_over(&flux);
 
     flux.make_keys("patches/flux/README.md");
     flux.deploy(Product::Flux, &["image-reflector-controller", "sidecar", "static-keys", "plain-container"]);
@@ -243,6 +246,45 @@ fn configure_a_thousand(flux: &Scene) {
         .collect();
     let file = "outputs: [{type: docker-config, path: /var/run/ecr-sidecar/config.json}]\n";
     configure(flux, &format!("registries:\n{registries}{file}"));
+}
+
+/// Without an identity of ours, and with what the EKS Pod Identity webhook adds to every container of a pod.
+fn deploy_with_an_association(flux: &Scene) {
+    const FOLDER: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
+    const TOKEN: &str = "eks-pod-identity-token";
+    let mut objects = built(Product::Flux, &["image-reflector-controller", "sidecar"]);
+    let deployment = objects.0.iter_mut().find(|object| object["kind"] == "Deployment").unwrap();
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    for key in ["initContainers", "containers"] {
+        for container in pod[key].as_array_mut().unwrap() {
+            let variables = [
+                ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
+                ("AWS_DEFAULT_REGION", "eu-central-1"),
+                ("AWS_REGION", "eu-central-1"),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &format!("{FOLDER}/{TOKEN}")),
+                // The agent's own address is its node's; loopback is as good.
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", flux.aws.endpoint())),
+            ];
+            add_env(container, &variables);
+            push(
+                &mut container["volumeMounts"],
+                json!({"name": TOKEN, "mountPath": FOLDER, "readOnly": true}),
+            );
+        }
+    }
+    let token = json!({"audience": "pods.eks.amazonaws.com", "expirationSeconds": 86400, "path": TOKEN});
+    let projected = json!({"defaultMode": 420, "sources": [{"serviceAccountToken": token}]});
+    push(&mut pod["volumes"], json!({"name": TOKEN, "projected": projected}));
+    flux.apply_changed(objects);
+    flux.roll_out("image-reflector-controller");
+}
+
+fn pod_identity_is_used_as_the_webhook_hands_it_over(flux: &Scene) {
+    flux.wait_log(POD, MAIN, PULLED);
+    assert!(status(flux).contains("\"source\":\"container\""), "{}", status(flux));
+    let pull = flux.aws.pulls().into_iter().next_back().unwrap();
+    assert!(pull.principal.contains("assumed-role/pod-role/"), "{}", pull.principal);
+    flux.assert_none_refused(POD, MAIN);
 }
 
 fn a_plain_container_does_the_same_with_static_keys(flux: &Scene) {

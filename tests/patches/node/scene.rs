@@ -32,7 +32,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// With the roles of `iam/`, which trust these service accounts (`NAMESPACE:NAME`) by tokens of the cluster's issuer,
-    /// signed by its keys.
+    /// signed by its keys. EKS Pod Identity has an association for the first of them.
     pub(crate) fn new(namespace: &'static str, accounts: &[&str]) -> Option<Self> {
         let node = Node::shared()?;
         if !consumers::import(&node) {
@@ -47,6 +47,7 @@ impl Scene {
         partner.external_id = Some("gitops".to_owned());
         let aws = Emulator::start(Settings {
             roles: vec![Role::new(ROLE, subjects), partner],
+            pod_identity_subject: accounts.first().map(|name| format!("system:serviceaccount:{name}")),
             jwks_file: Some(jwks_file),
             issuer: Some(ApiServer::ISSUER.to_owned()),
             ..Settings::default()
@@ -59,19 +60,8 @@ impl Scene {
 
     /// Applies what `components` make of one Deployment of the stock, and waits until it is rolled out.
     pub(crate) fn deploy(&self, product: Product, components: &[&str]) {
-        self.apply_built(product, components);
+        self.apply_changed(built(product, components));
         self.roll_out(product.deployments()[0].0);
-    }
-
-    /// The same without the wait.
-    pub(crate) fn apply_built(&self, product: Product, components: &[&str]) {
-        let deployment = product.deployments()[0].0;
-        let mut objects = Build::chosen(product, components).unwrap().objects();
-        objects.0.retain(|object| match object["kind"].as_str() {
-            Some("Deployment") => object["metadata"]["name"] == deployment,
-            kind => kind != Some("CustomResourceDefinition"),
-        });
-        self.apply_changed(objects);
     }
 
     /// Applies these with the overlay.
@@ -260,11 +250,22 @@ impl Scene {
     }
 }
 
+/// What `components` make of one Deployment of the stock.
+pub(crate) fn built(product: Product, components: &[&str]) -> Objects {
+    let deployment = product.deployments()[0].0;
+    let mut objects = Build::chosen(product, components).unwrap().objects();
+    objects.0.retain(|object| match object["kind"].as_str() {
+        Some("Deployment") => object["metadata"]["name"] == deployment,
+        kind => kind != Some("CustomResourceDefinition"),
+    });
+    objects
+}
+
 pub(crate) fn config_map(name: &str, namespace: &str, data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data})
 }
 
-fn add_env(container: &mut Value, variables: &[(&str, &str)]) {
+pub(crate) fn add_env(container: &mut Value, variables: &[(&str, &str)]) {
     for (name, value) in variables {
         if let Some(env) = container["env"].as_array_mut() {
             env.retain(|entry| entry["name"] != *name);
@@ -273,7 +274,7 @@ fn add_env(container: &mut Value, variables: &[(&str, &str)]) {
     }
 }
 
-fn push(list: &mut Value, entry: Value) {
+pub(crate) fn push(list: &mut Value, entry: Value) {
     match list {
         Value::Array(list) => list.push(entry),
         _ => *list = json!([entry]),

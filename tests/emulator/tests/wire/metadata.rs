@@ -1,5 +1,7 @@
 //! Credentials of a pod and of an instance are given out only with their token.
 
+use std::time::Duration;
+
 use ecr_emulator::{Emulator, POD_IDENTITY_TOKEN, Service, Settings};
 use serde_json::Value;
 
@@ -34,6 +36,21 @@ fn pod_identity_wants_the_pods_token() {
     assert_eq!(emulator.count(Service::PodIdentity), 3);
     let principal = "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod";
     assert_eq!(emulator.calls()[2].principal.as_deref(), Some(principal));
+}
+
+#[test]
+fn pod_identity_has_an_association_for_one_service_account() {
+    let account = "system:serviceaccount:flux-system:image-reflector-controller";
+    let settings = Settings { pod_identity_subject: Some(account.to_owned()), ..Settings::default() };
+    let emulator = Emulator::start(settings).unwrap();
+    let status = |subject: &str, audience: &str| {
+        let token = emulator.web_identity_token(subject, audience, Duration::from_secs(600));
+        let ask = Ask::new("GET", "/v1/credentials").header("authorization", &token);
+        ask.send(&emulator.endpoint()).unwrap().status
+    };
+    assert_eq!(status(account, "pods.eks.amazonaws.com"), 200);
+    assert_eq!(status("system:serviceaccount:flux-system:other", "pods.eks.amazonaws.com"), 404);
+    assert_eq!(status(account, "sts.amazonaws.com"), 400);
 }
 
 #[test]
