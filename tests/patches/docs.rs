@@ -107,7 +107,7 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
         server.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"));
     }
     let run = |block: &str, place: &str| {
-        let done = bash(block, &folder.path().join(place), &server, &[]);
+        let done = bash(block, &folder, place, &server, &[]);
         assert!(done.status.success(), "{place}: {block}\n{}", String::from_utf8_lossy(&done.stderr));
     };
     let pull_secret = || server.get("secret", "flux-system", "ecr-credentials");
@@ -197,7 +197,7 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
              {upgrade}",
             helm.display()
         );
-        let done = bash(&script, folder.path(), server, &[]);
+        let done = bash(&script, folder, ".", server, &[]);
         assert!(done.status.success(), "{upgrade}: {}", String::from_utf8_lossy(&done.stderr));
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         let text = rendered["data"]["pod"].as_str().unwrap();
@@ -226,7 +226,7 @@ fn the_laptops_commands_work() {
     let environment = [("HTTPS_PROXY", proxy.as_str()), ("AWS_CA_BUNDLE", &ca), ("SSL_CERT_FILE", &ca)];
     let chart = block.replace("charts/app", "charts/hello");
     let script = format!("mkdir bin; ln -s '{}' bin/helm; PATH=$PWD/bin:$PATH\n{chart}", helm.display());
-    let done = bash(&script, folder.path(), &server, &environment);
+    let done = bash(&script, &folder, ".", &server, &environment);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(folder.path().join("hello-1.0.0.tgz").exists());
 }
@@ -236,14 +236,19 @@ fn sh_blocks(markdown: &str) -> Vec<String> {
     blocks.map(|block| block.split_once("```").expect("the end of the block").0.to_owned()).collect()
 }
 
-/// A shell in `start`, with the programs of the text and the API server's admin.
-fn bash(script: &str, start: &Path, server: &ApiServer, more: &[(&str, &str)]) -> std::process::Output {
-    let home = tempfile::tempdir().unwrap();
+/// A shell at a place in its home, with the programs of the text and the API server's admin.
+fn bash(
+    script: &str,
+    home: &TempDir,
+    place: &str,
+    server: &ApiServer,
+    more: &[(&str, &str)],
+) -> std::process::Output {
     let mut shell = clean_command("bash", home.path());
     // There is no controller here that ends a namespace.
     let delete =
         "kubectl() { if [[ $1 == delete ]]; then set -- \"$@\" --wait=false; fi; command kubectl \"$@\"; }";
-    shell.args(["-eux", "-c", &format!("{delete}\n{script}")]).current_dir(start);
+    shell.args(["-eux", "-c", &format!("{delete}\n{script}")]).current_dir(home.path().join(place));
     shell.env("PATH", path()).env("KUBECONFIG", server.kubeconfig()).envs(more.iter().copied());
     output(&mut shell, Duration::from_secs(120))
 }
