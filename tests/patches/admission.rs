@@ -1,10 +1,12 @@
 //! What a real API server says to what is built, in namespaces that enforce the `restricted` pod-security standard.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use test_support::ApiServer;
 
 use crate::{
-    build::{Build, Product, write},
+    build::{Build, Objects, Product, ROOT, kustomize, write},
     containers::Ours,
 };
 
@@ -40,6 +42,23 @@ fn with_restart_policy(mut pod: Value) -> Value {
     // A pod of that class is admitted in namespaces with a quota for it, which the pod's own controller has there.
     pod.as_object_mut().unwrap().remove("priorityClassName");
     pod
+}
+
+#[test]
+fn what_stands_by_itself_is_taken_and_its_namespace_enforces_the_standard() {
+    let Some(server) = ApiServer::shared() else { return };
+    for (folder, namespace) in [("deployment", "ecr-sidecar"), ("cronjob", "flux-system")] {
+        let built = kustomize(&Path::new(ROOT).join("patches/standalone").join(folder));
+        let objects = Objects::parse(&built).0;
+        for made in objects.iter().filter(|object| object["kind"] == "Namespace") {
+            let enforced = &made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
+            assert_eq!(enforced, "restricted", "{folder}");
+        }
+        restricted(&server, namespace);
+        let answer = server.apply_with(["--dry-run=server", "--validate=strict"], &built);
+        let said = String::from_utf8_lossy(&answer.stderr);
+        assert!(answer.status.success(), "{folder}: {said}");
+    }
 }
 
 #[test]

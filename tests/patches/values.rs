@@ -102,6 +102,15 @@ fn repo_server_stays_first_and_reads_what_the_sidecar_writes() {
 }
 
 #[test]
+fn the_pod_starts_without_the_secret_with_keys() {
+    for (files, objects) in all() {
+        let volumes = &objects.get("Deployment", "argocd-repo-server")["spec"]["template"]["spec"]["volumes"];
+        let keys = volumes.as_array().unwrap().iter().find(|volume| volume["name"] == "ecr-sidecar-aws");
+        assert_eq!(keys.unwrap()["secret"]["optional"], true, "{files}");
+    }
+}
+
+#[test]
 fn both_variants_have_the_same_container() {
     let all = all();
     let Some(((_, native), (_, plain))) = all.first().zip(all.get(1)) else { return };
