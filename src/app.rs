@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
 use crate::{
-    clock::{Clock, whole_seconds},
+    clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
@@ -163,19 +163,13 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
 fn is_written(status: &Status) -> bool {
     status.tokens.values().all(|token| {
         let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
-        if token.refreshed > 0 { is_in_outputs(token, status) } else { token.failed > 0 && !required }
+        if token.refreshed > 0 { is_in_outputs(token, status) } else { token.failed.total() > 0 && !required }
     })
 }
 
-/// Every output has the token for each of its registries, or one that ends no earlier: another sidecar's.
+/// Every output has the token for each of its registries.
 fn is_in_outputs(token: &TokenStatus, status: &Status) -> bool {
-    let wanted = token.expires_at.map(whole_seconds);
-    token.registries.iter().all(|served| {
-        let is_there = |output: &OutputStatus| {
-            output.in_place.get(&served.host).is_some_and(|expiry| Some(whole_seconds(*expiry)) >= wanted)
-        };
-        status.outputs.values().all(is_there)
-    })
+    status.outputs.values().all(|output| output.holds(token))
 }
 
 /// Written, or beyond what waiting can mend.
@@ -184,7 +178,7 @@ fn is_finished(status: &Status) -> bool {
         let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
         required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_a_person())
     });
-    let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed > 0);
+    let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed.total() > 0);
     let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
     let all_written = refreshed.all(|token| is_in_outputs(token, status));
     let broken = || status.outputs.values().any(|output| is_broken(output, status));

@@ -18,7 +18,7 @@ use serde::Serialize;
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
 
 /// When it makes sense to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Network, time-out, 5xx: passes by itself.
@@ -38,6 +38,17 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 7] = [
+        Self::Transient,
+        Self::Throttled,
+        Self::BadAnswer,
+        Self::StaleInput,
+        Self::StaleCredentials,
+        Self::Clock,
+        Self::Denied,
+    ];
+
     /// The class as it appears in logs and `/status`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,7 @@
 //! The local health endpoint: what is true now, told over HTTP.
 
 pub mod client;
+pub mod metrics;
+pub mod process;
 pub mod server;
 pub mod verdict;

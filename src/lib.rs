@@ -7,7 +7,7 @@
 //!                                │  (plan: pure)        (watch channel)        │  (desired vs. actual)
 //!                                └──────────────► Status ◄─────────────────────┘
 //!                                                   │
-//!                                      verdict(Status, now): pure ──► /livez /readyz /startupz /status
+//!                                      verdict(Status, now): pure ──► /livez /readyz /startupz /status /metrics
 //! ```
 //!
 //! | question | module |

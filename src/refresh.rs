@@ -53,8 +53,10 @@ impl Refresher {
         let mut last_attempt = None;
         loop {
             self.wait_until_due(&state, last_attempt).await;
+            let started = Instant::now();
             let outcome = self.attempt(&state).await;
             last_attempt = Some(Instant::now());
+            self.status.update_token(self.source.key(), |token| token.durations.add(started.elapsed()));
             state.roll = fastrand::f64();
             match outcome {
                 Ok(fetched) => {
@@ -174,7 +176,7 @@ impl Refresher {
         }
         self.status.update_token(self.source.key(), |status| {
             status.next_attempt = Some(next);
-            status.failed += 1;
+            status.failed.add(problem.class);
             status.failures_in_a_row = failures;
             status.last_error = Some(problem);
         });

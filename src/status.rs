@@ -1,4 +1,4 @@
-//! What is known at this moment: the one source of `/status`, the verdicts, `once` and, later, metrics.
+//! What is known at this moment: the one source of `/status`, `/metrics`, the verdicts and `once`.
 //!
 //! Refreshers and outputs write it, everything else reads it. It holds no secret.
 
@@ -11,7 +11,11 @@ use serde::{Serialize, Serializer};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    clock::rfc3339, failure::Problem, identity::Principal, refresh::plan::ClockFault, registry::RegistryHost,
+    clock::{rfc3339, whole_seconds},
+    failure::{Class, Problem},
+    identity::Principal,
+    refresh::plan::ClockFault,
+    registry::RegistryHost,
     token::TokenKey,
 };
 
@@ -75,7 +79,11 @@ pub struct TokenStatus {
     /// Tokens obtained since the start.
     pub refreshed: u64,
     /// Attempts that failed since the start.
-    pub failed: u64,
+    #[serde(serialize_with = "as_total")]
+    pub failed: FailureCounts,
+    /// How long attempts took, whatever came of them.
+    #[serde(skip)]
+    pub durations: Durations,
     /// Attempts that failed since the last success.
     pub failures_in_a_row: u32,
     /// Why the last attempt failed, if it did.
@@ -83,6 +91,60 @@ pub struct TokenStatus {
     /// When the loop turned last.
     #[serde(skip)]
     pub turned: Instant,
+}
+
+/// How many attempts failed, by the class of the failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FailureCounts(BTreeMap<Class, u64>);
+
+impl FailureCounts {
+    /// Counts one more.
+    pub fn add(&mut self, class: Class) {
+        *self.0.entry(class).or_default() += 1;
+    }
+
+    /// Those of one class.
+    pub fn of(&self, class: Class) -> u64 {
+        self.0.get(&class).copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// How long something took: a histogram.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// How many took at most as long as the bound of the same place, and longer than the one before it.
+    pub within: [u64; Self::BOUNDS.len()],
+    /// How many there were.
+    pub count: u64,
+    /// How long they took together.
+    pub sum: Duration,
+}
+
+impl Durations {
+    /// A call within a region, one over an ocean, one with roles to assume before it, one that was tried twice, and
+    /// what a call may take at most.
+    pub const BOUNDS: [Duration; 5] = [
+        Duration::from_millis(100),
+        Duration::from_millis(500),
+        Duration::from_secs(1),
+        Duration::from_secs(5),
+        Duration::from_secs(15),
+    ];
+
+    /// Counts one more.
+    pub fn add(&mut self, duration: Duration) {
+        self.count += 1;
+        self.sum += duration;
+        let bound = Self::BOUNDS.iter().position(|bound| duration <= *bound);
+        if let Some(count) = bound.and_then(|place| self.within.get_mut(place)) {
+            *count += 1;
+        }
+    }
 }
 
 /// A registry that a token serves.
@@ -174,7 +236,8 @@ impl TokenStatus {
             next_attempt: None,
             clock_fault: None,
             refreshed: 0,
-            failed: 0,
+            failed: FailureCounts::default(),
+            durations: Durations::default(),
             failures_in_a_row: 0,
             last_error: None,
             turned: Instant::now(),
@@ -198,6 +261,23 @@ impl OutputStatus {
             reconciled: false,
             turned: Instant::now(),
         }
+    }
+}
+
+impl OutputStatus {
+    /// Whether each registry of the token has that token there, or one that ends no earlier: another sidecar's.
+    pub fn holds(&self, token: &TokenStatus) -> bool {
+        let wanted = token.expires_at.map(whole_seconds);
+        token.registries.iter().all(|served| {
+            self.in_place.get(&served.host).is_some_and(|expiry| Some(whole_seconds(*expiry)) >= wanted)
+        })
+    }
+
+    /// Whether all is there that should be by what is known of the tokens.
+    pub fn is_in_sync<'a>(&self, tokens: impl IntoIterator<Item = &'a TokenStatus>) -> bool {
+        let mut obtained = tokens.into_iter().filter(|token| token.expires_at.is_some());
+        let targets_are = self.targets.as_ref().is_none_or(|targets| targets.in_sync == targets.total);
+        self.reconciled && self.last_error.is_none() && targets_are && obtained.all(|token| self.holds(token))
     }
 }
 
@@ -255,6 +335,10 @@ fn as_optional_rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) 
 
 fn as_text<S: Serializer>(host: &RegistryHost, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(host.as_str())
+}
+
+fn as_total<S: Serializer>(failed: &FailureCounts, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(failed.total())
 }
 
 fn as_list<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {

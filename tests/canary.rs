@@ -69,7 +69,8 @@ fn a_running_sidecar_shows_no_secret() {
     auths.extend(world.auths().into_values());
     world.write("config.yaml", "registrys: []");
     running.wait_log("is refused", DEADLINE);
-    for path in ["/status", "/readyz?verbose", "/livez?verbose", "/startupz?verbose", "/nothing"] {
+    for path in ["/status", "/metrics", "/readyz?verbose", "/livez?verbose", "/startupz?verbose", "/nothing"]
+    {
         no_secret(path, &running.get(path).1, &secrets);
     }
     no_secret("argv", &running.cmdline().join(" "), &secrets);

@@ -40,9 +40,9 @@ fn every_path_answers_by_its_method_and_form() {
         ("/readyz?verbose", 200, &ready),
         ("/readyz?a=b&verbose=true", 200, &ready),
         ("/readyz?silent", 200, "ok\n"),
-        ("/", 404, "/livez /readyz /startupz /status\n"),
-        ("/readyz/", 404, "/livez /readyz /startupz /status\n"),
-        ("/../etc/passwd", 404, "/livez /readyz /startupz /status\n"),
+        ("/", 404, "/livez /readyz /startupz /status /metrics\n"),
+        ("/readyz/", 404, "/livez /readyz /startupz /status /metrics\n"),
+        ("/../etc/passwd", 404, "/livez /readyz /startupz /status /metrics\n"),
     ] {
         let got = http::request(address, "GET", path);
         assert_eq!((got.code, got.body.as_str()), (code, body), "GET {path}");

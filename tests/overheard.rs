@@ -183,7 +183,9 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     });
     let mut said: Vec<(String, String)> = Vec::new();
     let ask = |said: &mut Vec<(String, String)>| {
-        for path in ["/status", "/livez?verbose", "/readyz", "/readyz?verbose", "/startupz?verbose"] {
+        for path in
+            ["/status", "/metrics", "/livez?verbose", "/readyz", "/readyz?verbose", "/startupz?verbose"]
+        {
             said.push((path.to_owned(), sidecar.get(path).1));
         }
         let listen = sidecar.health().to_string();

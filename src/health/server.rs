@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -23,7 +23,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::verdict::{self, Verdict};
+use super::{
+    metrics::{self, Format},
+    process::Figures,
+    verdict::{self, Verdict},
+};
 use crate::{
     clock::Clock,
     status::{Status, StatusBoard},
@@ -190,7 +194,8 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         "/readyz" => ask(&|status| verdict::ready(status, now)),
         "/startupz" => ask(&|status| verdict::started(status, now)),
         "/status" => status(health),
-        _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status\n".into()),
+        "/metrics" => metrics(request.headers(), health),
+        _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status /metrics\n".into()),
     }
 }
 
@@ -204,6 +209,14 @@ fn status(health: &Health) -> Response<Full<Bytes>> {
         Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+fn metrics(headers: &HeaderMap, health: &Health) -> Response<Full<Bytes>> {
+    let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accepted.join(","));
+    let (now, process) = (health.clock.now(), Figures::read());
+    let body = health.status.read(|status| metrics::render(status, now, &process, format));
+    with_type(StatusCode::OK, format.content_type(), body)
 }
 
 fn text(code: StatusCode, body: String) -> Response<Full<Bytes>> {

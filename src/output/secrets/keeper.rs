@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     working: JoinSet<(ObjectRef, Outcome)>,
     /// What the last target that was looked at holds: most of them hold the same.
     in_place: Arc<InPlace>,
+    /// Writes that are not in the status yet, and when the last one was.
+    written: (u64, Option<SystemTime>),
 }
 
 impl Keeper {
@@ -68,6 +70,7 @@ impl Keeper {
             outdated: true,
             working: JoinSet::new(),
             in_place: Arc::default(),
+            written: (0, None),
         }
     }
 
@@ -269,10 +272,12 @@ impl Keeper {
             }
             return true;
         }
-        if outcome.result.is_err() {
-            self.it.with.status.update_output(id, |output| output.failed += 1);
+        match outcome.result {
+            Ok(true) => self.written = (self.written.0 + 1, Some(self.it.with.clock.now())),
+            Ok(false) => {}
+            Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, troubled, self.it.with.clock.now());
+        target.note(id, &at, outcome, troubled);
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {
@@ -282,7 +287,7 @@ impl Keeper {
     }
 
     /// Writes the status.
-    fn tell(&self) {
+    fn tell(&mut self) {
         let is_complete = self.roster.is_complete();
         let desired = self.it.with.credentials.borrow();
         let kept = || self.targets.iter().filter(|(_, target)| !target.leaving);
@@ -308,13 +313,14 @@ impl Keeper {
         let targets = Targets { total, in_sync, troubled, more_troubled, aimed_at };
         let of_targets = kept().flat_map(|(_, target)| &target.warnings);
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
+        let (writes, written_at) = std::mem::take(&mut self.written);
         self.it.with.status.update_output(&self.it.with.id, |output| {
             output.turned = Instant::now();
             output.in_place = in_place;
             output.warnings = warnings;
             output.reconciled = reconciled;
-            output.writes = self.targets.values().map(|target| target.writes).sum();
-            output.written_at = self.targets.values().filter_map(|target| target.written_at).max();
+            output.writes += writes; // also of Secrets that are gone since: it never falls
+            output.written_at = written_at.or(output.written_at);
             output.last_error = problem;
             output.targets = Some(targets);
         });

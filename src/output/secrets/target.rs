@@ -54,8 +54,6 @@ pub(super) struct Target {
     pub(super) edits: VecDeque<Instant>,
     pub(super) fighting: bool,
     pub(super) warnings: Vec<String>,
-    pub(super) written_at: Option<SystemTime>,
-    pub(super) writes: u64,
 }
 
 impl Target {
@@ -78,8 +76,6 @@ impl Target {
             edits: VecDeque::new(),
             fighting: false,
             warnings: Vec::new(),
-            written_at: None,
-            writes: 0,
         }
     }
 
@@ -158,14 +154,7 @@ impl Target {
     }
 
     /// Notes what became of a look. Says what happened, unless `troubled` others are in trouble and say enough.
-    pub(super) fn note(
-        &mut self,
-        id: &str,
-        at: &ObjectRef,
-        outcome: Outcome,
-        troubled: usize,
-        now: SystemTime,
-    ) {
+    pub(super) fn note(&mut self, id: &str, at: &ObjectRef, outcome: Outcome, troubled: usize) {
         self.busy = false;
         if let Some(found) = outcome.found {
             self.concern = found.concern;
@@ -183,8 +172,6 @@ impl Target {
         match outcome.result {
             Ok(written) => {
                 if written {
-                    self.writes += 1;
-                    self.written_at = Some(now);
                     match outcome.drift.filter(|_| was_settled) {
                         Some(drift) => self.note_drift(id, at, &drift),
                         None => {

@@ -1,0 +1,609 @@
+//! The status as metrics, in the text of Prometheus and of OpenMetrics: a pure function of (status, now, format).
+//!
+//! Written by hand. A client library keeps a registry of its own, which would have to be fed beside the [`Status`]
+//! and could differ from it; the text itself is a dozen lines ([`Page`]), and a real parser reads it in
+//! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics.rs`).
+//!
+//! Invariants:
+//! * The number of series is bounded by tokens and outputs: Secrets and namespaces are counted, not labelled, and of
+//!   registries at most [`REGISTRIES_TOLD`] are named (`a_thousand_registries_are_counted_and_some_named`).
+//! * A label takes any text (`labels_are_escaped`).
+//! * Nothing that counts ever falls while its token or output is configured.
+//!
+//! There is no `_created`: it would double the counters, and `process_start_time_seconds` says it of all of them.
+
+use std::{
+    fmt::{self, Write},
+    time::{Duration, SystemTime},
+};
+
+use super::{process::Figures, verdict};
+use crate::{
+    failure::Class,
+    status::{Durations, OutputStatus, Status, TokenStatus},
+    token::{Service, TokenKey},
+};
+
+/// Registries that are named; beyond them there is their number, and `/status`.
+const REGISTRIES_TOLD: usize = 100;
+
+/// What is understood by who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's text, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// By the `Accept` header: OpenMetrics for who likes it as much as any text, else Prometheus's.
+    pub fn accepted(accept: &str) -> Self {
+        let (mut open_metrics, mut text) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
+            let parameter = |name: &str| {
+                let named = parameters.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name));
+                named.map(|(_, value)| value.trim().trim_matches('"'))
+            };
+            let quality = parameter("q").map_or(Ok(1.0), str::parse).unwrap_or(0.0);
+            let liked = match kind.as_str() {
+                "application/openmetrics-text"
+                    if matches!(parameter("version"), None | Some("0.0.1" | "1.0.0")) =>
+                {
+                    &mut open_metrics
+                }
+                "text/plain" | "text/*" | "*/*" => &mut text,
+                _ => continue,
+            };
+            *liked = f64::max(*liked, quality);
+        }
+        if open_metrics > 0.0 && open_metrics >= text { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// The `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All metrics.
+pub fn render(status: &Status, now: SystemTime, process: &Figures, format: Format) -> String {
+    let mut page = Page { text: String::with_capacity(8 << 10), format };
+    of_tokens(&mut page, status);
+    of_outputs(&mut page, status);
+    of_the_whole(&mut page, status, now);
+    of_the_process(&mut page, status, process);
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
+    page.text
+}
+
+fn of_tokens(page: &mut Page, status: &Status) {
+    let tokens: Vec<_> = status.tokens.values().map(|token| (labels_of(&token.key), token)).collect();
+    let mut each = |name, kind, help, value: &dyn Fn(&TokenStatus) -> Option<f64>| {
+        let mut family = page.family(name, kind, help);
+        for (labels, token) in &tokens {
+            family.sample_if("", labels, value(token));
+        }
+    };
+    each(
+        "ecr_sidecar_token_expiry_timestamp_seconds",
+        Kind::Gauge,
+        "When the token in hand ends.",
+        &|token| token.expires_at.map(timestamp),
+    );
+    each(
+        "ecr_sidecar_token_last_success_timestamp_seconds",
+        Kind::Gauge,
+        "When the token in hand was obtained.",
+        &|token| token.obtained_at.map(timestamp),
+    );
+    each(
+        "ecr_sidecar_token_consecutive_failures",
+        Kind::Gauge,
+        "Attempts to obtain a token that failed since the last success.",
+        &|token| Some(f64::from(token.failures_in_a_row)),
+    );
+    each(
+        "ecr_sidecar_token_clock_fault",
+        Kind::Gauge,
+        "Whether the token's dates and this machine's clock disagree.",
+        &|token| Some(flag(has_clock_fault(token))),
+    );
+    each("ecr_sidecar_token_registries", Kind::Gauge, "Registries that the token serves.", &|token| {
+        Some(token.registries.len() as f64)
+    });
+
+    let mut family = page.family(
+        "ecr_sidecar_token_registry_info",
+        Kind::Info,
+        "A registry that the token serves; at most a hundred are named.",
+    );
+    let registries =
+        tokens.iter().flat_map(|(labels, token)| token.registries.iter().map(move |served| (labels, served)));
+    for (labels, served) in registries.take(REGISTRIES_TOLD) {
+        let required = if served.required { "true" } else { "false" };
+        let labels = labels.with("registry", served.host.as_str()).with("required", required);
+        family.sample("_info", &labels, 1.0);
+    }
+
+    let mut family = page.family(
+        "ecr_sidecar_token_refreshes_total",
+        Kind::Counter,
+        "Attempts to obtain a token, by success or the class of the failure.",
+    );
+    for (labels, token) in &tokens {
+        family.sample("_total", &labels.with("result", "success"), token.refreshed as f64);
+        for class in Class::ALL {
+            let count = token.failed.of(class);
+            family.sample("_total", &labels.with("result", class.as_str()), count as f64);
+        }
+    }
+
+    let mut family = page.family(
+        "ecr_sidecar_token_refresh_duration_seconds",
+        Kind::Histogram,
+        "How long attempts to obtain a token took.",
+    );
+    for (labels, token) in &tokens {
+        family.histogram(labels, &token.durations);
+    }
+}
+
+fn of_outputs(page: &mut Page, status: &Status) {
+    let outputs: Vec<_> =
+        status.outputs.iter().map(|(id, output)| (Labels::of("output", id), output)).collect();
+    let mut each = |name, help, value: &dyn Fn(&OutputStatus) -> Option<f64>| {
+        let mut family = page.family(name, Kind::Gauge, help);
+        for (labels, output) in &outputs {
+            family.sample_if("", labels, value(output));
+        }
+    };
+    each(
+        "ecr_sidecar_output_in_sync",
+        "Whether the output has, everywhere, every token that was obtained.",
+        &|output| Some(flag(output.is_in_sync(status.tokens.values()))),
+    );
+    each(
+        "ecr_sidecar_output_expiry_timestamp_seconds",
+        "When the first of the credentials ends that consumers of the output read now.",
+        &|output| output.in_place.values().min().copied().map(timestamp),
+    );
+
+    let mut family = page.family(
+        "ecr_sidecar_output_targets",
+        Kind::Gauge,
+        "Secrets of the output, by whether they are as desired.",
+    );
+    for (labels, output) in &outputs {
+        if let Some(targets) = &output.targets {
+            let out_of_sync = targets.total.saturating_sub(targets.in_sync);
+            family.sample("", &labels.with("state", "in_sync"), targets.in_sync as f64);
+            family.sample("", &labels.with("state", "out_of_sync"), out_of_sync as f64);
+        }
+    }
+
+    let mut family = page.family(
+        "ecr_sidecar_output_writes_total",
+        Kind::Counter,
+        "Writes of the output, and reconciliations that failed.",
+    );
+    for (labels, output) in &outputs {
+        family.sample("_total", &labels.with("result", "success"), output.writes as f64);
+        family.sample("_total", &labels.with("result", "failure"), output.failed as f64);
+    }
+}
+
+fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
+    let ready = verdict::ready(status, now).is_good();
+    let configuration = &status.configuration;
+    page.single(
+        "ecr_sidecar_ready",
+        "Whether every required registry has an unexpired credential in every output.",
+        Some(flag(ready)),
+    );
+    page.single(
+        "ecr_sidecar_config_last_reload_successful",
+        "Whether the configuration file, as it is now, is the running configuration.",
+        Some(flag(configuration.last_error.is_none())),
+    );
+    let mut family = page.family(
+        "ecr_sidecar_config_reloads_total",
+        Kind::Counter,
+        "Changes of the configuration file, by whether they were applied.",
+    );
+    family.sample("_total", &Labels::of("result", "success"), configuration.reloads as f64);
+    family.sample("_total", &Labels::of("result", "failure"), configuration.refused as f64);
+    page.family("ecr_sidecar_build_info", Kind::Info, "The program.").sample(
+        "_info",
+        &Labels::of("version", status.version),
+        1.0,
+    );
+}
+
+fn of_the_process(page: &mut Page, status: &Status, process: &Figures) {
+    let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
+    page.family("process_cpu_seconds_total", Kind::Counter, "Processor time.").sample_if(
+        "_total",
+        &Labels::default(),
+        process.cpu.map(|cpu| cpu.as_secs_f64()),
+    );
+    page.single("process_resident_memory_bytes", "Memory in use.", count(process.resident_memory));
+    page.single("process_virtual_memory_bytes", "Address space in use.", count(process.virtual_memory));
+    page.single("process_open_fds", "Open file descriptors.", count(process.open_fds));
+    page.single("process_max_fds", "The limit of open file descriptors.", count(process.max_fds));
+    let started = Some(timestamp(status.started_at));
+    page.single("process_start_time_seconds", "When the process started.", started);
+}
+
+/// By its dates, or by what AWS said of ours.
+fn has_clock_fault(token: &TokenStatus) -> bool {
+    token.clock_fault.is_some()
+        || token.last_error.as_ref().is_some_and(|problem| problem.class == Class::Clock)
+}
+
+/// All that tells one key from another.
+fn labels_of(key: &TokenKey) -> Labels {
+    let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
+    let service = match service {
+        Service::Ecr => "ecr",
+        Service::EcrPublic => "ecr-public",
+    };
+    let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
+    let labels = if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint) } else { labels };
+    let choice = |labels: Labels, name, choice: Option<bool>| match choice {
+        Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
+        None => labels,
+    };
+    choice(choice(labels, "fips", *fips), "dual_stack", *dual_stack)
+}
+
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+fn timestamp(time: SystemTime) -> f64 {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH);
+    since(time).map_or_else(|error| -error.duration().as_secs_f64(), |since| since.as_secs_f64())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+    Info,
+}
+
+/// Labels as text, without the braces.
+#[derive(Debug, Clone, Default)]
+struct Labels(String);
+
+impl Labels {
+    fn of(name: &str, value: &str) -> Self {
+        Self::default().with(name, value)
+    }
+
+    fn with(&self, name: &str, value: &str) -> Self {
+        let mut text = self.0.clone();
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => text.push_str(r"\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str(r"\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+        Self(text)
+    }
+}
+
+/// The text, as far as it is written.
+struct Page {
+    text: String,
+    format: Format,
+}
+
+impl Page {
+    /// Begins a metric by its name in Prometheus's format.
+    fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Family<'_> {
+        let base = match kind {
+            Kind::Counter => name.strip_suffix("_total"),
+            Kind::Info => name.strip_suffix("_info"),
+            Kind::Gauge | Kind::Histogram => None,
+        };
+        Family { page: self, base: base.unwrap_or(name), name, kind, help, has_begun: false }
+    }
+
+    /// A gauge without labels.
+    fn single(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
+        self.family(name, Kind::Gauge, help).sample_if("", &Labels::default(), value);
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        let _ = writeln!(self.text, "{line}"); // a String takes any text
+    }
+}
+
+/// A metric, of which there is nothing in the text until it has a sample.
+struct Family<'a> {
+    page: &'a mut Page,
+    /// The name without what tells the kind.
+    base: &'static str,
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    has_begun: bool,
+}
+
+impl Family<'_> {
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
+        let (name, kind) = match (self.page.format, self.kind) {
+            (Format::Prometheus, Kind::Info) => (self.name, "gauge"),
+            (Format::OpenMetrics, Kind::Info) => (self.base, "info"),
+            (Format::Prometheus, Kind::Counter) => (self.name, "counter"),
+            (Format::OpenMetrics, Kind::Counter) => (self.base, "counter"),
+            (_, Kind::Gauge) => (self.name, "gauge"),
+            (_, Kind::Histogram) => (self.name, "histogram"),
+        };
+        let help = self.help;
+        self.page.line(format_args!("# HELP {name} {help}"));
+        self.page.line(format_args!("# TYPE {name} {kind}"));
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
+        if let Some(unit) = unit.filter(|_| self.page.format == Format::OpenMetrics) {
+            self.page.line(format_args!("# UNIT {name} {unit}"));
+        }
+    }
+
+    fn sample(&mut self, suffix: &str, labels: &Labels, value: f64) {
+        self.begin();
+        let (base, labels) = (self.base, &labels.0);
+        if labels.is_empty() {
+            self.page.line(format_args!("{base}{suffix} {value}"));
+        } else {
+            self.page.line(format_args!("{base}{suffix}{{{labels}}} {value}"));
+        }
+    }
+
+    fn sample_if(&mut self, suffix: &str, labels: &Labels, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sample(suffix, labels, value);
+        }
+    }
+
+    fn histogram(&mut self, labels: &Labels, durations: &Durations) {
+        let mut count = 0;
+        for (bound, within) in Durations::BOUNDS.iter().zip(durations.within) {
+            count += within;
+            // With a fraction, as OpenMetrics wants it: 1.0.
+            let bound = format!("{:?}", Duration::as_secs_f64(bound));
+            self.sample("_bucket", &labels.with("le", &bound), count as f64);
+        }
+        self.sample("_bucket", &labels.with("le", "+Inf"), durations.count as f64);
+        self.sample("_sum", labels, durations.sum.as_secs_f64());
+        self.sample("_count", labels, durations.count as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Served, StatusBoard, Targets};
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn key(identity: &str) -> TokenKey {
+        TokenKey {
+            identity: identity.into(),
+            service: Service::Ecr,
+            region: "eu-west-1".parse().unwrap(),
+            endpoint: None,
+            fips: None,
+            dual_stack: None,
+        }
+    }
+
+    /// A token until 1,000 s that serves so many registries, and an output that holds them.
+    fn status(registries: usize) -> Status {
+        let hosts = (0..registries).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com"));
+        let served: Vec<_> =
+            hosts.map(|host| Served { host: host.parse().unwrap(), required: true }).collect();
+        let mut output = OutputStatus::new("docker-config", "/c");
+        output.in_place = served.iter().map(|served| (served.host.clone(), at(1000))).collect();
+        (output.reconciled, output.writes) = (true, 1);
+        let mut token = TokenStatus::new(key("default"), served, false);
+        (token.obtained_at, token.expires_at, token.refreshed) = (Some(at(10)), Some(at(1000)), 1);
+        token.durations.add(Duration::from_millis(500));
+        let board = StatusBoard::new(at(1));
+        board.update(|status| {
+            status.tokens.insert(token.key.clone(), token);
+            status.outputs.insert("docker-config /c".into(), output);
+        });
+        board.read(Clone::clone)
+    }
+
+    fn text(status: &Status, format: Format) -> String {
+        render(status, at(100), &Figures::default(), format)
+    }
+
+    /// The value of the one sample whose line begins like that.
+    #[track_caller]
+    fn value(text: &str, start: &str) -> f64 {
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(start)).collect();
+        let [line] = lines[..] else { panic!("{} lines with {start} in\n{text}", lines.len()) };
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    const OF_TOKEN: &str = r#"{identity="default",service="ecr",region="eu-west-1""#;
+
+    #[test]
+    fn the_format_is_what_the_scraper_likes_best() {
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+            application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,\
+            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            (prometheus_3, Format::OpenMetrics),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8", Format::OpenMetrics),
+            ("application/openmetrics-text, text/plain", Format::OpenMetrics),
+            ("", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            ("text/plain", Format::Prometheus),
+            ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", Format::Prometheus),
+            ("application/openmetrics-text;q=0.5,text/plain", Format::Prometheus),
+            ("application/openmetrics-text;q=0", Format::Prometheus),
+            ("application/openmetrics-text;q=much", Format::Prometheus),
+            ("application/openmetrics-text;version=2.0.0", Format::Prometheus),
+            ("application/vnd.google.protobuf", Format::Prometheus),
+            (";;,,=;q", Format::Prometheus),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_counter_a_histogram_and_an_info_are_written_as_each_format_has_them() {
+        let status = status(1);
+        let prometheus = text(&status, Format::Prometheus);
+        let open_metrics = text(&status, Format::OpenMetrics);
+        assert!(!prometheus.contains("# EOF") && !prometheus.contains("# UNIT"), "{prometheus}");
+        assert!(open_metrics.ends_with("\n# EOF\n"), "{open_metrics}");
+        for part in [
+            "# TYPE ecr_sidecar_token_refreshes_total counter\n",
+            "# TYPE ecr_sidecar_build_info gauge\n",
+            "# TYPE ecr_sidecar_token_refresh_duration_seconds histogram\n",
+        ] {
+            assert!(prometheus.contains(part), "{part}");
+        }
+        for part in [
+            "# TYPE ecr_sidecar_token_refreshes counter\n",
+            "# TYPE ecr_sidecar_build info\n",
+            "# UNIT ecr_sidecar_token_refresh_duration_seconds seconds\n",
+            "# UNIT ecr_sidecar_token_expiry_timestamp_seconds seconds\n",
+        ] {
+            assert!(open_metrics.contains(part), "{part}");
+        }
+        // But for what begins with a #, and the last line, they are the same.
+        let samples = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        assert_eq!(samples(&prometheus), samples(&open_metrics));
+        for (bound, count) in [("0.1", 0.0), ("0.5", 1.0), ("1.0", 1.0), ("15.0", 1.0), ("+Inf", 1.0)] {
+            let bucket =
+                format!(r#"ecr_sidecar_token_refresh_duration_seconds_bucket{OF_TOKEN},le="{bound}"}}"#);
+            assert_eq!(value(&prometheus, &bucket), count, "{bucket}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_figure_is_that_of_the_status() {
+        let mut status = status(2);
+        let token = status.tokens.values_mut().next().unwrap();
+        token.failures_in_a_row = 3;
+        (0..3).for_each(|_| token.failed.add(Class::Denied));
+        status.configuration.refused = 2;
+        status.configuration.last_error = Some("no".into());
+        let text = text(&status, Format::Prometheus);
+        for (start, expected) in [
+            (format!("ecr_sidecar_token_expiry_timestamp_seconds{OF_TOKEN}}}"), 1000.0),
+            (format!("ecr_sidecar_token_last_success_timestamp_seconds{OF_TOKEN}}}"), 10.0),
+            (format!("ecr_sidecar_token_consecutive_failures{OF_TOKEN}}}"), 3.0),
+            (format!("ecr_sidecar_token_clock_fault{OF_TOKEN}}}"), 0.0),
+            (format!("ecr_sidecar_token_registries{OF_TOKEN}}}"), 2.0),
+            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="success"}}"#), 1.0),
+            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="denied"}}"#), 3.0),
+            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="throttled"}}"#), 0.0),
+            (r#"ecr_sidecar_output_in_sync{output="docker-config /c"}"#.into(), 1.0),
+            (r#"ecr_sidecar_output_expiry_timestamp_seconds{output="docker-config /c"}"#.into(), 1000.0),
+            (r#"ecr_sidecar_output_writes_total{output="docker-config /c",result="success"}"#.into(), 1.0),
+            (r#"ecr_sidecar_output_writes_total{output="docker-config /c",result="failure"}"#.into(), 0.0),
+            (r#"ecr_sidecar_config_reloads_total{result="failure"}"#.into(), 2.0),
+            ("ecr_sidecar_config_last_reload_successful ".into(), 0.0),
+            ("ecr_sidecar_ready ".into(), 1.0),
+            ("process_start_time_seconds ".into(), 1.0),
+        ] {
+            assert_eq!(value(&text, &start), expected, "{start}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_output_is_in_sync_while_it_has_all_that_was_obtained() {
+        let in_sync = |change: &dyn Fn(&mut TokenStatus, &mut OutputStatus)| {
+            let mut status = status(1);
+            let token = status.tokens.values_mut().next().unwrap();
+            change(token, status.outputs.values_mut().next().unwrap());
+            value(&text(&status, Format::Prometheus), "ecr_sidecar_output_in_sync")
+        };
+        let targets = |in_sync| Targets {
+            total: 2,
+            in_sync,
+            troubled: Vec::new(),
+            more_troubled: 0,
+            aimed_at: Default::default(),
+        };
+        assert_eq!(in_sync(&|_, _| {}), 1.0);
+        assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(2000))), 0.0, "an older one");
+        assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(500))), 1.0, "another sidecar's");
+        assert_eq!(in_sync(&|_, output| output.in_place.clear()), 0.0);
+        assert_eq!(in_sync(&|_, output| output.reconciled = false), 0.0);
+        assert_eq!(in_sync(&|_, output| output.targets = Some(targets(2))), 1.0);
+        assert_eq!(in_sync(&|_, output| output.targets = Some(targets(1))), 0.0);
+        let without_token = |token: &mut TokenStatus, output: &mut OutputStatus| {
+            token.expires_at = None;
+            output.in_place.clear();
+        };
+        assert_eq!(in_sync(&without_token), 1.0, "an output is not to blame for AWS");
+    }
+
+    #[tokio::test]
+    async fn a_thousand_registries_are_counted_and_some_named() {
+        let one = text(&status(1), Format::Prometheus).lines().count();
+        let thousand = text(&status(1000), Format::Prometheus);
+        assert_eq!(thousand.lines().count(), one + REGISTRIES_TOLD - 1);
+        assert_eq!(value(&thousand, "ecr_sidecar_token_registries{"), 1000.0);
+    }
+
+    #[tokio::test]
+    async fn tokens_of_the_same_region_are_told_apart() {
+        let mut status = status(1);
+        for change in [
+            (|key: &mut TokenKey| key.identity = "other".into()) as fn(&mut TokenKey),
+            |key| key.service = Service::EcrPublic,
+            |key| key.endpoint = Some("https://vpce.example".into()),
+            |key| key.fips = Some(true),
+            |key| key.dual_stack = Some(true),
+        ] {
+            let mut key = key("default");
+            change(&mut key);
+            status.tokens.insert(key.clone(), TokenStatus::new(key, Vec::new(), false));
+        }
+        let text = text(&status, Format::Prometheus);
+        let name = "ecr_sidecar_token_registries{";
+        let series: std::collections::BTreeSet<_> =
+            text.lines().filter(|line| line.starts_with(name)).map(|line| line.split_once("} ")).collect();
+        assert_eq!(series.len(), 6, "{series:?}");
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(Labels::of("a", "b\\c\"d\ne{},ü").0, r#"a="b\\c\"d\ne{},ü""#);
+    }
+}
