@@ -238,11 +238,12 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     let environment = sidecar.environ().join("\n");
     let arguments = sidecar.cmdline().join(" ");
     assert!(environment.contains("ECR_SIDECAR_LOG=trace") && arguments.ends_with(" run"));
+    sidecar.signal(Signal::TERM);
+    assert!(sidecar.wait_exit(DEADLINE).success());
+    // No write is under way any more, whose temporary file would be one too many.
     let files = files_below(&sidecar.home()).into_iter().chain(files_below(&rig.at("out")));
     let files: Vec<_> =
         files.map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
-    sidecar.signal(Signal::TERM);
-    assert!(sidecar.wait_exit(DEADLINE).success());
     let log = sidecar.stderr();
     said.extend([
         ("the log".to_owned(), log),
