@@ -20,9 +20,14 @@ pub struct Answer {
 
 /// Sends a request and reads the answer to the end of the connection.
 pub fn try_request(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
+    try_request_with(address, method, path, "")
+}
+
+/// The same with further headers, each with its end of line.
+pub fn try_request_with(address: SocketAddr, method: &str, path: &str, more: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}\r\n");
     stream.write_all(request.as_bytes())?; // in one piece
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -35,6 +40,13 @@ pub fn try_request(address: SocketAddr, method: &str, path: &str) -> io::Result<
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
     try_request(address, method, path).unwrap_or_else(|error| panic!("{method} {address}{path}: {error}"))
+}
+
+/// `GET` of a path, in the format that is accepted.
+#[track_caller]
+pub fn accepting(address: SocketAddr, path: &str, accept: &str) -> Answer {
+    try_request_with(address, "GET", path, &format!("accept: {accept}\r\n"))
+        .unwrap_or_else(|error| panic!("GET {address}{path}: {error}"))
 }
 
 /// Status and body of a path.

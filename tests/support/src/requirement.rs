@@ -102,6 +102,8 @@ fn how_to_get(name: &str) -> String {
         | "kube-scheduler"
         | "kubectl"
         | "kubelet"
+        | "promtool"
+        | "scrapes"
         | "consumers" => "run tests/tools/build".to_owned(),
         "docker" | "dockerd" => "apt-get install docker.io".to_owned(),
         "busybox" => "apt-get install busybox-static".to_owned(),

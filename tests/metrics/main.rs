@@ -1,0 +1,12 @@
+//! `/metrics`, and what `patches/monitoring/` makes of it: read by Prometheus's own parser and engine.
+//!
+//! | module | question |
+//! |---|---|
+//! | [`endpoint`] | is what it says true, and does saying it cost nothing? |
+//! | [`scrapes`] | what does Prometheus make of it? |
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+mod endpoint;
+#[path = "../rig/mod.rs"]
+mod rig;
+mod scrapes;
