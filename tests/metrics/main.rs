@@ -3,10 +3,12 @@
 //! | module | question |
 //! |---|---|
 //! | [`endpoint`] | is what it says true, and does saying it cost nothing? |
+//! | [`monitoring`] | do alerts fire when they should, and do queries find something? |
 //! | [`scrapes`] | what does Prometheus make of it? |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod endpoint;
+mod monitoring;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod scrapes;
