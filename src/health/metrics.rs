@@ -8,7 +8,8 @@
 //! * The number of series is bounded by tokens and outputs: Secrets and namespaces are counted, not labelled, and of
 //!   registries at most [`REGISTRIES_TOLD`] are named (`a_thousand_registries_are_counted_and_some_named`).
 //! * A label takes any text (`labels_are_escaped`).
-//! * Nothing that counts ever falls while its token or output is configured.
+//! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
+//!   for Secrets that go `our_entry_leaves_with_the_namespace_and_the_secret_stays`).
 //!
 //! There is no `_created`: it would double the counters, and `process_start_time_seconds` says it of all of them.
 

@@ -67,6 +67,9 @@ fn leaves(name: &str, prune: bool) {
         wait_for("our entry to go", SOON, || (!config(&first)?.contains(HOST)).then_some(()));
     }
     sidecar.wait_ready();
+    // What was written to them stays counted.
+    sidecar.wait_status("no target", |status| status["outputs"][0]["targets"]["total"] == 0);
+    assert!(sidecar.status()["outputs"][0]["writes"].as_u64() >= Some(2));
 }
 
 #[test]
