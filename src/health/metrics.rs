@@ -1,8 +1,8 @@
 //! The status as metrics, in the text of Prometheus and of OpenMetrics: a pure function of (status, now, format).
 //!
 //! Written by hand. A client library keeps a registry of its own, which would have to be fed beside the [`Status`]
-//! and could differ from it; the text itself is a dozen lines ([`Page`]), and a real parser reads it in
-//! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics.rs`).
+//! and could differ from it; the text itself is short ([`text`]), and a real parser reads it in
+//! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics/endpoint.rs`).
 //!
 //! Invariants:
 //! * The number of series is bounded by tokens and outputs: Secrets and namespaces are counted, not labelled, and of
@@ -13,77 +13,30 @@
 //!
 //! There is no `_created`: it would double the counters, and `process_start_time_seconds` says it of all of them.
 
-use std::{
-    fmt::{self, Write},
-    time::{Duration, SystemTime},
-};
+mod text;
 
+use std::time::SystemTime;
+
+pub use self::text::Format;
+use self::text::{Kind, Labels, Page};
 use super::{process::Figures, verdict};
 use crate::{
     failure::Class,
-    status::{Durations, OutputStatus, Status, TokenStatus},
+    status::{OutputStatus, Status, TokenStatus},
     token::{Service, TokenKey},
 };
 
 /// Registries that are named; beyond them there is their number, and `/status`.
 const REGISTRIES_TOLD: usize = 100;
 
-/// What is understood by who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Prometheus's text, version 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.0.
-    OpenMetrics,
-}
-
-impl Format {
-    /// By the `Accept` header: OpenMetrics for who likes it as much as any text, else Prometheus's.
-    pub fn accepted(accept: &str) -> Self {
-        let (mut open_metrics, mut text) = (0.0, 0.0);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
-            let parameter = |name: &str| {
-                let named = parameters.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name));
-                named.map(|(_, value)| value.trim().trim_matches('"'))
-            };
-            let quality = parameter("q").map_or(Ok(1.0), str::parse).unwrap_or(0.0);
-            let liked = match kind.as_str() {
-                "application/openmetrics-text"
-                    if matches!(parameter("version"), None | Some("0.0.1" | "1.0.0")) =>
-                {
-                    &mut open_metrics
-                }
-                "text/plain" | "text/*" | "*/*" => &mut text,
-                _ => continue,
-            };
-            *liked = f64::max(*liked, quality);
-        }
-        if open_metrics > 0.0 && open_metrics >= text { Self::OpenMetrics } else { Self::Prometheus }
-    }
-
-    /// The `Content-Type`.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
 /// All metrics.
 pub fn render(status: &Status, now: SystemTime, process: &Figures, format: Format) -> String {
-    let mut page = Page { text: String::with_capacity(8 << 10), format };
+    let mut page = Page::new(format);
     of_tokens(&mut page, status);
     of_outputs(&mut page, status);
     of_the_whole(&mut page, status, now);
     of_the_process(&mut page, status, process);
-    if format == Format::OpenMetrics {
-        page.text.push_str("# EOF\n");
-    }
-    page.text
+    page.end()
 }
 
 fn of_tokens(page: &mut Page, status: &Status) {
@@ -275,135 +228,10 @@ fn timestamp(time: SystemTime) -> f64 {
     since(time).map_or_else(|error| -error.duration().as_secs_f64(), |since| since.as_secs_f64())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Gauge,
-    Counter,
-    Histogram,
-    Info,
-}
-
-/// Labels as text, without the braces.
-#[derive(Debug, Clone, Default)]
-struct Labels(String);
-
-impl Labels {
-    fn of(name: &str, value: &str) -> Self {
-        Self::default().with(name, value)
-    }
-
-    fn with(&self, name: &str, value: &str) -> Self {
-        let mut text = self.0.clone();
-        if !text.is_empty() {
-            text.push(',');
-        }
-        text.push_str(name);
-        text.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => text.push_str(r"\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str(r"\n"),
-                other => text.push(other),
-            }
-        }
-        text.push('"');
-        Self(text)
-    }
-}
-
-/// The text, as far as it is written.
-struct Page {
-    text: String,
-    format: Format,
-}
-
-impl Page {
-    /// Begins a metric by its name in Prometheus's format.
-    fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Family<'_> {
-        let base = match kind {
-            Kind::Counter => name.strip_suffix("_total"),
-            Kind::Info => name.strip_suffix("_info"),
-            Kind::Gauge | Kind::Histogram => None,
-        };
-        Family { page: self, base: base.unwrap_or(name), name, kind, help, has_begun: false }
-    }
-
-    /// A gauge without labels.
-    fn single(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
-        self.family(name, Kind::Gauge, help).sample_if("", &Labels::default(), value);
-    }
-
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        let _ = writeln!(self.text, "{line}"); // a String takes any text
-    }
-}
-
-/// A metric, of which there is nothing in the text until it has a sample.
-struct Family<'a> {
-    page: &'a mut Page,
-    /// The name without what tells the kind.
-    base: &'static str,
-    name: &'static str,
-    kind: Kind,
-    help: &'static str,
-    has_begun: bool,
-}
-
-impl Family<'_> {
-    fn begin(&mut self) {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return;
-        }
-        let (name, kind) = match (self.page.format, self.kind) {
-            (Format::Prometheus, Kind::Info) => (self.name, "gauge"),
-            (Format::OpenMetrics, Kind::Info) => (self.base, "info"),
-            (Format::Prometheus, Kind::Counter) => (self.name, "counter"),
-            (Format::OpenMetrics, Kind::Counter) => (self.base, "counter"),
-            (_, Kind::Gauge) => (self.name, "gauge"),
-            (_, Kind::Histogram) => (self.name, "histogram"),
-        };
-        let help = self.help;
-        self.page.line(format_args!("# HELP {name} {help}"));
-        self.page.line(format_args!("# TYPE {name} {kind}"));
-        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
-        if let Some(unit) = unit.filter(|_| self.page.format == Format::OpenMetrics) {
-            self.page.line(format_args!("# UNIT {name} {unit}"));
-        }
-    }
-
-    fn sample(&mut self, suffix: &str, labels: &Labels, value: f64) {
-        self.begin();
-        let (base, labels) = (self.base, &labels.0);
-        if labels.is_empty() {
-            self.page.line(format_args!("{base}{suffix} {value}"));
-        } else {
-            self.page.line(format_args!("{base}{suffix}{{{labels}}} {value}"));
-        }
-    }
-
-    fn sample_if(&mut self, suffix: &str, labels: &Labels, value: Option<f64>) {
-        if let Some(value) = value {
-            self.sample(suffix, labels, value);
-        }
-    }
-
-    fn histogram(&mut self, labels: &Labels, durations: &Durations) {
-        let mut count = 0;
-        for (bound, within) in Durations::BOUNDS.iter().zip(durations.within) {
-            count += within;
-            // With a fraction, as OpenMetrics wants it: 1.0.
-            let bound = format!("{:?}", Duration::as_secs_f64(bound));
-            self.sample("_bucket", &labels.with("le", &bound), count as f64);
-        }
-        self.sample("_bucket", &labels.with("le", "+Inf"), durations.count as f64);
-        self.sample("_sum", labels, durations.sum.as_secs_f64());
-        self.sample("_count", labels, durations.count as f64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::status::{Served, StatusBoard, Targets};
 
@@ -454,31 +282,6 @@ mod tests {
     }
 
     const OF_TOKEN: &str = r#"{identity="default",service="ecr",region="eu-west-1""#;
-
-    #[test]
-    fn the_format_is_what_the_scraper_likes_best() {
-        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
-            application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,\
-            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
-        for (accept, format) in [
-            (prometheus_3, Format::OpenMetrics),
-            ("application/openmetrics-text", Format::OpenMetrics),
-            ("Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8", Format::OpenMetrics),
-            ("application/openmetrics-text, text/plain", Format::OpenMetrics),
-            ("", Format::Prometheus),
-            ("*/*", Format::Prometheus),
-            ("text/plain", Format::Prometheus),
-            ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", Format::Prometheus),
-            ("application/openmetrics-text;q=0.5,text/plain", Format::Prometheus),
-            ("application/openmetrics-text;q=0", Format::Prometheus),
-            ("application/openmetrics-text;q=much", Format::Prometheus),
-            ("application/openmetrics-text;version=2.0.0", Format::Prometheus),
-            ("application/vnd.google.protobuf", Format::Prometheus),
-            (";;,,=;q", Format::Prometheus),
-        ] {
-            assert_eq!(Format::accepted(accept), format, "{accept:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_counter_a_histogram_and_an_info_are_written_as_each_format_has_them() {
@@ -601,10 +404,5 @@ mod tests {
         let series: std::collections::BTreeSet<_> =
             text.lines().filter(|line| line.starts_with(name)).map(|line| line.split_once("} ")).collect();
         assert_eq!(series.len(), 6, "{series:?}");
-    }
-
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(Labels::of("a", "b\\c\"d\ne{},ü").0, r#"a="b\\c\"d\ne{},ü""#);
     }
 }
