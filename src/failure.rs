@@ -1,9 +1,9 @@
-//! What a failed call means: its class, which decides when to try again, and the mend, which tells a
+//! What a failed call means: its class, which decides when to try again, and its diagnosis, which tells a
 //! person what to do.
 //!
-//! AWS's own error codes decide the class (`facts`: the service models of ECR and STS); messages are only
+//! AWS's own error codes decide both (`facts`: the service models of ECR and STS); messages are only
 //! searched where AWS uses one code for several causes (a clock that is off is an
-//! `InvalidSignatureException` like a wrong key). Held by the test `codes_have_their_class`.
+//! `InvalidSignatureException` like a wrong key). Held by the test `codes_have_their_class_and_diagnosis`.
 
 use std::{error::Error, fmt, time::SystemTime};
 
@@ -13,6 +13,8 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use serde::Serialize;
+
+use crate::diagnosis::{Diagnosis, Remedy};
 
 /// How the SDK's endpoint rules begin to say that variables contradict each other.
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
@@ -84,8 +86,9 @@ impl fmt::Display for Class {
 pub struct Problem {
     /// What failed, where and why: one sentence.
     pub message: String,
-    /// What to do about it.
-    pub remedy: String,
+    /// What has gone wrong, and what to do about it.
+    #[serde(flatten)]
+    pub remedy: Remedy,
     /// When it makes sense to try again.
     pub class: Class,
 }
@@ -100,9 +103,9 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsFailure {
     operation: &'static str,
-    code: Option<String>,
     detail: String,
     class: Class,
+    diagnosis: Diagnosis,
     skew: Option<i64>,
 }
 
@@ -116,25 +119,30 @@ impl AwsFailure {
         let skew = response.and_then(|response| skew_seconds(response.headers(), now));
         match error {
             SdkError::ServiceError(context) => {
-                let code = context.err().code().map(str::to_owned);
+                let code = context.err().code();
                 let message = context.err().message().unwrap_or_default();
                 let status = context.raw().status().as_u16();
-                let class = classify(operation, code.as_deref(), message, status);
-                let detail = service_detail(code.as_deref(), message, status, error);
-                Self { operation, code, detail, class, skew }
+                let class = classify(operation, code, message, status);
+                let detail = service_detail(code, message, status, error);
+                let diagnosis = diagnose(operation, class, code.unwrap_or_default(), message);
+                Self { operation, detail, class, diagnosis, skew }
             }
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
                 let class = by_status(status);
                 let detail = format!("HTTP {status}, but no answer of AWS's: {}", causes(error));
-                Self { operation, code: None, detail, class, skew }
+                let diagnosis = diagnose(operation, class, "", &detail);
+                Self { operation, detail, class, diagnosis, skew }
             }
             _ => {
                 let detail = causes(error);
                 // The SDK's endpoint rules; they have no code.
                 let is_refused_here = detail.contains(INVALID_CONFIGURATION);
-                let class = if is_refused_here { Class::Denied } else { Class::Transient };
-                Self { operation, code: None, detail, class, skew }
+                let (class, diagnosis) = match is_refused_here {
+                    true => (Class::Denied, Diagnosis::EndpointConflict),
+                    false => (Class::Transient, of_the_way(&detail)),
+                };
+                Self { operation, detail, class, diagnosis, skew }
             }
         }
     }
@@ -144,23 +152,11 @@ impl AwsFailure {
         self.class
     }
 
-    /// What a person can do about it.
-    pub fn remedy(&self) -> String {
-        let code = self.code.as_deref().unwrap_or_default();
-        match self.class {
-            Class::Clock => format!(
-                "set this machine's clock{}: AWS refuses requests whose time is off by 5 minutes",
-                self.skew.map(|s| format!(", it is {} s {}", s.abs(), if s < 0 { "ahead" } else { "behind" })).unwrap_or_default()
-            ),
-            Class::Throttled => "nothing to do: it is tried again after a pause; if it lasts, too many callers share this account and region".into(),
-            Class::BadAnswer => "something between here and AWS answers in its place: check the endpoint, the proxy, and captive portals".into(),
-            Class::StaleCredentials => "the AWS credentials have expired: renew them at their source".into(),
-            Class::StaleInput => "check that kubelet renews the service account token, and that the IAM OIDC provider of this cluster exists and its issuer is reachable by AWS".into(),
-            Class::Transient => transient_remedy(&self.detail).into(),
-            Class::Denied if self.detail.contains(INVALID_CONFIGURATION) => {
-                "unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or the endpoint that AWS_ENDPOINT_URL or the profile names".into()
-            }
-            Class::Denied => denied_remedy(self.operation, code).into(),
+    /// What has gone wrong, and what a person can do about it.
+    pub fn remedy(&self) -> Remedy {
+        match self.skew.filter(|_| self.diagnosis == Diagnosis::ClockOff) {
+            Some(seconds) => Remedy::with(self.diagnosis, skew(seconds)),
+            None => self.diagnosis.into(),
         }
     }
 }
@@ -258,49 +254,58 @@ fn service_detail(code: Option<&str>, message: &str, status: u16, error: &(dyn E
     }
 }
 
-fn transient_remedy(detail: &str) -> &'static str {
-    if detail.contains("UnknownIssuer") || detail.contains("certificate") {
-        "name the certificate authority that signed the endpoint's certificate by AWS_CA_BUNDLE"
-    } else if detail.contains("dns error") || detail.contains("failed to lookup") {
-        "check the endpoint's name and this pod's DNS; a VPC endpoint resolves only inside its VPC"
-    } else if detail.contains("proxy") || detail.contains("tunnel") {
-        "check HTTPS_PROXY and NO_PROXY, and that the proxy lets this host through"
-    } else if detail.contains("CA bundle") {
-        "mount a bundle of certificate authorities, or name one by AWS_CA_BUNDLE or SSL_CERT_FILE"
-    } else {
-        "it is tried again by itself; if it lasts, check that this pod can reach the endpoint (egress, proxy, VPC endpoint)"
+/// What has gone wrong, for an answer.
+fn diagnose(operation: &str, class: Class, code: &str, message: &str) -> Diagnosis {
+    match class {
+        Class::Clock => Diagnosis::ClockOff,
+        Class::Throttled => Diagnosis::Throttled,
+        Class::BadAnswer => Diagnosis::NotAws,
+        Class::StaleCredentials => Diagnosis::SessionExpired,
+        Class::StaleInput if code != "InvalidIdentityToken" => Diagnosis::WebIdentityExpired,
+        Class::StaleInput if message.contains("audience") => Diagnosis::WrongAudience,
+        Class::StaleInput => Diagnosis::OidcProviderMissing,
+        Class::Transient => of_the_way(message),
+        Class::Denied => of_denial(operation, code),
     }
 }
 
-fn denied_remedy(operation: &str, code: &str) -> &'static str {
-    match (operation, code) {
-        (_, "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure") => {
-            "the access key is unknown to AWS: it was deleted, or belongs to another partition (aws-cn, aws-us-gov)"
-        }
-        (_, "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature") => {
-            "the secret access key does not belong to the access key id: check both files or variables"
-        }
-        (_, "MissingAuthenticationToken" | "MissingAuthenticationTokenException") => {
-            "the request arrived unsigned: a proxy may strip headers"
-        }
-        (_, "RegionDisabledException" | "OptInRequired") => {
-            "the region is not enabled for this account: enable it, or set stsRegion to one that is"
-        }
-        (_, "IDPRejectedClaim") => {
-            "check the token's audience (sts.amazonaws.com) and the conditions of the IAM OIDC provider"
-        }
-        ("sts:AssumeRoleWithWebIdentity", _) => {
-            "let the role's trust policy admit this service account: its OIDC provider, `aud` = sts.amazonaws.com and `sub` = system:serviceaccount:NAMESPACE:NAME"
-        }
-        ("sts:AssumeRole", _) => {
-            "let the role's trust policy admit the calling principal (and externalId, if it asks for one), and allow the caller sts:AssumeRole on it"
-        }
-        ("ecr-public:GetAuthorizationToken", _) => {
-            "allow the principal ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on resource *"
-        }
-        ("ecr:GetAuthorizationToken", _) => "allow the principal ecr:GetAuthorizationToken on resource *",
-        _ => "check the principal's policies and the configuration",
+/// What has gone wrong on the way, by the words of the libraries below us, which have no codes.
+fn of_the_way(detail: &str) -> Diagnosis {
+    if detail.contains("CA bundle") || detail.contains("bundle of certificate") {
+        Diagnosis::NoCaBundle
+    } else if detail.contains("UnknownIssuer") || detail.contains("certificate") {
+        Diagnosis::UnknownCa
+    } else if detail.contains("dns error") || detail.contains("failed to lookup") {
+        Diagnosis::NameUnresolved
+    } else if detail.contains("proxy") || detail.contains("tunnel") {
+        Diagnosis::ProxyRefuses
+    } else {
+        Diagnosis::Unreachable
     }
+}
+
+fn of_denial(operation: &str, code: &str) -> Diagnosis {
+    match (operation, code) {
+        (_, "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure") => Diagnosis::UnknownKey,
+        (_, "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature") => {
+            Diagnosis::WrongSecretKey
+        }
+        (_, "MissingAuthenticationToken" | "MissingAuthenticationTokenException") => Diagnosis::Unsigned,
+        (_, "RegionDisabledException" | "OptInRequired") => Diagnosis::RegionDisabled,
+        (_, "IDPRejectedClaim") => Diagnosis::WrongAudience,
+        (_, code) if !code.starts_with("AccessDenied") => Diagnosis::Denied,
+        ("sts:AssumeRoleWithWebIdentity", _) => Diagnosis::TrustWebIdentity,
+        ("sts:AssumeRole", _) => Diagnosis::TrustAssumeRole,
+        ("ecr-public:GetAuthorizationToken", _) => Diagnosis::EcrPublicDenied,
+        ("ecr:GetAuthorizationToken", _) => Diagnosis::EcrDenied,
+        _ => Diagnosis::Denied,
+    }
+}
+
+/// How far this machine's clock is off, for people.
+pub fn skew(seconds: i64) -> String {
+    let direction = if seconds < 0 { "ahead" } else { "behind" };
+    format!("it is {} s {direction}", seconds.unsigned_abs())
 }
 
 /// Seconds that this machine's clock is behind AWS's, by the answer's `Date`.
@@ -315,32 +320,70 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_have_their_class() {
+    fn codes_have_their_class_and_diagnosis() {
+        use Diagnosis as D;
         let ecr = "ecr:GetAuthorizationToken";
+        let public = "ecr-public:GetAuthorizationToken";
         let web = "sts:AssumeRoleWithWebIdentity";
-        let table: &[(&str, Option<&str>, &str, u16, Class)] = &[
-            (ecr, Some("ThrottlingException"), "Rate exceeded", 400, Class::Throttled),
-            (ecr, None, "", 429, Class::Throttled),
-            (ecr, Some("ServerException"), "", 500, Class::Transient),
-            (ecr, None, "", 503, Class::Transient),
-            (ecr, None, "", 408, Class::Transient),
-            (ecr, None, "", 200, Class::BadAnswer),
-            (ecr, Some("ExpiredTokenException"), "", 400, Class::StaleCredentials),
-            (web, Some("ExpiredTokenException"), "", 400, Class::StaleInput),
-            (web, Some("InvalidIdentityToken"), "", 400, Class::StaleInput),
-            (web, Some("IDPCommunicationError"), "", 400, Class::Transient),
-            (web, Some("IDPRejectedClaim"), "", 403, Class::Denied),
-            (web, Some("AccessDenied"), "", 403, Class::Denied),
-            (ecr, Some("InvalidSignatureException"), "Signature expired: …", 403, Class::Clock),
-            (ecr, Some("InvalidSignatureException"), "Signature not yet current: …", 403, Class::Clock),
-            (ecr, Some("InvalidSignatureException"), "The signature does not match", 403, Class::Denied),
-            (ecr, Some("RequestExpired"), "", 400, Class::Clock),
-            (ecr, Some("UnrecognizedClientException"), "", 400, Class::Denied),
-            (ecr, Some("SomethingNew"), "", 400, Class::Denied),
-            (ecr, Some("SomethingNew"), "", 500, Class::Transient),
+        let table: &[(&str, Option<&str>, &str, u16, Class, Diagnosis)] = &[
+            (ecr, Some("ThrottlingException"), "Rate exceeded", 400, Class::Throttled, D::Throttled),
+            (ecr, None, "", 429, Class::Throttled, D::Throttled),
+            (ecr, Some("ServerException"), "", 500, Class::Transient, D::Unreachable),
+            (ecr, None, "", 503, Class::Transient, D::Unreachable),
+            (ecr, None, "", 408, Class::Transient, D::Unreachable),
+            (ecr, None, "", 200, Class::BadAnswer, D::NotAws),
+            (ecr, Some("ExpiredTokenException"), "", 400, Class::StaleCredentials, D::SessionExpired),
+            (web, Some("ExpiredTokenException"), "", 400, Class::StaleInput, D::WebIdentityExpired),
+            (
+                web,
+                Some("InvalidIdentityToken"),
+                "No OpenIDConnect provider found",
+                400,
+                Class::StaleInput,
+                D::OidcProviderMissing,
+            ),
+            (
+                web,
+                Some("InvalidIdentityToken"),
+                "Incorrect token audience",
+                400,
+                Class::StaleInput,
+                D::WrongAudience,
+            ),
+            (web, Some("IDPCommunicationError"), "", 400, Class::Transient, D::Unreachable),
+            (web, Some("IDPRejectedClaim"), "", 403, Class::Denied, D::WrongAudience),
+            (web, Some("AccessDenied"), "", 403, Class::Denied, D::TrustWebIdentity),
+            (web, Some("RegionDisabledException"), "", 403, Class::Denied, D::RegionDisabled),
+            (ecr, Some("AccessDeniedException"), "", 400, Class::Denied, D::EcrDenied),
+            (public, Some("AccessDeniedException"), "", 400, Class::Denied, D::EcrPublicDenied),
+            (ecr, None, "", 403, Class::Denied, D::Denied),
+            (ecr, Some("InvalidSignatureException"), "Signature expired: …", 403, Class::Clock, D::ClockOff),
+            (
+                ecr,
+                Some("InvalidSignatureException"),
+                "Signature not yet current: …",
+                403,
+                Class::Clock,
+                D::ClockOff,
+            ),
+            (
+                ecr,
+                Some("InvalidSignatureException"),
+                "The signature does not match",
+                403,
+                Class::Denied,
+                D::WrongSecretKey,
+            ),
+            (ecr, Some("RequestExpired"), "", 400, Class::Clock, D::ClockOff),
+            (ecr, Some("UnrecognizedClientException"), "", 400, Class::Denied, D::UnknownKey),
+            (ecr, Some("SomethingNew"), "", 400, Class::Denied, D::Denied),
+            (ecr, Some("SomethingNew"), "", 500, Class::Transient, D::Unreachable),
         ];
-        for (operation, code, message, status, class) in table {
-            assert_eq!(classify(operation, *code, message, *status), *class, "{operation} {code:?} {status}");
+        for (operation, code, message, status, class, diagnosis) in table {
+            let found = classify(operation, *code, message, *status);
+            assert_eq!(found, *class, "{operation} {code:?} {status}");
+            let found = diagnose(operation, found, code.unwrap_or_default(), message);
+            assert_eq!(found, *diagnosis, "{operation} {code:?} {status}");
         }
     }
 }

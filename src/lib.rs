@@ -14,7 +14,8 @@
 //! |---|---|
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
 //! | What does it need in a cluster? | [`manifests`] |
-//! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`], [`failure`] |
+//! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`] |
+//! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod diagnosis;
 pub mod engine;
 pub mod failure;
 pub mod health;

@@ -31,6 +31,7 @@ use crate::{
     clock::Clock,
     config::OutputConfig,
     credentials::CredentialSet,
+    diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::Connection,
     refresh::Reminder,
@@ -106,7 +107,7 @@ impl Output {
         match self {
             Self::DockerConfig(file) => file.preflight().map_err(|error| Problem {
                 message: error.to_string(),
-                remedy: error.remedy().into_owned(),
+                remedy: error.remedy(),
                 class: Class::Denied,
             }),
             // Rights and Secrets may come later: a sidecar that ends for them would keep its neighbour from starting.
@@ -157,7 +158,7 @@ fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet) -> Reconciled
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
         result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
             message: error.to_string(),
-            remedy: error.remedy().into_owned(),
+            remedy: error.remedy(),
             class: Class::Transient,
         }),
     }
@@ -237,7 +238,7 @@ impl FileReconciler {
             Ok(true) => tracing::info!(output = %self.with.id, registries = in_place.len(), "output written"),
             Ok(false) => {}
             Err(problem) if reminder.is_due(problem) => {
-                tracing::warn!(output = %self.with.id, error = problem.message, remedy = problem.remedy, failures, "output not written");
+                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, failures, "output not written");
             }
             Err(_) => {}
         }
@@ -271,7 +272,7 @@ impl FileReconciler {
                     self.with.id,
                     PATIENCE.as_secs()
                 ),
-                remedy: "check the volume; a memory-backed emptyDir cannot hang".into(),
+                remedy: Diagnosis::VolumeHangs.into(),
                 class: Class::Transient,
             });
         });

@@ -17,6 +17,7 @@ use self::plan::{Failures, Lifetime, Policy, State, attempt_limit, plan};
 use crate::{
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
+    diagnosis::{Diagnosis, Remedy},
     failure::Problem,
     status::{Served, StatusBoard},
     token::{Fetched, TokenError, TokenSource},
@@ -131,7 +132,7 @@ impl Refresher {
         if let Some(fault) = fault {
             tracing::warn!(
                 token = %key, ?fault, expires_at = %rfc3339(expires_at),
-                remedy = "set this machine's clock; an emulator's dates may also be wrong",
+                diagnosis = Diagnosis::ClockOff.id(), remedy = %Remedy::with(Diagnosis::ClockOff, "an emulator's dates may also be wrong"),
                 "the token's dates cannot be right: the next one is asked for at a slow pace"
             );
         }
@@ -169,7 +170,7 @@ impl Refresher {
         if reminder.is_due(&problem) {
             let last_good_until = state.token.map(|token| rfc3339(token.expires_at));
             tracing::warn!(
-                token = %self.source.key(), class = %problem.class, error = problem.message, remedy = problem.remedy,
+                token = %self.source.key(), class = %problem.class, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
                 failures, next_attempt = %rfc3339(next), last_good_until,
                 "token refresh failed"
             );
@@ -218,7 +219,7 @@ mod tests {
     async fn a_lasting_failure_is_said_once_and_then_every_ten_minutes() {
         let problem = |message: &str| Problem {
             message: message.into(),
-            remedy: String::new(),
+            remedy: Diagnosis::Unreachable.into(),
             class: Class::Transient,
         };
         let mut reminder = Reminder::default();

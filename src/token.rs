@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::{
     clock::Clock,
+    diagnosis::Diagnosis,
     failure::{AwsFailure, Class, Problem},
     identity::{Identity, IdentityError, Principal, Resolved},
     registry::{Region, RegistryHost},
@@ -154,10 +155,8 @@ impl TokenError {
         let remedy = match self {
             Self::Identity(error) => error.remedy(),
             Self::Call(failure) => failure.remedy(),
-            Self::TimedOut { .. } => {
-                "check that this pod can reach the endpoint (egress, proxy, VPC endpoint)".into()
-            }
-            _ => "something answers in ECR's place: check the endpoint, the proxy, or the emulator".into(),
+            Self::TimedOut { .. } => Diagnosis::Unreachable.into(),
+            _ => Diagnosis::NotAws.into(),
         };
         Problem { message: self.to_string(), remedy, class: self.class() }
     }

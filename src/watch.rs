@@ -22,6 +22,8 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, oneshot};
 
+use crate::diagnosis::Diagnosis;
+
 /// How often to look when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
 /// How often to look when it doesn't.
@@ -198,7 +200,7 @@ impl Inotify {
         });
         let watcher = watcher
             .inspect_err(|error| {
-                tracing::warn!(%error, remedy = "raise fs.inotify.max_user_instances on the node", "inotify is not available: files are looked at every second");
+                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "inotify is not available: files are looked at every second");
             })
             .ok();
         Self { watcher, folders: BTreeSet::new(), complete: true }
@@ -228,7 +230,7 @@ impl Inotify {
                 Err(error) => {
                     self.complete = false;
                     if was_complete {
-                        tracing::warn!(folder = %folder.display(), %error, remedy = "raise fs.inotify.max_user_watches on the node", "cannot be watched: files are looked at every second");
+                        tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "cannot be watched: files are looked at every second");
                     }
                 }
             }

@@ -142,6 +142,7 @@ fn no_token(token: &TokenStatus) -> String {
 mod tests {
     use super::*;
     use crate::{
+        diagnosis::Diagnosis,
         failure::{Class, Problem},
         status::{Served, StatusBoard},
         token::{Service, TokenKey},
@@ -218,8 +219,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_503_names_the_registry_the_reason_and_the_mend() {
-        let problem =
-            Problem { message: "disk full".into(), remedy: "free some".into(), class: Class::Transient };
+        let problem = Problem {
+            message: "disk full".into(),
+            remedy: Diagnosis::VolumeFull.into(),
+            class: Class::Transient,
+        };
         let status = with_output(&well(true), |output| {
             output.in_place.clear();
             output.last_error = Some(problem);
@@ -228,7 +232,8 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "[-]registry {HOST} in docker-config /c its credential is not there: disk full (free some)\nnot ok\n"
+                "[-]registry {HOST} in docker-config /c its credential is not there: disk full ({})\nnot ok\n",
+                Diagnosis::VolumeFull.mend()
             )
         );
     }

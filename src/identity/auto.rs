@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{IdentityError, IdentitySpec, Looked, Source, files};
-use crate::config::env::Environment;
+use crate::{config::env::Environment, diagnosis::Diagnosis};
 
 /// The first source that the environment configures, broken or not: a broken one must be mended, not passed
 /// over. The profile `default`, which no variable announces, comes last (`Identity::default_profile`).
@@ -51,14 +51,8 @@ pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityE
             saw: "only used when named by `source: imds`".into(),
         },
     ];
-    let remedy = if in_a_cluster {
-        "IRSA is not active: `AWS_WEB_IDENTITY_TOKEN_FILE` is unset; annotate the service account with \
-         `eks.amazonaws.com/role-arn` and restart the pod. For EKS Pod Identity: create the association and restart \
-         the pod. Elsewhere: give static keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    } else {
-        "set AWS_PROFILE to one of your profiles, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    };
-    IdentityError::NothingFound { identity: spec.name.clone(), looked, remedy }
+    let diagnosis = if in_a_cluster { Diagnosis::IrsaInactive } else { Diagnosis::NoCredentials };
+    IdentityError::NothingFound { identity: spec.name.clone(), looked, diagnosis }
 }
 
 fn profile_files(env: &Environment) -> String {

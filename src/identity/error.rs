@@ -12,6 +12,7 @@ use aws_sdk_sts::{
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use crate::{
+    diagnosis::{Diagnosis, Remedy},
     failure::{AwsFailure, Class, causes},
     registry::AccountId,
 };
@@ -37,8 +38,8 @@ pub enum IdentityError {
         identity: String,
         /// What was looked for and seen.
         looked: Vec<Looked>,
-        /// The likely mend.
-        remedy: &'static str,
+        /// The likely cause.
+        diagnosis: Diagnosis,
     },
     /// A source lacks a part.
     #[error("the identity source `{source_name}` is incomplete: {missing} is unset")]
@@ -181,31 +182,28 @@ impl IdentityError {
         }
     }
 
-    /// What to do about it.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::NothingFound { remedy, .. } => (*remedy).into(),
-            Self::Incomplete { missing, .. } => format!("set {missing}, or unset the rest of this source"),
+    /// What has gone wrong, and what to do about it.
+    pub fn remedy(&self) -> Remedy {
+        let diagnosis = match self {
+            Self::NothingFound { diagnosis, .. } => *diagnosis,
+            Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "let the sidecar's uid or group read it (fsGroup, defaultMode)".into()
+                Diagnosis::InputUnreadable
             }
-            Self::File { .. } | Self::EmptyFile { .. } => {
-                "check the volume mount and that the Secret or projected token has this key".into()
-            }
-            Self::NotOneWord { .. } => "put nothing but the value into the file".into(),
-            Self::ProfileNotFound { .. } => "check AWS_PROFILE, AWS_CONFIG_FILE and `aws configure list-profiles`".into(),
-            Self::Profile { .. } => "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`".into(),
-            Self::AgentUrl { .. } => "leave this variable to the EKS Pod Identity webhook or to ECS".into(),
-            Self::AgentUnreachable { .. } => "check that the eks-pod-identity-agent DaemonSet runs on this node and that no policy blocks it".into(),
-            Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => {
-                "it is tried again by itself; if it lasts, see the log of the eks-pod-identity-agent on this node".into()
-            }
-            Self::AgentRefused { .. } => "create the pod identity association for this namespace and service account, with a role that trusts pods.eks.amazonaws.com".into(),
-            Self::Imds { .. } => "run on EC2 with an instance profile and a metadata hop limit of 2, or name another source".into(),
-            Self::Sts { failure, .. } => failure.remedy(),
-            Self::NoCredentialsInAnswer { .. } => "check what answers in its place: endpoint, proxy, emulator".into(),
-            Self::WrongAccount { .. } => "name the source you mean (a node's role or another profile answered), or correct expectAccount".into(),
-        }
+            Self::File { .. } | Self::EmptyFile { .. } => Diagnosis::InputMissing,
+            Self::NotOneWord { .. } => Diagnosis::InputMalformed,
+            Self::ProfileNotFound { .. } => Diagnosis::ProfileMissing,
+            Self::Profile { .. } => Diagnosis::ProfileBroken,
+            Self::AgentUrl { .. } => Diagnosis::AgentUrl,
+            Self::AgentUnreachable { .. } => Diagnosis::AgentUnreachable,
+            Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => Diagnosis::AgentBusy,
+            Self::AgentRefused { .. } => Diagnosis::NoAssociation,
+            Self::Imds { .. } => Diagnosis::NoImds,
+            Self::Sts { failure, .. } => return failure.remedy(),
+            Self::NoCredentialsInAnswer { .. } => Diagnosis::NotAws,
+            Self::WrongAccount { .. } => Diagnosis::WrongAccount,
+        };
+        diagnosis.into()
     }
 }
 

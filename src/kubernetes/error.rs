@@ -7,7 +7,10 @@ use kube::{
     core::Status,
 };
 
-use crate::failure::{Class, Problem, causes};
+use crate::{
+    diagnosis::{Diagnosis, Remedy},
+    failure::{Class, Problem, causes},
+};
 
 /// Why the API server cannot even be asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,19 +55,13 @@ impl ConnectError {
 
     /// The failure as a person reads it.
     pub fn problem(&self) -> Problem {
-        let remedy = match self {
-            Self::InCluster(_) => {
-                "let the pod have its token: automountServiceAccountToken: true in the pod (Argo CD's plain manifests \
-                 switch it off), or mount a projected token at /var/run/secrets/kubernetes.io/serviceaccount"
-            }
-            Self::Kubeconfig(_) => {
-                "outside a cluster a kubeconfig is needed: name it by KUBECONFIG, or leave the Secret outputs out"
-            }
-            Self::NotHttps(_) => "use the API server's https address",
-            Self::Client(_) => "check the token, the certificates and the plugin that the kubeconfig names",
-            Self::Stopping => "nothing to do",
+        let diagnosis = match self {
+            Self::InCluster(_) => Diagnosis::ServiceAccountToken,
+            Self::Kubeconfig(_) | Self::NotHttps(_) => Diagnosis::Kubeconfig,
+            Self::Client(_) => Diagnosis::ApiServerCredentials,
+            Self::Stopping => Diagnosis::Fault,
         };
-        Problem { message: self.to_string(), remedy: remedy.into(), class: Class::Denied }
+        Problem { message: self.to_string(), remedy: diagnosis.into(), class: Class::Denied }
     }
 }
 
@@ -122,26 +119,21 @@ impl ApiError {
     pub fn problem(&self, what: &Wanted<'_>) -> Problem {
         let (class, remedy) = match self {
             Self::Refused(status) if status.is_forbidden() => (Class::Denied, forbidden_remedy(status, what)),
-            Self::Refused(status) if status.code == 401 => (
-                Class::Denied,
-                "the API server does not know this token: was the service account deleted, or is the kubeconfig's \
-                 login over?"
-                    .into(),
-            ),
+            Self::Refused(status) if status.code == 401 => {
+                (Class::Denied, Diagnosis::ApiServerCredentials.into())
+            }
             Self::Refused(status) if status.is_not_found() => {
-                (Class::Denied, format!("create the namespace {}", what.namespace))
+                (Class::Denied, Remedy::with(Diagnosis::NamespaceMissing, what.namespace))
             }
-            Self::Refused(status) if status.is_invalid() => (
-                Class::Denied,
-                format!("delete the Secret if nobody needs it as it is: kubectl -n {} delete secret {}", what.namespace, what.name),
-            ),
+            Self::Refused(status) if status.is_invalid() => {
+                let Wanted { namespace, name, .. } = what;
+                let command = format!("kubectl -n {namespace} delete secret {name}");
+                (Class::Denied, Remedy::with(Diagnosis::SecretInvalid, command))
+            }
             Self::Refused(status) if status.code == 429 => {
-                (Class::Throttled, "nothing to do: it is tried again after a pause".into())
+                (Class::Throttled, Diagnosis::ApiServerThrottled.into())
             }
-            _ => (
-                Class::Transient,
-                "it is tried again by itself; if it lasts, check that this pod can reach the API server".into(),
-            ),
+            _ => (Class::Transient, Diagnosis::ApiServerUnreachable.into()),
         };
         Problem { message: format!("{what}: {self}"), remedy, class }
     }
@@ -178,14 +170,14 @@ fn said(status: &Status) -> String {
     format!("{text} (HTTP {})", status.code)
 }
 
-fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> String {
+fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> Remedy {
     let is_ending = status
         .details
         .iter()
         .flat_map(|details| &details.causes)
         .any(|cause| cause.reason == "NamespaceTerminating");
     if is_ending {
-        return "the namespace is being deleted: take it out of the configuration".into();
+        return Remedy::with(Diagnosis::NamespaceMissing, what.namespace);
     }
     let (kind, place) = match what.namespace {
         "" => ("ClusterRole", String::new()),
@@ -195,13 +187,15 @@ fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> String {
         if what.name.is_empty() { String::new() } else { format!("resourceNames: [{}], ", what.name) };
     let verbs = if what.resource == "secrets" { "get, list, watch, patch" } else { "list, watch" };
     let creating = if status.message.contains("cannot create") {
-        " or create the Secret beforehand, for it is not there and we may not create it;"
+        "create the Secret beforehand, for it is not there and we may not create it; "
     } else {
         ""
     };
-    format!(
-        "apply what `ecr-sidecar manifests` prints,{creating} or add to a {kind}{place} of this service account: \
-         {{apiGroups: [\"\"], resources: [{}], {names}verbs: [{verbs}]}}",
-        what.resource
+    Remedy::with(
+        Diagnosis::RightMissing,
+        format!(
+            "{creating}{kind}{place}: {{apiGroups: [\"\"], resources: [{}], {names}verbs: [{verbs}]}}",
+            what.resource
+        ),
     )
 }

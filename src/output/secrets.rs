@@ -76,7 +76,7 @@ impl SecretsReconciler {
                 Err(error) => error.problem(),
             };
             if reminder.is_due(&problem) {
-                tracing::error!(output = %self.with.id, error = problem.message, remedy = problem.remedy, "output not written");
+                tracing::error!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
             }
             self.with.status.update_output(&self.with.id, |output| {
                 output.turned = Instant::now();

@@ -1,7 +1,6 @@
 //! What failed on a file, why, and the mend.
 
 use std::{
-    borrow::Cow,
     error::Error,
     fmt, fs, io,
     os::unix::fs::MetadataExt,
@@ -11,6 +10,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::directory_of;
+use crate::diagnosis::{Diagnosis, Remedy};
 
 /// A failed step of reading or replacing a file. `Display` says what failed, where and why.
 #[derive(Debug)]
@@ -106,15 +106,14 @@ impl FileError {
         Self { operation, path: path.to_owned(), cause, source }
     }
 
-    /// What to do about it.
-    pub fn remedy(&self) -> Cow<'static, str> {
-        if let (Operation::SetGroup { group }, Cause::Denied { .. }) = (self.operation, &self.cause) {
-            return format!(
-                "put this process into the group {group} (`fsGroup` or `supplementalGroups` of the pod), or choose a group it is in"
-            )
-            .into();
+    /// What has gone wrong, and what to do about it.
+    pub fn remedy(&self) -> Remedy {
+        match (self.operation, &self.cause) {
+            (Operation::SetGroup { group }, Cause::Denied { .. }) => {
+                Remedy::with(Diagnosis::GroupNotPermitted, format!("it is group {group}"))
+            }
+            _ => self.cause.remedy(),
         }
-        self.cause.remedy()
     }
 }
 
@@ -168,39 +167,31 @@ impl Cause {
         }
     }
 
-    fn remedy(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
-            Self::ReadOnly => {
-                "mount the volume of the directory without `readOnly: true`, or use an `emptyDir`: \
-                 ConfigMap, Secret and projected volumes are always read-only"
-            }
-            Self::Full => {
-                "free space or inodes on the volume, or raise its size limit (`emptyDir.sizeLimit`)"
-            }
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::ReadOnly => Diagnosis::ReadOnlyVolume.into(),
+            Self::Full => Diagnosis::VolumeFull.into(),
             Self::Denied { directory: Some(owner), .. } => {
-                return format!(
-                    "run as user {} (`runAsUser`), or have the volume writable for our group (`fsGroup` of the pod, or `chmod g+w {}`)",
-                    owner.uid,
-                    owner.path.display()
-                )
-                .into();
+                let Owner { uid, path, .. } = owner;
+                let detail = format!("it is user {uid}; or `chmod g+w {}`", path.display());
+                Remedy::with(Diagnosis::NotPermitted, detail)
             }
-            Self::Denied { directory: None, .. } => {
-                "run as the user who owns the directory (`runAsUser`), or have it writable for our group (`fsGroup`)"
+            Self::Denied { directory: None, .. } => Diagnosis::NotPermitted.into(),
+            Self::Mounted => Diagnosis::MountedBySubPath.into(),
+            Self::Missing => Diagnosis::DirectoryMissing.into(),
+            Self::IsADirectory => Diagnosis::NotAFile.into(),
+            Self::NotADirectory => {
+                Remedy::with(Diagnosis::NotAFile, "every part of the path but the last has to be a directory")
             }
-            Self::Mounted => {
-                "mount the directory instead of the single file: no `subPath`, no bind mount of the file"
+            Self::LinkLoop => {
+                Remedy::with(Diagnosis::NotAFile, "the symbolic links of this one lead in a circle")
             }
-            Self::Missing => "mount a volume at the directory, or create it",
-            Self::NotADirectory => "choose a path whose every part but the last is a directory",
-            Self::IsADirectory => "choose the path of a file, such as `config.json` in that directory",
-            Self::LinkLoop => "mend the symbolic links of the path: they lead in a circle",
-            Self::NameTooLong => {
-                "choose a shorter file name: the temporary file beside it needs some 40 characters more, and 255 are allowed"
-            }
-            Self::Device => "look at the node's kernel log: the device of the volume fails",
-            Self::Other(_) => "see the error of the operating system; the write is tried again",
-        })
+            Self::NameTooLong => Remedy::with(
+                Diagnosis::NotAFile,
+                "with a shorter name: the temporary file beside it needs some 40 characters more, and 255 are allowed",
+            ),
+            Self::Device | Self::Other(_) => Diagnosis::VolumeBroken.into(),
+        }
     }
 }
 

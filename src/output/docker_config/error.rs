@@ -1,11 +1,14 @@
 //! What can be wrong with the file, its base or its entries, each with its sentence; no value is ever shown.
 
-use std::{borrow::Cow, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
 pub use super::document::{BadAuth, Unfit};
-use crate::output::atomic_file::{FileError, FileMode};
+use crate::{
+    diagnosis::{Diagnosis, Remedy},
+    output::atomic_file::{FileError, FileMode},
+};
 
 /// Why the file is not as desired. `Display` says what failed, where and why; [`Self::remedy`] what to do.
 #[derive(Debug, Error)]
@@ -48,21 +51,15 @@ pub enum DockerConfigError {
 }
 
 impl DockerConfigError {
-    /// What to do about it.
-    pub fn remedy(&self) -> Cow<'static, str> {
+    /// What has gone wrong, and what to do about it.
+    pub fn remedy(&self) -> Remedy {
         match self {
-            Self::SingleFileMount { .. } => {
-                "mount the directory that holds the file instead: leave `subPath` away, or bind-mount the directory"
-                    .into()
-            }
+            Self::SingleFileMount { .. } => Diagnosis::MountedBySubPath.into(),
             Self::IsADirectory { path } => {
-                format!("name the file in it, such as `{}`", path.join("config.json").display()).into()
+                Remedy::with(Diagnosis::NotAFile, format!("such as `{}`", path.join("config.json").display()))
             }
-            Self::NotAFile { .. } => "choose the path of a regular file".into(),
-            Self::NoFileName { .. } => "choose a path that ends in a file name, such as `config.json`".into(),
-            Self::Contended { .. } => {
-                "let this program alone write the file: give the other one a file of its own, or name it as `base`".into()
-            }
+            Self::NotAFile { .. } | Self::NoFileName { .. } => Diagnosis::NotAFile.into(),
+            Self::Contended { .. } => Diagnosis::Contended.into(),
             Self::File(error) => error.remedy(),
         }
     }

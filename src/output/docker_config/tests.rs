@@ -315,7 +315,7 @@ fn a_directory_is_refused() {
     fs::create_dir(place.path()).unwrap();
     let error = place.file().preflight().unwrap_err();
     assert!(matches!(error, DockerConfigError::IsADirectory { .. }), "{error}");
-    assert!(error.remedy().contains("config.json/config.json"));
+    assert!(error.remedy().to_string().contains("config.json/config.json"));
     let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
     assert!(matches!(failed(&report), DockerConfigError::IsADirectory { .. }));
     assert!(matches!(

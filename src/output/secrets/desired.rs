@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::super::{argocd_names::Flavour, docker_config::read::Base};
 use crate::{
     credentials::CredentialSet,
+    diagnosis::{Diagnosis, Remedy},
     failure::{Class, Problem},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
@@ -127,9 +128,9 @@ fn refuse_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Re
     let Some(found) = found.filter(|found| found.kind != wanted) else { return Ok(()) };
     Err(Problem {
         message: format!("the Secret {at} is of type {}: consumers read {wanted}", found.kind),
-        remedy: format!(
-            "a Secret's type can't be changed: delete it and apply what `ecr-sidecar manifests` prints (kubectl -n {} delete secret {})",
-            at.namespace, at.name
+        remedy: Remedy::with(
+            Diagnosis::SecretType,
+            format!("kubectl -n {} delete secret {}", at.namespace, at.name),
         ),
         class: Class::Denied,
     })
@@ -141,7 +142,7 @@ fn refuse_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
     }
     Err(Problem {
         message: format!("the Secret {at} would hold {size} bytes: no more than 1 MiB is possible"),
-        remedy: "spread the registries over several sidecars with a Secret each".into(),
+        remedy: Diagnosis::SecretTooLarge.into(),
         class: Class::Denied,
     })
 }
@@ -194,7 +195,7 @@ impl Body<'_> {
         let written = serde_json::to_writer(&mut *body, &json);
         written.map_err(|error| Problem {
             message: format!("cannot write the body of a request: {error}"),
-            remedy: "please report it".into(),
+            remedy: Diagnosis::Fault.into(),
             class: Class::Transient,
         })?;
         Ok(body)

@@ -255,7 +255,7 @@ impl Roster {
         };
         let problem = error.problem(&what);
         if self.reminders.entry(watching.clone()).or_default().is_due(&problem) {
-            tracing::warn!(output = %self.id, error = problem.message, remedy = problem.remedy, "changes go unnoticed");
+            tracing::warn!(output = %self.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "changes go unnoticed");
         }
         self.blind.insert(watching, problem);
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
+    diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::ObjectRef,
 };
@@ -192,7 +193,7 @@ impl Target {
                 self.marked = true;
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
                 if is_new && troubled < TOLD {
-                    tracing::warn!(output = %id, secret = %at, error = problem.message, remedy = problem.remedy, "output not written");
+                    tracing::warn!(output = %id, secret = %at, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
                 }
                 self.problem = Some(problem);
             }
@@ -218,8 +219,7 @@ impl Target {
             };
             tracing::error!(
                 output = %id, secret = %at, manager, edits = self.edits.len(),
-                remedy = "let the other one leave this Secret's data alone (kustomize.toolkit.fluxcd.io/ssa: IfNotPresent, \
-                          Argo CD ignoreDifferences), or give this output another name",
+                diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
                 "a fight over a Secret: it is put back only every {} s from now on", TRUCE.as_secs()
             );
         }

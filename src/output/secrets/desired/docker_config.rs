@@ -25,6 +25,7 @@ use super::{
 use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
+    diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
@@ -54,7 +55,7 @@ pub(super) fn decide(
             message: format!(
                 "the Secret {at} holds credentials that somebody else put there: it is left as it is"
             ),
-            remedy: "choose another name, or set `adopt: true` on this output to keep it from now on".into(),
+            remedy: Diagnosis::SecretForeign.into(),
             class: Class::Denied,
         });
     }
@@ -95,7 +96,7 @@ pub(super) fn decide(
     }
     let failed = |error: io::Error| Problem {
         message: format!("cannot write the content of {at}: {error}"),
-        remedy: "please report it".into(),
+        remedy: Diagnosis::Fault.into(),
         class: Class::Transient,
     };
     let mut size = Size(0);

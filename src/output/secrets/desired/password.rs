@@ -19,6 +19,7 @@ use super::{
 use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
+    diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
@@ -51,7 +52,7 @@ pub(super) fn of_repository(
 ) -> Result<Decision, Problem> {
     let found = found.ok_or_else(|| Problem {
         message: format!("there is no Secret {at}"),
-        remedy: "create the repository in Argo CD, or take the name out of this output".into(),
+        remedy: Diagnosis::SecretMissing.into(),
         class: Class::Denied,
     })?;
     let Some(host) = registry_of(found, desired) else {

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{secret::Secret, token::Token};
+use crate::{diagnosis::Diagnosis, secret::Secret, token::Token};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -146,7 +146,10 @@ fn what_others_filled_is_theirs() {
     let found = object(&theirs);
     let problem =
         decide(&here(), &flux(false), Some(&found), &credentials("ours", 1000), at(0)).err().unwrap();
-    assert!(problem.message.contains("somebody else") && problem.remedy.contains("adopt: true"), "{problem}");
+    assert!(
+        problem.message.contains("somebody else") && problem.remedy.diagnosis == Diagnosis::SecretForeign,
+        "{problem}"
+    );
     let (adopted, _) = step(&flux(true), Some(&theirs), &credentials("ours", 1000), 0).unwrap();
     assert_eq!(step(&flux(false), Some(&adopted), &credentials("ours", 1000), 0), None, "ours from now on");
 }
@@ -169,7 +172,10 @@ fn a_secret_of_another_type_is_refused_with_the_mend() {
     let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))
         .err()
         .unwrap();
-    assert!(problem.message.contains("Opaque") && problem.remedy.contains("delete it"), "{problem}");
+    assert!(
+        problem.message.contains("Opaque") && problem.remedy.diagnosis == Diagnosis::SecretType,
+        "{problem}"
+    );
 }
 
 #[test]
