@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
+    doctor::{self, Consumer, Report},
     health::client,
     manifests::{self, Account},
     output::secret_settings::{NamespaceName, ObjectName},
@@ -22,6 +23,8 @@ use crate::{
 const BAD_CONFIGURATION: u8 = 64;
 /// Exit status when what was asked for could not be had (EX_UNAVAILABLE).
 const UNAVAILABLE: u8 = 69;
+/// Exit status of `doctor` when something does not work.
+const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
 
@@ -94,6 +97,16 @@ enum Command {
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
     },
+    /// Walk through everything that the configuration rests on, and say what is wrong and what mends it
+    #[command(after_help = DOCTOR)]
+    Doctor {
+        /// Who reads the docker config.json: a user, and perhaps its groups
+        #[arg(long, value_name = "UID[:GID,...]")]
+        consumer: Option<Consumer>,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+        output: ReportFormat,
+    },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     Manifests {
         /// The service account of the sidecar's pod
@@ -109,6 +122,20 @@ enum Command {
         #[arg(long)]
         schema: bool,
     },
+}
+
+const DOCTOR: &str =
+    "It changes nothing, prints no secret, and takes at most 15 seconds. Exit status: 0 when nothing fails \
+(warnings are printed), 1 when something does.
+
+Examples:
+  kubectl -n argocd exec deployment/argocd-repo-server -c ecr-sidecar -- ecr-sidecar doctor --consumer 999:999
+  ecr-sidecar doctor --output json";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReportFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -180,6 +207,9 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         }
         command => match app::surroundings(env).await {
             Ok(surroundings) => work(command, flags, &surroundings).await,
+            Err(problems) if let Command::Doctor { output, .. } = command => {
+                tell(&doctor::of_bad_configuration(&problems), output)
+            }
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
     }
@@ -192,6 +222,9 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
+        Command::Doctor { consumer, output } => {
+            tell(&Box::pin(doctor::examine(flags, surroundings, consumer.as_ref())).await, output)
+        }
         Command::Manifests { service_account: name, namespace } => {
             let config = match config::load(flags, surroundings) {
                 Ok(config) => config,
@@ -239,6 +272,14 @@ fn ask(
             no.into()
         }
     }
+}
+
+fn tell(report: &Report, format: ReportFormat) -> ExitCode {
+    let printed = match format {
+        ReportFormat::Text => print(&report.to_string()),
+        ReportFormat::Json => print(&report.to_json()),
+    };
+    if report.is_healthy() { printed } else { FINDINGS.into() }
 }
 
 fn print(text: &str) -> ExitCode {

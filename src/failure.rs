@@ -270,7 +270,7 @@ fn diagnose(operation: &str, class: Class, code: &str, message: &str) -> Diagnos
 }
 
 /// What has gone wrong on the way, by the words of the libraries below us, which have no codes.
-fn of_the_way(detail: &str) -> Diagnosis {
+pub fn of_the_way(detail: &str) -> Diagnosis {
     if detail.contains("CA bundle") || detail.contains("bundle of certificate") {
         Diagnosis::NoCaBundle
     } else if detail.contains("UnknownIssuer") || detail.contains("certificate") {
@@ -309,7 +309,7 @@ pub fn skew(seconds: i64) -> String {
 }
 
 /// Seconds that this machine's clock is behind AWS's, by the answer's `Date`.
-fn skew_seconds(headers: &Headers, now: SystemTime) -> Option<i64> {
+pub fn skew_seconds(headers: &Headers, now: SystemTime) -> Option<i64> {
     let date = DateTime::from_str(headers.get("date")?, Format::HttpDate).ok()?;
     let now = DateTime::from(now);
     Some(date.secs() - now.secs())

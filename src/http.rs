@@ -8,6 +8,8 @@
 //!   the EKS Pod Identity agent and the instance metadata service are never behind a proxy.
 //! * An answer of more than [`ANSWER_LIMIT`] is an error, not memory.
 
+mod get;
+
 use std::{
     io,
     net::IpAddr,
@@ -34,6 +36,7 @@ use http_body_util::Limited;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
+pub use self::get::{Answer, get};
 use crate::config::env::Environment;
 
 /// The most that is read of one answer. A token takes some 3 kB.

@@ -30,6 +30,7 @@ use aws_credential_types::{Credentials, provider::ProvideCredentials};
 use serde::Serialize;
 
 pub use self::error::{IdentityError, Looked};
+pub(crate) use self::files::read_line;
 use crate::{
     clock::Clock,
     config::env::Environment,
@@ -140,6 +141,15 @@ pub struct Resolved {
     pub principal: Principal,
 }
 
+/// Whom STS takes the credentials for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The account.
+    pub account: String,
+    /// The principal.
+    pub arn: String,
+}
+
 impl Identity {
     /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
@@ -166,6 +176,15 @@ impl Identity {
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
         *self.cache() = None;
+    }
+
+    /// The source that it comes from: what `auto` finds in the environment, else what is configured. `auto` where
+    /// nothing is announced; then there may still be a profile `default`.
+    pub fn source(&self) -> Source {
+        match &self.spec.source {
+            Source::Auto => auto::pick(&self.env).unwrap_or(Source::Auto),
+            source => source.clone(),
+        }
     }
 
     /// The files whose change may change the credentials.

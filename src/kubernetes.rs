@@ -30,10 +30,11 @@ use tower::limit::RateLimitLayer;
 use zeroize::Zeroizing;
 
 pub use self::{
-    error::{ApiError, ConnectError, Wanted},
+    error::{ApiError, ConnectError, Wanted, rule},
     object::{Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
 };
+use crate::manifests::Right;
 
 /// Our name among those who write to an object.
 pub const FIELD_MANAGER: &str = "ecr-sidecar";
@@ -153,6 +154,30 @@ impl Cluster {
             request(Method::DELETE, at.path(), JSON, Body::from(options.to_string().into_bytes()));
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(JSON));
         self.ask(request).await.map(drop)
+    }
+
+    /// Whether we have a right, by a SelfSubjectAccessReview: it changes nothing, and every account may ask.
+    pub async fn may(&self, right: &Right) -> Result<bool, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Review {
+            status: Verdict,
+        }
+        #[derive(serde::Deserialize)]
+        struct Verdict {
+            #[serde(default)]
+            allowed: bool,
+        }
+        let Right { namespace, resource, name, verb } = right;
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes":
+                {"namespace": namespace, "verb": verb, "resource": resource, "name": name, "version": "v1"}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
+        let mut request = request(Method::POST, path, JSON, Body::from(review.to_string().into_bytes()));
+        request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(JSON));
+        let review: Review = decode(&self.ask(request).await?)?;
+        Ok(review.status.allowed)
     }
 
     /// Everything in a scope, and the version from which to watch it.

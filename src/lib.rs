@@ -16,6 +16,7 @@
 //! | What does it need in a cluster? | [`manifests`] |
 //! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`] |
 //! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
+//! | Why would it not work here? | [`doctor`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod diagnosis;
+pub mod doctor;
 pub mod engine;
 pub mod failure;
 pub mod health;

@@ -50,7 +50,7 @@ impl Account {
 pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError> {
     let mut needs = Needs::default();
     for output in &config.outputs {
-        needs.add(output, &config.registries, account)?;
+        needs.add(output, &config.registries, account.namespace.as_str())?;
     }
     let mut text = format!(
         "# What ecr-sidecar needs as service account {} in namespace {}, printed by `ecr-sidecar manifests`.\n",
@@ -76,6 +76,33 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
     Ok(text)
 }
 
+/// A right that the configuration needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    /// In which namespace; empty for all of them.
+    pub namespace: String,
+    /// The resource, such as `secrets`.
+    pub resource: &'static str,
+    /// Which one; empty for all of them.
+    pub name: String,
+    /// What is to be done, such as `patch`.
+    pub verb: &'static str,
+}
+
+/// The rights that an output needs of a sidecar in `own_namespace`, as [`yaml`] gives them.
+pub fn rights(
+    output: &OutputConfig,
+    registries: &Registries,
+    own_namespace: &str,
+) -> Result<Vec<Right>, ManifestsError> {
+    let mut needs = Needs::default();
+    needs.add(output, registries, own_namespace)?;
+    Ok(needs.rights())
+}
+
+/// What is done with a Secret whose name is known.
+const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     /// The Secrets of each namespace.
@@ -93,14 +120,14 @@ impl Needs {
         &mut self,
         output: &OutputConfig,
         registries: &Registries,
-        account: &Account,
+        own_namespace: &str,
     ) -> Result<(), ManifestsError> {
         match output {
             OutputConfig::DockerConfig(_) => {}
             OutputConfig::DockerConfigSecret(settings) => {
                 let name = settings.name.as_str();
                 match &settings.namespaces {
-                    Namespaces::Own => self.add_secret(account.namespace.as_str(), name, &docker_config),
+                    Namespaces::Own => self.add_secret(own_namespace, name, &docker_config),
                     Namespaces::Names(names) => {
                         names
                             .iter()
@@ -138,6 +165,31 @@ impl Needs {
             }
         }
         Ok(())
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let right = |namespace: &str, resource, name: &str, verb| Right {
+            namespace: namespace.to_owned(),
+            resource,
+            name: name.to_owned(),
+            verb,
+        };
+        let mut rights = Vec::new();
+        for (namespace, names) in &self.roles {
+            for name in names {
+                rights.extend(VERBS.map(|verb| right(namespace, "secrets", name, verb)));
+            }
+        }
+        for namespace in &self.by_labels {
+            rights.extend(VERBS.map(|verb| right(namespace, "secrets", "", verb)));
+        }
+        for (name, prune) in &self.everywhere {
+            rights.extend(["list", "watch"].map(|verb| right("", "namespaces", "", verb)));
+            rights.extend(VERBS.map(|verb| right("", "secrets", name, verb)));
+            rights.push(right("", "secrets", name, "create"));
+            rights.extend(prune.then(|| right("", "secrets", name, "delete")));
+        }
+        rights
     }
 
     fn add_secret(&mut self, namespace: &str, name: &str, manifest: &dyn Fn(&str, &str) -> String) {

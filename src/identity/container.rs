@@ -4,24 +4,18 @@
 //! association found") and retries by itself; what counts at night is that message.
 
 use std::{
-    convert::Infallible,
     net::IpAddr,
     path::Path,
     time::{Duration, SystemTime},
 };
 
-use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime_api::client::{
-    orchestrator::{HttpRequest, HttpResponse},
-    result::SdkError,
-};
+use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::Deserialize;
 
 use super::{Identity, IdentityError, files};
-use crate::{config::env::Environment, failure::causes, secret::Secret};
+use crate::{config::env::Environment, failure::causes, http, secret::Secret};
 
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
@@ -44,9 +38,9 @@ impl Identity {
     pub(super) async fn container(&self) -> Result<Credentials, IdentityError> {
         let url = agent_url(&self.env)?;
         let authorization = authorization(&self.env).await?;
-        let exchange = tokio::time::timeout(TIMEOUT, exchange(&self.sdk, &url, authorization));
+        let exchange = tokio::time::timeout(TIMEOUT, http::get(&self.sdk, &url, authorization));
         let unreachable = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
-        let (status, body) = match exchange.await {
+        let http::Answer { status, body, .. } = match exchange.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(SdkError::ResponseError(_))) => return Err(NOT_CREDENTIALS),
             Ok(Err(error)) => return Err(unreachable(causes(&error))),
@@ -59,44 +53,6 @@ impl Identity {
         }
         parse(&body).ok_or(NOT_CREDENTIALS)
     }
-}
-
-/// One GET: no retries, no signature.
-async fn exchange(
-    sdk: &SdkConfig,
-    url: &str,
-    authorization: Option<Secret<String>>,
-) -> Result<(u16, Vec<u8>), SdkError<Infallible, HttpResponse>> {
-    // The SDK puts the request's path behind the endpoint's: each is given its part.
-    let uri: http::Uri = url.parse().map_err(SdkError::construction_failure)?;
-    let endpoint = format!(
-        "{}://{}",
-        uri.scheme_str().unwrap_or("http"),
-        uri.authority().map(http::uri::Authority::as_str).unwrap_or_default()
-    );
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-    let mut operation = Operation::builder()
-        .service_name("ContainerCredentials")
-        .operation_name("LoadCredentials")
-        .no_auth()
-        .no_retry()
-        .with_connection_poisoning()
-        .endpoint_url(&endpoint)
-        .serializer(move |(): ()| {
-            let mut request = HttpRequest::get(&path)?;
-            if let Some(token) = &authorization {
-                request.headers_mut().try_insert("authorization", token.expose().clone())?;
-            }
-            Ok(request)
-        })
-        .deserializer::<_, Infallible>(|response| {
-            let body = response.body().bytes().unwrap_or_default().to_vec();
-            Ok((response.status().as_u16(), body))
-        });
-    if let Some(client) = sdk.http_client() {
-        operation = operation.http_client(client);
-    }
-    operation.build().invoke(()).await
 }
 
 fn parse(body: &[u8]) -> Option<Credentials> {
@@ -115,7 +71,7 @@ fn agent_url(env: &Environment) -> Result<String, IdentityError> {
         missing: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     })?;
     let refused = |why: &str| IdentityError::AgentUrl { url: url.to_owned(), why: why.to_owned() };
-    let uri: http::Uri = url.parse().map_err(|_| refused("it is no URL"))?;
+    let uri: ::http::Uri = url.parse().map_err(|_| refused("it is no URL"))?;
     let host = uri.host().ok_or_else(|| refused("it names no host"))?;
     if uri.scheme_str() == Some("https") || is_agent(host) {
         return Ok(url.to_owned());

@@ -46,7 +46,7 @@ pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, Ident
 }
 
 /// The content of a small text file without surrounding white space; never empty, never of several lines.
-pub(super) async fn read_line(what: &'static str, path: &Path) -> Result<Secret<String>, IdentityError> {
+pub(crate) async fn read_line(what: &'static str, path: &Path) -> Result<Secret<String>, IdentityError> {
     let text =
         read(path).await.map_err(|source| IdentityError::File { what, path: path.to_owned(), source })?;
     let line = text.expose().trim();

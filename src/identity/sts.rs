@@ -5,7 +5,7 @@ use std::{path::Path, time::SystemTime};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
-use super::{AssumeRole, Identity, IdentityError, Principal, Resolved, files};
+use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files};
 use crate::{failure::AwsFailure, registry::AccountId};
 
 const SESSION_NAME: &str = "ecr-sidecar";
@@ -64,6 +64,17 @@ impl Identity {
         expected: &AccountId,
         resolved: &mut Resolved,
     ) -> Result<(), IdentityError> {
+        let Caller { account, arn } = self.caller(resolved).await?;
+        if account != expected.as_str() {
+            let (identity, expected) = (self.spec.name.clone(), expected.clone());
+            return Err(IdentityError::WrongAccount { identity, expected, account, arn });
+        }
+        resolved.principal.arn = Some(arn);
+        Ok(())
+    }
+
+    /// Asks STS who the credentials are: it answers everybody whose keys it knows.
+    pub async fn caller(&self, resolved: &Resolved) -> Result<Caller, IdentityError> {
         let caller = self
             .sts()
             .get_caller_identity()
@@ -72,14 +83,7 @@ impl Identity {
             .send()
             .await
             .map_err(|error| self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error))?;
-        let account = caller.account.unwrap_or_default();
-        let arn = caller.arn.unwrap_or_default();
-        if account != expected.as_str() {
-            let (identity, expected) = (self.spec.name.clone(), expected.clone());
-            return Err(IdentityError::WrongAccount { identity, expected, account, arn });
-        }
-        resolved.principal.arn = Some(arn);
-        Ok(())
+        Ok(Caller { account: caller.account.unwrap_or_default(), arn: caller.arn.unwrap_or_default() })
     }
 
     fn sts(&self) -> &aws_sdk_sts::Client {

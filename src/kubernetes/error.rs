@@ -179,23 +179,22 @@ fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> Remedy {
     if is_ending {
         return Remedy::with(Diagnosis::NamespaceMissing, what.namespace);
     }
-    let (kind, place) = match what.namespace {
-        "" => ("ClusterRole", String::new()),
-        namespace => ("Role", format!(" in namespace {namespace}")),
-    };
-    let names =
-        if what.name.is_empty() { String::new() } else { format!("resourceNames: [{}], ", what.name) };
     let verbs = if what.resource == "secrets" { "get, list, watch, patch" } else { "list, watch" };
     let creating = if status.message.contains("cannot create") {
         "create the Secret beforehand, for it is not there and we may not create it; "
     } else {
         ""
     };
-    Remedy::with(
-        Diagnosis::RightMissing,
-        format!(
-            "{creating}{kind}{place}: {{apiGroups: [\"\"], resources: [{}], {names}verbs: [{verbs}]}}",
-            what.resource
-        ),
-    )
+    let rule = rule(what.namespace, what.resource, what.name, verbs);
+    Remedy::with(Diagnosis::RightMissing, format!("{creating}{rule}"))
+}
+
+/// The rule that gives those rights, and where it belongs.
+pub fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String {
+    let (kind, place) = match namespace {
+        "" => ("ClusterRole", String::new()),
+        namespace => ("Role", format!(" in namespace {namespace}")),
+    };
+    let names = if name.is_empty() { String::new() } else { format!("resourceNames: [{name}], ") };
+    format!("{kind}{place}: {{apiGroups: [\"\"], resources: [{resource}], {names}verbs: [{verbs}]}}")
 }

@@ -16,6 +16,7 @@
 
 pub(in crate::output) mod document;
 mod error;
+mod examine;
 mod memory;
 pub(in crate::output) mod merge;
 mod mount;
@@ -33,6 +34,7 @@ use std::{
 
 pub use super::atomic_file::{FileMode, FileModeError};
 pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
+pub use examine::Examination;
 
 use self::{
     document::Document,
@@ -84,11 +86,15 @@ impl DockerConfigFile {
     ///
     /// What may heal by itself (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
     pub fn preflight(&self) -> Result<(), DockerConfigError> {
+        let _ = fs::create_dir_all(directory_of(&self.settings.path));
+        self.refuse_hopeless()
+    }
+
+    fn refuse_hopeless(&self) -> Result<(), DockerConfigError> {
         let path = &self.settings.path;
         let Some(name) = path.file_name() else {
             return Err(DockerConfigError::NoFileName { path: path.clone() });
         };
-        let _ = fs::create_dir_all(directory_of(path));
         if let Ok(metadata) = fs::metadata(path) {
             if metadata.is_dir() {
                 return Err(DockerConfigError::IsADirectory { path: path.clone() });
@@ -109,6 +115,7 @@ impl DockerConfigFile {
     /// Brings the file to what is desired, if it is not there already. Blocks on the file system.
     pub fn reconcile(&mut self, desired: &CredentialSet) -> Report {
         let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
+        warnings.extend(self.only_ours());
         let (result, in_place) = match self.bring_about(desired, &mut warnings) {
             Ok((written, left_as_it_was)) => {
                 self.known = left_as_it_was;
@@ -218,6 +225,13 @@ impl DockerConfigFile {
         }
         warnings.extend(self.look_again(target, metadata.ino(), group));
         Ok(Attempt::Over(Written::Changed, warnings))
+    }
+
+    /// A mode for the owner alone: a consumer of another user goes without credentials, and may not say so.
+    fn only_ours(&self) -> Option<Warning> {
+        let DockerConfigSettings { path, mode, .. } = &self.settings;
+        let uid = rustix::process::geteuid().as_raw();
+        (mode.bits() & 0o044 == 0).then(|| Warning::OnlyOurs { path: path.clone(), mode: *mode, uid })
     }
 
     fn looks_right(&self, metadata: &fs::Metadata, group: u32) -> bool {

@@ -18,16 +18,18 @@ mod keeper;
 mod look;
 mod marks;
 mod roster;
+mod survey;
 mod target;
 
 use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
+pub use self::survey::{Surveyed, survey};
 use self::{keeper::Keeper, target::retry_pause};
 use super::{
     Remaining, Surroundings,
-    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings},
+    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
 };
 use crate::{kubernetes::Connection, refresh::Reminder};
 
@@ -56,6 +58,15 @@ impl Kind {
         match self {
             Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
             Self::RepoCreds(_) | Self::Repositories(_) => Vec::new(),
+        }
+    }
+
+    /// Whether only the API server knows which Secrets there should be.
+    fn finds_out(&self) -> bool {
+        match self {
+            Self::DockerConfig(settings) => settings.namespaces.are_found_out(),
+            Self::Repositories(settings) => matches!(settings.which, Which::Selector(_)),
+            Self::RepoCreds(_) => false,
         }
     }
 

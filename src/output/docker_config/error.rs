@@ -142,6 +142,20 @@ pub enum Warning {
         /// The group that it shows.
         found_group: u32,
     },
+    /// Nobody but this process's user may read the file.
+    #[error(
+        "only user {uid} may read `{}`, by its mode {mode}; {}",
+        path.display(),
+        Diagnosis::ConsumerCannotRead.mend()
+    )]
+    OnlyOurs {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: FileMode,
+        /// That user.
+        uid: u32,
+    },
     /// The new file is there, and may not be after a power failure.
     #[error("`{}` was replaced, but its directory could not be synced: {error}", path.display())]
     NotSynced {

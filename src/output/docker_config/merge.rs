@@ -89,14 +89,14 @@ pub(in crate::output) fn merge<'a>(
     if !top.contains_key(AUTHS) {
         top.shift_insert(0, AUTHS.to_owned(), RawValue::NULL);
     }
-    if !desired.current.is_empty()
-        && let Some(store) =
-            top.get(CREDS_STORE).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
-        && !store.is_empty()
-    {
-        warnings.push(Warning::creds_store(&store));
-    }
+    warnings.extend(creds_store(&top).filter(|_| !desired.current.is_empty()));
     Merged { top, auths, helpers, ours: !desired.current.is_empty() || has_base || removed, warnings }
+}
+
+/// The store that docker would ask before it reads an entry.
+pub(super) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
+    let store = serde_json::from_str::<String>(top.get(CREDS_STORE)?.get()).ok()?;
+    (!store.is_empty()).then(|| Warning::creds_store(&store))
 }
 
 impl Merged<'_> {

@@ -131,17 +131,9 @@ impl Roster {
         }
     }
 
-    fn finds_out(&self) -> bool {
-        match &self.kind {
-            Kind::DockerConfig(settings) => settings.namespaces.are_found_out(),
-            Kind::Repositories(settings) => matches!(settings.which, Which::Selector(_)),
-            Kind::RepoCreds(_) => false,
-        }
-    }
-
     /// Whether all that there should be is known.
     pub(super) fn is_complete(&self) -> bool {
-        !self.finds_out() || self.listed.is_some()
+        !self.kind.finds_out() || self.listed.is_some()
     }
 
     /// Why something cannot be followed, if so.
@@ -192,7 +184,7 @@ impl Roster {
 
     /// Follows a Secret, where no other watch tells of it.
     pub(super) fn follow_secret(&mut self, at: &ObjectRef) {
-        if self.finds_out() || !self.watched.insert(at.clone()) {
+        if self.kind.finds_out() || !self.watched.insert(at.clone()) {
             return;
         }
         let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));

@@ -1,0 +1,110 @@
+//! Why would it not work here, and what mends that? One walk through everything that a configuration rests on.
+//!
+//! configuration → files → network → clock → identity → STS → ECR → registries → outputs → Kubernetes. It goes on past a
+//! failure where the next step still means something, and names the first failure, for the ones after it may be its
+//! consequences.
+//!
+//! It asks with the engine's own parts ([`Identity`](crate::identity::Identity), [`TokenSource`](crate::token::TokenSource),
+//! the HTTP client), so that what works here works there, and tells failures with the engine's own sentences
+//! ([`Diagnosis`]).
+//!
+//! Invariants:
+//! * It changes nothing, and tells no secret (`it_changes_nothing_and_tells_no_secret` in `tests/failures`).
+//! * It ends within 15 s, whatever hangs (`it_ends_when_everything_hangs`): each step has its limit, and those that wait
+//!   for each other have at most 13 s together (`limits_add_up`).
+
+mod aws;
+mod cluster;
+mod files;
+mod network;
+mod outputs;
+mod registry;
+mod report;
+
+use std::time::Duration;
+
+use aws_smithy_types::timeout::TimeoutConfig;
+
+use self::network::Overheard;
+pub use self::{
+    outputs::{Consumer, ConsumerError},
+    report::{Finding, Outcome, Report, Step},
+};
+use crate::{
+    app,
+    clock::Clock,
+    config::{self, Config, Flags, Problems, Registries, Surroundings},
+    diagnosis::Diagnosis,
+    http,
+};
+
+/// Time-outs of a call to AWS: to connect, and in all.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const CALL_LIMIT: Duration = Duration::from_secs(4);
+
+/// The report on a configuration that cannot be used.
+pub fn of_bad_configuration(problems: &Problems) -> Report {
+    let saw = problems.to_string();
+    Report::new(vec![Finding::fail(Step::Configuration, "configuration", saw, Diagnosis::Configuration)])
+}
+
+/// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
+pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Option<&Consumer>) -> Report {
+    let config = match config::load(flags, surroundings) {
+        Ok(config) => config,
+        Err(problems) => return of_bad_configuration(&problems),
+    };
+    let (clock, env) = (Clock::System, &surroundings.env);
+    let client = http::client(env);
+    let overheard = Overheard::new(clock.clone());
+    let plain = app::sdk_config(surroundings, client.clone()).await;
+    let limits =
+        TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
+    let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();
+    let identities = aws::identities(&config, env, &sdk, &clock);
+
+    let mut findings = vec![Finding::ok(Step::Configuration, origin(&config), summary(&config))];
+    for identity in identities.values() {
+        findings.extend(files::examine(identity, clock.now()).await);
+    }
+    let to_aws = async {
+        let answers = aws::ask(&config, &identities, &sdk, &clock).await;
+        let registries = registry::ask(answers.tokens, &plain).await;
+        (answers.findings, registries)
+    };
+    // None of these waits for another, and each may hang.
+    let ((aws, registries), outputs, cluster) =
+        tokio::join!(to_aws, outputs::examine(&config, env, consumer), cluster::examine(&config, &clock));
+    findings.extend(overheard.findings(env));
+    findings.extend(aws);
+    findings.extend(registries);
+    findings.extend(outputs);
+    findings.extend(cluster);
+    Report::new(findings)
+}
+
+fn origin(config: &Config) -> String {
+    config.path.as_ref().map_or_else(|| "environment".to_owned(), |path| path.display().to_string())
+}
+
+fn summary(config: &Config) -> String {
+    let registries = match &config.registries {
+        Registries::Own(key) => format!("the caller's own registry in {}", key.region.as_str()),
+        Registries::Listed(registries) => format!("registries: {}", registries.len()),
+    };
+    let outputs: Vec<_> = config.outputs.iter().map(config::OutputConfig::id).collect();
+    let identities: Vec<_> = config.identities.keys().map(String::as_str).collect();
+    format!("{registries}; identities: {}; outputs: {}", identities.join(", "), outputs.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_add_up() {
+        let all = aws::CREDENTIALS_LIMIT + aws::CALL_LIMIT + registry::LIMIT;
+        assert!(all <= Duration::from_secs(13) && CALL_LIMIT < aws::CALL_LIMIT, "{all:?}");
+        assert!(cluster::LIMIT < all && outputs::LIMIT < all);
+    }
+}

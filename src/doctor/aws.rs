@@ -1,0 +1,224 @@
+//! Each identity's credentials, who AWS takes them for, and each token.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use aws_config::SdkConfig;
+
+use super::report::{Finding, Step};
+use crate::{
+    clock::{Clock, rfc3339},
+    config::{Config, env::Environment},
+    diagnosis::{Diagnosis, Remedy},
+    identity::{Caller, Identity, IdentityError, Resolved},
+    registry::{Location, RegistryHost},
+    token::{Fetched, TokenError, TokenKey, TokenSource},
+};
+
+/// How long the credentials of an identity may take, with every role of its chain, and each call after that.
+pub(super) const CREDENTIALS_LIMIT: Duration = Duration::from_millis(4_500);
+pub(super) const CALL_LIMIT: Duration = Duration::from_millis(4_500);
+
+/// What AWS said.
+#[derive(Default)]
+pub(super) struct Answers {
+    pub(super) findings: Vec<Finding>,
+    /// The tokens that were obtained, and the registries that each serves.
+    pub(super) tokens: Vec<(Fetched, Vec<RegistryHost>)>,
+}
+
+/// Asks AWS for everything that the configuration needs; all identities at a time.
+pub(super) async fn ask(
+    config: &Config,
+    identities: &BTreeMap<String, Arc<Identity>>,
+    sdk: &SdkConfig,
+    clock: &Clock,
+) -> Answers {
+    let mut asking = tokio::task::JoinSet::new();
+    for (name, identity) in identities {
+        let keys: Vec<_> = config
+            .tokens()
+            .into_iter()
+            .filter(|(key, _)| key.identity == *name)
+            .map(|(key, registries)| (key.clone(), registries.iter().map(|it| it.host.clone()).collect()))
+            .collect();
+        if keys.is_empty() {
+            continue; // named, and used by no registry
+        }
+        // Boxed: what the SDK makes of a call is larger than a future of many should be.
+        asking.spawn(Box::pin(of_identity(Arc::clone(identity), keys, sdk.clone(), clock.clone())));
+    }
+    let mut answers = Answers::default();
+    while let Some(of_one) = asking.join_next().await {
+        let Ok(of_one) = of_one else { continue };
+        answers.findings.extend(of_one.findings);
+        answers.tokens.extend(of_one.tokens);
+    }
+    answers
+}
+
+async fn of_identity(
+    identity: Arc<Identity>,
+    keys: Vec<(TokenKey, Vec<RegistryHost>)>,
+    sdk: SdkConfig,
+    clock: Clock,
+) -> Answers {
+    let mut answers = Answers::default();
+    let name = identity.spec().name.clone();
+    let resolved = match within(CREDENTIALS_LIMIT, identity.credentials()).await {
+        Some(Ok(resolved)) => resolved,
+        Some(Err(error)) => {
+            answers.findings.push(Finding::fail(Step::Identity, name, error.to_string(), error.remedy()));
+            return without_credentials(answers, &keys);
+        }
+        None => {
+            let saw = format!("no credentials within {} s", CREDENTIALS_LIMIT.as_secs_f32());
+            answers.findings.push(Finding::fail(Step::Identity, name, saw, Diagnosis::Unreachable));
+            return without_credentials(answers, &keys);
+        }
+    };
+    answers.findings.push(Finding::ok(Step::Identity, &name, who(&resolved)));
+    let asked = async {
+        let mut fetched = Vec::new();
+        for (key, hosts) in keys {
+            let source = TokenSource::new(key, Arc::clone(&identity), &sdk, clock.clone());
+            let outcome = within(CALL_LIMIT, source.fetch()).await;
+            fetched.push((source.key().clone(), hosts, outcome));
+        }
+        fetched
+    };
+    let (caller, fetched) = tokio::join!(within(CALL_LIMIT, identity.caller(&resolved)), asked);
+    let hosts = fetched.iter().flat_map(|(_, hosts, _)| hosts);
+    answers.findings.push(of_caller(&name, caller.as_ref(), hosts));
+    for (key, hosts, outcome) in fetched {
+        let is_known = matches!(caller, Some(Ok(_)));
+        match of_token(&key, outcome, is_known) {
+            Ok((finding, fetched)) => {
+                answers.findings.push(finding);
+                let own = fetched.own_registry.clone().filter(|_| hosts.is_empty());
+                answers
+                    .tokens
+                    .push((fetched, if hosts.is_empty() { own.into_iter().collect() } else { hosts }));
+            }
+            Err(finding) => answers.findings.push(finding),
+        }
+    }
+    answers
+}
+
+async fn within<T>(limit: Duration, asked: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, Box::pin(asked)).await.ok()
+}
+
+fn without_credentials(mut answers: Answers, keys: &[(TokenKey, Vec<RegistryHost>)]) -> Answers {
+    let skipped =
+        keys.iter().map(|(key, _)| Finding::skip(Step::Ecr, key.to_string(), "no credentials to ask with"));
+    answers.findings.extend(skipped);
+    answers
+}
+
+fn who(resolved: &Resolved) -> String {
+    let until = resolved.credentials.expiry().map(|end| format!(", until {}", rfc3339(end)));
+    let arn = resolved.principal.arn.as_deref().map(|arn| format!(", as {arn}"));
+    format!("{}{}{}", resolved.principal.source, arn.unwrap_or_default(), until.unwrap_or_default())
+}
+
+/// Whether the account is the one that the registries belong to, as far as their names tell.
+fn of_caller<'a>(
+    name: &str,
+    caller: Option<&Result<Caller, IdentityError>>,
+    hosts: impl Iterator<Item = &'a RegistryHost>,
+) -> Finding {
+    match caller {
+        None => {
+            let saw = format!("sts:GetCallerIdentity gave no answer within {} s", CALL_LIMIT.as_secs_f32());
+            Finding::warn(Step::Sts, name, saw, Remedy::from(Diagnosis::Unreachable))
+        }
+        // ECR answers also where STS cannot be reached, and that is enough.
+        Some(Err(error)) => Finding::warn(Step::Sts, name, error.to_string(), error.remedy()),
+        Some(Ok(Caller { account, arn })) => {
+            let others: Vec<_> =
+                hosts.filter(|host| is_of_another(host, account)).map(RegistryHost::as_str).collect();
+            match others.as_slice() {
+                [] => Finding::ok(Step::Sts, name, format!("{arn}, account {account}")),
+                [first, rest @ ..] => {
+                    let more =
+                        if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+                    let saw = format!("{arn} is of account {account}, and {first}{more} is not");
+                    Finding::warn(Step::Sts, name, saw, Remedy::from(Diagnosis::OtherAccount))
+                }
+            }
+        }
+    }
+}
+
+fn is_of_another(host: &RegistryHost, account: &str) -> bool {
+    matches!(host.location(), Location::Private(registry) if registry.account.as_str() != account)
+}
+
+fn of_token(
+    key: &TokenKey,
+    outcome: Option<Result<Fetched, TokenError>>,
+    is_known: bool,
+) -> Result<(Finding, Fetched), Finding> {
+    let subject = key.to_string();
+    match outcome {
+        Some(Ok(fetched)) => {
+            let until = rfc3339(fetched.token.expires_at);
+            let own =
+                fetched.own_registry.as_ref().map(|host| format!("; the caller's own registry is {host}"));
+            let saw = format!("a token until {until}{}", own.unwrap_or_default());
+            Ok((Finding::ok(Step::Ecr, subject, saw), fetched))
+        }
+        Some(Err(error)) => {
+            let problem = error.problem();
+            // STS knows the key. Then it is the region that does not know the account.
+            let remedy = match problem.remedy.diagnosis {
+                Diagnosis::UnknownKey if is_known => Diagnosis::RegionDisabled.into(),
+                _ => problem.remedy,
+            };
+            Err(Finding::fail(Step::Ecr, subject, problem.message, remedy))
+        }
+        None => {
+            let saw = format!("no answer within {} s", CALL_LIMIT.as_secs_f32());
+            Err(Finding::fail(Step::Ecr, subject, saw, Diagnosis::Unreachable))
+        }
+    }
+}
+
+/// The identities that the configuration names.
+pub(super) fn identities(
+    config: &Config,
+    env: &Environment,
+    sdk: &SdkConfig,
+    clock: &Clock,
+) -> BTreeMap<String, Arc<Identity>> {
+    let new = |spec: &crate::identity::IdentitySpec| {
+        Identity::new(spec.clone(), env.clone(), sdk.clone(), clock.clone())
+    };
+    config.identities.iter().map(|(name, spec)| (name.clone(), Arc::new(new(spec)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::report::Outcome;
+
+    #[test]
+    fn a_registry_of_another_account_is_worth_a_word() {
+        let hosts: Vec<RegistryHost> = [
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+            "999999999999.dkr.ecr.eu-west-1.amazonaws.com",
+            "public.ecr.aws",
+        ]
+        .map(|host| host.parse().unwrap())
+        .into();
+        let caller =
+            Caller { account: "123456789012".into(), arn: "arn:aws:iam::123456789012:user/me".into() };
+        let caller = Ok(caller);
+        let own = of_caller("default", Some(&caller), hosts[..1].iter());
+        assert_eq!(own.outcome, Outcome::Ok, "{own:?}");
+        let other = of_caller("default", Some(&caller), hosts.iter());
+        assert_eq!(other.outcome, Outcome::Warn);
+        assert!(other.saw.contains("999999999999.dkr"), "{other:?}");
+    }
+}

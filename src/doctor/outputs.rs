@@ -1,0 +1,214 @@
+//! Each docker config.json: could it be written, and would the consumer read it?
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use super::report::{Finding, Step};
+use crate::{
+    config::{Config, OutputConfig, env::Environment},
+    diagnosis::{Diagnosis, Remedy},
+    failure::{Class, Problem},
+    output::docker_config::{DockerConfigFile, DockerConfigSettings, Examination},
+};
+
+/// How long a volume may take.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
+
+/// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+/// Why a text does not say who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a numeric user, and perhaps its groups, such as 999 or 65534:65534,1337")]
+pub struct ConsumerError;
+
+impl FromStr for Consumer {
+    type Err = ConsumerError;
+
+    fn from_str(text: &str) -> Result<Self, ConsumerError> {
+        let (uid, gids) = text.split_once(':').unwrap_or((text, ""));
+        let number = |text: &str| text.parse().map_err(|_| ConsumerError);
+        let gids = gids.split(',').filter(|gid| !gid.is_empty()).map(number).collect::<Result<_, _>>()?;
+        Ok(Self { uid: number(uid)?, gids })
+    }
+}
+
+impl Consumer {
+    /// Whether the permission bits let it: 4 to read, 1 to pass through a directory.
+    fn may(&self, bit: u32, uid: u32, gid: u32, mode: u32) -> bool {
+        let class = if self.uid == uid {
+            mode >> 6
+        } else if self.gids.contains(&gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        self.uid == 0 || class & bit != 0
+    }
+}
+
+/// Looks at every docker config of the configuration.
+pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option<&Consumer>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for output in &config.outputs {
+        let OutputConfig::DockerConfig(settings) = output else { continue };
+        let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let examined = file.examine();
+            (examined, directories(&path))
+        });
+        let subject = output.id();
+        match tokio::time::timeout(LIMIT, looking).await {
+            Ok(Ok((Ok(examined), directories))) => {
+                findings.extend(of_file(&subject, &examined, &directories, consumer));
+                findings.push(of_docker_config(settings, env));
+            }
+            Ok(Ok((Err(error), _))) => {
+                let (message, remedy) = (error.to_string(), error.remedy());
+                findings.push(Finding::problem(
+                    Step::Output,
+                    subject,
+                    Problem { message, remedy, class: Class::Denied },
+                ));
+            }
+            Ok(Err(error)) => {
+                findings.push(Finding::fail(Step::Output, subject, error.to_string(), Diagnosis::Fault))
+            }
+            Err(_) => {
+                let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
+                findings.push(Finding::fail(Step::Output, subject, saw, Diagnosis::VolumeHangs));
+            }
+        }
+    }
+    findings
+}
+
+/// A directory on the way to the file, and what it lets whom do.
+struct Directory {
+    path: PathBuf,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+fn directories(path: &Path) -> Vec<Directory> {
+    let of = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
+        Some(Directory { path: path.to_owned(), uid, gid, mode })
+    };
+    path.ancestors().skip(1).filter_map(of).collect()
+}
+
+fn of_file(
+    subject: &str,
+    examined: &Examination,
+    directories: &[Directory],
+    consumer: Option<&Consumer>,
+) -> Vec<Finding> {
+    let Examination { exists, uid, gid, mode, warnings } = examined;
+    let mut findings: Vec<_> =
+        warnings.iter().map(|warning| Finding::warn(Step::Output, subject, warning, None)).collect();
+    let is = if *exists { "can be replaced" } else { "can be written" };
+    let would_be = format!("{is}, as {uid}:{gid} with mode {mode:04o}");
+    let closed = consumer.and_then(|consumer| {
+        let closed = directories.iter().find(|it| !consumer.may(1, it.uid, it.gid, it.mode));
+        let way = closed
+            .map(|it| format!("the directory {} lets user {} not through", it.path.display(), consumer.uid));
+        way.or_else(|| {
+            (!consumer.may(4, *uid, *gid, *mode)).then(|| format!("user {} could not read it", consumer.uid))
+        })
+    });
+    findings.push(match (closed, consumer) {
+        (Some(closed), _) => Finding::fail(
+            Step::Output,
+            subject,
+            format!("{would_be}; {closed}"),
+            Diagnosis::ConsumerCannotRead,
+        ),
+        (None, Some(Consumer { uid, .. })) => {
+            Finding::ok(Step::Output, subject, format!("{would_be}; user {uid} can read it"))
+        }
+        (None, None) if mode & 0o044 == 0 => {
+            let saw = format!("{would_be}; only user {uid} can read it (say --consumer UID to check yours)");
+            Finding::warn(Step::Output, subject, saw, Remedy::from(Diagnosis::ConsumerCannotRead))
+        }
+        (None, None) => {
+            let saw = format!("{would_be}; whether a consumer of another user reads it: --consumer UID:GID");
+            Finding::ok(Step::Output, subject, saw)
+        }
+    });
+    findings
+}
+
+/// Whether `DOCKER_CONFIG`, as this process has it, leads to the file.
+fn of_docker_config(settings: &DockerConfigSettings, env: &Environment) -> Finding {
+    let subject = "DOCKER_CONFIG";
+    let directory = settings.path.parent().unwrap_or(Path::new("."));
+    let named = settings.path.file_name().is_some_and(|name| name == "config.json");
+    match env.get(subject) {
+        Some(value) if named && same(Path::new(value), directory) => {
+            Finding::ok(Step::Output, subject, format!("is {value}"))
+        }
+        Some(value) => {
+            let saw = format!("is {value} here, and the file is {}", settings.path.display());
+            Finding::warn(Step::Output, subject, saw, Remedy::from(Diagnosis::ConsumerLooksElsewhere))
+        }
+        None => {
+            let saw =
+                format!("is not set here; where the consumer runs it has to be {}", directory.display());
+            Finding::ok(Step::Output, subject, saw)
+        }
+    }
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    one == other
+        || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::report::Outcome;
+
+    fn written(mode: u32) -> Examination {
+        Examination { exists: false, uid: 65534, gid: 1337, mode, warnings: Vec::new() }
+    }
+
+    fn outcome(mode: u32, consumer: Option<&str>) -> Outcome {
+        let folder = [Directory { path: "/d".into(), uid: 0, gid: 1337, mode: 0o2750 }];
+        let consumer = consumer.map(|text| text.parse().unwrap());
+        let findings = of_file("c", &written(mode), &folder, consumer.as_ref());
+        findings[0].outcome
+    }
+
+    #[test]
+    fn a_consumer_reads_by_its_user_its_groups_or_as_anybody() {
+        assert_eq!(outcome(0o640, Some("999:1337")), Outcome::Ok);
+        assert_eq!(outcome(0o640, Some("999:5,1337")), Outcome::Ok);
+        assert_eq!(outcome(0o640, Some("999")), Outcome::Fail);
+        assert_eq!(outcome(0o600, Some("999:1337")), Outcome::Fail);
+        assert_eq!(outcome(0o644, Some("999:7")), Outcome::Fail, "the directory");
+        assert_eq!(outcome(0o600, Some("0")), Outcome::Ok);
+        assert_eq!(outcome(0o600, None), Outcome::Warn);
+        assert_eq!(outcome(0o640, None), Outcome::Ok);
+    }
+
+    #[test]
+    fn a_consumer_is_numbers() {
+        assert!("999".parse::<Consumer>().is_ok());
+        for bad in ["", "argocd", "1:x", ":1"] {
+            assert_eq!(bad.parse::<Consumer>(), Err(ConsumerError), "{bad}");
+        }
+    }
+}

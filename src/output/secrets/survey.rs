@@ -1,0 +1,56 @@
+//! What the Secrets of an output are now, found out without writing.
+
+use std::sync::Arc;
+
+use super::{super::docker_config::read::Base, Kind, desired::decide, roster::Roster};
+use crate::{
+    clock::Clock,
+    config::OutputConfig,
+    credentials::CredentialSet,
+    failure::Problem,
+    kubernetes::{Cluster, ObjectRef, Wanted},
+    output::Output,
+};
+
+/// A Secret of an output.
+pub struct Surveyed {
+    /// Which.
+    pub at: ObjectRef,
+    /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
+    pub state: Option<Result<Vec<String>, Problem>>,
+}
+
+/// Looks at the Secrets of an output whose names are known, for those registries; of one whose Secrets are found
+/// out while it runs, and of one that keeps files, at none.
+pub async fn survey(
+    config: &OutputConfig,
+    cluster: &Cluster,
+    desired: &CredentialSet,
+    clock: &Clock,
+) -> Vec<Surveyed> {
+    let Output::Secrets(kind) = Output::new(config) else { return Vec::new() };
+    let base = match &kind {
+        Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
+        Kind::RepoCreds(_) | Kind::Repositories(_) => None,
+    };
+    if kind.finds_out() {
+        return Vec::new();
+    }
+    let roster = Roster::new(config.id(), kind, cluster.clone(), false);
+    let mut surveyed = Vec::new();
+    for (at, content) in roster.targets(desired, base.as_ref()) {
+        let state = match cluster.secret(&at).await {
+            Ok(None) => None,
+            Ok(Some(found)) => {
+                let decision = decide(&at, &content, Some(&found), &CredentialSet::default(), clock.now());
+                Some(decision.map(|decision| decision.warnings))
+            }
+            Err(error) => {
+                let ObjectRef { namespace, name } = &at;
+                Some(Err(error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })))
+            }
+        };
+        surveyed.push(Surveyed { at, state });
+    }
+    surveyed
+}

@@ -1,0 +1,342 @@
+//! What goes wrong between here and a token.
+
+use std::{
+    fs, os::unix::fs::PermissionsExt, os::unix::process::CommandExt, process::Command, time::Duration,
+};
+
+use ecr_emulator::{Denial, Emulator, Fault, POD_IDENTITY_TOKEN, Role, Service, Settings, Trust};
+use ecr_sidecar::diagnosis::Diagnosis as D;
+use test_support::{free_port, root};
+
+use crate::{
+    rig::{self, Rig},
+    rows::{Row, are_told_everywhere, doctor, first, report_of, row},
+    world::{BINARY, HOST, KEYS, PUBLIC, World},
+};
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
+
+fn refuses(world: &World, service: Service, status: u16, code: &str, message: &str) {
+    let (code, message) = (code.to_owned(), message.to_owned());
+    world.emulator.set_fault(service, Fault::Error { status, code, message });
+}
+
+/// IRSA, with a token for that audience.
+fn irsa(world: &World, command: &mut Command, audience: &str) {
+    let token = world.emulator.web_identity_token(
+        "system:serviceaccount:flux-system:me",
+        audience,
+        Duration::from_secs(3600),
+    );
+    irsa_with(world, command, &token);
+}
+
+fn irsa_with(world: &World, command: &mut Command, token: &str) {
+    command.env("AWS_ROLE_ARN", ROLE);
+    command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.write("web-identity/token", token));
+}
+
+fn pod_identity(world: &World, command: &mut Command) {
+    let url = format!("{}/v1/credentials", world.emulator.endpoint());
+    command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
+    command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", POD_IDENTITY_TOKEN);
+}
+
+/// One identity, by a file.
+fn identity(world: &World, command: &mut Command, yaml: &str) {
+    let file = world.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
+    command.env("ECR_SIDECAR_CONFIG", file);
+}
+
+fn with(diagnosis: D, settings: Settings, cause: fn(&World, &mut Command)) -> Row {
+    Row { settings, ..row(diagnosis, cause) }
+}
+
+fn denying(action: &str) -> Settings {
+    let denial = Denial { arn_prefix: "arn:aws:iam::123456789012:user/".into(), action: action.into() };
+    Settings { deny: vec![denial], ..Settings::default() }
+}
+
+fn trusting(role: &str, trust: Trust) -> Settings {
+    Settings { roles: vec![Role::new(role, [trust])], ..Settings::default() }
+}
+
+#[test]
+fn who_asks() {
+    are_told_everywhere(vec![
+        row(D::IrsaInactive, |_, command| {
+            command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        }),
+        row(D::NoCredentials, |_, _| {}),
+        row(D::SourceIncomplete, |_, command| {
+            command.env("AWS_ACCESS_KEY_ID", KEYS[0].1);
+        }),
+        row(D::InputMissing, |_, command| {
+            command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token");
+        }),
+        row(D::InputMalformed, |world, command| irsa_with(world, command, "two words")),
+        row(D::ProfileMissing, |_, command| {
+            command.env("AWS_PROFILE", "nobody");
+        }),
+        row(D::ProfileBroken, |world, command| {
+            world.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
+            command.env("AWS_PROFILE", "broken");
+        }),
+        row(D::AgentUrl, |_, command| {
+            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/v1/credentials");
+        }),
+        row(D::AgentUnreachable, |_, command| {
+            let url = format!("http://127.0.0.1:{}/v1/credentials", free_port());
+            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
+        }),
+        row(D::AgentBusy, |world, command| {
+            world.emulator.set_fault(Service::PodIdentity, Fault::Status(503));
+            pod_identity(world, command);
+        }),
+        row(D::NoAssociation, |world, command| {
+            refuses(world, Service::PodIdentity, 404, "ResourceNotFoundException", "No association found");
+            pod_identity(world, command);
+        }),
+        // A pod one hop too far from the metadata service that the configuration names.
+        row(D::NoImds, |world, command| {
+            command.env_remove("AWS_EC2_METADATA_DISABLED");
+            command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://127.0.0.1:{}", free_port()));
+            identity(world, command, "{source: imds}");
+        }),
+        // The node's role instead of IRSA's.
+        row(D::WrongAccount, |world, command| {
+            command.env_remove("AWS_EC2_METADATA_DISABLED");
+            command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", world.emulator.endpoint());
+            identity(world, command, "{source: imds, expectAccount: '999999999999'}");
+        }),
+    ]);
+}
+
+#[test]
+fn sts() {
+    are_told_everywhere(vec![
+        row(D::WrongAudience, |world, command| irsa(world, command, "vault")),
+        row(D::OidcProviderMissing, |world, command| {
+            let elsewhere = Emulator::start(Settings::default()).unwrap();
+            let hour = Duration::from_secs(3600);
+            irsa_with(world, command, &elsewhere.web_identity_token("me", "sts.amazonaws.com", hour));
+        }),
+        row(D::WebIdentityExpired, |world, command| {
+            let token = world.emulator.web_identity_token("me", "sts.amazonaws.com", Duration::ZERO);
+            irsa_with(world, command, &token);
+        }),
+        with(
+            D::TrustWebIdentity,
+            trusting(ROLE, Trust::Subject("somebody-else".into())),
+            |world, command| {
+                irsa(world, command, "sts.amazonaws.com");
+            },
+        ),
+        with(
+            D::TrustAssumeRole,
+            trusting("arn:aws:iam::999999999999:role/pull", Trust::Principal("arn:aws:iam::1:root".into())),
+            |world, command| {
+                command.envs(KEYS);
+                let role = "{roleArn: 'arn:aws:iam::999999999999:role/pull'}";
+                identity(world, command, &format!("{{source: environment, assumeRoles: [{role}]}}"));
+            },
+        ),
+        row(D::RegionDisabled, |world, command| {
+            refuses(
+                world,
+                Service::Sts,
+                403,
+                "RegionDisabledException",
+                "STS is not activated in this region",
+            );
+            irsa(world, command, "sts.amazonaws.com");
+        }),
+    ]);
+}
+
+#[test]
+fn keys_and_permissions() {
+    are_told_everywhere(vec![
+        // A deleted key, and one of another partition: AWS says the same of both.
+        row(D::UnknownKey, |_, command| {
+            command.env("AWS_ACCESS_KEY_ID", "AKIADELETEDDELETED00").env("AWS_SECRET_ACCESS_KEY", "x");
+        }),
+        row(D::UnknownKey, |_, command| {
+            command.env("AWS_ACCESS_KEY_ID", "AKIAOFAWSCN000000000").env("AWS_SECRET_ACCESS_KEY", "x");
+            command.env("ECR_SIDECAR_REGISTRIES", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn");
+        }),
+        row(D::WrongSecretKey, |_, command| {
+            command.envs(KEYS).env("AWS_SECRET_ACCESS_KEY", "not-the-secret");
+        }),
+        row(D::Unsigned, |world, command| {
+            refuses(
+                world,
+                Service::Ecr,
+                400,
+                "MissingAuthenticationTokenException",
+                "Missing Authentication Token",
+            );
+            command.envs(KEYS);
+        }),
+        row(D::SessionExpired, |world, command| {
+            let [id, secret, token] = world.session();
+            world.emulator.expire_credentials();
+            command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+            command.env("AWS_SESSION_TOKEN", token);
+        }),
+        with(D::EcrDenied, denying("ecr:GetAuthorizationToken"), |_, command| {
+            command.envs(KEYS);
+        }),
+        with(D::EcrPublicDenied, denying("sts:GetServiceBearerToken"), |_, command| {
+            command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", PUBLIC);
+        }),
+        row(D::Denied, |world, command| {
+            world.emulator.set_fault(Service::Ecr, Fault::Status(403));
+            command.envs(KEYS);
+        }),
+    ]);
+}
+
+#[test]
+fn the_way_to_aws() {
+    are_told_everywhere(vec![
+        row(D::Throttled, |world, command| {
+            world.emulator.set_fault(Service::Ecr, Fault::Throttled);
+            command.envs(KEYS);
+        }),
+        row(D::NotAws, |world, command| {
+            world.emulator.set_fault(Service::Ecr, Fault::Html);
+            command.envs(KEYS);
+        }),
+        row(D::Unreachable, |_, command| {
+            let nobody = format!("http://127.0.0.1:{}", free_port());
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", nobody);
+        }),
+        row(D::UnknownCa, |world, command| {
+            let stranger = Emulator::start(Settings::default()).unwrap();
+            let ca = world.write("stranger.pem", &fs::read_to_string(stranger.ca_file()).unwrap());
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+            command.env("AWS_CA_BUNDLE", ca);
+        }),
+        row(D::NoCaBundle, |world, command| {
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+            command.env("AWS_CA_BUNDLE", "/nowhere/ca.pem");
+        }),
+        row(D::ProxyRefuses, |world, command| {
+            world.emulator.refuse_proxy(Some(403));
+            command.envs(KEYS).env_remove("AWS_ENDPOINT_URL");
+            command.env("AWS_CA_BUNDLE", world.emulator.ca_file());
+        }),
+        row(D::EndpointConflict, |_, command| {
+            command.envs(KEYS).env("AWS_USE_FIPS_ENDPOINT", "true");
+        }),
+        // The SDK corrects itself by the answer's `Date`; this is a clock that it cannot correct.
+        row(D::ClockOff, |world, command| {
+            refuses(
+                world,
+                Service::Ecr,
+                403,
+                "InvalidSignatureException",
+                "Signature expired: it is now later",
+            );
+            command.envs(KEYS);
+        }),
+    ]);
+}
+
+/// What the SDK corrects is told all the same, before it matters.
+#[test]
+fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
+    for (offset, direction) in [(1200, "behind"), (-1200, "ahead")] {
+        let world = World::new();
+        world.emulator.set_clock_offset(offset);
+        let report = doctor(&world, |command| {
+            command.envs(KEYS);
+        });
+        let found = first(&report);
+        assert_eq!(found["diagnosis"], D::ClockOff.id(), "{report:#}");
+        assert!(found["remedy"].as_str().unwrap().contains(direction), "{found}");
+    }
+}
+
+/// ECR of a region that the account has not enabled knows none of its keys; STS elsewhere does.
+#[test]
+fn a_key_that_sts_knows_and_ecr_does_not_is_one_of_a_region_that_is_not_enabled() {
+    let world = World::new();
+    refuses(&world, Service::Ecr, 400, "UnrecognizedClientException", "The security token is invalid");
+    let report = doctor(&world, |command| {
+        command.envs(KEYS);
+    });
+    assert_eq!(first(&report)["diagnosis"], D::RegionDisabled.id(), "{report:#}");
+}
+
+/// A VPC endpoint outside of its VPC. Names are looked up in files alone, so that nobody else is asked.
+#[test]
+fn a_name_that_resolves_to_nothing() {
+    if !root() {
+        return;
+    }
+    let rig = Rig::new();
+    let nsswitch = rig.put("nsswitch.conf", "hosts: files\n");
+    let file = rig.put(
+        "config.yaml",
+        &format!(
+            "registries: [{{host: {HOST}, endpoint: 'http://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com'}}]\n\
+             outputs: [{{type: docker-config, path: {}}}]\n",
+            rig.file().display()
+        ),
+    );
+    let mounts = format!("mount --bind {} /etc/nsswitch.conf", nsswitch.display());
+    let sidecar = rig.run_with_mounts(&mounts, |command| rig::configured_by(command, &file));
+    sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::NameUnresolved.id()), rig::DEADLINE);
+    sidecar.wait_status("it in /status", |status| {
+        status["tokens"][0]["last_error"]["diagnosis"] == D::NameUnresolved.id()
+    });
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
+    command.arg(format!("{mounts}\nexec {BINARY} doctor --output json"));
+    command.env_clear().envs(rig.environment());
+    rig::configured_by(&mut command, &file);
+    let report = report_of(&mut command);
+    assert_eq!(first(&report)["diagnosis"], D::NameUnresolved.id(), "{report:#}");
+}
+
+/// The token file of another user, without `fsGroup`.
+#[test]
+fn a_token_that_this_user_may_not_read() {
+    const NOBODY: u32 = 65534;
+    if !root() {
+        return;
+    }
+    let world = World::new();
+    let binary = world.path("ecr-sidecar");
+    fs::copy(BINARY, &binary).unwrap();
+    let token = world.web_identity_file("me");
+    for (path, mode) in [
+        (world.path("."), 0o777),
+        (world.path("out"), 0o777),
+        (binary.clone(), 0o755),
+        (token.clone(), 0o600),
+    ] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let as_nobody = |name: &str| {
+        let template = world.command(name);
+        let mut command = Command::new(&binary);
+        command.args(template.get_args()).env_clear().current_dir(world.path("."));
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
+        command.uid(NOBODY).gid(NOBODY);
+        command
+    };
+    let report = report_of(as_nobody("doctor").args(["--output", "json"]));
+    let found = first(&report);
+    assert_eq!(
+        (&found["step"], &found["diagnosis"]),
+        (&"files".into(), &D::InputUnreadable.id().into()),
+        "{report:#}"
+    );
+    let saw = found["saw"].as_str().unwrap();
+    assert!(saw.contains("owner 0:0, mode 0600") && saw.contains("uid 65534"), "{saw}");
+    world.run_once(&mut as_nobody("once")).failed_saying(&["Permission denied", D::InputUnreadable.mend()]);
+}

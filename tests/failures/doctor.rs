@@ -1,0 +1,91 @@
+//! What the doctor promises whatever it finds.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
+use ecr_sidecar::diagnosis::Diagnosis as D;
+use test_support::output;
+
+use crate::{
+    rows::{doctor, first},
+    world::{DEADLINE, HOST, KEYS, World},
+};
+
+/// Every file below the folder: mode, time of its last change, content.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
+    let mut seen = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            seen.extend(snapshot(&path));
+        }
+        let content = if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        seen.insert(path, (metadata.mode(), metadata.mtime(), content));
+    }
+    seen
+}
+
+#[test]
+fn it_changes_nothing_and_tells_no_secret() {
+    let world = World::new();
+    world.write("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}},"credsStore":"desktop"}"#);
+    world.write("out/..stale.tmp", "left by somebody");
+    let before = snapshot(&world.path("."));
+    let token = world.web_identity_token("me");
+    for format in ["text", "json"] {
+        let mut command = world.command("doctor");
+        command.args(["--output", format]).envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+        command.env("HTTPS_PROXY", world.emulator.proxy().replace("http://", "http://me:hunter2@"));
+        command.env("ECR_SIDECAR_LOG", "trace").env("RUST_LOG", "trace");
+        let output = output(&mut command, DEADLINE);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(HOST), "{said}");
+        for secret in [SECRET_ACCESS_KEY, "hunter2", "Zm9vOmJhcg", &token, "Authorization"] {
+            assert!(!said.contains(secret), "{secret} is in:\n{said}");
+        }
+    }
+    assert!(snapshot(&world.path(".")) == before, "it has changed something");
+    assert!(world.emulator.pulls().len() >= 2);
+}
+
+/// It has a time for each step, so that it ends at all; `limits_add_up` holds what they come to.
+#[test]
+fn it_ends_when_everything_hangs() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kubeconfig = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: 'https://{}'}}}}], users: [{{name: u, user: {{token: t}}}}]}}",
+        silent.local_addr().unwrap()
+    );
+    for (service, id) in [
+        (Service::Sts, D::Unreachable),
+        (Service::Ecr, D::Unreachable),
+        (Service::Registry, D::RegistryUnreachable),
+    ] {
+        let world = World::new();
+        world.emulator.set_fault(service, Fault::Hang);
+        let report = doctor(&world, |command: &mut Command| {
+            command.env("KUBECONFIG", world.write("kubeconfig", &kubeconfig));
+            command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "apps/ecr-credentials");
+            if service == Service::Sts {
+                command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
+                command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.web_identity_file("me"));
+            } else {
+                command.envs(KEYS);
+            }
+        });
+        assert_eq!(first(&report)["diagnosis"], id.id(), "{service:?}: {report:#}");
+        let findings = report["findings"].as_array().unwrap();
+        let of_cluster = findings.iter().find(|it| it["step"] == "kubernetes").unwrap();
+        assert_eq!(of_cluster["diagnosis"], D::ApiServerUnreachable.id(), "{report:#}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Every failure of `src/diagnosis.rs`: brought about by the emulated AWS or by the file system, and then told by its
+//! name and mend in the log, in `/status` and by `ecr-sidecar doctor` alike.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+#[path = "../world/mod.rs"]
+mod world;
+
+mod aws;
+mod doctor;
+mod places;
+mod registries;
+mod rows;

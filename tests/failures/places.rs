@@ -1,0 +1,160 @@
+//! What goes wrong with the docker config.json: volumes, users, mounts.
+
+use std::process::Command;
+
+use ecr_sidecar::diagnosis::Diagnosis as D;
+use serde_json::Value;
+use test_support::{output, root};
+
+use crate::{
+    rig::{BINARY, DEADLINE, Rig},
+    rows::{first, report_of},
+};
+
+/// As somebody who has no rights of root's, with a program that this user can reach.
+const AS_NOBODY: &str = "chmod 755 .\nexec setpriv --reuid=65534 --regid=65534 --clear-groups ./ecr-sidecar";
+
+/// The doctor in a mount namespace of its own, after the shell commands of `mounts`, which may end in the program itself.
+fn doctor(rig: &Rig, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
+    let folder = rig.folder().display();
+    let last = if mounts.contains("exec ") { String::new() } else { format!("\nexec {BINARY}") };
+    command.arg(format!("cd '{folder}'\n{mounts}{last} doctor --output json"));
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(rig.environment());
+    command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+    prepare(&mut command);
+    report_of(&mut command)
+}
+
+/// Told in the log, in `/status`, and by the doctor.
+fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
+    let rig = Rig::new();
+    std::fs::copy(BINARY, rig.at("ecr-sidecar")).unwrap();
+    let id = diagnosis.id();
+    let started = if mounts.contains("exec ") { format!("{mounts} run") } else { mounts.to_owned() };
+    let sidecar = rig.run_with_mounts(&started, &prepare);
+    let line = sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert!(line["remedy"].as_str().unwrap().starts_with(diagnosis.mend()), "{line}");
+    sidecar.wait_status(id, |status| {
+        let problem = &status["outputs"][0]["last_error"];
+        problem["diagnosis"] == id && problem["remedy"] == line["remedy"]
+    });
+    drop(sidecar);
+    let report = doctor(&rig, mounts, prepare);
+    assert_eq!(first(&report)["diagnosis"], id, "{report:#}");
+}
+
+/// What can never work is refused at the start, with the same words.
+fn is_refused(diagnosis: D, mounts: &str) {
+    let rig = Rig::new();
+    let sidecar = rig.run_with_mounts(mounts, |_| {});
+    assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
+    assert!(sidecar.stderr().contains(diagnosis.mend()), "{}", sidecar.stderr());
+    let report = doctor(&rig, mounts, |_| {});
+    assert_eq!(first(&report)["diagnosis"], diagnosis.id(), "{report:#}");
+}
+
+#[test]
+fn a_file_mounted_by_sub_path() {
+    if root() {
+        is_refused(
+            D::MountedBySubPath,
+            "mkdir -p out\necho {} > source\ntouch out/config.json\nmount --bind source out/config.json",
+        );
+    }
+}
+
+#[test]
+fn a_path_that_is_no_file() {
+    if root() {
+        is_refused(D::NotAFile, "mkdir -p out/config.json");
+    }
+}
+
+#[test]
+fn a_read_only_volume() {
+    if root() {
+        is_told(D::ReadOnlyVolume, "mkdir -p out\nmount -t tmpfs -o ro none out", |_| {});
+    }
+}
+
+#[test]
+fn a_full_volume() {
+    if root() {
+        let mounts = "mkdir -p out\nmount -t tmpfs -o size=64k none out\n\
+                      head -c 100000 /dev/zero > out/filler 2> filling || true";
+        is_told(D::VolumeFull, mounts, |_| {});
+    }
+}
+
+#[test]
+fn a_directory_of_another_user() {
+    if root() {
+        is_told(D::NotPermitted, &format!("mkdir -p out\n{AS_NOBODY}"), |_| {});
+    }
+}
+
+#[test]
+fn a_mode_that_the_consumer_cannot_read_by() {
+    if !root() {
+        return;
+    }
+    let rig = Rig::new();
+    let private = |command: &mut Command| {
+        command.env("ECR_SIDECAR_FILE_MODE", "0600");
+    };
+    let sidecar = rig.run(private);
+    let line = sidecar.wait_log("output has a flaw", DEADLINE);
+    assert!(line.contains(D::ConsumerCannotRead.mend()), "{line}");
+    sidecar.wait_status("the flaw in /status", |status| {
+        let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
+        warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.mend()))
+    });
+    let report = doctor(&rig, "true", private);
+    assert_eq!(first(&report)["diagnosis"], D::ConsumerCannotRead.id(), "{report:#}");
+
+    let of_user = |consumer: &str, mode: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["doctor", "--output", "json", "--consumer", consumer]).env_clear();
+        command.envs(rig.environment()).env("ECR_SIDECAR_FILE_MODE", mode);
+        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        report_of(&mut command)
+    };
+    let closed = of_user("999:999", "0640");
+    assert_eq!(first(&closed)["diagnosis"], D::ConsumerCannotRead.id(), "{closed:#}");
+    assert_eq!(closed["healthy"], false);
+    assert_eq!(of_user("0", "0600")["healthy"], true);
+}
+
+#[test]
+fn a_consumer_that_looks_elsewhere() {
+    let rig = Rig::new();
+    let report = {
+        let mut command = Command::new(BINARY);
+        command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
+        command.env("DOCKER_CONFIG", "/root/.docker");
+        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        report_of(&mut command)
+    };
+    assert_eq!(first(&report)["diagnosis"], D::ConsumerLooksElsewhere.id(), "{report:#}");
+    assert_eq!(report["healthy"], true, "it may be right where the consumer runs");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used() {
+    let rig = Rig::new();
+    let mut command = Command::new(BINARY);
+    command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
+    command.env("ECR_SIDECAR_REGISTRIES", "https://public.ecr.aws").env("ECR_SIDECAR_FILE_MODE", "rw-r-----");
+    let report = report_of(&mut command);
+    let found = first(&report);
+    assert_eq!(found["diagnosis"], D::Configuration.id(), "{report:#}");
+    for part in ["2 problems", "ECR_SIDECAR_REGISTRIES", "ECR_SIDECAR_FILE_MODE"] {
+        assert!(found["saw"].as_str().unwrap().contains(part), "{found}");
+    }
+    let text = output(Command::new(BINARY).arg("doctor").env_clear().env("AWS_REGION", "nowhere"), DEADLINE);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("fail  configuration") && text.contains("AWS_REGION"), "{text}");
+}

@@ -1,0 +1,109 @@
+//! A row: how a failure is brought about, and where it has to be told.
+
+use std::{process::Command, sync::Mutex, thread};
+
+use ecr_emulator::Settings;
+use ecr_sidecar::diagnosis::Diagnosis;
+use serde_json::Value;
+use test_support::{output, wait_for};
+
+use crate::world::{DEADLINE, World};
+
+/// How many worlds stand at a time.
+const AT_A_TIME: usize = 6;
+
+/// One failure.
+pub(crate) struct Row {
+    pub(crate) diagnosis: Diagnosis,
+    pub(crate) settings: Settings,
+    /// Brings it about: in the world, and for the program that is started in it.
+    pub(crate) cause: fn(&World, &mut Command),
+}
+
+/// An AWS as usual.
+pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&World, &mut Command)) -> Row {
+    Row { diagnosis, settings: Settings::default(), cause }
+}
+
+/// Each row in a world of its own: told in the log, in `/status`, and first of all by the doctor.
+pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
+    each(rows, |row| {
+        let world = World::with(row.settings.clone());
+        let running = world.run(|command| (row.cause)(&world, command));
+        let id = row.diagnosis.id();
+        let line = wait_for(&format!("{id} in the log"), DEADLINE, || {
+            let lines = running.log_lines();
+            let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.into_iter().find(|line| line["diagnosis"] == id)
+        });
+        assert!(line["remedy"].as_str().unwrap().starts_with(row.diagnosis.mend()), "{line}");
+        let problem = wait_for(&format!("{id} in /status"), DEADLINE, || problem(&running.status(), id));
+        assert_eq!(problem["remedy"], line["remedy"], "{problem}");
+        drop(running);
+        found_by_the_doctor(&world, row);
+    });
+}
+
+/// Each row in a world of its own: told first of all by the doctor, who asks where the engine has no reason to.
+pub(crate) fn are_told_by_the_doctor(rows: Vec<Row>) {
+    each(rows, |row| found_by_the_doctor(&World::with(row.settings.clone()), row));
+}
+
+fn each(rows: Vec<Row>, check: impl Fn(&Row) + Sync) {
+    let rows = Mutex::new(rows);
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let row = rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+                    let Some(row) = row else { return };
+                    eprintln!("row {}", row.diagnosis.id());
+                    check(&row);
+                }
+            });
+        }
+    });
+}
+
+/// The problem of that name, anywhere in the status.
+fn problem(status: &Value, id: &str) -> Option<Value> {
+    match status {
+        Value::Object(fields) if fields.get("diagnosis").is_some_and(|it| it == id) => Some(status.clone()),
+        Value::Object(fields) => fields.values().find_map(|value| problem(value, id)),
+        Value::Array(values) => values.iter().find_map(|value| problem(value, id)),
+        _ => None,
+    }
+}
+
+fn found_by_the_doctor(world: &World, row: &Row) {
+    let report = doctor(world, |command| (row.cause)(world, command));
+    let first = first(&report);
+    assert_eq!(first["diagnosis"], row.diagnosis.id(), "{report:#}");
+    assert!(first["remedy"].as_str().unwrap().starts_with(row.diagnosis.mend()), "{first}");
+}
+
+/// What `ecr-sidecar doctor` reports; its exit status is as it should be.
+pub(crate) fn doctor(world: &World, prepare: impl FnOnce(&mut Command)) -> Value {
+    let mut command = world.command("doctor");
+    command.args(["--output", "json"]).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    prepare(&mut command);
+    report_of(&mut command)
+}
+
+pub(crate) fn report_of(command: &mut Command) -> Value {
+    let output = output(command, DEADLINE);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let expected = if report["healthy"] == true { 0 } else { 1 };
+    assert_eq!(output.status.code(), Some(expected), "{report:#}\n{said}");
+    report
+}
+
+/// The first finding that fails; if none does, the first that is warned of.
+pub(crate) fn first(report: &Value) -> Value {
+    let findings = report["findings"].as_array().unwrap();
+    let of =
+        |outcome: &str| findings.iter().find(|it| it["outcome"] == outcome && it["diagnosis"].is_string());
+    of("fail").or_else(|| of("warn")).unwrap_or_else(|| panic!("all is well: {report:#}")).clone()
+}
