@@ -1,0 +1,44 @@
+//! What the pages show of YAML: configuration of ours is accepted, the rest is Kubernetes'.
+
+use serde_json::Value;
+use test_support::markdown;
+
+use crate::{pages, rig::replace};
+
+/// The keys that a configuration of ours has at its top.
+const OURS: [&str; 6] = ["identities", "registries", "outputs", "refresh", "health", "log"];
+
+#[test]
+fn configuration_that_is_shown_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut accepted = 0;
+    for page in pages::all() {
+        for block in markdown::blocks(&page.text).iter().filter(|block| block.info == "yaml") {
+            let place = format!("{}:{}", page.name, block.line);
+            // A list of documents, of which one may hold nothing but comments.
+            for document in block.text.split("\n---\n") {
+                let value: Value =
+                    serde_saphyr::from_str(document).unwrap_or_else(|e| panic!("{place}: {e}"));
+                let keys: Vec<_> = value.as_object().unwrap_or_else(|| panic!("{place}")).keys().collect();
+                if value["kind"].is_string() || keys == ["spec"] || keys == ["metadata"] {
+                    continue;
+                }
+                assert!(
+                    keys.iter().all(|key| OURS.contains(&key.as_str())),
+                    "{place}: whose is this? {keys:?}"
+                );
+                let file = folder.path().join("config.yaml");
+                // A region, as AWS_REGION would say, and a registry: it shows but a part.
+                let mut whole = value.clone();
+                if whole["registries"].is_null() {
+                    whole["registries"] = serde_json::json!([{"host": crate::rig::HOST}]);
+                }
+                replace(&file, &whole.to_string());
+                let done = pages::run(&["config", "--config", file.to_str().unwrap()]);
+                assert!(done.status.success(), "{place}: {}", String::from_utf8_lossy(&done.stderr));
+                accepted += 1;
+            }
+        }
+    }
+    assert!(accepted >= 5, "{accepted}");
+}
