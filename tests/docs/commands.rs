@@ -30,6 +30,8 @@ const NOT_RUN: [&str; 0] = [];
 
 /// What the text takes for granted in the cluster.
 const SURROUNDINGS: &str = include_str!("surroundings.yaml");
+/// From here on it is resources whose kinds come before.
+const OF_OTHERS: &str = "# Of these kinds";
 
 #[test]
 fn what_the_pages_show_is_what_is_printed() {
@@ -81,7 +83,10 @@ impl Scene {
     /// `None` when there is no API server here.
     fn new() -> Option<Self> {
         let (server, kubectl) = (ApiServer::shared()?, program("kubectl")?);
-        server.apply(SURROUNDINGS);
+        let (surroundings, of_others) = SURROUNDINGS.split_once(OF_OTHERS).unwrap();
+        server.apply(surroundings);
+        server.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+        server.apply(of_others);
         let rig = Rig::new();
         let flux = server.service_account("flux-system", "image-reflector-controller");
         let variables =
