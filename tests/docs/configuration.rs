@@ -100,7 +100,7 @@ fn flags() -> String {
         writeln!(table, "| `{flag}` | `{variable}` | {meaning} | {default} |").unwrap();
         count += 1;
     }
-    assert_eq!(count, 9);
+    assert!(count >= 9, "{count}");
     table
 }
 
