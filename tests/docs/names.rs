@@ -51,7 +51,6 @@ fn calls(code: &str) -> Vec<&str> {
                 .split(['|', ';', '&', '>', '#', '[', '(', '`'])
                 .next()
                 .unwrap_or_default();
-            // All of its arguments may be its flags' values.
             calls.push(call);
         }
     }
