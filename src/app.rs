@@ -156,7 +156,8 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
     if status.read(is_written) {
         return Ok(());
     }
-    Err(AppError::NotWritten(status.read(|status| verdict::ready(status, clock.now())).text(false)))
+    let reasons = status.read(|status| verdict::ready(status, clock.now())).text(false);
+    Err(AppError::NotWritten(reasons.trim_end().to_owned()))
 }
 
 /// Every token that exists is in every output, and every required one exists.

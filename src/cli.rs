@@ -46,31 +46,31 @@ Every flag has an environment variable, and everything else is in a YAML file: e
 
 #[derive(Debug, Default, Args)]
 struct Values {
-    /// The configuration file [env: ECR_SIDECAR_CONFIG]
+    /// The configuration file [env: ECR_SIDECAR_CONFIG] [default: none]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<String>,
-    /// Registry hosts, comma-separated [env: ECR_SIDECAR_REGISTRIES]
+    /// Registry hosts, comma-separated [env: ECR_SIDECAR_REGISTRIES] [default: the caller's own in AWS_REGION]
     #[arg(long, global = true, value_name = "HOSTS")]
     registries: Option<String>,
-    /// The docker config.json to keep [env: ECR_SIDECAR_DOCKER_CONFIG]
+    /// The docker config.json to keep [env: ECR_SIDECAR_DOCKER_CONFIG] [default: /var/run/ecr-sidecar/config.json, or none with other outputs]
     #[arg(long, global = true, value_name = "FILE")]
     docker_config: Option<String>,
-    /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE]
+    /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE] [default: 0640]
     #[arg(long, global = true, value_name = "MODE")]
     file_mode: Option<String>,
-    /// Secrets that hold a docker config, comma-separated NAME or NAMESPACE/NAME [env: ECR_SIDECAR_DOCKER_CONFIG_SECRET]
+    /// Secrets that hold a docker config, comma-separated NAME or NAMESPACE/NAME [env: ECR_SIDECAR_DOCKER_CONFIG_SECRET] [default: none]
     #[arg(long, global = true, value_name = "SECRETS")]
     docker_config_secret: Option<String>,
-    /// Keep Argo CD's credential templates in this namespace [env: ECR_SIDECAR_ARGOCD_NAMESPACE]
+    /// Keep Argo CD's credential templates in this namespace [env: ECR_SIDECAR_ARGOCD_NAMESPACE] [default: none]
     #[arg(long, global = true, value_name = "NAMESPACE")]
     argocd_namespace: Option<String>,
-    /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN]
+    /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN] [default: 127.0.0.1:9808]
     #[arg(long, global = true, value_name = "ADDRESS")]
     health_listen: Option<String>,
-    /// json or text [env: ECR_SIDECAR_LOG_FORMAT]
+    /// json or text [env: ECR_SIDECAR_LOG_FORMAT] [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A level, or target=level pairs [env: ECR_SIDECAR_LOG]
+    /// A level, or target=level pairs [env: ECR_SIDECAR_LOG] [default: info]
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 }

@@ -1,7 +1,9 @@
 //! The configuration file as it is written: names and shapes, nothing parsed yet.
 //!
 //! The JSON Schema in `config.schema.json` is generated from these types, and the file is checked against
-//! it (`check.rs`), so that all of a file's problems are told at once.
+//! it (`check.rs`), so that all of a file's problems are told at once. `docs/configuration.md` is generated from
+//! the schema (`tests/docs/configuration.rs`): a key's doc comment says what it means, and behind "Left out:" what
+//! holds without it.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +15,13 @@ use serde_json::Value;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct File {
-    /// Who asks AWS, by name. Registries that name none use `default`.
+    /// Who asks AWS, by a name of your choice. Registries that name none use `default`. Left out: `default`, with
+    /// `source: auto`.
     pub(super) identities: BTreeMap<String, Identity>,
-    /// The registries to hold credentials for. Left out: the caller's own registry in the region of
-    /// AWS_REGION.
+    /// The registries to hold credentials for, each host once. Left out: the caller's own registry in the region of
+    /// `AWS_REGION`.
     pub(super) registries: Vec<Registry>,
-    /// Where credentials are published. Left out: a docker-config at the default path.
+    /// Where credentials are published. Left out: a `docker-config` at `/var/run/ecr-sidecar/config.json`.
     pub(super) outputs: Vec<Output>,
     /// When to refresh.
     pub(super) refresh: Refresh,
@@ -32,26 +35,31 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Identity {
-    /// Where the first credentials come from. `auto` takes the first configured of environment, profile,
-    /// web-identity and pod-identity; `imds` is used only when named.
+    /// Where the first credentials come from. `auto` takes the first that is configured of `environment`, `profile`,
+    /// `web-identity` and `pod-identity`, broken or not; `imds` is used only when named. Left out: `auto`.
     pub(super) source: SourceKind,
-    /// Source `profile`: the profile's name, AWS_PROFILE if left out.
+    /// With `source: profile`: the profile's name. Left out: that of `AWS_PROFILE`, else `default`.
     pub(super) profile: Option<String>,
-    /// Source `web-identity`: the role, AWS_ROLE_ARN if left out.
+    /// With `source: web-identity`: the ARN of the role. Left out: that of `AWS_ROLE_ARN`.
     pub(super) role_arn: Option<String>,
-    /// Source `web-identity`: the token's file, AWS_WEB_IDENTITY_TOKEN_FILE if left out.
+    /// With `source: web-identity`: the token's file, which is watched and read anew each time. Left out: that of
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub(super) token_file: Option<String>,
-    /// Source `static`: the file that holds the access key id.
+    /// With `source: static`, and required there: the file that holds the access key id and nothing else. It is
+    /// watched and read anew each time, so keys may be rotated.
     pub(super) access_key_id_file: Option<String>,
-    /// Source `static`: the file that holds the secret access key.
+    /// With `source: static`, and required there: the file that holds the secret access key and nothing else.
     pub(super) secret_access_key_file: Option<String>,
-    /// Source `static`: the file that holds the session token of temporary keys.
+    /// With `source: static`: the file that holds the session token of temporary keys. Left out: the keys are not
+    /// temporary.
     pub(super) session_token_file: Option<String>,
-    /// Roles to assume, in order.
+    /// Roles to assume from there, in order: each with the credentials of the one before it. Left out: none.
     pub(super) assume_roles: Vec<AssumeRole>,
-    /// The region whose STS is called; AWS_REGION if left out.
+    /// The region whose STS is called, never guessed from the registry. Left out: that of `AWS_REGION` or the profile,
+    /// else the first region of the registries' partition.
     pub(super) sts_region: Option<String>,
-    /// The 12-digit account that has to answer: another one is an error.
+    /// The account that the credentials must belong to, 12 digits in quotes: those of another one are an error, and
+    /// no token is asked for. Left out: any account.
     pub(super) expect_account: Option<String>,
 }
 
@@ -73,11 +81,11 @@ pub(super) enum SourceKind {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AssumeRole {
-    /// The role's ARN.
+    /// The ARN of the role.
     pub(super) role_arn: String,
-    /// The external id that the role's trust policy asks for, 2 to 1224 characters.
+    /// The external id that the role's trust policy asks for, 2 to 1224 characters. Left out: none.
     pub(super) external_id: Option<String>,
-    /// The session's name in CloudTrail; `ecr-sidecar` if left out.
+    /// The session's name, as CloudTrail shows it. Left out: `ecr-sidecar`.
     pub(super) session_name: Option<String>,
 }
 
@@ -88,16 +96,18 @@ pub(super) struct Registry {
     /// The host as it appears in image references, for example
     /// `123456789012.dkr.ecr.eu-west-1.amazonaws.com` or `public.ecr.aws`.
     pub(super) host: String,
-    /// The identity that asks; `default` if left out.
+    /// The name of the identity that asks. Left out: `default`.
     #[serde(default)]
     pub(super) identity: Option<String>,
-    /// The region, for a host that doesn't tell it (VPC endpoints, proxies).
+    /// The AWS region, required for a host that doesn't tell it (a VPC endpoint, a proxy, a port). Left out: as the
+    /// host says.
     #[serde(default)]
     pub(super) region: Option<String>,
-    /// A URL in place of the region's ECR API endpoint.
+    /// A URL in place of the region's ECR API endpoint. Left out: the region's own, or that of `AWS_ENDPOINT_URL_ECR`
+    /// or `AWS_ENDPOINT_URL`.
     #[serde(default)]
     pub(super) endpoint: Option<String>,
-    /// Readiness doesn't depend on it.
+    /// Whether `/readyz`, the start of the main container and `once` do without it. Left out: `false`.
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -108,30 +118,31 @@ pub(super) struct Registry {
 pub(super) enum Output {
     /// A docker config.json.
     DockerConfig {
-        /// The file; its directory must be on the shared volume.
+        /// The file. Its directory is on the volume that the main container mounts: as a directory, never by
+        /// `subPath`.
         path: String,
-        /// The file's mode, an octal string; `0640` if left out.
+        /// The file's mode, octal, in quotes. Left out: `0640`.
         mode: Option<String>,
-        /// The file's group id; if left out the directory's when that is setgid, else the process's.
+        /// The file's group id. Left out: the directory's if that is setgid (as with `fsGroup`), else the process's.
         group: Option<u32>,
-        /// A docker config.json whose entries are carried along.
+        /// A docker config.json whose entries of other registries are carried along; it is watched. Left out: none.
         base: Option<String>,
     },
     /// Secrets of type kubernetes.io/dockerconfigjson, what Flux reads.
     DockerConfigSecret {
         /// The Secret's name.
         name: String,
-        /// In which namespaces; the pod's own if left out.
+        /// In which namespaces. Left out: the pod's own.
         namespaces: Option<Namespaces>,
-        /// A docker config.json whose entries are carried along.
+        /// A docker config.json whose entries of other registries are carried along; it is watched. Left out: none.
         base: Option<String>,
-        /// Take over a Secret that somebody else filled; `false` if left out.
+        /// Whether a Secret with somebody else's credentials in it is taken over. Left out: `false`.
         adopt: Option<bool>,
-        /// Remove Secrets that are the sidecar's alone from namespaces that leave the configuration while it runs;
-        /// `false` if left out.
+        /// Whether Secrets that are the sidecar's alone are removed from namespaces that leave the configuration
+        /// while it runs. Left out: `false`.
         prune: Option<bool>,
     },
-    /// Argo CD's credential templates, two a registry.
+    /// Argo CD's credential templates, two a registry: one for `type: helm`, one for `type: oci`.
     ArgocdRepoCreds {
         /// Argo CD's namespace.
         namespace: String,
@@ -141,10 +152,10 @@ pub(super) enum Output {
     ArgocdRepositories {
         /// Argo CD's namespace.
         namespace: String,
-        /// These.
+        /// The names of these Secrets. Left out: those of `selector`.
         #[serde(default)]
         names: Vec<String>,
-        /// Those with such labels, also those to come.
+        /// A label selector of these Secrets, also of those to come. Left out: those of `names`.
         selector: Option<String>,
     },
 }
@@ -153,13 +164,13 @@ pub(super) enum Output {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Namespaces {
-    /// These.
+    /// The names of the namespaces. Left out: none.
     pub(super) names: Vec<String>,
-    /// All of them, also those to come.
+    /// Whether it is all of them, also those to come. Left out: `false`.
     pub(super) all: bool,
-    /// With `all`: but these.
+    /// With `all: true`: but not these. Left out: none.
     pub(super) exclude: Vec<String>,
-    /// Those with such labels, also those to come.
+    /// A label selector of namespaces, also of those to come. Left out: none.
     pub(super) selector: Option<String>,
 }
 
@@ -167,9 +178,10 @@ pub(super) struct Namespaces {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Refresh {
-    /// The part of a token's lifetime after which it is renewed; `50%` if left out.
+    /// The part of a token's lifetime after which it is renewed, a whole percentage. With the jitter it stays between
+    /// 5% and 95%. Left out: `50%`.
     pub(super) at: Option<String>,
-    /// How far that moment is moved at random, either way; `10%` if left out.
+    /// How far that moment is moved at random, either way, as a part of the lifetime. Left out: `10%`.
     pub(super) jitter: Option<String>,
 }
 
@@ -177,9 +189,9 @@ pub(super) struct Refresh {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Health {
-    /// Address and port; `127.0.0.1:9808` if left out.
+    /// IP address and port. Left out: `127.0.0.1:9808`.
     pub(super) listen: Option<String>,
-    /// After this time /startupz says yes whatever AWS does; `60s` if left out.
+    /// After this time `/startupz` says yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
     pub(super) startup_grace: Option<String>,
 }
 
@@ -187,9 +199,10 @@ pub(super) struct Health {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Log {
-    /// `json` or `text`; left out: text on a terminal, else json.
+    /// How lines look. It takes a restart to change. Left out: `text` on a terminal, else `json`.
     pub(super) format: Option<LogFormat>,
-    /// A level, or `target=level` pairs separated by commas; `info` if left out.
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or `target=level` pairs separated by commas. Left
+    /// out: `info`.
     pub(super) filter: Option<String>,
 }
 

@@ -5,7 +5,11 @@ use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
-use test_support::{ApiServer, clean_command, output, program};
+use test_support::{
+    ApiServer, clean_command,
+    markdown::{Shown, blocks_of, commands, run_shown},
+    output, program,
+};
 
 use crate::{
     build::{Build, Product, ROOT, read, write},
@@ -38,33 +42,10 @@ fn surroundings() -> Option<TempDir> {
     Some(folder)
 }
 
-/// The commands of all `console` blocks, each with what is shown of its output.
-fn commands(markdown: &str) -> Vec<(String, String)> {
-    let mut commands: Vec<(String, String)> = Vec::new();
-    for block in markdown.split("```console\n").skip(1) {
-        let (block, _) = block.split_once("```").expect("the end of the block");
-        for line in block.lines() {
-            match (line.strip_prefix("$ "), commands.last_mut()) {
-                (Some(command), _) => commands.push((command.to_owned(), String::new())),
-                (None, Some((_, shown))) => *shown += &format!("{line}\n"),
-                (None, None) => panic!("a block begins with a command: {line}"),
-            }
-        }
-    }
-    commands
-}
-
-/// What each command prints, in one shell.
-fn run(commands: &[(String, String)], start: &Path) -> Vec<String> {
-    const END: &str = "--- end of command";
-    let script: String =
-        commands.iter().map(|(command, _)| format!("{command}\nprintf '%s\\n' '{END}'\n")).collect();
+/// What each command prints, in one shell that starts there.
+fn run(commands: &[Shown], start: &Path) -> Vec<String> {
     let mut shell = clean_command("bash", start);
-    shell.args(["-euc", &script]).current_dir(start);
-    let done = output(shell.env("PATH", path()), Duration::from_secs(120));
-    let printed = String::from_utf8(done.stdout).unwrap();
-    assert!(done.status.success(), "{printed}\n{}", String::from_utf8_lossy(&done.stderr));
-    printed.split(&format!("{END}\n")).map(str::to_owned).collect()
+    run_shown(shell.current_dir(start).env("PATH", path()), commands)
 }
 
 #[test]
@@ -84,10 +65,11 @@ fn what_the_readmes_show_is_what_is_printed() {
             assert!(output(cp.arg("-r").arg(&start).arg(&copy), Duration::from_secs(60)).status.success());
             start = copy;
         }
-        let commands = commands(&read(readme));
+        let commands: Vec<_> =
+            blocks_of("console", &read(readme)).iter().flat_map(|block| commands(block)).collect();
         assert!(commands.len() >= least, "{readme}: {} commands", commands.len());
-        for ((command, shown), printed) in commands.iter().zip(run(&commands, &start)) {
-            assert_eq!(printed, *shown, "{readme}: {command}");
+        for (shown, printed) in commands.iter().zip(run(&commands, &start)) {
+            assert!(shown.is(&printed), "{readme}: {shown:?} prints {printed}");
         }
     }
 }
@@ -156,7 +138,7 @@ fn take_in(product: Product, place: &Path) -> String {
 /// The `sh` blocks of a README, but for the one that asks pods.
 fn blocks_for_a_server(readme: &str) -> Vec<String> {
     let asks_pods = |block: &String| ON_A_NODE.iter().any(|begin| block.starts_with(begin));
-    let (on_a_node, here): (Vec<_>, Vec<_>) = sh_blocks(&read(readme)).into_iter().partition(asks_pods);
+    let (on_a_node, here): (Vec<_>, Vec<_>) = blocks_of("sh", &read(readme)).into_iter().partition(asks_pods);
     assert!(on_a_node.len() == 1 && !here.is_empty(), "{readme}");
     here
 }
@@ -217,7 +199,7 @@ fn the_laptops_commands_work() {
     write(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
     let (_, text) = readme.split_once("Once, on a laptop").unwrap();
-    let block = sh_blocks(text).swap_remove(0);
+    let block = blocks_of("sh", text).swap_remove(0);
     let (install, block) = block.split_once('\n').unwrap();
     assert_eq!(install, "cargo install --path .");
     // Whatever name is asked for, it stays on this machine.
@@ -229,11 +211,6 @@ fn the_laptops_commands_work() {
     let done = bash(&script, &folder, ".", &server, &environment);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(folder.path().join("hello-1.0.0.tgz").exists());
-}
-
-fn sh_blocks(markdown: &str) -> Vec<String> {
-    let blocks = markdown.split("```sh\n").skip(1);
-    blocks.map(|block| block.split_once("```").expect("the end of the block").0.to_owned()).collect()
 }
 
 /// A shell at a place in its home, with the programs of the text and the API server's admin.
@@ -259,30 +236,4 @@ fn path() -> String {
     let folders = [kubectl.parent().unwrap(), Path::new(BINARY).parent().unwrap()];
     let path = folders.map(|folder| folder.display().to_string()).join(":");
     format!("{path}:{}", std::env::var("PATH").unwrap())
-}
-
-/// A link to a file of the repository leads to one.
-#[test]
-fn links_lead_somewhere() {
-    let mut readmes =
-        vec!["README.md".to_owned(), "patches/README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
-    for entry in fs::read_dir(format!("{ROOT}/patches")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if name != "README.md" {
-            readmes.push(format!("patches/{name}/README.md"));
-        }
-    }
-    let mut links = 0;
-    for readme in readmes {
-        let folder = Path::new(ROOT).join(&readme);
-        for link in read(&readme).split("](").skip(1) {
-            let (link, _) = link.split_once(')').unwrap();
-            let (file, _) = link.split_once('#').unwrap_or((link, ""));
-            if !file.is_empty() && !file.contains("://") {
-                assert!(folder.parent().unwrap().join(file).exists(), "{readme}: {link}");
-                links += 1;
-            }
-        }
-    }
-    assert!(links > 20, "{links}");
 }

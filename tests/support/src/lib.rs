@@ -10,6 +10,7 @@
 //! | [`dockerd`] | a Docker daemon of the test's own |
 //! | [`rust_image`] | the base image of a Rust build, made of this machine |
 //! | [`kubernetes`] | a Kubernetes API server of the test's own, and a whole node |
+//! | [`markdown`] | which commands does that page show, and what do they print? |
 //! | [`net`] | free ports, plain HTTP |
 //! | [`wait`] | the one place that sleeps |
 //!
@@ -18,6 +19,7 @@
 
 pub mod dockerd;
 pub mod kubernetes;
+pub mod markdown;
 pub mod net;
 pub mod process;
 pub mod registry;

@@ -1,0 +1,12 @@
+//! `docs/` and every other page: what they show runs, what they name exists, where they point to is there.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod commands;
+mod configuration;
+mod examples;
+mod links;
+mod names;
+mod pages;
