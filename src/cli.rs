@@ -16,6 +16,7 @@ use crate::{
     health::client,
     manifests::{self, Account},
     output::secret_settings::{NamespaceName, ObjectName},
+    status::command::{self as status, Format},
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -93,6 +94,15 @@ enum Command {
         /// Give up after this time
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
+    },
+    /// Show every registry and output of the running sidecar
+    Status {
+        /// Draw it anew each second; in a pipe: a block a second, with an empty line between two
+        #[arg(long)]
+        watch: bool,
+        /// For people, or what /status answers
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
     },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     Manifests {
@@ -178,6 +188,13 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Wait { timeout } => {
             ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
         }
+        Command::Status { watch, output } => match config::health_listen(flags, &env) {
+            Ok(listen) => match status::run(listen, &env, output, watch).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, FAULT),
+            },
+            Err(problems) => failed(&problems, FAULT),
+        },
         command => match app::surroundings(env).await {
             Ok(surroundings) => work(command, flags, &surroundings).await,
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
