@@ -14,8 +14,10 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     health::client,
+    lookup::{self, LookupError},
     manifests::{self, Account},
     output::secret_settings::{NamespaceName, ObjectName},
+    registry::RegistryHost,
     status::command::{self as status, Format},
 };
 
@@ -103,6 +105,12 @@ enum Command {
         /// For people, or what /status answers
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
+    },
+    /// Print AWS:PASSWORD of one registry, from the local file or else from AWS
+    Print {
+        /// The registry
+        #[arg(value_name = "HOST")]
+        host: RegistryHost,
     },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     Manifests {
@@ -194,6 +202,13 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 Err(error) => failed(&error, FAULT),
             },
             Err(problems) => failed(&problems, FAULT),
+        },
+        Command::Print { host } => match lookup::credential(&host, flags, env).await {
+            Ok(credential) => print(&format!("{}\n", credential.expose())),
+            Err(error) => {
+                let unavailable = matches!(error, LookupError::None { .. } | LookupError::TimedOut);
+                failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
+            }
         },
         command => match app::surroundings(env).await {
             Ok(surroundings) => work(command, flags, &surroundings).await,

@@ -180,7 +180,13 @@ pub struct Surroundings {
 
 /// Reads and parses the configuration, or tells every problem of it.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
-    resolve::load(flags, surroundings)
+    resolve::load(flags, surroundings, None)
+}
+
+/// The same for who asks about one registry: when no registries are configured, `host` stands in for the caller's own,
+/// and nothing need say a region.
+pub fn load_for(host: &RegistryHost, flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
+    resolve::load(flags, surroundings, Some(host))
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes

@@ -15,6 +15,7 @@
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
 //! | What does it need in a cluster? | [`manifests`] |
 //! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`], [`failure`] |
+//! | What is there for one registry, now? | [`lookup`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
@@ -32,6 +33,7 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod kubernetes;
+pub mod lookup;
 pub mod manifests;
 pub mod output;
 pub mod refresh;

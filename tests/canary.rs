@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
-use test_support::{Signal, wait_for};
+use test_support::{Signal, output, wait_for};
 use world::{BINARY, DEADLINE, HOST, PUBLIC, World};
 
 /// How the `auth` of any ECR token begins: base64 of `AWS:`.
@@ -129,6 +129,36 @@ fn no_failure_shows_a_secret() {
         assert!(!once.said.is_empty());
         no_secret(&format!("what is said of {name}"), &once.said, &secrets);
     }
+}
+
+/// What hands out a credential on its standard output says nothing of it on its standard error.
+#[test]
+fn who_asks_for_one_credential_finds_it_in_one_place() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let secrets = [key.clone(), token.clone()];
+    let ask = || {
+        let mut command = world.command("print");
+        command.arg(HOST).env("ECR_SIDECAR_LOG", "trace").env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
+        let output = output(&mut command, DEADLINE);
+        let said = String::from_utf8(output.stderr).unwrap();
+        no_secret("what is said beside it", &said, &secrets);
+        assert!(!said.is_empty(), "it did log");
+        output.status.code()
+    };
+    assert_eq!(ask(), Some(0)); // of AWS
+    for fault in [Fault::AccessDenied, Fault::Garbage, Fault::NotAws, Fault::NoExpiry, Fault::ColonPassword] {
+        world.emulator.push_fault(Service::Ecr, fault, 1);
+        ask();
+    }
+    world.once(|command| {
+        command.env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
+    });
+    fs::remove_file(world.path("out/.config.json.ecr-sidecar")).unwrap();
+    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    assert_eq!(ask(), Some(0)); // of the file, with a warning
 }
 
 #[test]
