@@ -14,6 +14,7 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     health::client,
+    helper,
     lookup::{self, LookupError},
     manifests::{self, Account},
     output::secret_settings::{NamespaceName, ObjectName},
@@ -165,6 +166,10 @@ impl Values {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| helper::is_called(&name)) {
+        return to_its_end(helper::run(arguments.collect()));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -174,11 +179,15 @@ pub fn main() -> ExitCode {
         }
     };
     let flags = cli.values.into_flags();
+    to_its_end(dispatch(cli.command.unwrap_or(Command::Run), &flags))
+}
+
+fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, FAULT),
     };
-    let outcome = runtime.block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags));
+    let outcome = runtime.block_on(work);
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     outcome

@@ -15,7 +15,7 @@
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
 //! | What does it need in a cluster? | [`manifests`] |
 //! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`], [`failure`] |
-//! | What is there for one registry, now? | [`lookup`] |
+//! | What is there for one registry, now? | [`lookup`], [`helper`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
@@ -30,6 +30,7 @@ pub mod credentials;
 pub mod engine;
 pub mod failure;
 pub mod health;
+pub mod helper;
 pub mod http;
 pub mod identity;
 pub mod kubernetes;

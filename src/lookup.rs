@@ -4,13 +4,18 @@
 //!
 //! 1. a token in a docker config.json of the configuration that is known to live on: answered at once, no one is asked
 //!    (`a_living_token_in_the_file_is_printed_without_asking_aws`);
-//! 2. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`);
-//! 3. when AWS hands out none: a token in the file that is about to end, or one whose end nobody knows, if the file was
+//! 2. one that was fetched before and is not half over, from the [`cache`];
+//! 3. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`); of those
+//!    who ask at the same time one fetches, and the others take it from the cache (`fifty_at_a_time_cost_one_call`);
+//! 4. when AWS hands out none: one of the cache that lives (`a_cached_token_is_used_while_it_lives`);
+//! 5. and else AWS hands out none: a token in the file that is about to end, or one whose end nobody knows, if the file was
 //!    changed within the longest life of a token. It may live, and a registry refuses a dead one with a clear answer; with
 //!    none the pull fails for sure. A warning says so (`a_token_of_unknown_end_is_the_last_resort`). One that is known to
 //!    have ended is never given (`an_ended_token_is_never_printed`).
 //!
 //! All of it ends within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
+
+mod cache;
 
 use std::{
     path::PathBuf,
@@ -21,6 +26,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::cache::Slot;
 use crate::{
     app,
     clock::{Clock, rfc3339},
@@ -41,6 +47,10 @@ pub const LIMIT: Duration = Duration::from_secs(9);
 const FETCH_LIMIT: Duration = Duration::from_millis(8_500);
 /// What a volume may take of it.
 const VOLUME_LIMIT: Duration = Duration::from_secs(2);
+/// What AWS may take when there is a token that lives.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
+/// How long it is waited for who fetches already.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// A token that ends sooner may end before it is used.
 const SPARE: Duration = Duration::from_secs(10);
 /// No token of ECR lives longer.
@@ -89,7 +99,8 @@ impl Credential {
     /// `AWS:<password>`, from the `auth` value of a docker config.
     fn of_auth(auth: &Secret<String>) -> Option<Self> {
         let decoded = STANDARD.decode(auth.expose()).ok()?;
-        String::from_utf8(decoded).ok().map(Secret::new).map(Self)
+        let text = String::from_utf8(decoded).ok().map(Secret::new)?;
+        text.expose().starts_with("AWS:").then_some(Self(text))
     }
 
     /// `AWS:<password>`.
@@ -119,6 +130,16 @@ pub async fn credential(
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
 
+/// The registries that the configuration names.
+pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
+    let loaded = timeout(LIMIT, Box::pin(configuration(None, flags, env))).await;
+    let (config, _) = loaded.map_err(|_| LookupError::TimedOut)??;
+    Ok(match config.registries {
+        Registries::Listed(registries) => registries.into_iter().map(|registry| registry.host).collect(),
+        Registries::Own(_) => Vec::new(),
+    })
+}
+
 /// The configuration and what surrounds it, read on a thread of its own: its volume may hang.
 async fn configuration(
     host: Option<&RegistryHost>,
@@ -128,11 +149,7 @@ async fn configuration(
     let surroundings = app::surroundings(env).await?;
     let (flags, host) = (flags.clone(), host.cloned());
     let load = tokio::task::spawn_blocking(move || {
-        let config = match host {
-            Some(host) => config::load_for(&host, &flags, &surroundings),
-            None => config::load(&flags, &surroundings),
-        };
-        config.map(|config| (config, surroundings))
+        config::load_to_answer(host.as_ref(), &flags, &surroundings).map(|config| (config, surroundings))
     });
     match load.await {
         Ok(loaded) => Ok(loaded?),
@@ -172,7 +189,7 @@ impl Lookup<'_> {
                 return Ok(credential);
             }
         }
-        let problem = match self.fetch().await {
+        let problem = match self.fetch_unless_cached().await {
             Ok(token) => match Credential::of_auth(&token.auth) {
                 Some(credential) => return Ok(credential),
                 None => TokenError::NotAws("GetAuthorizationToken").problem(),
@@ -194,27 +211,81 @@ impl Lookup<'_> {
     /// Looks into one docker config.
     async fn look(&self, path: PathBuf, found: &mut Found) {
         let (place, host) = (path.clone(), self.host.clone());
-        let look = tokio::task::spawn_blocking(move || find(&place, &host));
-        let held = match timeout(VOLUME_LIMIT, look).await {
-            Ok(Ok(held)) => held,
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return found.said.push(format!("the volume of `{}` gives no answer", path.display())),
+        match on_a_thread(VOLUME_LIMIT, move || find(&place, &host)).await {
+            Some(Ok(Some(held))) => found.judge(held, path, self.clock.now()),
+            Some(Ok(None)) => found.said.push(format!("`{}` has none", path.display())),
+            Some(Err(error)) => found.said.push(error.to_string()),
+            None => found.said.push(format!("the volume of `{}` gives no answer", path.display())),
+        }
+    }
+
+    /// A token of the cache, else of AWS.
+    async fn fetch_unless_cached(&self) -> Result<Token, TokenError> {
+        let Some(slot) = self.slot().await else { return self.fetch(FETCH_LIMIT).await };
+        let cached = read(&slot).await;
+        if let Some(token) = cached.clone().filter(|token| self.is_fresh(token)) {
+            tracing::debug!(token = %self.key, "the cached token is not half over");
+            return Ok(token);
+        }
+        let living = cached.filter(|token| token.expires_at > self.clock.now() + SPARE);
+        let waiting = slot.clone();
+        let fetching = match &living {
+            Some(token) => match on_a_thread(VOLUME_LIMIT, move || waiting.try_fetching()).await.flatten() {
+                Some(fetching) => Some(fetching),
+                None => return Ok(token.clone()), // somebody else renews it
+            },
+            None => on_a_thread(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
         };
-        match held {
-            Ok(Some(held)) => found.judge(held, path, self.clock.now()),
-            Ok(None) => found.said.push(format!("`{}` has none", path.display())),
-            Err(error) => found.said.push(error.to_string()),
+        if let Some(token) = read(&slot).await.filter(|token| self.is_fresh(token)) {
+            return Ok(token);
+        }
+        let limit = if living.is_some() { RENEWAL_LIMIT } else { FETCH_LIMIT };
+        match (self.fetch(limit).await, living) {
+            (Ok(token), _) => {
+                self.keep(slot, token.clone()).await;
+                drop(fetching);
+                Ok(token)
+            }
+            (Err(error), Some(token)) => {
+                tracing::debug!(token = %self.key, %error, "AWS gives no newer token: the cached one lives");
+                Ok(token)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Less than half of its life is over: like the sidecar, who asks later asks for a newer one.
+    fn is_fresh(&self, token: &Token) -> bool {
+        let (now, end) = (self.clock.now(), token.expires_at);
+        let life = end.duration_since(token.obtained_at).unwrap_or_default();
+        end > now + SPARE && end > now + life / 2
+    }
+
+    async fn slot(&self) -> Option<Slot> {
+        let spec = self.config.identities.get(&self.key.identity)?.clone();
+        let (key, env) = (self.key.clone(), self.surroundings.env.clone());
+        match on_a_thread(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
+            Ok(slot) => Some(slot),
+            Err(error) => {
+                tracing::debug!(%error, "tokens are not cached");
+                None
+            }
+        }
+    }
+
+    async fn keep(&self, slot: Slot, token: Token) {
+        let now = self.clock.now();
+        if let Some(Err(error)) = on_a_thread(VOLUME_LIMIT, move || slot.keep(&token, now)).await {
+            tracing::debug!(%error, "the token is not cached");
         }
     }
 
     /// Asks AWS, until the time is over when what fails passes by itself.
-    async fn fetch(&self) -> Result<Token, TokenError> {
-        let deadline = self.started + FETCH_LIMIT;
+    async fn fetch(&self, limit: Duration) -> Result<Token, TokenError> {
+        let deadline = (self.started + FETCH_LIMIT).min(Instant::now() + limit);
+        let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
         let fetched = timeout_at(deadline, Box::pin(self.fetch_until(deadline))).await;
-        fetched.unwrap_or(Err(TokenError::TimedOut {
-            operation: "asking for a token",
-            seconds: FETCH_LIMIT.as_secs(),
-        }))
+        fetched.unwrap_or(Err(TokenError::TimedOut { operation: "asking for a token", seconds }))
     }
 
     async fn fetch_until(&self, deadline: Instant) -> Result<Token, TokenError> {
@@ -243,6 +314,23 @@ impl Lookup<'_> {
             pause *= 2;
         }
     }
+}
+
+/// Does what may block on a volume that hangs; nothing when that takes too long.
+async fn on_a_thread<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match timeout(limit, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Some(done),
+        Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+async fn read(slot: &Slot) -> Option<Token> {
+    let slot = slot.clone();
+    on_a_thread(VOLUME_LIMIT, move || slot.token()).await.flatten()
 }
 
 /// What the files have.

@@ -16,7 +16,8 @@ use world::{DEADLINE, HOST, KEYS, PUBLIC, World};
 
 fn print(world: &World, host: &str, prepare: impl FnOnce(&mut Command)) -> Output {
     let mut command = world.command("print");
-    prepare(command.arg(host).envs(KEYS));
+    // Without a home there is no cache, which is tests/helper.rs's.
+    prepare(command.arg(host).envs(KEYS).env_remove("HOME"));
     output(&mut command, DEADLINE)
 }
 

@@ -26,13 +26,13 @@ use crate::{
 pub(super) fn load(
     flags: &Flags,
     surroundings: &Surroundings,
-    asked: Option<&RegistryHost>,
+    purpose: Purpose<'_>,
 ) -> Result<Config, Problems> {
     let Layers { path, value, origins, .. } = Layers::read(flags, surroundings)?;
     let file: file::File = serde_json::from_value(value).map_err(|error| {
         Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
     })?;
-    let mut resolver = Resolver { surroundings, asked, origins, problems: Vec::new() };
+    let mut resolver = Resolver { surroundings, purpose, origins, problems: Vec::new() };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
         Ok(Config { origins: resolver.origins, ..config })
@@ -41,11 +41,19 @@ pub(super) fn load(
     }
 }
 
+/// What the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose<'a> {
+    /// Keeping outputs fresh: which registries has to be known.
+    Keep,
+    /// Answering a question, most often about one registry.
+    Answer(Option<&'a RegistryHost>),
+}
+
 /// Parses values, and gathers what does not parse.
 struct Resolver<'a> {
     surroundings: &'a Surroundings,
-    /// The one registry that it is all about.
-    asked: Option<&'a RegistryHost>,
+    purpose: Purpose<'a>,
     origins: Origins,
     problems: Vec<Problem>,
 }
@@ -78,9 +86,14 @@ impl Resolver<'_> {
 
     fn registries(&mut self, file: &file::File) -> Registries {
         if file.registries.is_empty() {
-            let asked = self.asked.and_then(|host| Some((host.clone(), TokenKey::told_by(host, "default")?)));
+            let asked = match self.purpose {
+                Purpose::Keep | Purpose::Answer(None) => None,
+                Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::told_by(host, "default")),
+            };
             return match asked {
-                Some((host, key)) => Registries::Listed(vec![Registry { host, key, required: true }]),
+                Some((host, key)) => {
+                    Registries::Listed(vec![Registry { host: host.clone(), key, required: true }])
+                }
                 None => self.own_registry(),
             };
         }
@@ -101,11 +114,13 @@ impl Resolver<'_> {
     /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
         let region = self.surroundings.region.clone().unwrap_or_else(|| {
-            self.refuse(
-                "registries",
-                "nothing, and neither AWS_REGION nor the profile says a region",
-                "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
-            );
+            if self.purpose == Purpose::Keep {
+                self.refuse(
+                    "registries",
+                    "nothing, and neither AWS_REGION nor the profile says a region",
+                    "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
+                );
+            }
             Region::us_east_1()
         });
         self.origins.set("registries", Origin::Derived("AWS_REGION"));
