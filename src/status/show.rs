@@ -4,30 +4,20 @@
 //! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
 //! terminal gets a bar, colours, and lines that fit (`nothing_is_wider_than_the_terminal`).
 
+mod page;
+
 use std::{
     fmt::Write,
     time::{Duration, SystemTime},
 };
 
+pub use self::page::Medium;
+use self::page::{Cell, Column, Note, Page, Tone, column};
 use super::seen::{Output, Problem, Seen, Targets, Text, Token};
-
-/// Where it is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Medium {
-    /// A pipe or a file.
-    Plain,
-    /// A terminal.
-    Terminal {
-        /// How many characters a line has.
-        width: usize,
-        /// Whether colours are wanted.
-        colour: bool,
-    },
-}
 
 /// The status as text, with a line break at its end.
 pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {
-    let mut page = Page { text: String::new(), medium };
+    let mut page = Page::new(medium);
     page.line(&headline(seen, now));
     page.section();
     page.table(&REGISTRIES, registries(seen, now, medium));
@@ -38,17 +28,7 @@ pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {
         page.section();
         page.notes(&notes);
     }
-    page.text
-}
-
-/// A column: its head, and how narrow it may get.
-struct Column {
-    head: &'static str,
-    least: usize,
-}
-
-const fn column(head: &'static str, least: usize) -> Column {
-    Column { head, least }
+    page.into_text()
 }
 
 const REGISTRIES: [Column; 5] = [
@@ -64,32 +44,6 @@ const OUTPUTS: [Column; 2] = [column("OUTPUT", 20), column("STATE", 12)];
 const BAR: usize = 10;
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tone {
-    Usual,
-    Good,
-    Warning,
-    Bad,
-}
-
-struct Cell {
-    text: String,
-    tone: Tone,
-}
-
-impl Cell {
-    fn new(text: impl Into<String>, tone: Tone) -> Self {
-        // A cell is of one line, whatever the answer holds.
-        Self { text: text.into().replace('\n', " "), tone }
-    }
-}
-
-impl<T: Into<String>> From<T> for Cell {
-    fn from(text: T) -> Self {
-        Self::new(text, Tone::Usual)
-    }
-}
 
 fn headline(seen: &Seen, now: SystemTime) -> String {
     let mut line = format!("ecr-sidecar {}", seen.version);
@@ -237,14 +191,6 @@ fn lacks<'a>(output: &Output, seen: &'a Seen, now: SystemTime) -> Vec<(&'static 
     lacks.into_iter().filter(|(_, hosts)| !hosts.is_empty()).collect()
 }
 
-/// Something that is wrong: where, what, and the mend.
-struct Note {
-    tone: Tone,
-    place: String,
-    message: String,
-    remedy: Option<String>,
-}
-
 impl Note {
     fn of(place: String, problem: &Problem) -> Self {
         let remedy = Some(problem.remedy.to_string()).filter(|remedy| !remedy.is_empty());
@@ -299,148 +245,6 @@ fn troubles(targets: &Targets) -> impl Iterator<Item = Note> {
     });
     told.chain(more)
 }
-
-/// The text as it grows.
-struct Page {
-    text: String,
-    medium: Medium,
-}
-
-impl Page {
-    fn line(&mut self, line: &str) {
-        self.put(line, Tone::Usual, self.width());
-        self.text.push('\n');
-    }
-
-    /// Room before a section, where room costs nothing: in a pipe an empty line ends a block.
-    fn section(&mut self) {
-        if self.medium != Medium::Plain {
-            self.text.push('\n');
-        }
-    }
-
-    fn table(&mut self, columns: &[Column], rows: Vec<Vec<Cell>>) {
-        let heads = columns.iter().map(|column| Cell::from(column.head)).collect();
-        let rows: Vec<Vec<Cell>> = std::iter::once(heads).chain(rows).collect();
-        let widths = self.widths(columns, &rows);
-        for row in rows {
-            let last = row.len().saturating_sub(1);
-            for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let shown = self.put(&cell.text, cell.tone, Some(*width));
-                if index < last {
-                    self.text.push_str(&" ".repeat(width.saturating_sub(shown) + GAP));
-                }
-            }
-            self.text.push('\n');
-        }
-    }
-
-    /// As wide as the widest cell; on a terminal the first columns give way first.
-    fn widths(&self, columns: &[Column], rows: &[Vec<Cell>]) -> Vec<usize> {
-        let widest = |index: usize| rows.iter().map(|row| row[index].text.chars().count()).max();
-        let mut widths: Vec<_> = (0..columns.len()).map(|index| widest(index).unwrap_or_default()).collect();
-        let Some(width) = self.width() else { return widths };
-        let gaps = GAP * columns.len().saturating_sub(1);
-        let order = [1, 0, 2, 3, 4]; // the identity is the longest and says the least
-        for least in [true, false] {
-            for index in order.into_iter().filter(|index| *index < columns.len()) {
-                let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
-                let floor = if least { columns[index].least } else { 1 };
-                widths[index] = widths[index].saturating_sub(over).max(floor.min(widths[index]));
-            }
-        }
-        widths
-    }
-
-    fn notes(&mut self, notes: &[Note]) {
-        for note in notes {
-            self.paragraph("", &format!("{}:", note.place), note.tone);
-            self.paragraph("  ", &note.message, Tone::Usual);
-            if let Some(remedy) = &note.remedy {
-                self.paragraph("  ", &format!("mend: {remedy}"), Tone::Usual);
-            }
-        }
-    }
-
-    /// Lines of text, broken between words where the terminal ends.
-    fn paragraph(&mut self, indent: &str, text: &str, tone: Tone) {
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            for piece in self.broken(line, indent.len()) {
-                self.text.push_str(indent);
-                self.put(&piece, tone, None);
-                self.text.push('\n');
-            }
-        }
-    }
-
-    fn broken(&self, line: &str, indent: usize) -> Vec<String> {
-        let Some(width) = self.width() else { return vec![line.to_owned()] };
-        let width = width.saturating_sub(indent).max(1);
-        let mut pieces = vec![String::new()];
-        let mut used = 0;
-        for word in line.split_whitespace() {
-            let mut letters = word.chars().count();
-            if used > 0 && used + 1 + letters > width {
-                pieces.push(String::new());
-                used = 0;
-            }
-            for (index, letter) in word.chars().enumerate() {
-                let Some(piece) = pieces.last_mut() else { break };
-                if index == 0 && used > 0 {
-                    piece.push(' ');
-                    used += 1;
-                }
-                piece.push(letter);
-                used += 1;
-                letters -= 1;
-                if used == width && letters > 0 {
-                    pieces.push(String::new());
-                    used = 0;
-                }
-            }
-        }
-        pieces
-    }
-
-    /// Appends `text`, cut to `width`; says how many characters that were.
-    fn put(&mut self, text: &str, tone: Tone, width: Option<usize>) -> usize {
-        let length = text.chars().count();
-        let cut = width.filter(|width| length > *width);
-        let shown = match cut {
-            Some(width) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-            None => text.to_owned(),
-        };
-        match self.colour(tone) {
-            Some(code) => {
-                let _ = write!(self.text, "\u{1b}[{code}m{shown}\u{1b}[0m");
-            }
-            None => self.text.push_str(&shown),
-        }
-        cut.unwrap_or(length)
-    }
-
-    fn colour(&self, tone: Tone) -> Option<u8> {
-        if !matches!(self.medium, Medium::Terminal { colour: true, .. }) {
-            return None;
-        }
-        match tone {
-            Tone::Usual => None,
-            Tone::Good => Some(32),
-            Tone::Warning => Some(33),
-            Tone::Bad => Some(31),
-        }
-    }
-
-    fn width(&self) -> Option<usize> {
-        match self.medium {
-            Medium::Plain => None,
-            Medium::Terminal { width, .. } => Some(width.max(1)),
-        }
-    }
-}
-
-/// Spaces between two columns.
-const GAP: usize = 2;
 
 /// The two largest units of a duration.
 fn short(duration: Duration) -> String {
