@@ -33,7 +33,7 @@ pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {
 
 const REGISTRIES: [Column; 5] = [
     column("REGISTRY", 16),
-    column("IDENTITY", 10),
+    column("IDENTITY", 16),
     column("STATE", 5),
     column("TOKEN LEFT", 10),
     column("NEXT ATTEMPT", 12),
@@ -66,7 +66,7 @@ fn registries(seen: &Seen, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>> {
         for host in hosts.chain(own) {
             rows.push(vec![
                 host.into(),
-                who(token).into(),
+                Cell::keeping_its_end(who(token)),
                 state(token),
                 left(token, now, medium),
                 next(token, now).into(),

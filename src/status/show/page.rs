@@ -1,7 +1,7 @@
 //! Lines, tables and paragraphs that fit the place where they are shown. What they say is decided in
 //! [`show`](super).
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// Where it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +41,26 @@ pub(super) enum Tone {
 pub(super) struct Cell {
     text: String,
     tone: Tone,
+    /// Where it is too long the beginning goes: of an ARN the end tells more.
+    keeps_end: bool,
 }
 
 impl Cell {
     pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
         // A cell is of one line, whatever the answer holds.
-        Self { text: text.into().replace('\n', " "), tone }
+        Self { text: text.into().replace('\n', " "), tone, keeps_end: false }
+    }
+
+    fn fitted(&self, width: usize) -> Cow<'_, str> {
+        let over = self.text.chars().count().saturating_sub(width);
+        if over == 0 || !self.keeps_end {
+            return self.text.as_str().into();
+        }
+        std::iter::once('…').chain(self.text.chars().skip(over + 1)).collect::<String>().into()
+    }
+
+    pub(super) fn keeping_its_end(text: impl Into<String>) -> Self {
+        Self { keeps_end: true, ..Self::new(text, Tone::Usual) }
     }
 }
 
@@ -98,7 +112,8 @@ impl Page {
         for row in rows {
             let last = row.len().saturating_sub(1);
             for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let shown = self.put(&cell.text, cell.tone, Some(*width));
+                let fitted = cell.fitted(*width);
+                let shown = self.put(&fitted, cell.tone, Some(*width));
                 if index < last {
                     self.text.push_str(&" ".repeat(width.saturating_sub(shown) + GAP));
                 }
