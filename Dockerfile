@@ -27,7 +27,9 @@ FROM manifests AS build
 RUN packaging/build-release
 COPY src src
 # These are older than what was just built from their stand-ins, which is cargo's measure.
-RUN touch src/lib.rs src/main.rs && install -D "$(packaging/build-release)" /image/usr/local/bin/ecr-sidecar
+# By its second name the program is a docker credential helper.
+RUN touch src/lib.rs src/main.rs && install -D "$(packaging/build-release)" /image/usr/local/bin/ecr-sidecar \
+    && ln /image/usr/local/bin/ecr-sidecar /image/usr/local/bin/docker-credential-ecr-sidecar
 RUN install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 # A new named volume takes owner and mode from here. The user of this image may write, and any other one of group 0,
 # which is what a user id without an entry in /etc/passwd has (docker's --user, OpenShift). Others may pass: whether

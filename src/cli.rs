@@ -15,8 +15,12 @@ use crate::{
     config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
     doctor::{self, Consumer, Report},
     health::client,
+    helper,
+    lookup::{self, LookupError},
     manifests::{self, Account},
     output::secret_settings::{NamespaceName, ObjectName},
+    registry::RegistryHost,
+    status::command::{self as status, Format},
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -107,6 +111,21 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
         output: ReportFormat,
     },
+    /// Show every registry and output of the running sidecar
+    Status {
+        /// Draw it anew each second; in a pipe: a block a second, with an empty line between two
+        #[arg(long)]
+        watch: bool,
+        /// For people, or what /status answers
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Print AWS:PASSWORD of one registry, from the local file or else from AWS
+    Print {
+        /// The registry
+        #[arg(value_name = "HOST")]
+        host: RegistryHost,
+    },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     Manifests {
         /// The service account of the sidecar's pod
@@ -174,6 +193,10 @@ impl Values {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| helper::is_called(&name)) {
+        return to_its_end(helper::run(arguments.collect()));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -183,11 +206,15 @@ pub fn main() -> ExitCode {
         }
     };
     let flags = cli.values.into_flags();
+    to_its_end(dispatch(cli.command.unwrap_or(Command::Run), &flags))
+}
+
+fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, FAULT),
     };
-    let outcome = runtime.block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags));
+    let outcome = runtime.block_on(work);
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     outcome
@@ -205,6 +232,20 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Wait { timeout } => {
             ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
         }
+        Command::Status { watch, output } => match config::health_listen(flags, &env) {
+            Ok(listen) => match status::run(listen, &env, output, watch).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, FAULT),
+            },
+            Err(problems) => failed(&problems, FAULT),
+        },
+        Command::Print { host } => match lookup::credential(&host, flags, env).await {
+            Ok(credential) => print(&format!("{}\n", credential.expose())),
+            Err(error) => {
+                let unavailable = matches!(error, LookupError::None { .. } | LookupError::TimedOut);
+                failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
+            }
+        },
         command => match app::surroundings(env).await {
             Ok(surroundings) => work(command, flags, &surroundings).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {

@@ -20,7 +20,7 @@ use std::{
 };
 
 pub use self::file::{LogFormat, schema};
-use self::{env::Environment, units::LogFilter};
+use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
     identity::IdentitySpec,
     output::{
@@ -180,7 +180,17 @@ pub struct Surroundings {
 
 /// Reads and parses the configuration, or tells every problem of it.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
-    resolve::load(flags, surroundings)
+    resolve::load(flags, surroundings, Purpose::Keep)
+}
+
+/// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
+/// for the caller's own, and nothing need say a region.
+pub fn load_to_answer(
+    host: Option<&RegistryHost>,
+    flags: &Flags,
+    surroundings: &Surroundings,
+) -> Result<Config, Problems> {
+    resolve::load(flags, surroundings, Purpose::Answer(host))
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes

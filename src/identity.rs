@@ -104,6 +104,22 @@ pub struct AssumeRole {
     pub session_name: String,
 }
 
+impl IdentitySpec {
+    /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
+    /// all the time, and the role is named beside it.
+    pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {
+        let source = match &self.source {
+            Source::Auto => auto::pick(env),
+            source => Some(source.clone()),
+        };
+        match source {
+            None | Some(Source::Profile { .. }) => files::shared_aws_files(env),
+            Some(Source::Static(keys)) => vec![keys.access_key_id],
+            Some(_) => Vec::new(),
+        }
+    }
+}
+
 /// Who the credentials in use belong to, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Principal {

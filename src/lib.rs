@@ -16,6 +16,7 @@
 //! | What does it need in a cluster? | [`manifests`] |
 //! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`] |
 //! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
+//! | What is there for one registry, now? | [`lookup`], [`helper`] |
 //! | Why would it not work here? | [`doctor`] |
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
@@ -33,9 +34,11 @@ pub mod doctor;
 pub mod engine;
 pub mod failure;
 pub mod health;
+pub mod helper;
 pub mod http;
 pub mod identity;
 pub mod kubernetes;
+pub mod lookup;
 pub mod manifests;
 pub mod output;
 pub mod refresh;

@@ -1,6 +1,11 @@
 //! What is known at this moment: the one source of `/status`, `/metrics`, the verdicts and `once`.
 //!
-//! Refreshers and outputs write it, everything else reads it. It holds no secret.
+//! Refreshers and outputs write it, everything else reads it. It holds no secret. What another process sees of it
+//! is in [`seen`], how it is shown there in [`show`], and [`command`] asks for it.
+
+pub mod command;
+pub mod seen;
+pub mod show;
 
 use std::{
     collections::BTreeMap,

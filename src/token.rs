@@ -21,7 +21,7 @@ use crate::{
     diagnosis::Diagnosis,
     failure::{AwsFailure, Class, Problem},
     identity::{Identity, IdentityError, Principal, Resolved},
-    registry::{Region, RegistryHost},
+    registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
 
@@ -70,6 +70,21 @@ pub struct TokenKey {
     /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
+}
+
+impl TokenKey {
+    /// The key that a host tells by its name; none when its region has to be configured.
+    pub fn told_by(host: &RegistryHost, identity: &str) -> Option<Self> {
+        let yes = |is: bool| is.then_some(true);
+        let (service, region, fips, dual_stack) = match host.location() {
+            Location::Private(registry) => {
+                (Service::Ecr, registry.region, yes(registry.fips), yes(registry.dual_stack))
+            }
+            Location::Public => (Service::EcrPublic, Region::us_east_1(), None, None),
+            Location::Other => return None,
+        };
+        Some(Self { identity: identity.to_owned(), service, region, endpoint: None, fips, dual_stack })
+    }
 }
 
 impl fmt::Display for TokenKey {

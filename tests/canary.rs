@@ -4,11 +4,11 @@
 
 mod world;
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::symlink, process::Command, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
-use test_support::{Signal, wait_for};
+use test_support::{Signal, output, wait_for};
 use world::{BINARY, DEADLINE, HOST, PUBLIC, World};
 
 /// How the `auth` of any ECR token begins: base64 of `AWS:`.
@@ -129,6 +129,63 @@ fn no_failure_shows_a_secret() {
         assert!(!once.said.is_empty());
         no_secret(&format!("what is said of {name}"), &once.said, &secrets);
     }
+}
+
+/// What hands out a credential on its standard output says nothing of it on its standard error.
+#[test]
+fn who_asks_for_one_credential_finds_it_in_one_place() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let secrets = [key.clone(), token.clone()];
+    let link = world.path("docker-credential-ecr-sidecar");
+    symlink(BINARY, &link).unwrap();
+    let question = world.write("question", HOST);
+    // Through a shell, for its standard input.
+    let by_either_name = |script: &str, prepare: &dyn Fn(&mut Command)| {
+        let mut command = Command::new("sh");
+        let usual = world.command("print");
+        command.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["-c", script, HOST]).env("ECR_SIDECAR_LOG", "trace").env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
+        prepare(&mut command);
+        let output = output(&mut command, DEADLINE);
+        let said = String::from_utf8(output.stderr).unwrap();
+        no_secret("what is said beside it", &said, &secrets);
+        if !output.status.success() && script.contains(" get ") {
+            no_secret("what is said in its place", &String::from_utf8(output.stdout).unwrap(), &secrets);
+        } else {
+            assert!(!said.is_empty(), "it did log");
+        }
+        output.status.code()
+    };
+    let [print, get] =
+        [format!("exec {BINARY} print $0"), format!("exec {} get < {}", link.display(), question.display())];
+    let ask = || {
+        let without_a_cache = |command: &mut Command| {
+            command.env_remove("HOME");
+        };
+        let codes = [&print, &get].map(|script| by_either_name(script, &without_a_cache) == Some(0));
+        assert_eq!(codes[0], codes[1]);
+        codes[0]
+    };
+    for _ in 0..2 {
+        assert_eq!(by_either_name(&get, &|_| {}), Some(0)); // of AWS, then of the cache
+    }
+    assert!(ask()); // of AWS
+    world.emulator.push_fault(Service::Ecr, Fault::ColonPassword, 2);
+    assert!(ask());
+    for fault in [Fault::AccessDenied, Fault::NotAws, Fault::NoExpiry, Fault::EmptyPassword] {
+        let name = format!("{fault:?}");
+        world.emulator.push_fault(Service::Ecr, fault, 2);
+        assert!(!ask(), "{name}");
+    }
+    world.once(|command| {
+        command.env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
+    });
+    fs::remove_file(world.path("out/.config.json.ecr-sidecar")).unwrap();
+    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    assert!(ask()); // of the file, with a warning
 }
 
 #[test]

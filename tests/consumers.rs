@@ -8,12 +8,13 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, Reason, SECRET_ACCESS_KEY, Settings};
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, Reason, SECRET_ACCESS_KEY, Service, Settings};
 use tempfile::TempDir;
 use test_support::{DockerRegistry, Dockerd, Sidecar, Signal, clean_command, output, program, wait_for};
 
@@ -107,16 +108,98 @@ fn what_once_wrote_is_enough_for_a_pull() {
     }
 }
 
+#[test]
+fn crane_asks_the_credential_helper() {
+    let Some(crane) = program("crane") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check_helper(|pull| {
+        let mut command = pull.command(&crane);
+        command.args(["digest", &image(pull.host)]);
+        command
+    });
+}
+
+#[test]
+fn helm_3_asks_the_credential_helper() {
+    helm_asks("helm3");
+}
+
+#[test]
+fn helm_4_asks_the_credential_helper() {
+    helm_asks("helm4");
+}
+
+#[test]
+fn skopeo_asks_the_credential_helper() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check_helper(|pull| skopeo_copy(&skopeo, pull));
+}
+
+#[test]
+fn docker_asks_the_credential_helper_and_its_logout_goes_on() {
+    let Some(setting) = Setting::new() else { return };
+    let Some(daemon) = Dockerd::start(setting.network()) else { return };
+    setting.check_helper(|pull| {
+        let mut command = daemon.docker(pull.config);
+        command.args(["pull", &image(pull.host)]);
+        command
+    });
+    let helped = setting.helped_config();
+    let docker = |arguments: &[&str]| {
+        let mut command = daemon.docker(&helped);
+        setting.help(command.args(arguments));
+        let output = output(&mut command, DEADLINE);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), said)
+    };
+    for arguments in [vec!["logout", HOSTS[0]], vec!["pull", &image(HOSTS[0])]] {
+        let (succeeded, said) = docker(&arguments);
+        assert!(succeeded, "{arguments:?}: {said}");
+    }
+}
+
+/// Nothing runs and no file is there: the helper asks AWS, once for all that it is asked.
+#[test]
+fn the_credential_helper_is_enough_for_a_pull() {
+    let Some(crane) = program("crane") else { return };
+    let Some(setting) = Setting::with_sidecar("--version") else { return };
+    let before = setting.emulator.count(Service::Ecr);
+    for _ in 0..3 {
+        setting.pull(HOSTS[0], &setting.helped_config(), |pull| {
+            let mut command = pull.command(&crane);
+            command.args(["digest", &image(pull.host)]);
+            setting.help(&mut command);
+            command.env("ECR_SIDECAR_DOCKER_CONFIG", setting.folder.path().join("none.json"));
+            command.env("XDG_CACHE_HOME", setting.folder.path());
+            command
+                .env("AWS_ENDPOINT_URL", setting.emulator.endpoint())
+                .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID);
+            command.env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
+            command
+        });
+    }
+    assert_eq!(setting.emulator.count(Service::Ecr), before + 1);
+}
+
+fn helm_asks(name: &str) {
+    let Some(helm) = program(name) else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check_helper(|pull| helm_pull(&helm, pull));
+}
+
 fn helm_pulls(name: &str) {
     let Some(helm) = program(name) else { return };
     let Some(setting) = Setting::new() else { return };
+    setting.check(|pull| helm_pull(&helm, pull));
+}
+
+fn helm_pull(helm: &Path, pull: &Pull<'_>) -> Command {
     let (prefix, chart, version) = CHART;
-    setting.check(|pull| {
-        let mut command = pull.command(&helm);
-        let reference = format!("oci://{}/{prefix}/{chart}", pull.host);
-        command.args(["pull", &reference, "--version", version, "-d"]).arg(&pull.folder);
-        command
-    });
+    let mut command = pull.command(helm);
+    let reference = format!("oci://{}/{prefix}/{chart}", pull.host);
+    command.args(["pull", &reference, "--version", version, "-d"]).arg(&pull.folder);
+    command
 }
 
 /// With a range of versions, so that tags are listed too: what Argo CD has helm do.
@@ -201,19 +284,54 @@ impl Setting {
     /// The promise: `command` is refused without credentials, admitted with the sidecar's, refused once these
     /// are revoked, and admitted again after the next refresh.
     fn check(&self, command: impl Fn(&Pull<'_>) -> Command) {
+        self.check_with(&self.config(), command);
+    }
+
+    /// The same by way of the credential helper, which reads the file of the sidecar.
+    fn check_helper(&self, command: impl Fn(&Pull<'_>) -> Command) {
+        self.check_with(&self.helped_config(), |pull| {
+            let mut command = command(pull);
+            self.help(&mut command);
+            command
+        });
+    }
+
+    /// A folder with a `config.json` that names the helper for each host and has no credential itself.
+    fn helped_config(&self) -> PathBuf {
+        let folder = self.folder.path().join("helped");
+        fs::create_dir_all(&folder).unwrap();
+        let helpers: BTreeMap<_, _> = HOSTS.into_iter().map(|host| (host, "ecr-sidecar")).collect();
+        let config = serde_json::json!({ "credHelpers": helpers });
+        write(&folder.join("config.json"), &config.to_string());
+        let link = folder.join("docker-credential-ecr-sidecar");
+        if !link.exists() {
+            symlink(BINARY, link).unwrap();
+        }
+        folder
+    }
+
+    /// Has `command` find the helper, and the helper the file.
+    fn help(&self, command: &mut Command) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.folder.path().join("helped").display()));
+        command.env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
+        command.env("ECR_SIDECAR_DOCKER_CONFIG", self.folder.path().join("config.json"));
+    }
+
+    fn check_with(&self, config: &Path, command: impl Fn(&Pull<'_>) -> Command) {
         let nothing = tempfile::tempdir().unwrap();
         for host in HOSTS {
             self.refused(host, nothing.path(), &NO_CREDENTIALS, &command);
         }
-        let before = HOSTS.map(|host| self.pull(host, &self.config(), &command));
+        let before = HOSTS.map(|host| self.pull(host, config, &command));
 
         self.emulator.revoke_tokens();
         for host in HOSTS {
-            self.refused(host, &self.config(), &[Reason::RevokedToken], &command);
+            self.refused(host, config, &[Reason::RevokedToken], &command);
         }
         self.rotate();
         for (host, before) in HOSTS.into_iter().zip(before) {
-            let after = self.pull(host, &self.config(), &command);
+            let after = self.pull(host, config, &command);
             assert!(after > before, "{host}: token {after} after the rotation, token {before} before it");
         }
     }

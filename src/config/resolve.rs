@@ -19,16 +19,20 @@ use super::{
 use crate::{
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
-    registry::{Location, Partition, Region, RegistryHost},
+    registry::{Partition, Region, RegistryHost},
     token::{Service, TokenKey},
 };
 
-pub(super) fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
+pub(super) fn load(
+    flags: &Flags,
+    surroundings: &Surroundings,
+    purpose: Purpose<'_>,
+) -> Result<Config, Problems> {
     let Layers { path, value, origins, .. } = Layers::read(flags, surroundings)?;
     let file: file::File = serde_json::from_value(value).map_err(|error| {
         Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
     })?;
-    let mut resolver = Resolver { surroundings, origins, problems: Vec::new() };
+    let mut resolver = Resolver { surroundings, purpose, origins, problems: Vec::new() };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
         Ok(Config { origins: resolver.origins, ..config })
@@ -37,9 +41,19 @@ pub(super) fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config,
     }
 }
 
+/// What the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose<'a> {
+    /// Keeping outputs fresh: which registries has to be known.
+    Keep,
+    /// Answering a question, most often about one registry.
+    Answer(Option<&'a RegistryHost>),
+}
+
 /// Parses values, and gathers what does not parse.
 struct Resolver<'a> {
     surroundings: &'a Surroundings,
+    purpose: Purpose<'a>,
     origins: Origins,
     problems: Vec<Problem>,
 }
@@ -72,7 +86,16 @@ impl Resolver<'_> {
 
     fn registries(&mut self, file: &file::File) -> Registries {
         if file.registries.is_empty() {
-            return self.own_registry();
+            let asked = match self.purpose {
+                Purpose::Keep | Purpose::Answer(None) => None,
+                Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::told_by(host, "default")),
+            };
+            return match asked {
+                Some((host, key)) => {
+                    Registries::Listed(vec![Registry { host: host.clone(), key, required: true }])
+                }
+                None => self.own_registry(),
+            };
         }
         let mut hosts = BTreeSet::new();
         let mut registries = Vec::new();
@@ -91,11 +114,13 @@ impl Resolver<'_> {
     /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
         let region = self.surroundings.region.clone().unwrap_or_else(|| {
-            self.refuse(
-                "registries",
-                "nothing, and neither AWS_REGION nor the profile says a region",
-                "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
-            );
+            if self.purpose == Purpose::Keep {
+                self.refuse(
+                    "registries",
+                    "nothing, and neither AWS_REGION nor the profile says a region",
+                    "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
+                );
+            }
             Region::us_east_1()
         });
         self.origins.set("registries", Origin::Derived("AWS_REGION"));
@@ -131,52 +156,51 @@ impl Resolver<'_> {
             Some(region) => Some(self.parse::<Region>(&format!("{path}.region"), region)?),
             None => None,
         };
-        let (service, region, fips, dual_stack) = self.place(path, &host, said)?;
+        let key = self.key(path, &host, said, identity)?;
         let endpoint = registry.endpoint.clone().filter(|url| self.is_endpoint(path, url));
-        let key = TokenKey { identity, service, region, endpoint, fips, dual_stack };
-        Some(Registry { host, key, required: !registry.optional })
+        Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
     }
 
     /// Which API to ask, and where.
-    fn place(
+    fn key(
         &mut self,
         path: &str,
         host: &RegistryHost,
         said: Option<Region>,
-    ) -> Option<(Service, Region, Option<bool>, Option<bool>)> {
+        identity: String,
+    ) -> Option<TokenKey> {
         let place = format!("{path}.region");
-        let (service, region, fips, dual_stack) = match host.location() {
-            Location::Private(registry) => {
-                let yes = |is: bool| is.then_some(true);
-                (Service::Ecr, registry.region, yes(registry.fips), yes(registry.dual_stack))
-            }
-            Location::Public => (Service::EcrPublic, Region::us_east_1(), None, None),
-            Location::Other => {
-                let Some(region) = said else {
-                    let accepted = match host.looks_like_ecr() {
-                        Some(lookalike) => {
-                            format!("{lookalike}; if it is meant, the AWS region of this registry")
-                        }
-                        None => {
-                            "the AWS region of this registry, such as eu-west-1: its host doesn't tell it"
-                                .into()
-                        }
-                    };
-                    self.refuse(&place, "nothing", accepted);
-                    return None;
+        let Some(key) = TokenKey::told_by(host, &identity) else {
+            let Some(region) = said else {
+                let accepted = match host.looks_like_ecr() {
+                    Some(lookalike) => {
+                        format!("{lookalike}; if it is meant, the AWS region of this registry")
+                    }
+                    None => {
+                        "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into()
+                    }
                 };
-                return Some((Service::Ecr, region, None, None));
-            }
+                self.refuse(&place, "nothing", accepted);
+                return None;
+            };
+            return Some(TokenKey {
+                identity,
+                service: Service::Ecr,
+                region,
+                endpoint: None,
+                fips: None,
+                dual_stack: None,
+            });
         };
-        if let Some(said) = said.filter(|said| *said != region) {
+        if let Some(said) = said.filter(|said| *said != key.region) {
             self.refuse(
                 &place,
                 format!("`{}`", said.as_str()),
-                format!("`{}`, as the host says, or nothing", region.as_str()),
+                format!("`{}`, as the host says, or nothing", key.region.as_str()),
             );
         }
         self.origins.set(place, Origin::Derived("the host"));
-        Some((service, region, fips, dual_stack))
+        Some(key)
     }
 
     fn is_endpoint(&mut self, path: &str, url: &str) -> bool {

@@ -17,6 +17,7 @@
 pub(in crate::output) mod document;
 mod error;
 mod examine;
+pub mod find;
 mod memory;
 pub(in crate::output) mod merge;
 mod mount;
@@ -209,7 +210,8 @@ impl DockerConfigFile {
         }
 
         if let Some(memory) = &mut self.memory {
-            memory.keep(target, self.known.values().chain(desired.current.values()));
+            let readers = (self.settings.mode, group);
+            memory.keep(target, readers, self.known.values().chain(desired.current.values()));
         }
         let aside = unfit.is_some().then(|| aside_of(target));
         let mode = self.settings.mode;

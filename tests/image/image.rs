@@ -56,7 +56,8 @@ fn nothing_is_in_it_but_the_program_certificates_and_a_folder_for_the_credential
         entries,
         [
             "-rw-r--r-- 0/0 etc/ssl/certs/ca-certificates.crt",
-            "-rwxr-xr-x 0/0 usr/local/bin/ecr-sidecar",
+            "-rwxr-xr-x 0/0 usr/local/bin/docker-credential-ecr-sidecar",
+            "hrwxr-xr-x 0/0 usr/local/bin/ecr-sidecar", // the same file
             "drwxrwx--x 65534/0 var/run/ecr-sidecar/",
         ]
     );

@@ -248,6 +248,11 @@ impl Deref for Running {
 }
 
 impl Running {
+    /// Where its health endpoint is.
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.health
+    }
+
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         http_get(self.health, path).unwrap()

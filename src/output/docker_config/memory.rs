@@ -3,12 +3,15 @@
 //! A docker config has no place for an expiry. A sidecar that is killed while AWS is away would not know, when it is
 //! started again, that the credentials in the file are still good, and would call itself not ready for nothing. So
 //! beside `config.json` stands `.config.json.ecr-sidecar`: the SHA-256 of each token's `auth`, and when it ends. The
-//! hash of a random token of a kilobyte tells nothing of it. Whatever is wrong with this file, it is only forgotten.
+//! hash of a random token of a kilobyte tells nothing of it. Whoever may read the docker config may read this file too, and
+//! so knows what it has found (`who_may_read_the_file_may_read_what_is_remembered`). Whatever is wrong with this file, it
+//! is only forgotten.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,7 +19,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::super::atomic_file::{FileMode, Replacement, Version, directory_of, expected_group, remove_stale};
+use super::super::atomic_file::{FileMode, Replacement, Version, remove_stale};
 use crate::{registry::RegistryHost, secret::Secret, token::Token};
 
 use super::document::Document;
@@ -59,15 +62,25 @@ impl Memory {
         recalled
     }
 
-    /// Remembers `tokens` beside `target`, and nothing else. To be done before they are in the file, with those
+    /// When the token with this `auth` ends, if that is remembered.
+    pub(super) fn end_of(&self, auth: &str) -> Option<SystemTime> {
+        self.0.get(&digest(auth)).map(|expiry| time(*expiry))
+    }
+
+    /// Remembers `tokens` beside `target`, for `readers`, and nothing else. To be done before they are in the file, with those
     /// that are there now: whichever of the two a killed process leaves behind is known then.
-    pub(super) fn keep<'a>(&mut self, target: &Path, tokens: impl Iterator<Item = &'a Arc<Token>>) {
+    pub(super) fn keep<'a>(
+        &mut self,
+        target: &Path,
+        readers: (FileMode, u32),
+        tokens: impl Iterator<Item = &'a Arc<Token>>,
+    ) {
         let mut distinct: Vec<_> = tokens.collect();
         distinct.sort_by_key(|token| Arc::as_ptr(token));
         distinct.dedup_by_key(|token| Arc::as_ptr(token));
         let kept =
             Self(distinct.into_iter().map(|token| (digest(token.auth.expose()), seconds(token))).collect());
-        if kept != *self && kept.save(target).is_some() {
+        if (kept != *self || !is_for(target, readers)) && kept.save(target, readers).is_some() {
             *self = kept;
         }
     }
@@ -77,14 +90,19 @@ impl Memory {
         let _ = remove_stale(&place(target)); // told where it stays in the way of the docker config
     }
 
-    fn save(&self, target: &Path) -> Option<()> {
+    fn save(&self, target: &Path, (mode, group): (FileMode, u32)) -> Option<()> {
         let path = place(target);
         let text = serde_json::to_vec(&self.0).ok()?;
-        let group = expected_group(directory_of(&path), None).ok()?;
         let seen = Version::at(&path).ok()?;
-        let private = Replacement { target: &path, mode: FileMode::PRIVATE, group, seen, set_aside: None };
-        private.run(|out| out.write_all(&text)).ok().map(|_| ())
+        let replacement = Replacement { target: &path, mode, group, seen, set_aside: None };
+        replacement.run(|out| out.write_all(&text)).ok().map(|_| ())
     }
+}
+
+/// Whether what is remembered beside `target` has this mode and group.
+fn is_for(target: &Path, (mode, group): (FileMode, u32)) -> bool {
+    fs::symlink_metadata(place(target))
+        .is_ok_and(|metadata| metadata.mode() & 0o7777 == mode.bits() && metadata.gid() == group)
 }
 
 fn place(target: &Path) -> PathBuf {
@@ -102,7 +120,11 @@ fn seconds(token: &Token) -> u64 {
     token.expires_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+fn time(expiry: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_secs(expiry)).unwrap_or(UNIX_EPOCH)
+}
+
 fn token_until(auth: &str, expiry: u64) -> Token {
-    let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(expiry)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let expires_at = time(expiry);
     Token { auth: Secret::new(auth.to_owned()), obtained_at: expires_at, expires_at }
 }

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
-use super::*;
+use super::{find::End, *};
 use crate::secret::Secret;
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -141,13 +142,50 @@ fn a_successor_knows_the_credentials_it_finds() {
 }
 
 #[test]
-fn what_is_remembered_is_private_and_tells_no_token() {
+fn who_may_read_the_file_may_read_what_is_remembered() {
     let place = Place::new();
-    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5)]));
     let path = place.at(".config.json.ecr-sidecar");
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let shown =
+        |path: &Path| fs::metadata(path).map(|metadata| (metadata.mode() & 0o7777, metadata.gid())).unwrap();
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5)]));
+    assert_eq!(shown(&path), shown(&place.path()));
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("AWS:a") && !text.contains("AWS"), "{text}");
+
+    // what an older version left to itself alone, beside a file that another mode is wanted for
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let settings = DockerConfigSettings { mode: "0644".parse().unwrap(), ..place.file().settings };
+    let _ = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "AWS:a", 5)]));
+    assert_eq!(shown(&path).0, 0o644);
+    assert_eq!(shown(&path), shown(&place.path()));
+}
+
+#[test]
+fn a_reader_finds_a_token_and_its_end() {
+    let place = Place::new();
+    let host = |text: &str| text.parse::<RegistryHost>().unwrap();
+    let found = |name: &str| find::find(&place.path(), &host(name)).unwrap();
+    assert_eq!(found(A), None); // no file
+    let [one, two] = ["AWS:one", "AWS:two"].map(|text| STANDARD.encode(text));
+    let _ = place.file().reconcile(&desired(&[(A, &one, 5)]));
+    let held = found(A).unwrap();
+    assert_eq!((held.auth.expose(), held.end), (&one, End::Known(at_hour(5))));
+    assert_eq!(found(B), None);
+
+    // what somebody else has put there: no one knows until when it lives
+    let foreign = STANDARD.encode("somebody:x");
+    put(
+        &place.path(),
+        &format!(r#"{{"auths": {{"{A}": {{"auth": "{two}"}}, "{B}": {{"auth": "{foreign}"}}}}}}"#),
+    );
+    let held = found(A).unwrap();
+    let changed_at = fs::metadata(place.path()).unwrap().modified().unwrap();
+    assert_eq!((held.auth.expose(), held.end), (&two, End::Unknown { changed_at }));
+    assert_eq!(found(B), None); // not of ECR
+
+    put(&place.path(), "hunter2");
+    let error = find::find(&place.path(), &host(A)).unwrap_err().to_string();
+    assert!(error.contains("is not a JSON object") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]

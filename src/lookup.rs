@@ -1,0 +1,365 @@
+//! One credential for one registry, now: from the file that a sidecar keeps, else from AWS.
+//!
+//! For `ecr-sidecar print` and the docker credential helper. In this order:
+//!
+//! 1. a token in a docker config.json of the configuration that is known to live on: answered at once, no one is asked
+//!    (`a_living_token_in_the_file_is_printed_without_asking_aws`);
+//! 2. one that was fetched before and is not half over, from the [`cache`];
+//! 3. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`); of those
+//!    who ask at the same time one fetches, and the others take it from the cache (`fifty_at_a_time_cost_one_call`);
+//! 4. when AWS hands out none: one of the cache that lives (`a_cached_token_is_used_while_it_lives`);
+//! 5. and else AWS hands out none: a token in the file that is about to end, or one whose end nobody knows, if the file was
+//!    changed within the longest life of a token. It may live, and a registry refuses a dead one with a clear answer; with
+//!    none the pull fails for sure. A warning says so (`a_token_of_unknown_end_is_the_last_resort`). One that is known to
+//!    have ended is never given (`an_ended_token_is_never_printed`).
+//!
+//! All of it ends within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
+
+mod cache;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::cache::Slot;
+use crate::{
+    app,
+    clock::{Clock, rfc3339},
+    config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings, env::Environment},
+    failure::{Class, Problem},
+    http,
+    identity::Identity,
+    output::docker_config::find::{End, Held, find},
+    registry::RegistryHost,
+    secret::Secret,
+    telemetry,
+    token::{Token, TokenError, TokenKey, TokenSource},
+};
+
+/// What a look-up may take in all.
+pub const LIMIT: Duration = Duration::from_secs(9);
+/// What AWS may take of it, so that there is time to say what was wrong.
+const FETCH_LIMIT: Duration = Duration::from_millis(8_500);
+/// What a volume may take of it.
+const VOLUME_LIMIT: Duration = Duration::from_secs(2);
+/// What AWS may take when there is a token that lives.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
+/// How long it is waited for who fetches already.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
+/// A token that ends sooner may end before it is used.
+const SPARE: Duration = Duration::from_secs(10);
+/// No token of ECR lives longer.
+const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// The first pause after a failure that passes by itself.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+    /// Neither the configuration nor its name tells which token serves the registry.
+    #[error(
+        "the registry `{0}` is not configured, and its name tells no AWS region: add it to `registries`, with its region"
+    )]
+    NotOurs(RegistryHost),
+    /// None to be had.
+    #[error("no credential for {host}: {}asking AWS: {}; to mend it: {}", listed(found), problem.message, problem.remedy)]
+    None {
+        /// The registry.
+        host: RegistryHost,
+        /// What was found in each place that may have one.
+        found: Vec<String>,
+        /// Why AWS gave none.
+        problem: Problem,
+    },
+    /// The time was over.
+    #[error(
+        "no answer within {} s: a volume hangs; look at those of the configuration, of the docker config and of the AWS profile",
+        LIMIT.as_secs()
+    )]
+    TimedOut,
+}
+
+fn listed(found: &[String]) -> String {
+    found.iter().flat_map(|said| [said, "; "]).collect()
+}
+
+/// A credential of the user `AWS`.
+#[derive(Debug)]
+pub struct Credential(Secret<String>);
+
+impl Credential {
+    /// `AWS:<password>`, from the `auth` value of a docker config.
+    fn of_auth(auth: &Secret<String>) -> Option<Self> {
+        let decoded = STANDARD.decode(auth.expose()).ok()?;
+        let text = String::from_utf8(decoded).ok().map(Secret::new)?;
+        text.expose().starts_with("AWS:").then_some(Self(text))
+    }
+
+    /// `AWS:<password>`.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// The password alone.
+    pub fn expose_password(&self) -> &str {
+        self.0.expose().strip_prefix("AWS:").unwrap_or_default()
+    }
+}
+
+/// The credential for `host` under the configuration of `flags` and `env`.
+pub async fn credential(
+    host: &RegistryHost,
+    flags: &Flags,
+    env: Environment,
+) -> Result<Credential, LookupError> {
+    // On the heap: futures of AWS calls are large, and what holds several by value is too large for rustc.
+    let found = Box::pin(async {
+        let (config, surroundings) = configuration(Some(host), flags, env).await?;
+        let key = key_of(&config, host).ok_or_else(|| LookupError::NotOurs(host.clone()))?;
+        telemetry::start(&config.log);
+        Lookup { host, key, config, surroundings, clock: Clock::System, started: Instant::now() }.run().await
+    });
+    timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
+}
+
+/// The registries that the configuration names.
+pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
+    let loaded = timeout(LIMIT, Box::pin(configuration(None, flags, env))).await;
+    let (config, _) = loaded.map_err(|_| LookupError::TimedOut)??;
+    Ok(match config.registries {
+        Registries::Listed(registries) => registries.into_iter().map(|registry| registry.host).collect(),
+        Registries::Own(_) => Vec::new(),
+    })
+}
+
+/// The configuration and what surrounds it, read on a thread of its own: its volume may hang.
+async fn configuration(
+    host: Option<&RegistryHost>,
+    flags: &Flags,
+    env: Environment,
+) -> Result<(Config, Surroundings), LookupError> {
+    let surroundings = app::surroundings(env).await?;
+    let (flags, host) = (flags.clone(), host.cloned());
+    let load = tokio::task::spawn_blocking(move || {
+        config::load_to_answer(host.as_ref(), &flags, &surroundings).map(|config| (config, surroundings))
+    });
+    match load.await {
+        Ok(loaded) => Ok(loaded?),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The configured token key of `host`, else the one that its name tells, for the default identity.
+fn key_of(config: &Config, host: &RegistryHost) -> Option<TokenKey> {
+    let configured = match &config.registries {
+        Registries::Listed(registries) => registries.iter().find(|registry| registry.host == *host),
+        Registries::Own(_) => None,
+    };
+    configured.map(|registry| registry.key.clone()).or_else(|| TokenKey::told_by(host, "default"))
+}
+
+struct Lookup<'a> {
+    host: &'a RegistryHost,
+    key: TokenKey,
+    config: Config,
+    surroundings: Surroundings,
+    clock: Clock,
+    started: Instant,
+}
+
+impl Lookup<'_> {
+    async fn run(&self) -> Result<Credential, LookupError> {
+        let mut found = Found::default();
+        let kept = self.config.outputs.iter().filter_map(|output| match output {
+            OutputConfig::DockerConfig(settings) => Some(&settings.path),
+            _ => None,
+        });
+        for path in kept {
+            self.look(path.clone(), &mut found).await;
+            if let Some(credential) = found.living {
+                tracing::debug!(registry = %self.host, file = %path.display(), "the token in the file lives");
+                return Ok(credential);
+            }
+        }
+        let problem = match self.fetch_unless_cached().await {
+            Ok(token) => match Credential::of_auth(&token.auth) {
+                Some(credential) => return Ok(credential),
+                None => TokenError::NotAws("GetAuthorizationToken").problem(),
+            },
+            Err(error) => error.problem(),
+        };
+        match found.last_resort {
+            Some((credential, path)) => {
+                tracing::warn!(
+                    registry = %self.host, file = %path.display(), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+                    "AWS gives no token: the one in the file is given, whose end is near or not known"
+                );
+                Ok(credential)
+            }
+            None => Err(LookupError::None { host: self.host.clone(), found: found.said, problem }),
+        }
+    }
+
+    /// Looks into one docker config.
+    async fn look(&self, path: PathBuf, found: &mut Found) {
+        let (place, host) = (path.clone(), self.host.clone());
+        match on_a_thread(VOLUME_LIMIT, move || find(&place, &host)).await {
+            Some(Ok(Some(held))) => found.judge(held, path, self.clock.now()),
+            Some(Ok(None)) => found.said.push(format!("`{}` has none", path.display())),
+            Some(Err(error)) => found.said.push(error.to_string()),
+            None => found.said.push(format!("the volume of `{}` gives no answer", path.display())),
+        }
+    }
+
+    /// A token of the cache, else of AWS.
+    async fn fetch_unless_cached(&self) -> Result<Token, TokenError> {
+        let Some(slot) = self.slot().await else { return self.fetch(FETCH_LIMIT).await };
+        let cached = read(&slot).await;
+        if let Some(token) = cached.clone().filter(|token| self.is_fresh(token)) {
+            tracing::debug!(token = %self.key, "the cached token is not half over");
+            return Ok(token);
+        }
+        let living = cached.filter(|token| token.expires_at > self.clock.now() + SPARE);
+        let waiting = slot.clone();
+        let fetching = match &living {
+            Some(token) => match on_a_thread(VOLUME_LIMIT, move || waiting.try_fetching()).await.flatten() {
+                Some(fetching) => Some(fetching),
+                None => return Ok(token.clone()), // somebody else renews it
+            },
+            None => on_a_thread(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
+        };
+        if let Some(token) = read(&slot).await.filter(|token| self.is_fresh(token)) {
+            return Ok(token);
+        }
+        let limit = if living.is_some() { RENEWAL_LIMIT } else { FETCH_LIMIT };
+        match (self.fetch(limit).await, living) {
+            (Ok(token), _) => {
+                self.keep(slot, token.clone()).await;
+                drop(fetching);
+                Ok(token)
+            }
+            (Err(error), Some(token)) => {
+                tracing::debug!(token = %self.key, %error, "AWS gives no newer token: the cached one lives");
+                Ok(token)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Less than half of its life is over: like the sidecar, who asks later asks for a newer one.
+    fn is_fresh(&self, token: &Token) -> bool {
+        let (now, end) = (self.clock.now(), token.expires_at);
+        let life = end.duration_since(token.obtained_at).unwrap_or_default();
+        end > now + SPARE && end > now + life / 2
+    }
+
+    async fn slot(&self) -> Option<Slot> {
+        let spec = self.config.identities.get(&self.key.identity)?.clone();
+        let (key, env) = (self.key.clone(), self.surroundings.env.clone());
+        match on_a_thread(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
+            Ok(slot) => Some(slot),
+            Err(error) => {
+                tracing::debug!(%error, "tokens are not cached");
+                None
+            }
+        }
+    }
+
+    async fn keep(&self, slot: Slot, token: Token) {
+        let now = self.clock.now();
+        if let Some(Err(error)) = on_a_thread(VOLUME_LIMIT, move || slot.keep(&token, now)).await {
+            tracing::debug!(%error, "the token is not cached");
+        }
+    }
+
+    /// Asks AWS, until the time is over when what fails passes by itself.
+    async fn fetch(&self, limit: Duration) -> Result<Token, TokenError> {
+        let deadline = (self.started + FETCH_LIMIT).min(Instant::now() + limit);
+        let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
+        let fetched = timeout_at(deadline, Box::pin(self.fetch_until(deadline))).await;
+        fetched.unwrap_or(Err(TokenError::TimedOut { operation: "asking for a token", seconds }))
+    }
+
+    async fn fetch_until(&self, deadline: Instant) -> Result<Token, TokenError> {
+        let Some(spec) = self.config.identities.get(&self.key.identity) else {
+            // A key names an identity of its configuration, or the default one, which there always is.
+            return Err(TokenError::Empty("the configuration"));
+        };
+        let env = &self.surroundings.env;
+        let sdk = app::sdk_config(&self.surroundings, http::client(env)).await;
+        let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
+        let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
+        let mut pause = PAUSE;
+        loop {
+            match source.fetch().await {
+                Ok(fetched) => {
+                    let end = rfc3339(fetched.token.expires_at);
+                    tracing::debug!(token = %self.key, expires_at = end, "AWS gave a token");
+                    return Ok(fetched.token);
+                }
+                Err(error) if error.class() != Class::Transient || Instant::now() + pause >= deadline => {
+                    return Err(error);
+                }
+                Err(error) => tracing::debug!(token = %self.key, %error, "asking once more after a pause"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+}
+
+/// Does what may block on a volume that hangs; nothing when that takes too long.
+async fn on_a_thread<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match timeout(limit, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Some(done),
+        Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+async fn read(slot: &Slot) -> Option<Token> {
+    let slot = slot.clone();
+    on_a_thread(VOLUME_LIMIT, move || slot.token()).await.flatten()
+}
+
+/// What the files have.
+#[derive(Default)]
+struct Found {
+    /// Known to live on.
+    living: Option<Credential>,
+    /// Of near or unknown end, and where it is.
+    last_resort: Option<(Credential, PathBuf)>,
+    /// What there is of no use.
+    said: Vec<String>,
+}
+
+impl Found {
+    fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
+        let Some(credential) = Credential::of_auth(&auth) else {
+            return self.said.push(format!("that of `{}` is not base64", path.display()));
+        };
+        match end {
+            End::Known(end) if end > now + SPARE => self.living = Some(credential),
+            End::Known(end) if end <= now => {
+                self.said.push(format!("that of `{}` ended at {}", path.display(), rfc3339(end)));
+            }
+            End::Unknown { changed_at } if changed_at + LONGEST_LIFE <= now => {
+                self.said.push(format!("that of `{}` is older than 12 hours", path.display()));
+            }
+            End::Known(_) | End::Unknown { .. } => {
+                self.last_resort = self.last_resort.take().or(Some((credential, path)));
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Tokens that were fetched without a sidecar, kept for the next who asks, so that any number of `docker pull`s at a time cost
+//! one call to AWS.
+//!
+//! A file a token, for its owner alone, in `$XDG_RUNTIME_DIR/ecr-sidecar`, else in `ecr-sidecar` of `$XDG_CACHE_HOME` or
+//! `~/.cache`. A folder or file that is another's, or that others may read or change, is not used
+//! (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
+//!
+//! A file's name is a digest of all that decides what is in it: the token key, the identity, the AWS variables and files that
+//! say whose the credentials are (`another_profile_does_not_get_this_ones_token`). Secret keys and session tokens are
+//! left out of it: they are renewed while the principal stays.
+//!
+//! It blocks on the file system.
+
+use std::{
+    fmt::Write,
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::env::Environment,
+    identity::IdentitySpec,
+    output::atomic_file::{
+        FileError, FileMode, Replaced, Replacement, Version, expected_group, remove_stale,
+    },
+    secret::Secret,
+    token::{Token, TokenKey},
+};
+
+/// More than this is not ours.
+const LARGEST: u64 = 64 << 10;
+/// More than this is not read of a file that says whose the credentials are.
+const LARGEST_INPUT: u64 = 1 << 20;
+/// A token that was written longer ago than this has ended.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Variables that change while the principal stays.
+const RENEWED: [&str; 4] = [
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
+
+/// Why there is no cache.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CacheError {
+    /// Nothing says where.
+    #[error("neither XDG_RUNTIME_DIR, XDG_CACHE_HOME nor HOME names a folder")]
+    Nowhere,
+    /// The folder cannot be made or looked at.
+    #[error("`{}`: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    /// The folder is not for us alone.
+    #[error("`{}` belongs to user {owner} with mode {mode:04o}: it has to be ours, and closed to others", path.display())]
+    Open { path: PathBuf, owner: u32, mode: u32 },
+}
+
+/// The place of one token.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    folder: PathBuf,
+    name: String,
+}
+
+/// Held by who fetches the token.
+#[derive(Debug)]
+pub(super) struct Fetching(#[expect(dead_code, reason = "its lock ends when it is closed")] File);
+
+impl Slot {
+    /// The place for the token of `key`, as the identity `spec` in this environment would get it.
+    pub(super) fn open(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> Result<Self, CacheError> {
+        let mut error = CacheError::Nowhere;
+        for folder in folders(env) {
+            match make(&folder) {
+                Ok(()) => return Ok(Self { folder, name: name(key, spec, env) }),
+                Err(refused) => error = refused,
+            }
+        }
+        Err(error)
+    }
+
+    /// The token, if there is one. It may have ended.
+    pub(super) fn token(&self) -> Option<Token> {
+        let mut file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
+        if file.metadata().ok()?.len() > LARGEST {
+            return None;
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.by_ref().take(LARGEST).read_to_string(&mut text).ok()?;
+        let stored: Stored<'_> = serde_json::from_str(&text).ok()?;
+        Some(Token {
+            auth: Secret::new(stored.auth.to_owned()),
+            obtained_at: time(stored.obtained_at)?,
+            expires_at: time(stored.expires_at)?,
+        })
+    }
+
+    /// Keeps the token, and drops those that have ended long ago.
+    pub(super) fn keep(&self, token: &Token, now: SystemTime) -> Result<(), FileError> {
+        let target = self.path();
+        let _ = remove_stale(&target);
+        self.tidy(now);
+        let (obtained_at, expires_at) = (seconds(token.obtained_at), seconds(token.expires_at));
+        let stored = Stored { auth: token.auth.expose(), obtained_at, expires_at };
+        let (mode, group) = (FileMode::PRIVATE, expected_group(&self.folder, None)?);
+        let seen = Version::at(&target)?;
+        let replacement = Replacement { target: &target, mode, group, seen, set_aside: None };
+        match replacement.run(|out| serde_json::to_writer(out, &stored).map_err(io::Error::from))? {
+            Replaced::Done { .. } => Ok(()),
+            Replaced::ChangedMeanwhile => Ok(()), // another's is as good
+        }
+    }
+
+    /// Waits for the right to fetch.
+    pub(super) fn fetching(&self) -> io::Result<Fetching> {
+        let file = self.lock_file()?;
+        file.lock()?;
+        Ok(Fetching(file))
+    }
+
+    /// The right to fetch, unless someone has it.
+    pub(super) fn try_fetching(&self) -> Option<Fetching> {
+        let file = self.lock_file().ok()?;
+        file.try_lock().ok()?;
+        Some(Fetching(file))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.name).with_extension(EXTENSION)
+    }
+
+    /// One of sixteen, which stay: a lock file that goes while somebody waits for it is none.
+    fn lock_file(&self) -> io::Result<File> {
+        let name = format!("lock-{}", self.name.get(..1).unwrap_or_default());
+        open_private(
+            OpenOptions::new().write(true).create(true).truncate(false).mode(FileMode::PRIVATE.bits()),
+            &self.folder.join(name),
+        )
+    }
+
+    fn tidy(&self, now: SystemTime) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
+            let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
+            if ours && modified.is_ok_and(|then| then + KEPT < now) {
+                let _ = fs::remove_file(path); // the next one tries again
+            }
+        }
+    }
+}
+
+const EXTENSION: &str = "token";
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    auth: &'a str,
+    obtained_at: u64,
+    expires_at: u64,
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn time(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// Where the folder may be, by the XDG base directories; relative paths are to be ignored, it says there.
+fn folders(env: &Environment) -> Vec<PathBuf> {
+    let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let bases = absolute("XDG_RUNTIME_DIR").into_iter().chain(cache);
+    bases.map(|base| base.join("ecr-sidecar")).collect()
+}
+
+/// Makes the folder, if it is ours to make, and refuses one that is not for us alone.
+fn make(folder: &Path) -> Result<(), CacheError> {
+    let failed = |source| CacheError::Folder { path: folder.to_owned(), source };
+    if let Some(there) = folder.ancestors().skip(1).find(|ancestor| ancestor.exists())
+        && !folder.exists()
+    {
+        // What root makes in a user's home would be in that user's way.
+        check_owner(there, &fs::metadata(there).map_err(failed)?)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    let metadata = fs::symlink_metadata(folder).map_err(failed)?;
+    check_owner(folder, &metadata)?;
+    if !metadata.is_dir() || is_open(&metadata) {
+        return Err(refused(folder, &metadata));
+    }
+    Ok(())
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), CacheError> {
+    if is_ours(metadata) { Ok(()) } else { Err(refused(path, metadata)) }
+}
+
+fn refused(path: &Path, metadata: &Metadata) -> CacheError {
+    CacheError::Open { path: path.to_owned(), owner: metadata.uid(), mode: metadata.mode() & 0o7777 }
+}
+
+fn is_ours(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+fn is_open(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o077 != 0
+}
+
+/// Opens a file of ours that nobody else may touch: no symbolic link followed, no waiting at a pipe.
+fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && is_ours(&metadata) && !is_open(&metadata) {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// The digest of all that decides what the token is.
+fn name(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> String {
+    let mut digest = Sha256::new();
+    // Each part with its length, so that no two lists of parts are one text.
+    let mut add = |part: &[u8]| {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    };
+    add(format!("{key:?}").as_bytes());
+    add(format!("{spec:?}").as_bytes());
+    for variable in env.names_with_prefix("AWS_").filter(|name| !RENEWED.contains(name)) {
+        add(variable.as_bytes());
+        add(env.get(variable).unwrap_or_default().as_bytes());
+    }
+    for file in spec.principal_files(env) {
+        add(file.as_os_str().as_encoded_bytes());
+        add(&read(&file).unwrap_or_default());
+    }
+    digest.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let file =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    file.take(LARGEST_INPUT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What a docker `config.json` has for one registry, and whether it still lives.
+//!
+//! For those who read the file beside the sidecar that keeps it: `ecr-sidecar print` and the credential helper. Only an
+//! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its memory beside the file.
+//! It blocks on the file system.
+
+use std::{io, path::Path, time::SystemTime};
+
+use thiserror::Error;
+
+use super::{
+    document::{Document, Unfit, auth, is_ecr_token},
+    error::DockerConfigError,
+    follow,
+    memory::Memory,
+    read::{Found, read},
+};
+use crate::{output::atomic_file::FileError, registry::RegistryHost, secret::Secret};
+
+/// A token in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Padded base64 of `AWS:<password>`.
+    pub auth: Secret<String>,
+    /// When it ends.
+    pub end: End,
+}
+
+/// When a token in the file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Then.
+    Known(SystemTime),
+    /// Nobody has noted it; but the token is not younger than the file's last change.
+    Unknown {
+        /// That change.
+        changed_at: SystemTime,
+    },
+}
+
+/// Why the file cannot be looked into. `Display` says what failed, where and why.
+#[derive(Debug, Error)]
+pub enum FindError {
+    /// It is no docker config.
+    #[error("`{}` cannot be used: {unfit}", path.display())]
+    Unfit {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        unfit: Unfit,
+    },
+    /// A step of reading it failed.
+    #[error(transparent)]
+    Read(#[from] DockerConfigError),
+}
+
+impl From<FileError> for FindError {
+    fn from(error: FileError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// The token for `host` in the file at `path`; none when there is no file, no entry, or one of another kind.
+pub fn find(path: &Path, host: &RegistryHost) -> Result<Option<Held>, FindError> {
+    let unfit = |unfit| FindError::Unfit { path: path.to_owned(), unfit };
+    let target = follow(path)?;
+    let (text, metadata) = match read(&target)? {
+        Found::Absent => return Ok(None),
+        Found::Unfit(reason) => return Err(unfit(reason)),
+        Found::Text(text, metadata) => (text, metadata),
+    };
+    let document = Document::parse(&text).map_err(unfit)?;
+    let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
+    let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
+    // The memory has a token before the file does.
+    let end = match Memory::load(&target).end_of(&auth) {
+        Some(end) => End::Known(end),
+        None => End::Unknown { changed_at: changed_at(metadata.modified()) },
+    };
+    Ok(Some(Held { auth: Secret::new(auth.into_owned()), end }))
+}
+
+/// A file system that cannot tell is taken to have the file from long ago.
+fn changed_at(modified: io::Result<SystemTime>) -> SystemTime {
+    modified.unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,262 @@
+//! How a status reads: a pure function of what was seen, the time, and where it is shown.
+//!
+//! One row a registry, one an output, and under them what is wrong, each with its mend. In a pipe the columns are the
+//! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
+//! terminal gets a bar, colours, and lines that fit (`nothing_is_wider_than_the_terminal`).
+
+mod page;
+
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
+
+pub use self::page::Medium;
+use self::page::{Cell, Column, Note, Page, Tone, column};
+use super::seen::{Output, Problem, Seen, Targets, Text, Token};
+
+/// The status as text, with a line break at its end.
+pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {
+    let mut page = Page::new(medium);
+    page.line(&headline(seen, now));
+    page.section();
+    page.table(&REGISTRIES, registries(seen, now, medium));
+    page.section();
+    page.table(&OUTPUTS, seen.outputs.iter().map(|output| output_row(output, seen, now)).collect());
+    let notes = notes(seen);
+    if !notes.is_empty() {
+        page.section();
+        page.notes(&notes);
+    }
+    page.into_text()
+}
+
+const REGISTRIES: [Column; 5] = [
+    column("REGISTRY", 16),
+    column("IDENTITY", 16),
+    column("STATE", 5),
+    column("TOKEN LEFT", 10),
+    column("NEXT ATTEMPT", 12),
+];
+const OUTPUTS: [Column; 2] = [column("OUTPUT", 20), column("STATE", 12)];
+
+/// How many glyphs the bar of a token has.
+const BAR: usize = 10;
+/// What stands where there is nothing to say.
+const NOTHING: &str = "-";
+
+fn headline(seen: &Seen, now: SystemTime) -> String {
+    let mut line = format!("ecr-sidecar {}", seen.version);
+    if let Some(up) = seen.started_at.before(now) {
+        let _ = write!(line, ", running for {}", short(up));
+    }
+    if !seen.has_been_ready {
+        line.push_str(", not ready since its start");
+    }
+    line
+}
+
+fn registries(seen: &Seen, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>> {
+    let mut rows = Vec::new();
+    for token in &seen.tokens {
+        let hosts = token.registries.iter().map(|served| {
+            if served.required { served.host.to_string() } else { format!("{} (optional)", served.host) }
+        });
+        let own = token.registries.is_empty().then(|| format!("your own in {}", token.region));
+        for host in hosts.chain(own) {
+            rows.push(vec![
+                host.into(),
+                Cell::keeping_its_end(who(token)),
+                state(token),
+                left(token, now, medium),
+                next(token, now).into(),
+            ]);
+        }
+    }
+    rows
+}
+
+/// The ARN once AWS has said it; until then the identity's name and what it was taken from.
+fn who(token: &Token) -> String {
+    match &token.principal {
+        None => token.identity.to_string(),
+        Some(principal) => match &principal.arn {
+            Some(arn) => arn.to_string(),
+            None => format!("{} ({})", token.identity, principal.source),
+        },
+    }
+}
+
+fn state(token: &Token) -> Cell {
+    match &token.last_error {
+        Some(error) if token.failures_in_a_row > 1 => {
+            Cell::new(format!("{} x{}", error.class, token.failures_in_a_row), Tone::Bad)
+        }
+        Some(error) => Cell::new(error.class.as_str(), Tone::Bad),
+        None if token.clock_fault.is_some() => Cell::new("clock", Tone::Warning),
+        None if token.expires_at.0.is_some() => Cell::new("ok", Tone::Good),
+        None => Cell::new("waiting", Tone::Warning),
+    }
+}
+
+fn left(token: &Token, now: SystemTime, medium: Medium) -> Cell {
+    let Some(left) = token.expires_at.after(now) else {
+        return match token.expires_at.before(now) {
+            Some(since) => Cell::new(format!("ended {} ago", short(since)), Tone::Bad),
+            None => NOTHING.into(),
+        };
+    };
+    let life = token.obtained_at.0.and_then(|from| token.expires_at.0?.duration_since(from).ok());
+    let share = life.map(|life| left.as_secs_f64() / life.as_secs_f64().max(1.0));
+    let tone = match share {
+        Some(share) if share < 0.1 => Tone::Bad,
+        Some(share) if share < 0.25 => Tone::Warning,
+        _ => Tone::Good,
+    };
+    match (medium, share) {
+        (Medium::Terminal { .. }, Some(share)) => Cell::new(format!("{} {}", bar(share), short(left)), tone),
+        _ => Cell::new(short(left), tone),
+    }
+}
+
+fn bar(share: f64) -> String {
+    let full = (share.clamp(0.0, 1.0) * BAR as f64).ceil() as usize;
+    "█".repeat(full) + &"░".repeat(BAR.saturating_sub(full))
+}
+
+fn next(token: &Token, now: SystemTime) -> String {
+    match (token.next_attempt.after(now), token.next_attempt.0) {
+        (Some(left), _) => format!("in {}", short(left)),
+        (None, Some(_)) => "now".into(),
+        (None, None) => NOTHING.into(),
+    }
+}
+
+fn output_row(output: &Output, seen: &Seen, now: SystemTime) -> Vec<Cell> {
+    let name = name_of(output).into();
+    let mut said = Vec::new();
+    let mut tone = Tone::Good;
+    if output.last_error.is_some() {
+        said.push("error".to_owned());
+        tone = Tone::Bad;
+    }
+    if let Some(targets) = &output.targets {
+        said.push(format!("{} of {} Secrets in sync", targets.in_sync, targets.total));
+        if targets.in_sync < targets.total {
+            tone = Tone::Bad;
+        }
+    }
+    for (what, hosts) in lacks(output, seen, now) {
+        said.push(format!("{what}: {}", hosts.join(", ")));
+        tone = Tone::Bad;
+    }
+    let nothing_yet = output.in_place.is_empty() && tone == Tone::Good;
+    if nothing_yet && output.targets.is_none() {
+        return vec![name, Cell::new("waiting for a credential", Tone::Warning)];
+    }
+    if tone == Tone::Good && output.targets.is_none() {
+        said.push("in sync".to_owned());
+    }
+    if !output.warnings.is_empty() {
+        let count = output.warnings.len();
+        said.push(format!("{count} warning{}", if count == 1 { "" } else { "s" }));
+        tone = if tone == Tone::Good { Tone::Warning } else { tone };
+    }
+    vec![name, Cell::new(said.join("; "), tone)]
+}
+
+fn name_of(output: &Output) -> String {
+    format!("{} {}", output.kind, output.target).trim_end().to_owned()
+}
+
+/// What is wrong with the credentials in an output, and of which registries.
+fn lacks<'a>(output: &Output, seen: &'a Seen, now: SystemTime) -> Vec<(&'static str, Vec<&'a str>)> {
+    // Of registries without a Secret that could hold theirs nothing is missing.
+    if output.targets.as_ref().is_some_and(|targets| targets.total == 0) {
+        return Vec::new();
+    }
+    let (mut missing, mut ended, mut older) = (Vec::new(), Vec::new(), Vec::new());
+    for token in &seen.tokens {
+        for served in &token.registries {
+            let host = served.host.as_str();
+            match output.in_place.get(&served.host) {
+                None => missing.push(host),
+                Some(end) if end.after(now).is_none() => ended.push(host),
+                Some(end) if *end < token.expires_at => older.push(host),
+                Some(_) => {}
+            }
+        }
+    }
+    let lacks = [("missing", missing), ("ended", ended), ("not yet renewed", older)];
+    lacks.into_iter().filter(|(_, hosts)| !hosts.is_empty()).collect()
+}
+
+impl Note {
+    fn of(place: String, problem: &Problem) -> Self {
+        let remedy = Some(problem.remedy.to_string()).filter(|remedy| !remedy.is_empty());
+        Self { tone: Tone::Bad, place, message: problem.message.to_string(), remedy }
+    }
+
+    fn plain(tone: Tone, place: String, message: &Text) -> Self {
+        Self { tone, place, message: message.to_string(), remedy: None }
+    }
+}
+
+fn notes(seen: &Seen) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for token in &seen.tokens {
+        let mut place = format!("token {} {} as {}", token.service, token.region, token.identity);
+        if let Some(endpoint) = &token.endpoint {
+            let _ = write!(place, " at {endpoint}");
+        }
+        if token.clock_fault.is_some() {
+            notes.push(Note {
+                tone: Tone::Warning,
+                place: place.clone(),
+                message: "the dates of the token cannot be right".into(),
+                remedy: Some("set this machine's clock; an emulator's dates may also be wrong".into()),
+            });
+        }
+        notes.extend(token.last_error.as_ref().map(|error| Note::of(place, error)));
+    }
+    for output in &seen.outputs {
+        let place = name_of(output);
+        notes.extend(output.last_error.as_ref().map(|error| Note::of(place.clone(), error)));
+        if let Some(targets) = &output.targets {
+            notes.extend(troubles(targets));
+        }
+        notes
+            .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
+    }
+    if let Some(error) = &seen.configuration.last_error {
+        notes.push(Note::plain(Tone::Bad, "the changed configuration is refused".into(), error));
+    }
+    notes
+}
+
+fn troubles(targets: &Targets) -> impl Iterator<Item = Note> {
+    let troubled = targets.troubled.iter();
+    let told = troubled.map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
+    let more = (targets.more_troubled > 0).then(|| Note {
+        tone: Tone::Bad,
+        place: format!("{} more Secrets", targets.more_troubled),
+        message: "not in sync either".into(),
+        remedy: None,
+    });
+    told.chain(more)
+}
+
+/// The two largest units of a duration.
+fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests;
