@@ -325,7 +325,8 @@ mod tests {
         let ecr = "ecr:GetAuthorizationToken";
         let public = "ecr-public:GetAuthorizationToken";
         let web = "sts:AssumeRoleWithWebIdentity";
-        let table: &[(&str, Option<&str>, &str, u16, Class, Diagnosis)] = &[
+        type Row = (&'static str, Option<&'static str>, &'static str, u16, Class, Diagnosis);
+        let table: &[Row] = &[
             (ecr, Some("ThrottlingException"), "Rate exceeded", 400, Class::Throttled, D::Throttled),
             (ecr, None, "", 429, Class::Throttled, D::Throttled),
             (ecr, Some("ServerException"), "", 500, Class::Transient, D::Unreachable),

@@ -114,7 +114,8 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
         let (verbs, rule) = (verbs.join(", "), rule(&namespace, resource, &name, &verbs.join(", ")));
         let place =
             if namespace.is_empty() { "all namespaces".to_owned() } else { format!("namespace {namespace}") };
-        let saw = format!("may not {verbs} {resource} {name} in {place}");
+        let what = format!("{resource} {name}");
+        let saw = format!("may not {verbs} {} in {place}", what.trim_end());
         Finding::fail(Step::Kubernetes, id, saw, Remedy::with(Diagnosis::RightMissing, rule))
     };
     lacking.into_iter().map(lack).collect()

@@ -85,7 +85,7 @@ fn bearer_realm(answer: &Answer) -> Option<::http::Uri> {
     let parameter = |name: &str| {
         parameters
             .split(',')
-            .find_map(|pair| Some(pair.trim().strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"')?))
+            .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
     };
     let realm = parameter("realm")?;
     let query: String = ["service", "scope"]

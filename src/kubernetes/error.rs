@@ -198,3 +198,38 @@ pub fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String 
     let names = if name.is_empty() { String::new() } else { format!("resourceNames: [{name}], ") };
     format!("{kind}{place}: {{apiGroups: [\"\"], resources: [{resource}], {names}verbs: [{verbs}]}}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_diagnosis() {
+        let wanted = Wanted { verb: "patch", resource: "secrets", namespace: "apps", name: "ecr" };
+        let refused = |code: u16, reason: &str| {
+            let status: Status = serde_json::from_value(
+                serde_json::json!({"code": code, "reason": reason, "status": "Failure"}),
+            )
+            .unwrap();
+            ApiError::Refused(Box::new(status)).problem(&wanted)
+        };
+        for (code, reason, diagnosis, class) in [
+            (401, "Unauthorized", Diagnosis::ApiServerCredentials, Class::Denied),
+            (403, "Forbidden", Diagnosis::RightMissing, Class::Denied),
+            (404, "NotFound", Diagnosis::NamespaceMissing, Class::Denied),
+            (422, "Invalid", Diagnosis::SecretInvalid, Class::Denied),
+            (429, "TooManyRequests", Diagnosis::ApiServerThrottled, Class::Throttled),
+            (500, "InternalError", Diagnosis::ApiServerUnreachable, Class::Transient),
+        ] {
+            let problem = refused(code, reason);
+            assert_eq!((problem.remedy.diagnosis, problem.class), (diagnosis, class), "{code}");
+        }
+        let unreachable = ApiError::Unreachable("refused".into()).problem(&wanted);
+        assert_eq!(unreachable.remedy.diagnosis, Diagnosis::ApiServerUnreachable);
+        let rule = refused(403, "Forbidden").remedy.to_string();
+        assert!(
+            rule.contains("Role in namespace apps: {") && rule.contains("resourceNames: [ecr]"),
+            "{rule}"
+        );
+    }
+}

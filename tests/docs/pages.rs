@@ -15,8 +15,6 @@ use crate::rig::BINARY;
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What others build at this moment and the pages speak of already: commands …
 pub(crate) const TO_COME: [&str; 2] = ["doctor", "status"];
-/// … and a page.
-pub(crate) const PAGE_TO_COME: &str = "docs/failures.md";
 
 /// A Markdown file.
 pub(crate) struct Page {

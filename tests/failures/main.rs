@@ -9,6 +9,7 @@ mod world;
 
 mod aws;
 mod doctor;
+mod page;
 mod places;
 mod registries;
 mod rows;

@@ -6,6 +6,7 @@ mod rig;
 
 mod argocd;
 mod cluster;
+mod doctor;
 mod flux;
 mod namespaces;
 mod others;

@@ -8,6 +8,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
+use crate::diagnosis::Diagnosis;
 
 struct Place {
     directory: TempDir,
@@ -245,4 +246,26 @@ fn a_reader_never_sees_half_a_file() {
         reader.join().unwrap();
     });
     assert_eq!(place.names(), ["config.json"]);
+}
+
+#[test]
+fn each_refusal_of_the_system_has_its_diagnosis() {
+    let diagnosis = |errno: Errno| {
+        FileError::new(Operation::CreateTemp, Path::new("/nowhere/config.json"), errno.into())
+            .remedy()
+            .diagnosis
+    };
+    for (errno, expected) in [
+        (Errno::ROFS, Diagnosis::ReadOnlyVolume),
+        (Errno::NOSPC, Diagnosis::VolumeFull),
+        (Errno::DQUOT, Diagnosis::VolumeFull),
+        (Errno::ACCESS, Diagnosis::NotPermitted),
+        (Errno::BUSY, Diagnosis::MountedBySubPath),
+        (Errno::NOENT, Diagnosis::DirectoryMissing),
+        (Errno::NOTDIR, Diagnosis::NotAFile),
+        (Errno::IO, Diagnosis::VolumeBroken),
+        (Errno::NOLCK, Diagnosis::VolumeBroken),
+    ] {
+        assert_eq!(diagnosis(errno), expected, "{errno:?}");
+    }
 }

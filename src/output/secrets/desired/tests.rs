@@ -257,3 +257,11 @@ fn of_a_repository_only_two_fields_are_set() {
     let missing = decide(&here(), &Content::Repository, None, &desired, at(0)).err().unwrap();
     assert!(missing.message.contains("there is no Secret"), "{missing}");
 }
+
+#[test]
+fn no_secret_is_larger_than_is_possible() {
+    assert!(refuse_size(&here(), LARGEST).is_ok());
+    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
+    assert_eq!(problem.remedy.diagnosis, Diagnosis::SecretTooLarge);
+    assert!(problem.message.contains("flux-system/ecr-credentials"), "{problem}");
+}

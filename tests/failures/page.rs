@@ -1,0 +1,94 @@
+//! `docs/failures.md`: printed from the catalogue; and each of the catalogue is brought about somewhere.
+//!
+//! After a change of `src/diagnosis.rs`: `UPDATE=1 cargo test --test failures page`.
+
+use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
+
+use ecr_sidecar::diagnosis::Diagnosis as D;
+
+/// The files of this test program that bring failures about.
+const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
+
+/// Those that other tests bring about: by a real API server, or where they arise.
+const ELSEWHERE: [(D, &str, &str); 19] = [
+    (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
+    (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
+    (D::VolumeBroken, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
+    (
+        D::VolumeHangs,
+        "tests/process.rs",
+        "a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end",
+    ),
+    (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_mend"),
+    (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_says_so_and_keeps_the_file"),
+    (D::ApiServerCredentials, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (D::ApiServerUnreachable, "tests/failures/doctor.rs", "it_ends_when_everything_hangs"),
+    (D::ApiServerThrottled, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (D::NamespaceMissing, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (D::SecretInvalid, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_told_with_the_rule"),
+    (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_told"),
+    (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_told"),
+    (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_told"),
+    (D::SecretFight, "tests/secrets/others.rs", "a_fight_is_told_and_slowed_down"),
+    (D::SecretTooLarge, "src/output/secrets/desired/tests.rs", "no_secret_is_larger_than_is_possible"),
+    (D::InputUnreadable, "tests/failures/aws.rs", "a_token_that_this_user_may_not_read"),
+    (D::NameUnresolved, "tests/failures/aws.rs", "a_name_that_resolves_to_nothing"),
+];
+
+/// Those that no test brings about.
+const NOWHERE: [(D, &str); 3] = [
+    (D::Contended, "it takes another writer to win five races in a row, which no test can order"),
+    (D::InotifyExhausted, "the limit is the whole machine's: a test must not use it up"),
+    (D::Fault, "if we knew how, it would be mended"),
+];
+
+fn all() -> impl Iterator<Item = D> {
+    D::SECTIONS.iter().flat_map(|(_, diagnoses)| diagnoses.iter().copied())
+}
+
+#[test]
+fn each_is_brought_about() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (diagnosis, file, test) in ELSEWHERE {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        assert!(text.contains(&format!("fn {test}(")), "{}: {file} has no {test}", diagnosis.id());
+    }
+    let counted: BTreeSet<_> =
+        ELSEWHERE.iter().map(|(it, ..)| *it).chain(NOWHERE.iter().map(|(it, _)| *it)).collect();
+    for diagnosis in all() {
+        let here = HERE.iter().any(|text| text.contains(&format!("D::{diagnosis:?}")));
+        assert!(here || counted.contains(&diagnosis), "nothing brings {} about", diagnosis.id());
+    }
+}
+
+#[test]
+fn the_page_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failures.md");
+    let page = page();
+    if env::var_os("UPDATE").is_some() {
+        crate::rig::overwrite(&path, &page);
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == page, "docs/failures.md is stale: UPDATE=1 cargo test --test failures page");
+}
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Failures, and what mends them\n\n\
+         Every failure that ecr-sidecar can tell has a name. The log says it as `diagnosis`, beside `error` (what failed,\n\
+         where, why) and `remedy`; `/status` and `ecr-sidecar status` say the same; `ecr-sidecar doctor` says it in brackets\n\
+         behind the mend. In parentheses, a remedy adds what it means in the case at hand. While any of these lasts, the last\n\
+         good credential stays where it is.\n\n\
+         This page is printed from `src/diagnosis.rs`, from which the program has its sentences.\n",
+    );
+    for (section, diagnoses) in D::SECTIONS {
+        let _ =
+            write!(page, "\n## {section}\n\n| name | what is the matter | what mends it |\n|---|---|---|\n");
+        for it in *diagnoses {
+            let cell = |text: &str| text.replace('|', "\\|");
+            let _ = writeln!(page, "| `{}` | {} | {} |", it.id(), cell(it.cause()), cell(it.mend()));
+        }
+    }
+    page
+}

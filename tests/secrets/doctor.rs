@@ -1,0 +1,142 @@
+//! What the doctor says of rights and Secrets, and that the engine says the same.
+
+use std::process::Command;
+
+use serde_json::Value;
+use test_support::output;
+
+use crate::{
+    cluster::{Cluster, SECRET, argocd, by_file},
+    rig::{BINARY, DEADLINE, HOST, Running},
+};
+
+/// `ecr-sidecar doctor`, and its findings about the cluster.
+fn doctor(cluster: &Cluster, change: impl FnOnce(&mut Command)) -> (Value, Vec<Value>) {
+    let mut command = Command::new(BINARY);
+    command.args(["doctor", "--output", "json"]).env_clear().envs(cluster.rig.environment());
+    command.env("HTTPS_PROXY", cluster.rig.emulator.proxy());
+    command.env("AWS_CA_BUNDLE", cluster.rig.emulator.ca_file());
+    cluster.prepare(&mut command);
+    change(&mut command);
+    let output = output(&mut command, DEADLINE);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let of_cluster = findings.iter().filter(|it| it["step"] == "kubernetes").cloned().collect();
+    (report, of_cluster)
+}
+
+/// The rights that `manifests` prints, without its Secrets.
+fn rights(cluster: &Cluster) -> String {
+    let manifests = cluster.manifests(|_| {});
+    let documents = manifests.split("---\n").filter(|document| !document.contains("kind: Secret\n"));
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+/// The log says so, and `/status` says the same.
+fn is_told(sidecar: &Running, id: &str) {
+    sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
+    sidecar.wait_status(id, |status| status.to_string().contains(&format!("\"diagnosis\":\"{id}\"")));
+}
+
+#[test]
+fn where_all_is_well_it_says_so() {
+    let Some(cluster) = Cluster::new("doctor-well") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    let mark = cluster.server.audit_mark();
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(report["healthy"], true, "{report:#}");
+    assert_eq!(findings[0]["saw"], "has the 4 rights that it needs", "{report:#}");
+    assert_eq!(findings[1]["saw"], "the Secret doctor-well/ecr-credentials can be kept", "{report:#}");
+    let user = cluster.account.user();
+    let changes = cluster.server.count_requests(mark, |request| {
+        request.user == user && request.is_write() && request.resource != "selfsubjectaccessreviews"
+    });
+    assert_eq!(changes, 0, "it changes nothing");
+}
+
+#[test]
+fn rights_that_are_missing_are_told_with_the_rule() {
+    let Some(cluster) = Cluster::new("doctor-rights") else { return };
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(report["healthy"], false);
+    let [finding] = findings.as_slice() else { panic!("{report:#}") };
+    assert_eq!(finding["diagnosis"], "right-missing", "{report:#}");
+    assert_eq!(
+        finding["saw"],
+        "may not get, list, patch, watch secrets ecr-credentials in namespace doctor-rights"
+    );
+    let rule = "Role in namespace doctor-rights: {apiGroups: [\"\"], resources: [secrets], \
+                resourceNames: [ecr-credentials], verbs: [get, list, patch, watch]}";
+    assert!(finding["remedy"].as_str().unwrap().contains(rule), "{finding}");
+    is_told(&cluster.start(|_| {}), "right-missing");
+
+    cluster.server.apply(&rights(&cluster));
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(findings[1]["diagnosis"], "right-missing", "{report:#}");
+    assert!(findings[1]["saw"].as_str().unwrap().starts_with("there is no Secret"), "{report:#}");
+}
+
+#[test]
+fn rights_on_every_namespace_are_asked_for_too() {
+    let Some(cluster) = Cluster::new("doctor-all") else { return };
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, namespaces: {{all: true}}}}]\n"
+    );
+    let file = cluster.rig.put("all.yaml", &text);
+    let (report, findings) = doctor(&cluster, by_file(&file));
+    let saw: Vec<_> = findings.iter().map(|it| it["saw"].as_str().unwrap()).collect();
+    assert_eq!(
+        saw,
+        [
+            "may not list, watch namespaces in all namespaces",
+            "may not create, get, list, patch, watch secrets ecr-credentials in all namespaces"
+        ],
+        "{report:#}"
+    );
+}
+
+#[test]
+fn argo_cds_templates_are_looked_at_by_name() {
+    let Some(cluster) = Cluster::new("doctor-argocd") else { return };
+    cluster.server.apply(&cluster.manifests(argocd("doctor-argocd")));
+    let (report, findings) = doctor(&cluster, argocd("doctor-argocd"));
+    assert_eq!(report["healthy"], true, "{report:#}");
+    assert_eq!(findings.len(), 3, "{report:#}");
+}
+
+#[test]
+fn a_secret_of_another_type_is_told() {
+    let Some(cluster) = Cluster::new("doctor-type") else { return };
+    cluster.server.apply(&rights(&cluster));
+    let secret =
+        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {SECRET}, namespace: doctor-type}}}}");
+    cluster.server.apply(&secret);
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(findings[1]["diagnosis"], "secret-type", "{report:#}");
+    assert!(
+        findings[1]["remedy"].as_str().unwrap().contains("kubectl -n doctor-type delete secret"),
+        "{report:#}"
+    );
+    is_told(&cluster.start(|_| {}), "secret-type");
+}
+
+#[test]
+fn a_secret_that_others_filled_is_told() {
+    let Some(cluster) = Cluster::new("doctor-foreign") else { return };
+    cluster.server.apply(&rights(&cluster));
+    let config = r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}}}"#;
+    cluster.server.kubectl([
+        "create",
+        "secret",
+        "generic",
+        SECRET,
+        "-n",
+        "doctor-foreign",
+        "--type=kubernetes.io/dockerconfigjson",
+        &format!("--from-literal=.dockerconfigjson={config}"),
+    ]);
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(findings[1]["diagnosis"], "secret-foreign", "{report:#}");
+    assert!(!report.to_string().contains("Zm9vOmJhcg"), "{report:#}");
+    is_told(&cluster.start(|_| {}), "secret-foreign");
+}
