@@ -8,7 +8,7 @@
 //! 3. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`); of those
 //!    who ask at the same time one fetches, and the others take it from the cache (`fifty_at_a_time_cost_one_call`);
 //! 4. when AWS hands out none: one of the cache that lives (`a_cached_token_is_used_while_it_lives`);
-//! 5. and else AWS hands out none: a token in the file that is about to end, or one whose end nobody knows, if the file was
+//! 5. else a token in the file that is about to end, or one whose end nobody knows, if the file was
 //!    changed within the longest life of a token. It may live, and a registry refuses a dead one with a clear answer; with
 //!    none the pull fails for sure. A warning says so (`a_token_of_unknown_end_is_the_last_resort`). One that is known to
 //!    have ended is never given (`an_ended_token_is_never_printed`).
