@@ -231,8 +231,11 @@ diagnoses! {
         "There is no kubeconfig that can be used.",
         "outside a cluster a kubeconfig is needed: name it by KUBECONFIG, or leave the Secret outputs out";
     ApiServerCredentials = "api-server-credentials",
-        "The API server does not know who we are, or our certificates or token cannot be used.",
-        "check the token, the certificates and the plugin that the kubeconfig names; was the service account deleted?";
+        "The certificates, the token or the plugin of the kubeconfig cannot be used.",
+        "check the token, the certificates and the plugin that the kubeconfig names";
+    ApiServerLogin = "api-server-login",
+        "The API server refuses the token: it has been revoked, or has ended.",
+        "the API server does not know this token: was the service account deleted, or is the kubeconfig's login over?";
     ApiServerUnreachable = "api-server-unreachable",
         "The API server cannot be reached, or has an outage.",
         "it is tried again by itself; if it lasts, check that this pod can reach the API server";

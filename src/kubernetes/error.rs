@@ -119,9 +119,7 @@ impl ApiError {
     pub fn problem(&self, what: &Wanted<'_>) -> Problem {
         let (class, remedy) = match self {
             Self::Refused(status) if status.is_forbidden() => (Class::Denied, forbidden_remedy(status, what)),
-            Self::Refused(status) if status.code == 401 => {
-                (Class::Denied, Diagnosis::ApiServerCredentials.into())
-            }
+            Self::Refused(status) if status.code == 401 => (Class::Denied, Diagnosis::ApiServerLogin.into()),
             Self::Refused(status) if status.is_not_found() => {
                 (Class::Denied, Remedy::with(Diagnosis::NamespaceMissing, what.namespace))
             }
@@ -214,7 +212,7 @@ mod tests {
             ApiError::Refused(Box::new(status)).problem(&wanted)
         };
         for (code, reason, diagnosis, class) in [
-            (401, "Unauthorized", Diagnosis::ApiServerCredentials, Class::Denied),
+            (401, "Unauthorized", Diagnosis::ApiServerLogin, Class::Denied),
             (403, "Forbidden", Diagnosis::RightMissing, Class::Denied),
             (404, "NotFound", Diagnosis::NamespaceMissing, Class::Denied),
             (422, "Invalid", Diagnosis::SecretInvalid, Class::Denied),
@@ -224,6 +222,8 @@ mod tests {
             let problem = refused(code, reason);
             assert_eq!((problem.remedy.diagnosis, problem.class), (diagnosis, class), "{code}");
         }
+        let client = ConnectError::Client("the client certificate does not parse").problem();
+        assert_eq!(client.remedy.diagnosis, Diagnosis::ApiServerCredentials);
         let unreachable = ApiError::Unreachable("refused".into()).problem(&wanted);
         assert_eq!(unreachable.remedy.diagnosis, Diagnosis::ApiServerUnreachable);
         let rule = refused(403, "Forbidden").remedy.to_string();

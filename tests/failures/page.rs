@@ -10,7 +10,7 @@ use ecr_sidecar::diagnosis::Diagnosis as D;
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 19] = [
+const ELSEWHERE: [(D, &str, &str); 20] = [
     (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (D::VolumeBroken, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -22,6 +22,11 @@ const ELSEWHERE: [(D, &str, &str); 19] = [
     (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_mend"),
     (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_says_so_and_keeps_the_file"),
     (D::ApiServerCredentials, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (
+        D::ApiServerLogin,
+        "tests/secrets/outages.rs",
+        "a_token_of_the_service_account_is_read_anew_as_it_rotates",
+    ),
     (D::ApiServerUnreachable, "tests/failures/doctor.rs", "it_ends_when_everything_hangs"),
     (D::ApiServerThrottled, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::NamespaceMissing, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),

@@ -106,7 +106,11 @@ fn half_of_the_environments_keys_is_an_error_that_names_the_other_half() {
             |_, command| {
                 command.env(given, "x");
             },
-            &["`environment` is incomplete", &format!("{missing} is unset"), &format!("of this source ({missing})")],
+            &[
+                "`environment` is incomplete",
+                &format!("{missing} is unset"),
+                &format!("of this source ({missing})"),
+            ],
         );
         assert_eq!(world.counts(), [0; 5]);
     }
