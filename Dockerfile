@@ -11,7 +11,7 @@ ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 # What decides the dependencies, and nothing else: as long as this stays, so do the layers of their builds.
 FROM ${BUILD_IMAGE} AS manifests
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo/config.toml .cargo/
 COPY tests/emulator/Cargo.toml tests/emulator/
 COPY tests/support/Cargo.toml tests/support/
@@ -26,9 +26,13 @@ RUN mkdir -p src benches tests/emulator/src tests/support/src \
 FROM manifests AS build
 RUN packaging/build-release
 COPY src src
+# What `--version` says.
+ARG REVISION=
+ARG CREATED=
 # These are older than what was just built from their stand-ins, which is cargo's measure.
 # By its second name the program is a docker credential helper.
-RUN touch src/lib.rs src/main.rs && install -D "$(packaging/build-release)" /image/usr/local/bin/ecr-sidecar \
+RUN export ECR_SIDECAR_COMMIT="$REVISION" ECR_SIDECAR_COMMIT_DATE="${CREATED%%T*}" \
+    && touch src/lib.rs src/main.rs && install -D "$(packaging/build-release)" /image/usr/local/bin/ecr-sidecar \
     && ln /image/usr/local/bin/ecr-sidecar /image/usr/local/bin/docker-credential-ecr-sidecar
 RUN install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 # A new named volume takes owner and mode from here. The user of this image may write, and any other one of group 0,

@@ -11,7 +11,7 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
 use test_support::{free_port, release_program, wait_for};
 
-use crate::{BUILD_ARGUMENTS, DEADLINE, Machine, said, succeeded, write};
+use crate::{DEADLINE, Machine, build_arguments, said, succeeded, write};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -36,7 +36,7 @@ fn it_says_what_it_is_and_runs_as_nobody() {
     assert!(environment.iter().all(|entry| entry.as_str().unwrap().starts_with("PATH=")), "{environment:?}");
 
     let label = |name: &str| image["Labels"][format!("org.opencontainers.image.{name}")].clone();
-    for (argument, value) in BUILD_ARGUMENTS {
+    for (argument, value) in build_arguments() {
         assert_eq!(label(&argument.to_lowercase()), value);
     }
     assert_eq!((label("title"), label("licenses")), (json!("ecr-sidecar"), json!("Apache-2.0")));

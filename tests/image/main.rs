@@ -19,13 +19,20 @@ use std::{
 use tempfile::TempDir;
 use test_support::{Dockerd, import_rust_image, output, skip};
 
-/// The labels' values that come from outside.
-const BUILD_ARGUMENTS: [(&str, &str); 4] = [
-    ("VERSION", "1.2.3"),
-    ("REVISION", "0123456789abcdef0123456789abcdef01234567"),
-    ("CREATED", "2025-01-02T03:04:05+00:00"),
-    ("SOURCE", "https://code.example/ecr-sidecar"),
-];
+/// What comes from outside: the labels' values, and what `--version` says of the commit.
+fn build_arguments() -> [(&'static str, String); 4] {
+    let of_commit = |format: &str| {
+        let mut git = Command::new("git");
+        git.args(["log", "-1", format]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        succeeded(&mut git).trim().to_owned()
+    };
+    [
+        ("VERSION", "1.2.3".to_owned()),
+        ("REVISION", of_commit("--format=%H")),
+        ("CREATED", of_commit("--format=%cI")),
+        ("SOURCE", "https://code.example/ecr-sidecar".to_owned()),
+    ]
+}
 
 /// How long anything but a build may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -108,7 +115,7 @@ fn build_images() -> Result<Option<PathBuf>, String> {
 /// `docker build` of this checkout.
 fn build(mut docker: Command, arguments: &[&str]) -> Result<(), String> {
     docker.args(["build", "--network=none", "--progress=plain", "--build-arg=BUILD_IMAGE=rust"]);
-    docker.args(BUILD_ARGUMENTS.map(|(name, value)| format!("--build-arg={name}={value}")));
+    docker.args(build_arguments().map(|(name, value)| format!("--build-arg={name}={value}")));
     let built = output(docker.args(arguments).arg(env!("CARGO_MANIFEST_DIR")), BUILD_DEADLINE);
     let said = String::from_utf8_lossy(&built.stderr);
     built.status.success().then_some(()).ok_or_else(|| format!("docker build {arguments:?}: {said}"))
