@@ -175,9 +175,11 @@ fn sidecar(rig: &Rig, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut C
     rig.put(&format!("{name}/health"), &listen);
     let folder = rig.at(name);
     rig.spawn("bash", |command| {
-        command.args(["-c", "exec \"$0\" run 2>\"$1/log\"", BINARY]).arg(&folder);
+        command.args(["-c", "echo $$ >\"$1/pid\"; exec \"$0\" run 2>\"$1/log\"", BINARY]).arg(&folder);
         command.env("ECR_SIDECAR_DOCKER_CONFIG", folder.join("out/config.json"));
         command.env("ECR_SIDECAR_HEALTH_LISTEN", listen).env("KUBECONFIG", kubeconfig);
+        // Who asks the registries finds them by their true names.
+        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
         prepare(command);
     })
 }

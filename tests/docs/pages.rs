@@ -13,8 +13,6 @@ use crate::rig::BINARY;
 
 /// This repository.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// What others build at this moment and the pages speak of already: commands …
-pub(crate) const TO_COME: [&str; 2] = ["doctor", "status"];
 
 /// A Markdown file.
 pub(crate) struct Page {
