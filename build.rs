@@ -7,7 +7,11 @@
 //! Where none is there, the version has to do. Whether files were changed since the commit is not told: it would take a
 //! look at all of them at every build.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -16,7 +20,8 @@ fn main() {
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let commit = of_environment().or_else(of_repository).or_else(of_package);
     let version = commit.map_or_else(|| version.clone(), |commit| format!("{version} ({commit})"));
-    println!("cargo::rustc-env=ECR_SIDECAR_VERSION={version}");
+    // `cargo run` has it in its environment too, where the program refuses what begins with its own name.
+    println!("cargo::rustc-env=BUILD_VERSION={version}");
 }
 
 fn of_environment() -> Option<String> {
@@ -33,12 +38,14 @@ fn of_repository() -> Option<String> {
     if !Path::new(".git").exists() {
         return None;
     }
-    // The commit changes with what HEAD says, or with the branch that it names.
-    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
-        if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
-            println!("cargo::rerun-if-changed={path}");
-        }
+    // The commit changes with what HEAD says, or with the branch that it names. To cargo a file that is not there is one
+    // that has changed. A packed branch has none: the next commit makes it, in a folder that is there.
+    let path = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
+    let files = ["HEAD", "packed-refs"].into_iter().filter_map(path).filter(|path| path.exists());
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).and_then(|branch| path(&branch));
+    let branch = branch.iter().flat_map(|path| path.ancestors().find(|path| path.exists()));
+    for watched in files.chain(branch.map(Path::to_owned)) {
+        println!("cargo::rerun-if-changed={}", watched.display());
     }
     let commit = git(&["log", "-1", "--format=%H %cs"])?;
     let (hash, date) = commit.split_once(' ')?;

@@ -34,7 +34,7 @@ const FAULT: u8 = 1;
 
 /// Keeps Amazon ECR credentials fresh in the place the main container reads them.
 #[derive(Debug, Parser)]
-#[command(name = "ecr-sidecar", version = env!("ECR_SIDECAR_VERSION"), after_help = EXAMPLES)]
+#[command(name = "ecr-sidecar", version = env!("BUILD_VERSION"), after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     values: Values,
