@@ -134,7 +134,7 @@ fn a_consumer_that_looks_elsewhere() {
     let report = {
         let mut command = Command::new(BINARY);
         command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
-        command.env("DOCKER_CONFIG", "/root/.docker");
+        command.env("DOCKER_CONFIG", "/somewhere/else");
         command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
         report_of(&mut command)
     };
