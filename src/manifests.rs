@@ -101,7 +101,7 @@ pub fn rights(
 }
 
 /// What is done with a Secret whose name is known.
-const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
+pub const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
@@ -223,8 +223,9 @@ metadata:
 rules:
   - apiGroups: [\"\"]
     resources: [secrets]{names}
-    verbs: [get, list, watch, patch]
+    verbs: [{}]
 {}",
+        VERBS.join(", "),
         binding("Role", &format!("\n  namespace: '{namespace}'"), account)
     )
 }
@@ -260,9 +261,10 @@ rules:
   - apiGroups: [\"\"]
     resources: [secrets]
     resourceNames: [{}]
-    verbs: [get, list, watch, patch, create]
+    verbs: [{}, create]
 {delete}{}",
         list(names.keys()),
+        VERBS.join(", "),
         binding("ClusterRole", "", account)
     )
 }

@@ -10,6 +10,7 @@ use kube::{
 use crate::{
     diagnosis::{Diagnosis, Remedy},
     failure::{Class, Problem, causes},
+    manifests::VERBS,
 };
 
 /// Why the API server cannot even be asked.
@@ -177,13 +178,13 @@ fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> Remedy {
     if is_ending {
         return Remedy::with(Diagnosis::NamespaceMissing, what.namespace);
     }
-    let verbs = if what.resource == "secrets" { "get, list, watch, patch" } else { "list, watch" };
+    let verbs = if what.resource == "secrets" { VERBS.join(", ") } else { "list, watch".to_owned() };
     let creating = if status.message.contains("cannot create") {
         "create the Secret beforehand, for it is not there and we may not create it; "
     } else {
         ""
     };
-    let rule = rule(what.namespace, what.resource, what.name, verbs);
+    let rule = rule(what.namespace, what.resource, what.name, &verbs);
     Remedy::with(Diagnosis::RightMissing, format!("{creating}{rule}"))
 }
 
