@@ -64,17 +64,19 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
     let identities = aws::identities(&config, env, &sdk, &clock);
 
     let mut findings = vec![Finding::ok(Step::Configuration, origin(&config), summary(&config))];
-    for identity in identities.values() {
-        findings.extend(files::examine(identity, clock.now()).await);
-    }
     let to_aws = async {
         let answers = aws::ask(&config, &identities, &sdk, &clock).await;
         let registries = registry::ask(answers.tokens, &plain).await;
         (answers.findings, registries)
     };
     // None of these waits for another, and each may hang.
-    let ((aws, registries), outputs, cluster) =
-        tokio::join!(to_aws, outputs::examine(&config, env, consumer), cluster::examine(&config, &clock));
+    let ((aws, registries), files, outputs, cluster) = tokio::join!(
+        to_aws,
+        files::examine(identities.values(), clock.now()),
+        outputs::examine(&config, env, consumer),
+        cluster::examine(&config, &clock)
+    );
+    findings.extend(files);
     findings.extend(overheard.findings(env));
     findings.extend(aws);
     findings.extend(registries);
@@ -105,6 +107,6 @@ mod tests {
     fn limits_add_up() {
         let all = aws::CREDENTIALS_LIMIT + aws::CALL_LIMIT + registry::LIMIT;
         assert!(all <= Duration::from_secs(13) && CALL_LIMIT < aws::CALL_LIMIT, "{all:?}");
-        assert!(cluster::LIMIT < all && outputs::LIMIT < all);
+        assert!(cluster::LIMIT < all && outputs::LIMIT < all && files::LIMIT < all);
     }
 }

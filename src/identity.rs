@@ -82,6 +82,16 @@ pub enum Source {
     Imds,
 }
 
+impl Source {
+    /// What `auto` finds in the environment; any other source is itself.
+    fn behind_auto(&self, env: &Environment) -> Option<Self> {
+        match self {
+            Self::Auto => auto::pick(env),
+            source => Some(source.clone()),
+        }
+    }
+}
+
 /// The files of static keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticFiles {
@@ -108,11 +118,7 @@ impl IdentitySpec {
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
     /// all the time, and the role is named beside it.
     pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {
-        let source = match &self.source {
-            Source::Auto => auto::pick(env),
-            source => Some(source.clone()),
-        };
-        match source {
+        match self.source.behind_auto(env) {
             None | Some(Source::Profile { .. }) => files::shared_aws_files(env),
             Some(Source::Static(keys)) => vec![keys.access_key_id],
             Some(_) => Vec::new(),
@@ -194,13 +200,10 @@ impl Identity {
         *self.cache() = None;
     }
 
-    /// The source that it comes from: what `auto` finds in the environment, else what is configured. `auto` where
-    /// nothing is announced; then there may still be a profile `default`.
-    pub fn source(&self) -> Source {
-        match &self.spec.source {
-            Source::Auto => auto::pick(&self.env).unwrap_or(Source::Auto),
-            source => source.clone(),
-        }
+    /// The source that it comes from, never `auto`. `None` where nothing announces one; then there may still be a
+    /// profile `default`.
+    pub fn source(&self) -> Option<Source> {
+        self.spec.source.behind_auto(&self.env)
     }
 
     /// The files whose change may change the credentials.
@@ -312,12 +315,9 @@ impl Identity {
 /// The files whose change may change the credentials of `source`.
 fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
     let named = |variable| env.get(variable).map(PathBuf::from);
+    let Some(source) = source.behind_auto(env) else { return files::shared_aws_files(env) };
     match source {
-        Source::Auto => match auto::pick(env) {
-            Some(source) => inputs(&source, env),
-            None => files::shared_aws_files(env),
-        },
-        Source::Environment | Source::Imds => Vec::new(),
+        Source::Auto | Source::Environment | Source::Imds => Vec::new(),
         Source::Profile { .. } => files::shared_aws_files(env),
         Source::WebIdentity { token_file, .. } => {
             token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()

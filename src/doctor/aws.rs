@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
+use tokio::task::JoinSet;
 
 use super::report::{Finding, Step};
 use crate::{
@@ -26,14 +27,14 @@ pub(super) struct Answers {
     pub(super) tokens: Vec<(Fetched, Vec<RegistryHost>)>,
 }
 
-/// Asks AWS for everything that the configuration needs; all identities at a time.
+/// Asks AWS for everything that the configuration needs: all identities at a time, and all tokens of each.
 pub(super) async fn ask(
     config: &Config,
     identities: &BTreeMap<String, Arc<Identity>>,
     sdk: &SdkConfig,
     clock: &Clock,
 ) -> Answers {
-    let mut asking = tokio::task::JoinSet::new();
+    let mut asking = JoinSet::new();
     for (name, identity) in identities {
         let keys: Vec<_> = config
             .tokens()
@@ -77,16 +78,17 @@ async fn of_identity(
         }
     };
     answers.findings.push(Finding::ok(Step::Identity, &name, who(&resolved)));
-    let asked = async {
-        let mut fetched = Vec::new();
-        for (key, hosts) in keys {
-            let source = TokenSource::new(key, Arc::clone(&identity), &sdk, clock.clone());
+    let mut asking = JoinSet::new();
+    for (key, hosts) in keys {
+        let source = TokenSource::new(key, Arc::clone(&identity), &sdk, clock.clone());
+        asking.spawn(Box::pin(async move {
             let outcome = within(CALL_LIMIT, source.fetch()).await;
-            fetched.push((source.key().clone(), hosts, outcome));
-        }
-        fetched
-    };
-    let (caller, fetched) = tokio::join!(within(CALL_LIMIT, identity.caller(&resolved)), asked);
+            (source.key().clone(), hosts, outcome)
+        }));
+    }
+    let (caller, mut fetched) =
+        tokio::join!(within(CALL_LIMIT, identity.caller(&resolved)), asking.join_all());
+    fetched.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let hosts = fetched.iter().flat_map(|(_, hosts, _)| hosts);
     answers.findings.push(of_caller(&name, caller.as_ref(), hosts));
     for (key, hosts, outcome) in fetched {

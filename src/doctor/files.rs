@@ -3,14 +3,17 @@
 //! Of a token only its claims are looked at, and only told are audience, subject and end.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use super::report::{Finding, Step};
 use crate::{
@@ -21,8 +24,8 @@ use crate::{
 
 /// The audience that IRSA's trust policies and providers name unless somebody chose another.
 const AUDIENCE: &str = "sts.amazonaws.com";
-/// How long a volume may take to show a file.
-const VOLUME_LIMIT: Duration = Duration::from_secs(2);
+/// How long a volume may take.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a file should hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,47 +36,62 @@ enum Holds {
     Profiles,
 }
 
-/// Looks at the files of an identity.
-pub(super) async fn examine(identity: &Identity, now: SystemTime) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (holds, path) in files(identity) {
-        let subject = path.display().to_string();
-        let looks = looks(&path).await;
-        if holds == Holds::Profiles {
-            findings.extend(looks.map(|looks| Finding::ok(Step::Files, subject, looks)));
-            continue;
-        }
-        let looks = looks.unwrap_or_else(|| "not to be seen".into());
-        findings.push(match read_line("value", &path).await {
-            Ok(text) if holds == Holds::WebIdentityToken => {
-                of_token(subject, &looks, Claims::of(text.expose()), now)
-            }
-            Ok(_) => Finding::ok(Step::Files, subject, looks),
-            Err(error) => {
-                let saw = format!("{error} ({looks}; we are {})", ourselves());
-                Finding::fail(Step::Files, subject, saw, error.remedy())
-            }
+/// Looks at the files of the identities, all at a time.
+pub(super) async fn examine<'a>(
+    identities: impl Iterator<Item = &'a Arc<Identity>>,
+    now: SystemTime,
+) -> Vec<Finding> {
+    // Two identities may rest on one file.
+    let files: BTreeMap<PathBuf, Holds> = identities.flat_map(|identity| files(identity)).collect();
+    let mut looking = JoinSet::new();
+    for (path, holds) in files {
+        looking.spawn(async move {
+            let found = tokio::time::timeout(LIMIT, examine_one(&path, holds, now)).await;
+            found.unwrap_or_else(|_| {
+                let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
+                Some(Finding::fail(Step::Files, path.display().to_string(), saw, Diagnosis::VolumeHangs))
+            })
         });
     }
+    let mut findings: Vec<_> = looking.join_all().await.into_iter().flatten().collect();
+    findings.sort_by(|one, other| one.subject.cmp(&other.subject));
     findings
 }
 
-/// Owner and mode, if the file can be seen; a volume may hang.
+async fn examine_one(path: &Path, holds: Holds, now: SystemTime) -> Option<Finding> {
+    let subject = path.display().to_string();
+    let looks = looks(path).await;
+    if holds == Holds::Profiles {
+        return looks.map(|looks| Finding::ok(Step::Files, subject, looks));
+    }
+    let looks = looks.unwrap_or_else(|| "not to be seen".into());
+    Some(match read_line("value", path).await {
+        Ok(text) if holds == Holds::WebIdentityToken => {
+            of_token(subject, &looks, Claims::of(text.expose()), now)
+        }
+        Ok(_) => Finding::ok(Step::Files, subject, looks),
+        Err(error) => {
+            let saw = format!("{error} ({looks}; we are {})", ourselves());
+            Finding::fail(Step::Files, subject, saw, error.remedy())
+        }
+    })
+}
+
+/// Owner and mode, if the file can be seen.
 async fn looks(path: &Path) -> Option<String> {
     let path = path.to_owned();
-    let looking = tokio::task::spawn_blocking(move || fs::metadata(path));
-    let metadata = tokio::time::timeout(VOLUME_LIMIT, looking).await.ok()?.ok()?.ok()?;
+    let metadata = tokio::task::spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
     let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
     Some(format!("owner {uid}:{gid}, mode {mode:04o}"))
 }
 
-fn files(identity: &Identity) -> Vec<(Holds, PathBuf)> {
+fn files(identity: &Identity) -> Vec<(PathBuf, Holds)> {
     let holds = match identity.source() {
-        Source::WebIdentity { .. } => Holds::WebIdentityToken,
-        Source::Profile { .. } | Source::Auto => Holds::Profiles,
-        _ => Holds::Key,
+        Some(Source::WebIdentity { .. }) => Holds::WebIdentityToken,
+        Some(Source::Profile { .. }) | None => Holds::Profiles,
+        Some(_) => Holds::Key,
     };
-    identity.files().into_iter().map(|path| (holds, path)).collect()
+    identity.files().into_iter().map(|path| (path, holds)).collect()
 }
 
 fn ourselves() -> String {

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::report::{Finding, Step};
 use crate::{
     config::{Config, OutputConfig, env::Environment},
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem},
     output::docker_config::{DockerConfigFile, DockerConfigSettings, Examination},
 };
 
@@ -56,32 +57,28 @@ impl Consumer {
     }
 }
 
-/// Looks at every docker config of the configuration.
+/// Looks at every docker config of the configuration, all at a time: each may be on a volume that hangs.
 pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option<&Consumer>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut looking = Vec::new();
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let looking = tokio::task::spawn_blocking(move || {
-            let examined = file.examine();
-            (examined, directories(&path))
-        });
-        let subject = output.id();
-        match tokio::time::timeout(LIMIT, looking).await {
+        let look = tokio::task::spawn_blocking(move || (file.examine(), directories(&path)));
+        looking.push((output.id(), settings, look));
+    }
+    let until = Instant::now() + LIMIT;
+    let mut findings = Vec::new();
+    for (subject, settings, look) in looking {
+        match tokio::time::timeout_at(until, look).await {
             Ok(Ok((Ok(examined), directories))) => {
                 findings.extend(of_file(&subject, &examined, &directories, consumer));
                 findings.push(of_docker_config(settings, env));
             }
             Ok(Ok((Err(error), _))) => {
-                let (message, remedy) = (error.to_string(), error.remedy());
-                findings.push(Finding::problem(
-                    Step::Output,
-                    subject,
-                    Problem { message, remedy, class: Class::Denied },
-                ));
+                findings.push(Finding::fail(Step::Output, subject, error.to_string(), error.remedy()));
             }
             Ok(Err(error)) => {
-                findings.push(Finding::fail(Step::Output, subject, error.to_string(), Diagnosis::Fault))
+                findings.push(Finding::fail(Step::Output, subject, error.to_string(), Diagnosis::Fault));
             }
             Err(_) => {
                 let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());

@@ -75,7 +75,11 @@ fn it_ends_when_everything_hangs() {
         world.emulator.set_fault(service, Fault::Hang);
         let report = doctor(&world, |command: &mut Command| {
             command.env("KUBECONFIG", world.write("kubeconfig", &kubeconfig));
-            command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "apps/ecr-credentials");
+            command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "apps/ecr-credentials,shop/ecr-credentials");
+            // One token for each: they hang at the same time, not one after the other.
+            let hosts = ["eu-west-1", "us-east-1", "us-west-2", "eu-central-1", "eu-north-1"];
+            let hosts = hosts.map(|region| format!("123456789012.dkr.ecr.{region}.amazonaws.com"));
+            command.env("ECR_SIDECAR_REGISTRIES", hosts.join(","));
             if service == Service::Sts {
                 command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
                 command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.web_identity_file("me"));
