@@ -2,6 +2,8 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
+mod first_contact;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::{
@@ -11,6 +13,7 @@ use aws_config::{
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
+pub use self::first_contact::FirstContact;
 use crate::{
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
@@ -42,6 +45,9 @@ const OUTPUT_TRIES: u64 = 3;
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// There is nothing to work with.
+    #[error("{0}")]
+    FirstContact(FirstContact),
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
@@ -91,7 +97,7 @@ pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
 pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
-    let config = config::load(flags, surroundings)?;
+    let config = load(flags, surroundings)?;
     let log = telemetry::start(&config.log);
     let mut signals = Signals::install().map_err(AppError::Signals)?;
     let mut app = tokio::select! {
@@ -126,7 +132,7 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
 /// One refresh, all outputs written, or [`AppError::NotWritten`] after `timeout`, or earlier when only a
 /// person can help.
 pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
-    let config = config::load(flags, surroundings)?;
+    let config = load(flags, surroundings)?;
     telemetry::start(&config.log);
     let sdk = checked_sdk_config(&config, surroundings).await?;
     let clock = Clock::System;
@@ -158,6 +164,13 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
     }
     let reasons = status.read(|status| verdict::ready(status, clock.now())).text(false);
     Err(AppError::NotWritten(reasons.trim_end().to_owned()))
+}
+
+fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
+    match FirstContact::of(flags, surroundings) {
+        Some(nothing) => Err(AppError::FirstContact(nothing)),
+        None => Ok(config::load(flags, surroundings)?),
+    }
 }
 
 /// Every token that exists is in every output, and every required one exists.

@@ -1,26 +1,27 @@
 //! Commands and flags, and the exit status of each.
 
+mod arguments;
+mod examples;
+mod manual;
+
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     net::SocketAddr,
     process::ExitCode,
-    time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Parser, error::ErrorKind};
 
+use self::arguments::{Cli, Command, ReportFormat};
 use crate::{
     app::{self, AppError},
-    config::{self, Flags, Surroundings, env::Environment, units::parse_duration},
-    doctor::{self, Consumer, Report},
+    config::{self, Flags, Surroundings, env::Environment},
+    doctor::{self, Report},
     health::client,
     helper,
     lookup::{self, LookupError},
     manifests::{self, Account},
-    output::secret_settings::{NamespaceName, ObjectName},
-    registry::RegistryHost,
-    status::command::{self as status, Format},
+    status::command as status,
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -31,165 +32,6 @@ const UNAVAILABLE: u8 = 69;
 const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
-
-/// Keeps Amazon ECR credentials fresh in the place the main container reads them.
-#[derive(Debug, Parser)]
-#[command(name = "ecr-sidecar", version = env!("BUILD_VERSION"), after_help = EXAMPLES)]
-struct Cli {
-    #[command(flatten)]
-    values: Values,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-const EXAMPLES: &str = "Examples:
-  ecr-sidecar once --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json
-  DOCKER_CONFIG=$PWD helm pull oci://123456789012.dkr.ecr.eu-west-1.amazonaws.com/charts/app
-
-Every flag has an environment variable, and everything else is in a YAML file: ecr-sidecar config --schema";
-
-#[derive(Debug, Default, Args)]
-struct Values {
-    /// The configuration file [env: ECR_SIDECAR_CONFIG] [default: none]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<String>,
-    /// Registry hosts, comma-separated [env: ECR_SIDECAR_REGISTRIES] [default: the caller's own in AWS_REGION]
-    #[arg(long, global = true, value_name = "HOSTS")]
-    registries: Option<String>,
-    /// The docker config.json to keep [env: ECR_SIDECAR_DOCKER_CONFIG] [default: /var/run/ecr-sidecar/config.json, or none with other outputs]
-    #[arg(long, global = true, value_name = "FILE")]
-    docker_config: Option<String>,
-    /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE] [default: 0640]
-    #[arg(long, global = true, value_name = "MODE")]
-    file_mode: Option<String>,
-    /// Secrets that hold a docker config, comma-separated NAME or NAMESPACE/NAME [env: ECR_SIDECAR_DOCKER_CONFIG_SECRET] [default: none]
-    #[arg(long, global = true, value_name = "SECRETS")]
-    docker_config_secret: Option<String>,
-    /// Keep Argo CD's credential templates in this namespace [env: ECR_SIDECAR_ARGOCD_NAMESPACE] [default: none]
-    #[arg(long, global = true, value_name = "NAMESPACE")]
-    argocd_namespace: Option<String>,
-    /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN] [default: 127.0.0.1:9808]
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    health_listen: Option<String>,
-    /// json or text [env: ECR_SIDECAR_LOG_FORMAT] [default: text on a terminal, else json]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// A level, or target=level pairs [env: ECR_SIDECAR_LOG] [default: info]
-    #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Keep every output fresh until SIGTERM (the default)
-    Run,
-    /// Refresh once, write every output, end
-    Once {
-        /// Give up after this time
-        #[arg(long, default_value = "60s", value_parser = parse_duration)]
-        timeout: Duration,
-    },
-    /// Ask the running sidecar: an exec probe
-    Health {
-        /// What to ask
-        #[arg(value_enum, default_value_t = Question::Live)]
-        question: Question,
-    },
-    /// Wait until a running sidecar is ready
-    Wait {
-        /// Give up after this time
-        #[arg(long, default_value = "60s", value_parser = parse_duration)]
-        timeout: Duration,
-    },
-    /// Walk through everything that the configuration rests on, and say what is wrong and what mends it
-    #[command(after_help = DOCTOR)]
-    Doctor {
-        /// Who reads the docker config.json: a user, and perhaps its groups
-        #[arg(long, value_name = "UID[:GID,...]")]
-        consumer: Option<Consumer>,
-        /// How to print it
-        #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
-        output: ReportFormat,
-    },
-    /// Show every registry and output of the running sidecar
-    Status {
-        /// Draw it anew each second; in a pipe: a block a second, with an empty line between two
-        #[arg(long)]
-        watch: bool,
-        /// For people, or what /status answers
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
-    },
-    /// Print AWS:PASSWORD of one registry, from the local file or else from AWS
-    Print {
-        /// The registry
-        #[arg(value_name = "HOST")]
-        host: RegistryHost,
-    },
-    /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
-    Manifests {
-        /// The service account of the sidecar's pod
-        #[arg(long, value_name = "NAME")]
-        service_account: ObjectName,
-        /// The namespace of the sidecar's pod
-        #[arg(long, value_name = "NAMESPACE")]
-        namespace: NamespaceName,
-    },
-    /// Print the effective configuration and where each value came from
-    Config {
-        /// Print the JSON Schema of the configuration file instead
-        #[arg(long)]
-        schema: bool,
-    },
-}
-
-const DOCTOR: &str =
-    "It changes nothing, prints no secret, and takes at most 15 seconds. Exit status: 0 when nothing fails \
-(warnings are printed), 1 when something does.
-
-Examples:
-  kubectl -n argocd exec deployment/argocd-repo-server -c ecr-sidecar -- ecr-sidecar doctor --consumer 999:999
-  ecr-sidecar doctor --output json";
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ReportFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Question {
-    Live,
-    Ready,
-    Startup,
-}
-
-impl Question {
-    fn path(self) -> &'static str {
-        match self {
-            Self::Live => "/livez?verbose",
-            Self::Ready => "/readyz?verbose",
-            Self::Startup => "/startupz?verbose",
-        }
-    }
-}
-
-impl Values {
-    fn into_flags(self) -> Flags {
-        let values = [
-            ("ECR_SIDECAR_REGISTRIES", "--registries", self.registries),
-            ("ECR_SIDECAR_DOCKER_CONFIG", "--docker-config", self.docker_config),
-            ("ECR_SIDECAR_FILE_MODE", "--file-mode", self.file_mode),
-            ("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "--docker-config-secret", self.docker_config_secret),
-            ("ECR_SIDECAR_ARGOCD_NAMESPACE", "--argocd-namespace", self.argocd_namespace),
-            ("ECR_SIDECAR_HEALTH_LISTEN", "--health-listen", self.health_listen),
-            ("ECR_SIDECAR_LOG_FORMAT", "--log-format", self.log_format),
-            ("ECR_SIDECAR_LOG", "--log", self.log),
-        ];
-        let given = values.into_iter().filter_map(|(variable, flag, value)| Some((variable, (flag, value?))));
-        Flags { config: self.config, values: given.collect::<BTreeMap<_, _>>() }
-    }
-}
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
@@ -221,11 +63,11 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
-    if let Command::Config { schema: true } = command {
-        return print(&format!("{:#}\n", config::schema()));
-    }
     let env = Environment::of_process();
     match command {
+        Command::Config { schema: true } => print(&format!("{:#}\n", config::schema())),
+        Command::Completions { shell } => print(&manual::completions(shell)),
+        Command::Man => print(&manual::page()),
         Command::Health { question } => {
             ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT)
         }
@@ -283,7 +125,8 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
 fn ended(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::Configuration(_)
+        AppError::FirstContact(_)
+        | AppError::Configuration(_)
         | AppError::ConfigurationHangs
         | AppError::Output(_)
         | AppError::Bind(_) => BAD_CONFIGURATION,

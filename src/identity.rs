@@ -29,8 +29,11 @@ use aws_config::{
 use aws_credential_types::{Credentials, provider::ProvideCredentials};
 use serde::Serialize;
 
-pub use self::error::{IdentityError, Looked};
 pub(crate) use self::files::read_line;
+pub use self::{
+    auto::nothing_announced,
+    error::{IdentityError, Looked},
+};
 use crate::{
     clock::Clock,
     config::env::Environment,

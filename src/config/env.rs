@@ -25,6 +25,11 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Whether this process runs in a pod, as kubelet tells it.
+    pub fn is_in_a_cluster(&self) -> bool {
+        self.get("KUBERNETES_SERVICE_HOST").is_some()
+    }
+
     /// The names that begin with `prefix` and have a value.
     pub fn names_with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.0

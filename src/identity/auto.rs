@@ -22,10 +22,27 @@ pub(super) fn pick(env: &Environment) -> Option<Source> {
     }
 }
 
+/// Where `auto` would look, when it is known beforehand that there is nothing: no variable announces a source, and
+/// there is no file of profiles.
+pub fn nothing_announced(env: &Environment) -> Option<Vec<Looked>> {
+    let is_there = pick(env).is_some() || files::shared_aws_files(env).iter().any(|file| file.exists());
+    (!is_there).then(|| looked(env))
+}
+
 /// The error that tells what was looked for, what was seen, and the likely mend.
 pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
-    let in_a_cluster = env.get("KUBERNETES_SERVICE_HOST").is_some();
-    let looked = vec![
+    let mut looked = looked(env);
+    looked.push(Looked {
+        source: "imds",
+        looked_for: "nothing".into(),
+        saw: "only used when named by `source: imds`".into(),
+    });
+    let diagnosis = if env.is_in_a_cluster() { Diagnosis::IrsaInactive } else { Diagnosis::NoCredentials };
+    IdentityError::NothingFound { identity: spec.name.clone(), looked, diagnosis }
+}
+
+fn looked(env: &Environment) -> Vec<Looked> {
+    vec![
         Looked {
             source: "environment",
             looked_for: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into(),
@@ -45,14 +62,7 @@ pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityE
             looked_for: "AWS_CONTAINER_CREDENTIALS_FULL_URI".into(),
             saw: "unset".into(),
         },
-        Looked {
-            source: "imds",
-            looked_for: "nothing".into(),
-            saw: "only used when named by `source: imds`".into(),
-        },
-    ];
-    let diagnosis = if in_a_cluster { Diagnosis::IrsaInactive } else { Diagnosis::NoCredentials };
-    IdentityError::NothingFound { identity: spec.name.clone(), looked, diagnosis }
+    ]
 }
 
 fn profile_files(env: &Environment) -> String {

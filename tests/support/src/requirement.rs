@@ -109,6 +109,8 @@ fn how_to_get(name: &str) -> String {
         "busybox" => "apt-get install busybox-static".to_owned(),
         "containerd" | "ctr" => "apt-get install containerd".to_owned(),
         "etcd" => "apt-get install etcd-server".to_owned(),
+        "groff" => "apt-get install groff-base".to_owned(),
+        "script" => "apt-get install bsdutils".to_owned(),
         "nsenter" | "unshare" => "apt-get install util-linux".to_owned(),
         "aws" => "pip install awscli".to_owned(),
         _ => format!("apt-get install {name}"),

@@ -1,29 +1,17 @@
-//! What the program says of itself: `--version`, however it was built.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+//! `--version`, however the program was built.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
-    time::Duration,
+    process::Command,
 };
 
 use test_support::{clean_command, output, skip};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+use crate::{BINARY, DEADLINE, printed, sidecar};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const DEADLINE: Duration = Duration::from_secs(90);
-
-fn sidecar(arguments: &[&str]) -> Output {
-    output(clean_command(BINARY, Path::new("/nonexistent")).args(arguments), DEADLINE)
-}
-
-#[track_caller]
-fn printed(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
 
 #[track_caller]
 fn git(folder: &Path, arguments: &[&str]) -> String {

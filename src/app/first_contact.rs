@@ -1,0 +1,76 @@
+//! What somebody reads who starts the program without having told it anything, where there is nothing to be found either:
+//! five lines that say what it looked for and the two most likely next steps.
+
+use std::fmt;
+
+use crate::{
+    config::{Flags, Surroundings},
+    diagnosis::Diagnosis,
+    identity::{self, Looked},
+};
+
+/// Nothing is configured, and there is nobody to ask AWS as.
+#[derive(Debug)]
+pub struct FirstContact {
+    looked: Vec<Looked>,
+    is_in_a_cluster: bool,
+}
+
+impl FirstContact {
+    /// `None` as soon as anything is configured or found. Also in a pod that has a region: waiting for a credential there,
+    /// and saying so, serves the main container better than a sidecar that ends again and again.
+    pub(super) fn of(flags: &Flags, surroundings: &Surroundings) -> Option<Self> {
+        let Surroundings { env, region } = surroundings;
+        let is_configured = flags.config.is_some()
+            || !flags.values.is_empty()
+            || env.names_with_prefix("ECR_SIDECAR_").next().is_some();
+        let is_in_a_cluster = env.is_in_a_cluster();
+        if is_configured || (is_in_a_cluster && region.is_some()) {
+            return None;
+        }
+        Some(Self { looked: identity::nothing_announced(env)?, is_in_a_cluster })
+    }
+}
+
+impl fmt::Display for FirstContact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "nothing is configured, and there are no AWS credentials.")?;
+        f.write_str("  Looked for --config and ECR_SIDECAR_… (unset)")?;
+        for Looked { looked_for, saw, .. } in &self.looked {
+            write!(f, ", {looked_for} ({saw})")?;
+        }
+        let here = format!(
+            "{}; then: ecr-sidecar once --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json",
+            Diagnosis::NoCredentials.mend()
+        );
+        let in_a_cluster =
+            format!("patches/ has it for Flux and Argo CD. {}", Diagnosis::IrsaInactive.mend());
+        let mut steps = [("On this machine", here), ("In a cluster", in_a_cluster)];
+        if self.is_in_a_cluster {
+            steps.reverse();
+        }
+        for (place, step) in steps {
+            write!(f, "\n  {place}: {step}")?;
+        }
+        write!(f, "\n  More: ecr-sidecar --help, and {}/tree/main/docs", env!("CARGO_PKG_REPOSITORY"))
+    }
+}
+
+impl std::error::Error for FirstContact {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Environment;
+
+    /// Its configuration is whole, by defaults: to end would only have it started again.
+    #[test]
+    fn a_pod_with_a_region_is_not_turned_away() {
+        let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
+        let env = Environment::from_pairs(pod);
+        let region = "eu-west-1".parse().ok();
+        let with = Surroundings { env: env.clone(), region };
+        assert!(FirstContact::of(&Flags::default(), &with).is_none());
+        assert!(FirstContact::of(&Flags::default(), &Surroundings { env, region: None }).is_some());
+    }
+}

@@ -1,0 +1,23 @@
+//! What the program says of itself, and to whoever meets it for the first time.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+mod first_contact;
+mod manual;
+mod version;
+
+use std::{path::Path, process::Output, time::Duration};
+
+use test_support::{clean_command, output};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+const DEADLINE: Duration = Duration::from_secs(90);
+
+fn sidecar(arguments: &[&str]) -> Output {
+    output(clean_command(BINARY, Path::new("/nonexistent")).args(arguments), DEADLINE)
+}
+
+#[track_caller]
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
