@@ -109,15 +109,27 @@ fn the_operator_knows_every_field() {
 fn the_pod_monitor_finds_what_open_health_opens() {
     let monitor = yaml(&file("patches/monitoring/pod-monitor.yaml"));
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
-    for product in ["flux", "argocd"] {
-        let component = yaml(&file(&format!("patches/{product}/open-health/kustomization.yaml")));
-        let pod = yaml(component["patches"][0]["patch"].as_str().unwrap())["spec"]["template"].take();
-        assert_eq!(monitor["spec"]["selector"]["matchLabels"], pod["metadata"]["labels"], "{product}");
-        assert_eq!(endpoint["port"], pod["spec"]["initContainers"][0]["ports"][0]["name"], "{product}");
-        let policy = yaml(&file(&format!("patches/{product}/open-health/network-policy.yaml")));
+    let is_found = |place: &str, labels: &Value, container: &Value, policy: &str| {
+        assert_eq!(monitor["spec"]["selector"]["matchLabels"], *labels, "{place}");
+        assert_eq!(endpoint["port"], container["ports"][0]["name"], "{place}");
+        let policy = yaml(&file(policy));
         let from = &policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"];
         let kustomization = yaml(&file("patches/monitoring/kustomization.yaml"));
-        assert_eq!(from["kubernetes.io/metadata.name"], kustomization["namespace"], "{product}");
+        assert_eq!(from["kubernetes.io/metadata.name"], kustomization["namespace"], "{place}");
+    };
+    for (folder, containers) in
+        [("flux", "initContainers"), ("argocd", "initContainers"), ("standalone/deployment", "containers")]
+    {
+        let component = yaml(&file(&format!("patches/{folder}/open-health/kustomization.yaml")));
+        let pod = yaml(component["patches"][0]["patch"].as_str().unwrap())["spec"]["template"].take();
+        let policy = format!("patches/{folder}/open-health/network-policy.yaml");
+        is_found(folder, &pod["metadata"]["labels"], &pod["spec"][containers][0], &policy);
+    }
+    let helm = |name: &str| yaml(&file(&format!("patches/argocd-helm/{name}.yaml")))["repoServer"].take();
+    let labels = &helm("values-open-health")["podLabels"];
+    for (values, containers) in [("values", "initContainers"), ("values-plain-container", "extraContainers")]
+    {
+        is_found(values, labels, &helm(values)[containers][0], "patches/argocd-helm/network-policy.yaml");
     }
 }
 

@@ -47,8 +47,15 @@ fn with_restart_policy(mut pod: Value) -> Value {
 #[test]
 fn what_stands_by_itself_is_taken_and_its_namespace_enforces_the_standard() {
     let Some(server) = ApiServer::shared() else { return };
-    for (folder, namespace) in [("deployment", "ecr-sidecar"), ("cronjob", "flux-system")] {
-        let built = kustomize(&Path::new(ROOT).join("patches/standalone").join(folder));
+    let standalone = Path::new(ROOT).join("patches/standalone");
+    let open = Build::open_standalone();
+    for (folder, namespace) in [
+        (standalone.join("deployment"), "ecr-sidecar"),
+        (open.at("deployment"), "ecr-sidecar"),
+        (standalone.join("cronjob"), "flux-system"),
+    ] {
+        let built = kustomize(&folder);
+        let folder = folder.display();
         let objects = Objects::parse(&built).0;
         for made in objects.iter().filter(|object| object["kind"] == "Namespace") {
             let enforced = &made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];

@@ -140,6 +140,18 @@ impl Build {
         Some(build)
     }
 
+    /// `standalone/deployment` in the folder `deployment`, with its one choice.
+    pub(crate) fn open_standalone() -> Self {
+        let build = Self { folder: tempfile::tempdir().unwrap() };
+        build.copy("patches/standalone/deployment", "deployment");
+        build.edit("deployment/kustomization.yaml", |text| {
+            let chosen = text.replace("# components: [open-health]", "components: [open-health]");
+            assert_ne!(chosen, text);
+            chosen
+        });
+        build
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -50,9 +50,14 @@ impl Ours {
         for (place, objects) in values::all() {
             all.extend(Self::of(place, &objects, "Deployment", "argocd-repo-server"));
         }
-        for (folder, kind) in [("deployment", "Deployment"), ("cronjob", "CronJob")] {
-            let built = kustomize(&Path::new(ROOT).join("patches/standalone").join(folder));
-            all.extend(Self::of(folder.into(), &Objects::parse(&built), kind, "ecr-sidecar"));
+        let open = Build::open_standalone();
+        for (place, folder, kind) in [
+            ("deployment", Path::new(ROOT).join("patches/standalone/deployment"), "Deployment"),
+            ("deployment with open-health", open.at("deployment"), "Deployment"),
+            ("cronjob", Path::new(ROOT).join("patches/standalone/cronjob"), "CronJob"),
+        ] {
+            let built = Objects::parse(&kustomize(&folder));
+            all.extend(Self::of(place.into(), &built, kind, "ecr-sidecar"));
         }
         let job = Objects::parse(&read("patches/standalone/init-container/job.yaml"));
         all.extend(Self::of("init-container".into(), &job, "Job", "pulls-a-chart"));
@@ -85,10 +90,19 @@ impl Ours {
     }
 
     fn environment(&self) -> BTreeMap<String, String> {
-        let literal = |entry: &Value| match &entry["valueFrom"]["fieldRef"]["fieldPath"] {
-            Value::Null => entry["value"].as_str().expect("a value").to_owned(),
-            path if path == "metadata.namespace" => self.account.0.clone(),
-            path => panic!("{path}"),
+        let value = |entry: &Value| {
+            let from = &entry["valueFrom"];
+            match (&from["fieldRef"]["fieldPath"], &from["configMapKeyRef"]) {
+                (Value::Null, Value::Null) => Some(entry["value"].as_str().expect("a value").to_owned()),
+                (Value::Null, key) => {
+                    let map = self.objects.find("ConfigMap", key["name"].as_str().unwrap());
+                    let value = map.and_then(|map| map["data"][key["key"].as_str().unwrap()].as_str());
+                    assert!(value.is_some() || key["optional"] == true, "{}: {key}", self.place);
+                    value.map(str::to_owned)
+                }
+                (path, _) if path == "metadata.namespace" => Some(self.account.0.clone()),
+                (path, _) => panic!("{path}"),
+            }
         };
         let container = self.container();
         let mut environment = BTreeMap::new();
@@ -101,7 +115,8 @@ impl Ours {
             }
         }
         for entry in container["env"].as_array().unwrap() {
-            environment.insert(entry["name"].as_str().unwrap().to_owned(), literal(entry));
+            let name = entry["name"].as_str().unwrap().to_owned();
+            environment.extend(value(entry).map(|value| (name, value)));
         }
         environment
     }
@@ -167,7 +182,11 @@ fn what_runs_on_is_probed_by_exec_and_a_native_sidecar_gates_by_its_startup_prob
         assert!(container["livenessProbe"]["periodSeconds"].as_u64().unwrap() >= 10, "{place}");
         let among_init = container_is_init(&ours.pod);
         assert_eq!(container["restartPolicy"] == "Always", among_init, "{place}");
-        assert_eq!(among_init, !place.contains("plain-container") && place != "deployment", "{place}");
+        assert_eq!(
+            among_init,
+            !place.contains("plain-container") && !place.starts_with("deployment"),
+            "{place}"
+        );
     }
 }
 

@@ -161,11 +161,12 @@ spec:
 
 /// A chart in the place of argo-cd, which is not at hand: it renders the same keys, by the same functions.
 fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer) {
-    let (Some(helm), [upgrade]) = (program("helm3"), blocks) else { return };
+    let Some(helm) = program("helm3") else { return };
+    let [upgrade, open_health] = blocks else { panic!("{blocks:?}") };
     let chart = folder.path().join("helm/argo/argo-cd");
     fs::create_dir_all(chart.join("templates")).unwrap();
     write(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
-    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rendered}\ndata:\n  pod: |\n\
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rendered}\ndata:\n  configs: {{ toJson $.Values.configs | quote }}\n  labels: {{ toJson $.Values.repoServer.podLabels | quote }}\n  pod: |\n\
         {{- range $key := list \"env\" \"volumes\" \"volumeMounts\" \"initContainers\" \"extraContainers\" }}\n\
         {{- with index $.Values.repoServer $key }}\n    {{ $key }}:\n{{ toYaml . | indent 6 }}\n{{- end }}\n{{- end }}\n\
         {{ range .Values.extraObjects }}\n---\n{{ tpl (toYaml .) $ }}\n{{ end }}\n";
@@ -173,8 +174,9 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
     for value in ["values.yaml", "values-plain-container.yaml"] {
         let more = if value == "values.yaml" { " -f values-oci-sources.yaml" } else { "" };
         let upgrade = upgrade.trim().replace("-f values.yaml", &format!("-f {value}{more}"));
+        let on_path = "PATH=$PWD/helm:$PATH; cd helm";
         let script = format!(
-            "ln -sf '{}' helm/helm; PATH=$PWD/helm:$PATH; cp ecr-sidecar/patches/argocd-helm/*.yaml helm; cd helm\n\
+            "ln -sf '{}' helm/helm; cp ecr-sidecar/patches/argocd-helm/*.yaml helm; {on_path}\n\
              helm status argocd -n argocd >/dev/null 2>&1 || helm install argocd argo/argo-cd -n argocd --set repoServer.env=null\n\
              {upgrade}",
             helm.display()
@@ -184,7 +186,14 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         let text = rendered["data"]["pod"].as_str().unwrap();
         assert!(text.contains("ecr-sidecar") && text.contains("defaultMode: 292"), "{text}");
+        let opened = bash(&format!("{on_path}\n{open_health}"), folder, ".", server, &[]);
+        assert!(opened.status.success(), "{open_health}: {}", String::from_utf8_lossy(&opened.stderr));
+        let rendered = server.get("configmap", "argocd", "rendered").unwrap();
+        assert_eq!(rendered["data"]["pod"], text, "it changed a list");
+        assert_eq!(rendered["data"]["configs"], r#"{"params":{"ecrsidecar.health.listen":"[::]:9808"}}"#);
+        assert_eq!(rendered["data"]["labels"], r#"{"ecr-sidecar/health":"open"}"#);
     }
+    assert!(server.get("networkpolicy", "argocd", "allow-ecr-sidecar-health").is_some());
     assert!(server.get("role", "argocd", "ecr-sidecar-argocd-argocd-repo-server").is_some());
 }
 

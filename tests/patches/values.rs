@@ -2,18 +2,23 @@
 //!
 //! The chart is not at hand. Its documented keys are put into the stock Deployment as its template does it: the
 //! container is called `repo-server`, `initContainers` come after `copyutil`, `extraContainers` after the first one,
-//! the service account's token is mounted, `extraObjects` stand beside.
+//! the service account's token is mounted, `podLabels` are its labels too, `configs.params` is the ConfigMap
+//! `argocd-cmd-params-cm`, `extraObjects` stand beside.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use crate::build::{Build, Objects, Product, container, read};
 
 const FOLDER: &str = "patches/argocd-helm";
-const VARIANTS: [&[&str]; 4] = [
+const VARIANTS: [&[&str]; 6] = [
     &["values.yaml"],
     &["values-plain-container.yaml"],
     &["values.yaml", "values-oci-sources.yaml"],
     &["values-plain-container.yaml", "values-oci-sources.yaml"],
+    &["values.yaml", "values-open-health.yaml"],
+    &["values-plain-container.yaml", "values-oci-sources.yaml", "values-open-health.yaml"],
 ];
 
 /// What the chart makes of each way to give the files. Empty when kubectl is not here.
@@ -31,15 +36,20 @@ fn rendered(stock: &Objects, files: &[&str]) -> Objects {
         known_keys(values, file);
         for object in &mut objects.0 {
             match object["kind"].as_str().unwrap() {
-                "Deployment" => {
-                    into_deployment(&mut object["spec"]["template"]["spec"], &values["repoServer"])
-                }
+                "Deployment" => into_deployment(&mut object["spec"]["template"], &values["repoServer"]),
                 "ServiceAccount" if values["repoServer"]["serviceAccount"].is_object() => {
                     object["metadata"]["annotations"] =
                         values["repoServer"]["serviceAccount"]["annotations"].clone();
                 }
                 _ => {}
             }
+        }
+        if values["configs"].is_object() {
+            objects.0.push(json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "argocd-cmd-params-cm", "namespace": "argocd"},
+                "data": values["configs"]["params"],
+            }));
         }
         objects.0.extend(values["extraObjects"].as_array().into_iter().flatten().cloned());
     }
@@ -48,14 +58,23 @@ fn rendered(stock: &Objects, files: &[&str]) -> Objects {
 
 /// Helm takes any key and says nothing of one that the chart does not know.
 fn known_keys(values: &Value, file: &str) {
-    let top = ["repoServer", "extraObjects"];
-    let repo_server =
-        ["env", "volumes", "volumeMounts", "initContainers", "extraContainers", "serviceAccount", "rbac"];
+    let top = ["repoServer", "extraObjects", "configs"];
+    let repo_server = [
+        "env",
+        "volumes",
+        "volumeMounts",
+        "initContainers",
+        "extraContainers",
+        "serviceAccount",
+        "podLabels",
+        "rbac",
+    ];
     let unknown = |object: &Value, known: &[&str]| {
         let keys = object.as_object().into_iter().flatten().map(|(key, _)| key.clone());
         keys.filter(|key| !known.contains(&key.as_str())).collect::<Vec<_>>()
     };
     assert_eq!(unknown(values, &top), Vec::<String>::new(), "{file}");
+    assert_eq!(unknown(&values["configs"], &["params"]), Vec::<String>::new(), "{file}");
     assert_eq!(unknown(&values["repoServer"], &repo_server), Vec::<String>::new(), "{file}");
     assert_eq!(
         unknown(&values["repoServer"]["serviceAccount"], &["annotations"]),
@@ -64,7 +83,11 @@ fn known_keys(values: &Value, file: &str) {
     );
 }
 
-fn into_deployment(pod: &mut Value, repo_server: &Value) {
+fn into_deployment(template: &mut Value, repo_server: &Value) {
+    for (name, value) in repo_server["podLabels"].as_object().into_iter().flatten() {
+        template["metadata"]["labels"][name] = value.clone();
+    }
+    let pod = &mut template["spec"];
     pod["automountServiceAccountToken"] = json!(true);
     let main = &mut pod["containers"][0];
     main["name"] = json!("repo-server");
@@ -137,7 +160,35 @@ fn the_container_is_that_of_the_kustomize_component() {
     );
     let drop =
         |list: &mut Value, name: &str| list.as_array_mut().unwrap().retain(|entry| entry["name"] != name);
+    assert_eq!(more.remove("ports"), Some(json!([{"name": "ecr-sidecar", "containerPort": 9808}])));
     drop(&mut more["env"], "AWS_SHARED_CREDENTIALS_FILE");
+    drop(&mut more["env"], "ECR_SIDECAR_HEALTH_LISTEN");
     drop(&mut more["volumeMounts"], "ecr-sidecar-aws");
     assert_eq!(by_values, ours(&by_component));
+}
+
+/// Whoever is selected by any policy is cut off from all that no policy lets in.
+#[test]
+fn the_policy_leaves_repo_server_open_and_lets_monitoring_alone_to_the_health_endpoint() {
+    let Some((_, objects)) = all().into_iter().find(|(files, _)| files.contains("open-health")) else {
+        return;
+    };
+    let pod = objects.get("Deployment", "argocd-repo-server")["spec"]["template"].clone();
+    let policy = Objects::parse(&read(&format!("{FOLDER}/network-policy.yaml")));
+    let policy = &policy.get("NetworkPolicy", "allow-ecr-sidecar-health")["spec"];
+    for (name, value) in policy["podSelector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(pod["metadata"]["labels"][name], *value);
+    }
+    let ports = |list: &Value, key: &str| -> BTreeSet<u64> {
+        list.as_array().unwrap().iter().map(|port| port[key].as_u64().unwrap()).collect()
+    };
+    let (monitored, open): (Vec<_>, Vec<_>) =
+        policy["ingress"].as_array().unwrap().iter().partition(|rule| rule["from"].is_array());
+    let ([monitored], [open]) = (monitored.as_slice(), open.as_slice()) else { panic!("{policy}") };
+    let repo_server = ports(&pod["spec"]["containers"][0]["ports"], "containerPort");
+    assert_eq!(ports(&open["ports"], "port"), repo_server);
+    let (ours, _) = container(&pod["spec"], "ecr-sidecar").unwrap();
+    assert_eq!(ports(&monitored["ports"], "port"), ports(&ours["ports"], "containerPort"));
+    let from = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
+    assert_eq!(monitored["from"], from);
 }
