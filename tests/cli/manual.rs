@@ -1,10 +1,6 @@
 //! `completions` and `man`, by the shells and the typesetter that read them.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{io::Write, path::Path, process::Command};
 
 use test_support::{clean_command, output, program};
 
@@ -89,13 +85,11 @@ fn the_manual_page_is_one_that_the_typesetter_takes_without_a_warning() {
     if program("groff").is_none() {
         return;
     }
+    let mut page = tempfile::NamedTempFile::new().unwrap();
+    page.write_all(printed(&sidecar(&["man"])).as_bytes()).unwrap();
     let mut groff = clean_command("groff", Path::new("/nonexistent"));
-    groff.args(["-man", "-Tascii", "-P-cbou", "-ww"]); // -P: neither colour nor overstriking
-    let mut groff =
-        groff.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let page = printed(&sidecar(&["man"]));
-    groff.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
-    let set = groff.wait_with_output().unwrap();
+    groff.args(["-man", "-Tascii", "-P-cbou", "-ww"]).arg(page.path()); // -P: neither colour nor overstriking
+    let set = output(&mut groff, DEADLINE);
     assert_eq!(String::from_utf8_lossy(&set.stderr), "");
     let text = printed(&set);
     for heading in ["NAME", "SYNOPSIS", "COMMANDS", "OPTIONS", "EXAMPLES", "SEE ALSO"] {
