@@ -6,7 +6,7 @@
 //! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
 //! reach of this module.
 
-use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -19,8 +19,9 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinSet},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -42,7 +43,8 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// Connections at a time that have said nothing yet.
 const SILENT: usize = 512;
 /// What each of them has at least to say something, also in a flood: a probe may be held up between its connection
-/// and its request. So a flood of 10,000 a second delays nobody, and a burst of 5,000 for half a second.
+/// and its request, and so may this process, by a CPU limit. So a flood of 10,000 a second delays nobody, and a burst
+/// of 5,000 for half a second.
 const TURN: Duration = Duration::from_millis(50);
 /// Connections at a time that have. A probe's request is one piece, and is answered in one turn.
 const TALKING: usize = 64;
@@ -85,8 +87,9 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let mut silent = Crowd::of(SILENT);
     let mut talking = Crowd::of(TALKING);
+    // Turns are of one length, so they end in the order of the connections: while one is free, the oldest had its own.
+    let turns = Arc::new(Semaphore::new(SILENT));
     loop {
-        let room_at = silent.has_room_at();
         tokio::select! {
             biased;
             Some(_) = talking.next() => {}
@@ -95,8 +98,8 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
                     talking.admit(connection(stream, health.clone()));
                 }
             }
-            accepted = accept(&listener, room_at) => match accepted {
-                Ok((stream, _)) => silent.admit(first_words(stream)),
+            accepted = accept(&listener, &turns) => match accepted {
+                Ok((stream, turn)) => silent.admit(first_words(stream, turn)),
                 Err(error) => {
                     tracing::debug!(%error, "health endpoint: accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -108,19 +111,20 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     }
 }
 
-async fn accept(listener: &TcpListener, at: Instant) -> io::Result<(TcpStream, SocketAddr)> {
-    // A timer takes a millisecond even for a time that is past.
-    if at > Instant::now() {
-        tokio::time::sleep_until(at).await;
-    }
-    listener.accept().await
+async fn accept(
+    listener: &TcpListener,
+    turns: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, turn))
 }
 
 /// Connections, at most so many: the newest gets in, the oldest goes.
 struct Crowd<T> {
     limit: usize,
     tasks: JoinSet<Option<T>>,
-    order: VecDeque<(Instant, AbortHandle)>,
+    order: VecDeque<AbortHandle>,
 }
 
 impl<T: Send + 'static> Crowd<T> {
@@ -130,23 +134,17 @@ impl<T: Send + 'static> Crowd<T> {
 
     fn admit(&mut self, connection: impl Future<Output = Option<T>> + Send + 'static) {
         if self.order.len() >= self.limit
-            && let Some((_, oldest)) = self.order.pop_front()
+            && let Some(oldest) = self.order.pop_front()
         {
             oldest.abort();
         }
-        self.order.push_back((Instant::now(), self.tasks.spawn(connection)));
-    }
-
-    /// When the next one may get in: at once, or when the oldest has had its [`TURN`].
-    fn has_room_at(&self) -> Instant {
-        let is_full = self.order.len() >= self.limit;
-        self.order.front().filter(|_| is_full).map_or_else(Instant::now, |(since, _)| *since + TURN)
+        self.order.push_back(self.tasks.spawn(connection));
     }
 
     /// What one that ended has left; `None` when there is no one.
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
-        self.order.retain(|(_, connection)| !connection.is_finished());
+        self.order.retain(|connection| !connection.is_finished());
         match ended {
             Ok(left) => Some(left),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -155,9 +153,17 @@ impl<T: Send + 'static> Crowd<T> {
     }
 }
 
-/// The connection, once its client has said something.
-async fn first_words(stream: TcpStream) -> Option<TcpStream> {
-    tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.ok()?.ok()?;
+/// The connection, once its client has said something, or nothing more to come.
+async fn first_words(stream: TcpStream, turn: OwnedSemaphorePermit) -> Option<TcpStream> {
+    // Not `readable`, which is true of any accepted connection, said something or not, until a read finds nothing.
+    let mut one = [0];
+    // A turn ends here, after a look at the connection: so what came while this process was held up is not missed.
+    let in_turn = timeout(TURN, stream.peek(&mut one)).await;
+    drop(turn);
+    match in_turn {
+        Ok(said) => said.ok()?,
+        Err(_) => timeout(HEAD_TIMEOUT - TURN, stream.peek(&mut one)).await.ok()?.ok()?,
+    };
     Some(stream)
 }
 
@@ -173,7 +179,7 @@ async fn connection(stream: TcpStream, health: Health) -> Option<Infallible> {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
     // A client that misbehaves is its own problem: nothing to tell anybody.
-    let _ = tokio::time::timeout(CONNECTION_LIMIT, serving).await;
+    let _ = timeout(CONNECTION_LIMIT, serving).await;
     None
 }
 
@@ -229,4 +235,65 @@ fn with_type(code: StatusCode, kind: &'static str, body: String) -> Response<Ful
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Until the server has nothing more to do. Time stands still meanwhile.
+    async fn let_it_serve() {
+        for _ in 0..10 * SILENT {
+            yield_now().await;
+        }
+    }
+
+    fn ask(client: &mut TcpStream) {
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    }
+
+    fn hear(mut client: TcpStream) -> io::Result<String> {
+        client.set_nonblocking(true)?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_crowd_each_has_its_turn_and_then_the_oldest_goes() {
+        let files = getrlimit(Resource::Nofile); // the crowd takes two for each
+        setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clock = Clock::System;
+        let health = Health { status: StatusBoard::new(clock.now()), clock };
+        let server = tokio::spawn(serve(listener, health));
+        let connect = || TcpStream::connect(address).unwrap();
+
+        let (mut early, mut slow) = (connect(), connect());
+        let silent: Vec<_> = (0..SILENT).map(|_| connect()).collect();
+        let_it_serve().await;
+        ask(&mut early);
+        let_it_serve().await;
+        assert!(hear(early).unwrap().starts_with("HTTP/1.1 200 OK"));
+
+        let mut late = connect();
+        tokio::time::advance(TURN).await;
+        let_it_serve().await;
+        ask(&mut slow);
+        ask(&mut late);
+        let_it_serve().await;
+        assert!(hear(slow).is_ok_and(|answer| answer.is_empty()));
+        assert!(hear(late).unwrap().starts_with("HTTP/1.1 200 OK"));
+        drop(silent);
+        server.abort();
+    }
 }

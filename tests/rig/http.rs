@@ -25,10 +25,27 @@ pub fn try_request(address: SocketAddr, method: &str, path: &str) -> io::Result<
 
 /// The same with further headers, each with its end of line.
 pub fn try_request_with(address: SocketAddr, method: &str, path: &str, more: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    let mut stream = connect(address)?;
+    ask(&mut stream, method, path, more)?;
+    answer(stream)
+}
+
+/// A connection whose answers are waited for no longer than [`DEADLINE`].
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}\r\n");
-    stream.write_all(request.as_bytes())?; // in one piece
+    Ok(stream)
+}
+
+/// Sends a request, in one piece.
+pub fn ask(stream: &mut TcpStream, method: &str, path: &str, more: &str) -> io::Result<()> {
+    let host = stream.peer_addr()?;
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n");
+    stream.write_all(request.as_bytes())
+}
+
+/// Reads the answer to the end of the connection.
+pub fn answer(mut stream: TcpStream) -> io::Result<Answer> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
