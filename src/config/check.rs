@@ -1,4 +1,4 @@
-//! Holds a value against the JSON Schema of its type and tells every problem, each with its path.
+//! Holds a value against the JSON Schema of its type, tells every problem, each with its path, and leaves what fits.
 //!
 //! Only what schemas of our own types use is understood: `type`, `properties`, `required`,
 //! `additionalProperties`, `items`, `enum`, `anyOf` with null, and `oneOf` told apart by a `const`.
@@ -7,107 +7,118 @@ use serde_json::{Map, Value};
 
 use super::{Problem, nearest};
 
-/// Every place where `value` does not fit `schema`.
-pub(super) fn check(value: &Value, schema: &Value) -> Vec<Problem> {
+/// Every place where `value` does not fit `schema`. What does not fit is taken out, so that the rest can be read on: an
+/// item of one of the file's own lists leaves a null, lest the others change their places.
+pub(super) fn check(value: &mut Value, schema: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
-    visit(value, schema, "", &mut problems);
+    if !fits(value, schema, "", &mut problems) {
+        *value = Value::Object(Map::new());
+    }
     problems
 }
 
-fn visit(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+/// Whether what is left of `value` can be read.
+fn fits(value: &mut Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
     if let Some(optional) = schema["anyOf"].as_array() {
         // an `Option`: the type, or null
         let inner = optional.iter().find(|schema| schema["type"] != "null").unwrap_or(&Value::Null);
-        if !value.is_null() {
-            visit(value, inner, path, problems);
-        }
-        return;
+        return value.is_null() || fits(value, inner, path, problems);
     }
     if let Some(variants) = schema["oneOf"].as_array() {
-        return visit_variants(value, variants, path, problems);
+        return variant_fits(value, variants, path, problems);
     }
     if !has_type(value, &schema["type"]) {
         problems.push(wrong_type(value, schema, path));
-        return;
+        let may_be_empty = schema["type"] == "object" && schema["required"].as_array().is_none();
+        if may_be_empty {
+            *value = Value::Object(Map::new());
+        }
+        return may_be_empty;
     }
     match value {
-        Value::Object(object) => visit_object(object, schema, path, problems),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                visit(item, &schema["items"], &format!("{path}[{index}]"), problems);
-            }
-        }
-        Value::String(text) => visit_text(text, schema, path, problems),
-        _ => {}
+        Value::Object(object) => object_fits(object, schema, path, problems),
+        Value::Array(items) => items_fit(items, schema, path, problems),
+        Value::String(text) => text_fits(text, schema, path, problems),
+        _ => true,
     }
 }
 
-fn visit_object(object: &Map<String, Value>, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+fn object_fits(
+    object: &mut Map<String, Value>,
+    schema: &Value,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) -> bool {
     let no_properties = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&no_properties);
-    for (key, value) in object {
+    let required = || schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    for key in required().filter(|key| !object.contains_key(*key)) {
+        problems.push(Problem::new(join(path, key), "nothing", "a value: this key is required"));
+    }
+    object.retain(|key, value| {
         let place = join(path, key);
         match (properties.get(key), &schema["additionalProperties"]) {
-            (Some(schema), _) => visit(value, schema, &place, problems),
-            (None, Value::Object(_)) => visit(value, &schema["additionalProperties"], &place, problems),
-            (None, _) => problems.push(unknown_key(key, place, properties.keys().map(String::as_str))),
+            (Some(schema), _) | (None, schema @ Value::Object(_)) => fits(value, schema, &place, problems),
+            (None, _) => {
+                problems.push(unknown_key(key, place, properties.keys().map(String::as_str)));
+                false
+            }
+        }
+    });
+    required().all(|key| object.contains_key(key))
+}
+
+fn items_fit(items: &mut [Value], schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
+    let is_of_the_file = !path.contains('.');
+    let mut all_fit = true;
+    for (index, item) in items.iter_mut().enumerate() {
+        if !fits(item, &schema["items"], &format!("{path}[{index}]"), problems) {
+            *item = Value::Null;
+            all_fit = false;
         }
     }
-    for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !object.contains_key(required) {
-            problems.push(Problem::new(join(path, required), "nothing", "a value: this key is required"));
-        }
-    }
+    all_fit || is_of_the_file
 }
 
 /// Variants of an enum: of texts, or of objects told apart by a key with a constant value.
-fn visit_variants(value: &Value, variants: &[Value], path: &str, problems: &mut Vec<Problem>) {
+fn variant_fits(value: &mut Value, variants: &[Value], path: &str, problems: &mut Vec<Problem>) -> bool {
     let tag_of = |variant: &Value| -> Option<(String, String)> {
         let properties = variant["properties"].as_object()?;
         properties.iter().find_map(|(key, schema)| Some((key.clone(), schema["const"].as_str()?.to_owned())))
     };
     let Some((tag, _)) = variants.iter().find_map(tag_of) else {
         let texts = variants.iter().flat_map(|v| v["const"].as_str().into_iter().chain(texts(&v["enum"])));
-        return visit_choice(value, texts.collect(), path, problems);
+        return choice_fits(value, texts.collect(), path, problems);
     };
+    let Value::Object(object) = value else {
+        problems.push(wrong_type(value, &serde_json::json!({"type": "object"}), path));
+        return false;
+    };
+    let said = object.get(&tag).unwrap_or(&Value::Null);
     let chosen =
-        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| value[&tag] == text.as_str()));
-    match chosen {
-        Some(variant) => visit_object_without_tag(value, variant, path, problems),
-        None if value.is_object() => {
-            let names: Vec<_> = variants.iter().filter_map(tag_of).map(|(_, text)| text).collect();
-            visit_choice(
-                &value[&tag],
-                names.iter().map(String::as_str).collect(),
-                &join(path, &tag),
-                problems,
-            );
-        }
-        None => problems.push(wrong_type(value, &serde_json::json!({"type": "object"}), path)),
+        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| *said == text.as_str()));
+    if let Some(variant) = chosen {
+        return object_fits(object, variant, path, problems);
     }
+    let names: Vec<_> = variants.iter().filter_map(tag_of).map(|(_, text)| text).collect();
+    choice_fits(said, names.iter().map(String::as_str).collect(), &join(path, &tag), problems)
 }
 
-fn visit_object_without_tag(value: &Value, variant: &Value, path: &str, problems: &mut Vec<Problem>) {
-    if let Value::Object(object) = value {
-        visit_object(object, variant, path, problems);
-    }
-}
-
-fn visit_text(text: &str, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
+fn text_fits(text: &str, schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
     let accepted: Vec<_> = texts(&schema["enum"]).collect();
-    if !accepted.is_empty() {
-        visit_choice(&Value::from(text), accepted, path, problems);
-    }
+    accepted.is_empty() || choice_fits(&Value::from(text), accepted, path, problems)
 }
 
-fn visit_choice(value: &Value, accepted: Vec<&str>, path: &str, problems: &mut Vec<Problem>) {
+fn choice_fits(value: &Value, accepted: Vec<&str>, path: &str, problems: &mut Vec<Problem>) -> bool {
     let text = value.as_str().unwrap_or_default();
-    if !accepted.contains(&text) {
-        let found = if value.is_null() { "nothing".into() } else { show(value) };
-        let mut problem = Problem::new(path, found, format!("one of {}", accepted.join(", ")));
-        problem.nearest = nearest(text, accepted).map(str::to_owned);
-        problems.push(problem);
+    if accepted.contains(&text) {
+        return true;
     }
+    let found = if value.is_null() { "nothing".into() } else { show(value) };
+    let mut problem = Problem::new(path, found, format!("one of {}", accepted.join(", ")));
+    problem.nearest = nearest(text, accepted).map(str::to_owned);
+    problems.push(problem);
+    false
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
@@ -174,8 +185,8 @@ mod tests {
 
     use super::{super::file::schema, *};
 
-    fn problems(value: Value) -> Vec<String> {
-        check(&value, &schema()).iter().map(ToString::to_string).collect()
+    fn problems(mut value: Value) -> Vec<String> {
+        check(&mut value, &schema()).iter().map(ToString::to_string).collect()
     }
 
     #[test]

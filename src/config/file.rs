@@ -20,9 +20,12 @@ pub(super) struct File {
     pub(super) identities: BTreeMap<String, Identity>,
     /// The registries to hold credentials for, each host once. Left out: the caller's own registry in the region of
     /// `AWS_REGION`.
-    pub(super) registries: Vec<Registry>,
+    #[schemars(with = "Vec<Registry>")]
+    pub(super) registries: Vec<Option<Registry>>, // `None` in the place of what `check` has taken out
+
     /// Where credentials are published. Left out: a `docker-config` at `/var/run/ecr-sidecar/config.json`.
-    pub(super) outputs: Vec<Output>,
+    #[schemars(with = "Vec<Output>")]
+    pub(super) outputs: Vec<Option<Output>>, // the same
     /// When to refresh.
     pub(super) refresh: Refresh,
     /// The local health endpoint.

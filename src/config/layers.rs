@@ -44,21 +44,22 @@ pub(super) struct Layers {
     pub(super) path: Option<PathBuf>,
     pub(super) value: Value,
     pub(super) origins: Origins,
-    problems: Vec<Problem>,
+    /// What was wrong so far, and is in `value` no more.
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Layers {
-    /// Reads the file, checks its shape, and lays environment and flags over it.
+    /// Reads the file, checks its shape, and lays environment and flags over it. An error if nothing can be read.
     pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Result<Self, Problems> {
         let path = flags.config.as_deref().or(surroundings.env.get(CONFIG)).map(PathBuf::from);
         let mut layers = Self { value: read_file(path.as_ref())?, path, ..Self::default() };
         if layers.path.is_some() {
-            layers.problems = check::check(&layers.value, &file::schema());
+            layers.problems = check::check(&mut layers.value, &file::schema());
         }
         layers.note_file_origins();
         layers.refuse_unknown_variables(surroundings);
         layers.overlay(flags, surroundings);
-        if layers.problems.is_empty() { Ok(layers) } else { Err(Problems(layers.problems)) }
+        Ok(layers)
     }
 
     fn note_file_origins(&mut self) {

@@ -28,11 +28,13 @@ pub(super) fn load(
     surroundings: &Surroundings,
     purpose: Purpose<'_>,
 ) -> Result<Config, Problems> {
-    let Layers { path, value, origins, .. } = Layers::read(flags, surroundings)?;
-    let file: file::File = serde_json::from_value(value).map_err(|error| {
-        Problems(vec![Problem::new("", error.to_string(), "what config.schema.json describes")])
-    })?;
-    let mut resolver = Resolver { surroundings, purpose, origins, problems: Vec::new() };
+    let Layers { path, value, origins, mut problems } = Layers::read(flags, surroundings)?;
+    let file = serde_json::from_value(value).unwrap_or_else(|error| {
+        problems.push(Problem::new("", error.to_string(), "what config.schema.json describes"));
+        file::File::default()
+    });
+    let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
+    let mut resolver = Resolver { surroundings, purpose, origins, unfit, problems };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
         Ok(Config { origins: resolver.origins, ..config })
@@ -55,6 +57,8 @@ struct Resolver<'a> {
     surroundings: &'a Surroundings,
     purpose: Purpose<'a>,
     origins: Origins,
+    /// Where something was taken out already.
+    unfit: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -101,6 +105,7 @@ impl Resolver<'_> {
         let mut registries = Vec::new();
         for (index, registry) in file.registries.iter().enumerate() {
             let path = format!("registries[{index}]");
+            let Some(registry) = registry else { continue };
             let Some(registry) = self.registry(&path, registry, &file.identities) else { continue };
             if hosts.insert(registry.host.clone()) {
                 registries.push(registry);
@@ -115,7 +120,7 @@ impl Resolver<'_> {
     fn own_registry(&mut self) -> Registries {
         let region = self.surroundings.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
-                self.refuse(
+                self.refuse_if_whole(
                     "registries",
                     "nothing, and neither AWS_REGION nor the profile says a region",
                     "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
@@ -150,7 +155,9 @@ impl Resolver<'_> {
                 format!("one of {}", known.join(", ")),
             );
             problem.nearest = nearest(&identity, known).map(str::to_owned);
-            self.problems.push(problem);
+            if self.is_whole(path) {
+                self.problems.push(problem);
+            }
         }
         let said = match &registry.region {
             Some(region) => Some(self.parse::<Region>(&format!("{path}.region"), region)?),
@@ -180,7 +187,7 @@ impl Resolver<'_> {
                         "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into()
                     }
                 };
-                self.refuse(&place, "nothing", accepted);
+                self.refuse_if_whole(&place, "nothing", accepted);
                 return None;
             };
             return Some(TokenKey {
@@ -267,7 +274,7 @@ impl Resolver<'_> {
         ];
         for (key, value, owner, name) in owned {
             if value.is_some() && identity.source != owner {
-                self.refuse(
+                self.refuse_if_whole(
                     &format!("{path}.{key}"),
                     "a value",
                     format!("this key only with `source: {name}`"),
@@ -306,7 +313,11 @@ impl Resolver<'_> {
 
     fn required_path(&mut self, path: &str, key: &str, value: Option<&str>) -> PathBuf {
         if value.is_none_or(str::is_empty) {
-            self.refuse(&format!("{path}.{key}"), "nothing", "a file's path: `source: static` needs it");
+            self.refuse_if_whole(
+                &format!("{path}.{key}"),
+                "nothing",
+                "a file's path: `source: static` needs it",
+            );
         }
         PathBuf::from(value.unwrap_or_default())
     }
@@ -343,7 +354,7 @@ impl Resolver<'_> {
         let policy = Policy { at: at.unwrap_or(usual("50%")), jitter: jitter.unwrap_or(usual("10%")) };
         let (at, jitter) = (policy.at.as_fraction(), policy.jitter.as_fraction());
         if at - jitter < 0.05 || at + jitter > 0.95 {
-            self.refuse(
+            self.refuse_if_whole(
                 "refresh",
                 format!("at {} ± {}", policy.at, policy.jitter),
                 "a moment between 5% and 95% of the lifetime, jitter included",
@@ -389,6 +400,18 @@ impl Resolver<'_> {
         }
     }
 
+    /// For what lacks, or rests on another key: if anything was taken out there, that is the cause, and told.
+    fn refuse_if_whole(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+        if self.is_whole(path) {
+            self.refuse(path, found, accepted);
+        }
+    }
+
+    /// Whether nothing was taken out of the file itself, nor of the part of it that `path` is in.
+    fn is_whole(&self, path: &str) -> bool {
+        !self.unfit.iter().any(|unfit| !unfit.contains(['.', '[']) || part(unfit) == part(path))
+    }
+
     fn refuse(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
         // A value that came by a flag or variable is told by that name.
         let path = match self.origins.of(path) {
@@ -398,6 +421,12 @@ impl Resolver<'_> {
         };
         self.problems.push(Problem::new(path, found, accepted));
     }
+}
+
+/// The identity, registry, output or section that `path` is in.
+fn part(path: &str) -> &str {
+    let keys = if path.starts_with("identities.") { 2 } else { 1 };
+    path.match_indices('.').nth(keys - 1).map_or(path, |(end, _)| &path[..end])
 }
 
 fn registries_region(registries: &Registries) -> Option<Region> {

@@ -126,6 +126,68 @@ fn problems_of_values_are_told_at_once_too() {
 }
 
 #[test]
+fn problems_of_shape_hide_none_of_values_and_make_none_up() {
+    let told = problems(with_file(
+        "identities:\n  a: 5\n  b: {source: statik, accessKeyIdFile: /a, expectAccount: '12'}\n\
+         \x20 c: {source: static, accessKeyIdFile: /a, secretAccesKeyFile: /b, assumeRoles: [{roleArn: x}]}\n\
+         \x20 e: {source: static}\n\
+         registries:\n- {host: 'https://public.ecr.aws', optional: 'no'}\n- {hots: public.ecr.aws}\n\
+         - {host: ecr.internal.example, region: 5}\n- {host: public.ecr.aws, identity: a}\n\
+         - {host: public.ecr.aws, identity: d, endpoint: 'ftp://x'}\n\
+         outputs:\n- 5\n- {type: docker-config, path: /x, mode: '0999', groop: 5}\n\
+         - {type: docker-config, path: /y}\n- {type: docker-config, path: /y}\n\
+         - {type: docker-config-secret, name: A_B, namespaces: {names: [5], all: 'yes'}}\n\
+         - {type: argocd-repositories, namespace: a, selektor: b=c}\n\
+         refresh: {at: 90, jitter: 60%}\nhealth: {listen: localhost}\nlog: {format: jsn, filter: 'a=b=c'}\n",
+        &[],
+    ));
+    let mut places: Vec<_> =
+        told.lines().skip(1).map(|line| line.trim().split_once(": found ").unwrap().0).collect();
+    places.sort_unstable();
+    assert_eq!(
+        places,
+        [
+            "health.listen",
+            "identities.a",
+            "identities.b.expectAccount",
+            "identities.b.source",
+            "identities.c.assumeRoles[0].roleArn",
+            "identities.c.secretAccesKeyFile",
+            "identities.e.accessKeyIdFile",
+            "identities.e.secretAccessKeyFile",
+            "log.filter",
+            "log.format",
+            "outputs[0]",
+            "outputs[1].groop",
+            "outputs[1].mode",
+            "outputs[3]",
+            "outputs[4].name",
+            "outputs[4].namespaces.all",
+            "outputs[4].namespaces.names[0]",
+            "outputs[5].selektor",
+            "refresh.at",
+            "registries[0].host",
+            "registries[0].optional",
+            "registries[1].host",
+            "registries[1].hots",
+            "registries[2].region",
+            "registries[4].endpoint",
+            "registries[4].host",
+            "registries[4].identity",
+        ],
+        "{told}"
+    );
+    assert!(told.contains("outputs[3]: found what outputs[2] keeps already"), "{told}");
+    // A key or variable that is misspelt is why this lacks.
+    for told in [
+        problems(with_file("registrys: [{host: public.ecr.aws}]\n", &[])),
+        problems(with_env(&[("ECR_SIDECAR_REGISTRY", HOST)])),
+    ] {
+        assert!(told.starts_with("the configuration has 1 problem:"), "{told}");
+    }
+}
+
+#[test]
 fn unknown_variables_are_told_and_those_of_a_service_are_not() {
     let told = problems(with_env(&[
         ("ECR_SIDECAR_REGISTRY", HOST),

@@ -14,31 +14,31 @@ use crate::output::{
 };
 
 impl Resolver<'_> {
-    pub(super) fn outputs(&mut self, outputs: Vec<file::Output>) -> Vec<OutputConfig> {
+    pub(super) fn outputs(&mut self, outputs: Vec<Option<file::Output>>) -> Vec<OutputConfig> {
         let outputs = if outputs.is_empty() {
-            vec![file::Output::DockerConfig {
+            vec![Some(file::Output::DockerConfig {
                 path: DEFAULT_DOCKER_CONFIG.into(),
                 mode: None,
                 group: None,
                 base: None,
-            }]
+            })]
         } else {
             outputs
         };
-        let mut resolved: Vec<OutputConfig> = Vec::new();
+        let mut resolved: Vec<(usize, OutputConfig)> = Vec::new();
         for (index, output) in outputs.into_iter().enumerate() {
             let place = format!("outputs[{index}]");
-            let Some(output) = self.output(&place, output) else { continue };
-            if let Some(twin) = resolved.iter().position(|other| other.collides_with(&output)) {
+            let Some(output) = output.and_then(|output| self.output(&place, output)) else { continue };
+            if let Some((twin, _)) = resolved.iter().find(|(_, other)| other.collides_with(&output)) {
                 self.refuse(
                     &place,
                     format!("what outputs[{twin}] keeps already"),
                     "each file and each Secret once",
                 );
             }
-            resolved.push(output);
+            resolved.push((index, output));
         }
-        resolved
+        resolved.into_iter().map(|(_, output)| output).collect()
     }
 
     fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
@@ -82,7 +82,7 @@ impl Resolver<'_> {
                         Which::Selector(self.parse(&format!("{place}.selector"), &selector)?)
                     }
                     (true, None) => {
-                        self.refuse(place, "neither names nor a selector", "one of them");
+                        self.refuse_if_whole(place, "neither names nor a selector", "one of them");
                         return None;
                     }
                     (false, Some(_)) => {
@@ -98,7 +98,7 @@ impl Resolver<'_> {
     fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
         let file::Namespaces { names, all, exclude, selector } = said;
         if !exclude.is_empty() && !all {
-            self.refuse(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
+            self.refuse_if_whole(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
             return None;
         }
         match (names.is_empty(), all, selector) {
@@ -110,7 +110,7 @@ impl Resolver<'_> {
                 Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
             }
             (true, false, None) => {
-                self.refuse(
+                self.refuse_if_whole(
                     path,
                     "nothing",
                     "names, or `all: true`, or a selector; without `namespaces` the pod's own",
