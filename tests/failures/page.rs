@@ -42,9 +42,8 @@ const ELSEWHERE: [(D, &str, &str); 20] = [
 ];
 
 /// Those that no test brings about.
-const NOWHERE: [(D, &str); 3] = [
+const NOWHERE: [(D, &str); 2] = [
     (D::Contended, "it takes another writer to win five races in a row, which no test can order"),
-    (D::InotifyExhausted, "the limit is the whole machine's: a test must not use it up"),
     (D::Fault, "if we knew how, it would be mended"),
 ];
 

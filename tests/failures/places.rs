@@ -1,13 +1,13 @@
 //! What goes wrong with the docker config.json: volumes, users, mounts.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use ecr_sidecar::diagnosis::Diagnosis as D;
 use serde_json::Value;
 use test_support::{output, root};
 
 use crate::{
-    rig::{BINARY, DEADLINE, Rig},
+    rig::{BINARY, DEADLINE, HOST, Rig, configured_by, wait_auth},
     rows::{first, report_of},
 };
 
@@ -30,7 +30,7 @@ fn doctor(rig: &Rig, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value 
 /// Told in the log, in `/status`, and by the doctor.
 fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
     let rig = Rig::new();
-    std::fs::copy(BINARY, rig.at("ecr-sidecar")).unwrap();
+    fs::copy(BINARY, rig.at("ecr-sidecar")).unwrap();
     let id = diagnosis.id();
     let started = if mounts.contains("exec ") { format!("{mounts} run") } else { mounts.to_owned() };
     let sidecar = rig.run_with_mounts(&started, &prepare);
@@ -126,6 +126,34 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     assert_eq!(first(&closed)["diagnosis"], D::ConsumerCannotRead.id(), "{closed:#}");
     assert_eq!(closed["healthy"], false);
     assert_eq!(of_user("0", "0600")["healthy"], true);
+}
+
+/// The kernel's limits, lowered for one process alone: those of a user namespace.
+#[test]
+fn a_node_that_is_out_of_inotify() {
+    if !root() {
+        return;
+    }
+    for limit in ["max_inotify_instances", "max_inotify_watches"] {
+        let rig = Rig::new();
+        let base = rig.put("base.json", r#"{"auths": {"ghcr.io": {"auth": "YTpi"}}}"#);
+        let configure = |more: &str| {
+            let output = format!("{{type: docker-config, path: {}{more}}}", rig.file().display());
+            rig.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs: [{output}]\n"))
+        };
+        let file = configure("");
+        let sidecar = rig.spawn("unshare", |command| {
+            command.args(["--user", "--map-root-user", "sh", "-e", "-c"]);
+            command.arg(format!("echo 0 > /proc/sys/user/{limit}\nexec {BINARY} run"));
+            configured_by(command, &file);
+        });
+        let line = sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::InotifyExhausted.id()), DEADLINE);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["remedy"], D::InotifyExhausted.mend());
+        sidecar.wait_ready();
+        configure(&format!(", base: {}", base.display()));
+        wait_auth(&rig.file(), "ghcr.io");
+    }
 }
 
 #[test]
