@@ -17,7 +17,7 @@ use std::{
 use ecr_emulator::{Service, Settings};
 use rig::{BINARY, DEADLINE, HOST, Rig, auth, config, mode, names, overwrite, replace, wait_auth};
 use serde_json::{Value, json};
-use test_support::{Signal, root, wait_for};
+use test_support::{Signal, install, root, wait_for};
 
 const FOREIGN: &str = "Zm9yZWlnbjpzZWNyZXQ="; // foreign:secret
 
@@ -183,7 +183,7 @@ fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_mend() {
     // Neither the folder nor the program's own place need be open to others.
     fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();
     let own = rig.at("ecr-sidecar");
-    fs::copy(BINARY, &own).unwrap();
+    install(BINARY, &own);
     for folder in ["out", "mine"] {
         fs::create_dir(rig.at(folder)).unwrap();
     }

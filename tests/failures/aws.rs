@@ -6,7 +6,7 @@ use std::{
 
 use ecr_emulator::{Denial, Emulator, Fault, POD_IDENTITY_TOKEN, Role, Service, Settings, Trust};
 use ecr_sidecar::diagnosis::Diagnosis as D;
-use test_support::{free_port, root};
+use test_support::{free_port, install, root};
 
 use crate::{
     rig::{self, Rig},
@@ -310,14 +310,9 @@ fn a_token_that_this_user_may_not_read() {
     }
     let world = World::new();
     let binary = world.path("ecr-sidecar");
-    fs::copy(BINARY, &binary).unwrap();
+    install(BINARY, &binary);
     let token = world.web_identity_file("me");
-    for (path, mode) in [
-        (world.path("."), 0o777),
-        (world.path("out"), 0o777),
-        (binary.clone(), 0o755),
-        (token.clone(), 0o600),
-    ] {
+    for (path, mode) in [(world.path("."), 0o777), (world.path("out"), 0o777), (token.clone(), 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let as_nobody = |name: &str| {

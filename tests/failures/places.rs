@@ -1,10 +1,10 @@
 //! What goes wrong with the docker config.json: volumes, users, mounts.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use ecr_sidecar::diagnosis::Diagnosis as D;
 use serde_json::Value;
-use test_support::{output, root};
+use test_support::{install, output, root};
 
 use crate::{
     rig::{BINARY, DEADLINE, HOST, Rig, configured_by, wait_auth},
@@ -30,7 +30,7 @@ fn doctor(rig: &Rig, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value 
 /// Told in the log, in `/status`, and by the doctor.
 fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
     let rig = Rig::new();
-    fs::copy(BINARY, rig.at("ecr-sidecar")).unwrap();
+    install(BINARY, &rig.at("ecr-sidecar"));
     let id = diagnosis.id();
     let started = if mounts.contains("exec ") { format!("{mounts} run") } else { mounts.to_owned() };
     let sidecar = rig.run_with_mounts(&started, &prepare);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ecr_emulator::{ACCESS_KEY_ID, Fault, POD_IDENTITY_TOKEN, SECRET_ACCESS_KEY, Service, Settings, User};
+use test_support::install;
 
 use crate::world::{BINARY, HOST, KEYS, World};
 
@@ -188,8 +189,8 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_mend() {
     // Root may read anything: the program runs as somebody else, from where they may reach it.
     let is_root = rustix::process::geteuid().is_root();
     let binary = world.path("ecr-sidecar");
-    fs::copy(BINARY, &binary).unwrap();
-    for open in [world.path("."), world.path("out"), world.path("web-identity"), binary.clone()] {
+    install(BINARY, &binary);
+    for open in [world.path("."), world.path("out"), world.path("web-identity")] {
         fs::set_permissions(open, fs::Permissions::from_mode(if is_root { 0o777 } else { 0o700 })).unwrap();
     }
     let mut command = world.command("once");

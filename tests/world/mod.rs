@@ -11,7 +11,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     ops::Deref,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -20,7 +20,7 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, Call, Emulator, Pull, SECRET_ACCESS_KEY, Service, Settings};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{Process, Sidecar, Signal, clean_command, http_get, wait_for};
+use test_support::{Process, Sidecar, Signal, clean_command, http_get, install, wait_for};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 
@@ -65,8 +65,8 @@ impl World {
 
     /// An executable script.
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.write(name, text);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = self.path(name);
+        install(self.write(&format!("{name}.text"), text), &path);
         path
     }
 

@@ -31,7 +31,7 @@ pub mod wait;
 pub use dockerd::Dockerd;
 pub use kubernetes::{ApiServer, ImageConfig, Node, ServiceAccount};
 pub use net::{free_port, http_get, steady_port};
-pub use process::{Process, Signal, clean_command, output};
+pub use process::{Process, Signal, clean_command, install, output};
 pub use registry::DockerRegistry;
 pub use requirement::{libraries, program, root, skip};
 pub use rust_image::import_rust_image;

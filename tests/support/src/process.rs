@@ -44,6 +44,19 @@ pub fn output(command: &mut Command, deadline: Duration) -> Output {
     Output { status, stdout: process.stdout().into_bytes(), stderr: process.stderr().into_bytes() }
 }
 
+/// Copies a program to `path`, to be run there by any user.
+///
+/// By a process of its own: what this one has written may not be run for a moment ("Text file busy"), as the children
+/// that other tests are starting have it open too, until they become other programs.
+///
+/// # Panics
+/// When that fails.
+#[track_caller]
+pub fn install(program: impl AsRef<Path>, path: &Path) {
+    let status = Command::new("install").args(["--mode", "755"]).arg(program.as_ref()).arg(path).status();
+    assert!(status.as_ref().is_ok_and(ExitStatus::success), "install {}: {status:?}", path.display());
+}
+
 /// A running program whose output is kept.
 #[derive(Debug)]
 pub struct Process {
