@@ -335,7 +335,7 @@ mod tests {
         let process = shell("sleep 600 & echo $! >&2");
         process.wait_exit(SOON);
         let grandchild = process.log_lines().concat();
-        assert!(fs::exists(format!("/proc/{grandchild}")).unwrap());
+        assert!(fs::read_link(format!("/proc/{grandchild}/fd/2")).is_ok(), "it holds the pipe still");
         kill_process(Pid::from_raw(grandchild.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
     }
 }
