@@ -5,6 +5,8 @@
 //! searched where AWS uses one code for several causes (a clock that is off is an
 //! `InvalidSignatureException` like a wrong key). Held by the test `codes_have_their_class_and_diagnosis`.
 
+pub mod foreign_text;
+
 use std::{error::Error, fmt, time::SystemTime};
 
 use aws_smithy_runtime_api::{

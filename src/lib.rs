@@ -21,6 +21,7 @@
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
+//! | How is a file read that others may write? | [`fs`] |
 //! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
@@ -33,6 +34,7 @@ pub mod diagnosis;
 pub mod doctor;
 pub mod engine;
 pub mod failure;
+pub mod fs;
 pub mod health;
 pub mod helper;
 pub mod http;

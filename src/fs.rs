@@ -1,0 +1,3 @@
+//! File access that withstands whoever shares the volume.
+
+pub mod read;
