@@ -21,7 +21,6 @@ use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
     config::{KubeConfigOptions, Kubeconfig},
-    core::Status,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -29,6 +28,7 @@ use tokio::sync::OnceCell;
 use tower::limit::RateLimitLayer;
 use zeroize::Zeroizing;
 
+use self::error::Refusal;
 pub use self::{
     error::{ApiError, ConnectError, Wanted, rule},
     object::{Meta, ObjectRef, SecretObject, Sighting},
@@ -45,8 +45,11 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// No Secret is larger than 1 MiB, and base64 makes a third more of it; a page of metadata is smaller.
 const ANSWER_LIMIT: usize = 8 << 20;
-/// Objects that are listed at a time.
+/// A `Status`: of a longer one only the code counts.
+const REFUSAL_LIMIT: usize = 256 << 10;
+/// Objects that are listed at a time, and in all: no cluster has that many namespaces.
 const PAGE: u32 = 500;
+const LONGEST_LIST: usize = 100_000;
 
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -123,7 +126,7 @@ impl Cluster {
         let request = request(Method::GET, at.path(), JSON, Body::empty());
         match self.ask(request).await {
             Ok(answer) => Ok(Some(decode(&answer)?)),
-            Err(ApiError::Refused(status)) if status.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -184,16 +187,21 @@ impl Cluster {
     async fn list(&self, scope: &Scope) -> Result<(Vec<Sighting>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
-        loop {
+        // Each page may ask for another, also an empty one.
+        for _ in 0..LONGEST_LIST {
             let path = scope.path(&[("limit", &PAGE.to_string()), ("continue", &token)]);
             let page: object::Page<Sighting> =
                 decode(&self.ask(request(Method::GET, path, METADATA_LIST, Body::empty())).await?)?;
             found.extend(page.items.into_iter().map(|item| item.metadata));
+            if found.len() > LONGEST_LIST {
+                break;
+            }
             token = page.metadata.next;
             if token.is_empty() {
                 return Ok((found, page.metadata.resource_version));
             }
         }
+        Err(ApiError::cut(format_args!("a list of more than {LONGEST_LIST} objects")))
     }
 
     /// Opens a watch; its body is a line of JSON an event.
@@ -211,15 +219,15 @@ impl Cluster {
             ("timeoutSeconds", &seconds),
         ]);
         let response = self.send(request(Method::GET, path, METADATA, Body::empty())).await?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await?) }
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
     async fn ask(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
         let response = self.send(request).await?;
         if !response.status().is_success() {
-            return Err(refusal(response).await?);
+            return Err(refusal(response).await);
         }
-        read(response).await
+        read(response, ANSWER_LIMIT).await
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
@@ -246,21 +254,17 @@ fn request(method: Method, path: String, accept: &'static str, body: Body) -> Re
     request
 }
 
-async fn read(response: Response<Body>) -> Result<Bytes, ApiError> {
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect();
+async fn read(response: Response<Body>, limit: usize) -> Result<Bytes, ApiError> {
+    let body = Limited::new(response.into_body(), limit).collect();
     let collected = tokio::time::timeout(REQUEST_LIMIT, body).await.map_err(|_| ApiError::NoAnswer)?;
-    Ok(collected.map_err(|error| ApiError::Cut(error.to_string()))?.to_bytes())
+    Ok(collected.map_err(ApiError::cut)?.to_bytes())
 }
 
-async fn refusal(response: Response<Body>) -> Result<ApiError, ApiError> {
+async fn refusal(response: Response<Body>) -> ApiError {
     let code = response.status().as_u16();
-    let body = read(response).await?;
-    // A proxy may answer in its place, with anything.
-    let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
-    if status.code == 0 {
-        status.code = code;
-    }
-    Ok(ApiError::Refused(Box::new(status)))
+    // Of one that is too long, or never ends, the code is known.
+    let body = read(response, REFUSAL_LIMIT).await.unwrap_or_default();
+    ApiError::Refused(Refusal::parse(code, &body))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

@@ -13,6 +13,7 @@
 //! * three replicas never replace a credential by one that ends sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
+mod coverage;
 mod desired;
 mod keeper;
 mod look;
