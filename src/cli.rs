@@ -173,6 +173,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static), status: u8) -> ExitCode {
-    eprintln!("ecr-sidecar: {}", crate::failure::causes(error));
+    eprintln!("ecr-sidecar: {}", crate::failure::chain(error));
     status.into()
 }

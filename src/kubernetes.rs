@@ -249,7 +249,9 @@ fn request(method: Method, path: String, accept: &'static str, body: Body) -> Re
 async fn read(response: Response<Body>) -> Result<Bytes, ApiError> {
     let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect();
     let collected = tokio::time::timeout(REQUEST_LIMIT, body).await.map_err(|_| ApiError::NoAnswer)?;
-    Ok(collected.map_err(|error| ApiError::Cut(error.to_string()))?.to_bytes())
+    Ok(collected
+        .map_err(|error| ApiError::Cut(crate::failure::foreign_text::clean(&error.to_string())))?
+        .to_bytes())
 }
 
 async fn refusal(response: Response<Body>) -> Result<ApiError, ApiError> {

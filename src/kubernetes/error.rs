@@ -9,7 +9,7 @@ use kube::{
 
 use crate::{
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, causes},
+    failure::{Class, Problem, causes, foreign_text::clean},
     manifests::VERBS,
 };
 
@@ -103,7 +103,7 @@ impl ApiError {
             }
             next = cause.source();
         }
-        Self::Unreachable(text)
+        Self::Unreachable(clean(&text))
     }
 
     /// Whether somebody else wrote in between.
@@ -165,8 +165,7 @@ impl std::fmt::Display for Wanted<'_> {
 fn said(status: &Status) -> String {
     let text = if status.message.is_empty() { &status.reason } else { &status.message };
     // An admission webhook may say anything, at any length.
-    let text: String = text.chars().take(500).collect();
-    format!("{text} (HTTP {})", status.code)
+    format!("{} (HTTP {})", clean(text), status.code)
 }
 
 fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> Remedy {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{ApiError, Cluster, Sighting, object::Partial};
+use crate::failure::foreign_text::clean;
 
 /// How long one watch is asked to last, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
@@ -177,7 +178,7 @@ impl Lines {
             };
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(ApiError::Cut(error.to_string())),
+                Some(Err(error)) => return Err(ApiError::Cut(clean(&error.to_string()))),
                 Some(Ok(frame)) => {
                     let data: Bytes = frame.into_data().unwrap_or_default();
                     self.rest.extend_from_slice(&data);
