@@ -21,6 +21,7 @@
 //! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
+//! | Who waits for the reader of the log? | [`log_queue`] |
 //! | How is a file read that others may write? | [`fs`] |
 //! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
@@ -40,6 +41,7 @@ pub mod helper;
 pub mod http;
 pub mod identity;
 pub mod kubernetes;
+pub mod log_queue;
 pub mod lookup;
 pub mod manifests;
 pub mod output;

@@ -196,6 +196,12 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
 
 fn of_the_process(page: &mut Page, status: &Status, process: &Figures) {
     let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
+    page.family(
+        "ecr_sidecar_log_lines_dropped_total",
+        Kind::Counter,
+        "Log lines that were dropped, since standard error was not read.",
+    )
+    .sample("_total", &Labels::default(), process.log_lines_dropped as f64);
     page.family("process_cpu_seconds_total", Kind::Counter, "Processor time.").sample_if(
         "_total",
         &Labels::default(),

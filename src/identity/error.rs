@@ -234,10 +234,10 @@ fn sts_cause(error: &CredentialsError, now: SystemTime) -> Option<AwsFailure> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleError>>() {
-            return Some(AwsFailure::new("sts:AssumeRole", error, now));
+            return Some(AwsFailure::new("sts:AssumeRole", error, now, &[]));
         }
         if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
-            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now));
+            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now, &[]));
         }
         next = cause.source();
     }
