@@ -34,8 +34,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// How long the changed configuration's volume may take.
-const CONFIG_LIMIT: Duration = Duration::from_secs(5);
 /// How often readiness is looked at when nothing happens: expiry is no event.
 const READINESS_TURN: Duration = Duration::from_secs(10);
 /// A loss of readiness that is over within this time is not told.
@@ -50,9 +48,6 @@ pub enum AppError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
-    /// The volume of the changed configuration hangs.
-    #[error("the configuration file's volume gives no answer within {} s", CONFIG_LIMIT.as_secs())]
-    ConfigurationHangs,
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
@@ -96,9 +91,12 @@ pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
 pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
-    let config = load(flags, surroundings)?;
-    let log = telemetry::start(&config.log);
     let mut signals = Signals::install().map_err(AppError::Signals)?;
+    let config = tokio::select! {
+        config = load(flags, surroundings) => config?,
+        () = signals.stop() => return Ok(()),
+    };
+    let log = telemetry::start(&config.log);
     let mut app = tokio::select! {
         app = App::start(config, flags, surroundings, log) => app?,
         () = signals.stop() => return Ok(()),
@@ -128,10 +126,10 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
     Ok(())
 }
 
-fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
+async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
     match FirstContact::of(flags, surroundings) {
         Some(nothing) => Err(AppError::FirstContact(nothing)),
-        None => Ok(config::load(flags, surroundings)?),
+        None => Ok(config::load(flags, surroundings).await?),
     }
 }
 
@@ -244,19 +242,8 @@ impl App {
         }
     }
 
-    /// Reads the configuration anew; on a thread of its own, since its volume may hang.
-    async fn load(&self) -> Result<Config, AppError> {
-        let (flags, surroundings) = (self.flags.clone(), self.surroundings.clone());
-        let load = tokio::task::spawn_blocking(move || config::load(&flags, &surroundings));
-        match tokio::time::timeout(CONFIG_LIMIT, load).await {
-            Ok(Ok(config)) => Ok(config?),
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(AppError::ConfigurationHangs),
-        }
-    }
-
     async fn try_reload(&mut self) -> Result<bool, AppError> {
-        let config = self.load().await?;
+        let config = config::load(&self.flags, &self.surroundings).await?;
         if config == self.config {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
             return Ok(was_refused); // mended by going back

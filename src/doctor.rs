@@ -50,7 +50,7 @@ pub fn of_bad_configuration(problems: &Problems) -> Report {
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
 pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Option<&Consumer>) -> Report {
-    let config = match config::load(flags, surroundings) {
+    let config = match config::load(flags, surroundings).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
     };
