@@ -22,6 +22,7 @@ use std::{
 pub use self::file::{LogFormat, schema};
 use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
+    aws::sdk::SdkSettings,
     identity::IdentitySpec,
     output::{
         docker_config::DockerConfigSettings,
@@ -31,7 +32,7 @@ use crate::{
         },
     },
     refresh::plan::Policy,
-    registry::{Region, RegistryHost},
+    registry::RegistryHost,
     token::TokenKey,
 };
 
@@ -174,8 +175,8 @@ pub struct Flags {
 pub struct Surroundings {
     /// The environment.
     pub env: Environment,
-    /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
-    pub region: Option<Region>,
+    /// What variables and the AWS profile say about reaching AWS.
+    pub sdk: SdkSettings,
 }
 
 /// Reads and parses the configuration, or tells every problem of it.

@@ -172,14 +172,14 @@ impl World {
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ];
-        let surroundings = Surroundings { env: Environment::from_pairs(env), region: None };
+        let surroundings = Surroundings { env: Environment::from_pairs(env), ..Surroundings::default() };
         let config = config::load(&Flags::default(), &surroundings).unwrap();
         let simulated = Clock::Simulated(clock.clone());
         let connector = SharedHttpConnector::new(AwsConnector(Arc::clone(&aws)));
         let client = http_client_fn(move |_, _| connector.clone());
         let status = StatusBoard::new(simulated.now());
         let mut engine = Engine::new(Surface {
-            sdk: app::sdk_config(&surroundings, client).await,
+            sdk: surroundings.sdk.config(client),
             env: surroundings.env,
             clock: simulated,
             status: status.clone(),
