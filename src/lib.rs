@@ -14,7 +14,7 @@
 //! |---|---|
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
 //! | What does it need in a cluster? | [`manifests`] |
-//! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`] |
+//! | Who asks AWS, and what is the answer? | [`aws`], [`identity`], [`token`], [`http`] |
 //! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
 //! | What is there for one registry, now? | [`lookup`], [`helper`] |
 //! | Why would it not work here? | [`doctor`] |
@@ -27,6 +27,7 @@
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
 pub mod app;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -229,7 +229,8 @@ fn labels_of(key: &TokenKey) -> Labels {
         Service::EcrPublic => "ecr-public",
     };
     let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
-    let labels = if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint) } else { labels };
+    let labels =
+        if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint.as_str()) } else { labels };
     let choice = |labels: Labels, name, choice: Option<bool>| match choice {
         Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
         None => labels,
@@ -419,7 +420,7 @@ mod tests {
         for change in [
             (|key: &mut TokenKey| key.identity = "other".into()) as fn(&mut TokenKey),
             |key| key.service = Service::EcrPublic,
-            |key| key.endpoint = Some("https://vpce.example".into()),
+            |key| key.endpoint = "https://vpce.example".parse().ok(),
             |key| key.fips = Some(true),
             |key| key.dual_stack = Some(true),
         ] {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::{Identity, IdentityError, files};
 use crate::{
+    aws::key_material::{FoundKeys, Origin},
     config::env::Environment,
     failure::{
         chain,
@@ -61,15 +62,20 @@ impl Identity {
             let message = clean_of(&String::from_utf8_lossy(&body), &secrets);
             return Err(IdentityError::AgentRefused { url: shown, status, message });
         }
-        parse(&body).ok_or(NOT_CREDENTIALS)
+        parse(&body)
     }
 }
 
-fn parse(body: &[u8]) -> Option<Credentials> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let expiry = SystemTime::try_from(DateTime::from_str(&answer.expiration, Format::DateTime).ok()?).ok()?;
-    let (id, secret, token) = (answer.access_key_id, answer.secret_access_key, answer.token);
-    Some(Credentials::new(id, secret, Some(token), Some(expiry), "container"))
+fn parse(body: &[u8]) -> Result<Credentials, IdentityError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| NOT_CREDENTIALS)?;
+    let expiry = DateTime::from_str(&answer.expiration, Format::DateTime).map_err(|_| NOT_CREDENTIALS)?;
+    let keys = FoundKeys {
+        access_key_id: &answer.access_key_id,
+        secret_access_key: &answer.secret_access_key,
+        session_token: Some(&answer.token),
+        expiry: Some(SystemTime::try_from(expiry).map_err(|_| NOT_CREDENTIALS)?),
+    };
+    Ok(keys.into_credentials(&Origin::of("container", "the answer of the container credentials agent"))?)
 }
 
 fn agent_url(env: &Environment) -> Result<String, IdentityError> {

@@ -7,6 +7,7 @@ use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredent
 
 use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files, secrets_of};
 use crate::{
+    aws::key_material::{FoundKeys, Origin},
     failure::{AwsFailure, foreign_text::clean},
     registry::AccountId,
 };
@@ -117,9 +118,13 @@ impl Identity {
         if given.access_key_id.is_empty() || given.secret_access_key.is_empty() {
             return Err(incomplete());
         }
-        let expiry = SystemTime::try_from(given.expiration).map_err(|_| incomplete())?;
-        let session = Some(given.session_token);
-        Ok(Credentials::new(given.access_key_id, given.secret_access_key, session, Some(expiry), operation))
+        let keys = FoundKeys {
+            access_key_id: &given.access_key_id,
+            secret_access_key: &given.secret_access_key,
+            session_token: Some(&given.session_token),
+            expiry: Some(SystemTime::try_from(given.expiration).map_err(|_| incomplete())?),
+        };
+        Ok(keys.into_credentials(&Origin::of(operation, format_args!("the answer of {operation}")))?)
     }
 
     fn sts_error<E>(
