@@ -69,8 +69,8 @@ diagnoses! {
         "The file of a key or token is missing, empty, or on a volume that fails.",
         "check the volume mount and that the Secret or projected token has this key";
     InputMalformed = "input-malformed",
-        "The file of a key or token holds more than one word.",
-        "put nothing but the value into the file";
+        "A key or token is malformed: it has white space, quotes, JSON or other characters in it that none has.",
+        "put nothing but the value into the file, variable or profile that is named";
     ProfileMissing = "profile-missing",
         "There is no such profile, or it holds no credentials.",
         "check AWS_PROFILE, AWS_CONFIG_FILE and `aws configure list-profiles`";

@@ -196,6 +196,12 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
 
 fn of_the_process(page: &mut Page, status: &Status, process: &Figures) {
     let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
+    page.family(
+        "ecr_sidecar_log_lines_dropped_total",
+        Kind::Counter,
+        "Log lines that were dropped, since standard error was not read.",
+    )
+    .sample("_total", &Labels::default(), process.log_lines_dropped as f64);
     page.family("process_cpu_seconds_total", Kind::Counter, "Processor time.").sample_if(
         "_total",
         &Labels::default(),
@@ -223,7 +229,8 @@ fn labels_of(key: &TokenKey) -> Labels {
         Service::EcrPublic => "ecr-public",
     };
     let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
-    let labels = if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint) } else { labels };
+    let labels =
+        if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint.as_str()) } else { labels };
     let choice = |labels: Labels, name, choice: Option<bool>| match choice {
         Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
         None => labels,
@@ -413,7 +420,7 @@ mod tests {
         for change in [
             (|key: &mut TokenKey| key.identity = "other".into()) as fn(&mut TokenKey),
             |key| key.service = Service::EcrPublic,
-            |key| key.endpoint = Some("https://vpce.example".into()),
+            |key| key.endpoint = "https://vpce.example".parse().ok(),
             |key| key.fips = Some(true),
             |key| key.dual_stack = Some(true),
         ] {
