@@ -26,6 +26,22 @@ pub enum ConnectError {
     /// The kubeconfig cannot be used. Without the parser's text, which may quote a token.
     #[error("the kubeconfig cannot be used: {0}")]
     Kubeconfig(String),
+    /// A key of the kubeconfig cannot be used, or is not supported. Without its value, which may be a secret.
+    #[error("the kubeconfig cannot be used: `{key}` {reason}")]
+    Key {
+        /// Which.
+        key: &'static str,
+        /// Why; completes the sentence.
+        reason: String,
+    },
+    /// The plugin of the kubeconfig issues no credentials. Without its output, which may be a secret.
+    #[error("the plugin {name} of the kubeconfig issues no credentials: {reason}")]
+    Plugin {
+        /// The program.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// Tokens are not sent in clear.
     #[error("the API server's address {0} does not begin with https://")]
     NotHttps(String),
@@ -38,22 +54,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    pub(super) fn in_cluster(error: kube::config::InClusterError) -> Self {
-        Self::InCluster(crate::failure::causes(&error))
-    }
-
-    pub(super) fn kubeconfig(error: kube::config::KubeconfigError) -> Self {
-        Self::Kubeconfig(match &error {
-            kube::config::KubeconfigError::Parse(_) => "it is not valid YAML".into(),
-            other => crate::failure::causes(other),
-        })
+    pub(super) fn key(key: &'static str, reason: &str) -> Self {
+        Self::Key { key, reason: clean(reason) }
     }
 
     pub(super) fn client(error: kube::Error) -> Self {
         Self::Client(match error {
-            kube::Error::Auth(_) => {
-                "its credentials cannot be read (token file, client certificate or plugin)"
-            }
+            kube::Error::Auth(_) => "the token or password is none that can be sent",
             _ => "the certificate authority or client certificate does not parse",
         })
     }
@@ -62,8 +69,8 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         let diagnosis = match self {
             Self::InCluster(_) => Diagnosis::ServiceAccountToken,
-            Self::Kubeconfig(_) | Self::NotHttps(_) => Diagnosis::Kubeconfig,
-            Self::Client(_) => Diagnosis::ApiServerCredentials,
+            Self::Kubeconfig(_) | Self::Key { .. } | Self::NotHttps(_) => Diagnosis::Kubeconfig,
+            Self::Plugin { .. } | Self::Client(_) => Diagnosis::ApiServerCredentials,
             Self::Stopping => Diagnosis::Fault,
         };
         Problem { message: self.to_string(), remedy: diagnosis.into(), class: Class::Denied }

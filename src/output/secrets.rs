@@ -83,7 +83,12 @@ impl SecretsReconciler {
         let mut reminder = Reminder::default();
         let mut failures = 0;
         let cluster = loop {
-            let problem = match self.connection.cluster().await {
+            // A plugin may take its time.
+            let connected = tokio::select! {
+                _ = &mut stop => return,
+                connected = self.connection.cluster() => connected,
+            };
+            let problem = match connected {
                 Ok(cluster) => break cluster.clone(),
                 Err(error) => error.problem(),
             };

@@ -135,7 +135,9 @@ fn by_code(code: u16, reason: &str, message: &str) -> Kind {
         409 => Kind::Conflict,
         410 => Kind::Gone,
         413 => Kind::TooLarge,
-        400 | 422 if says("unable to parse") || says("selector") => Kind::Selector,
+        400 if says("unable to parse requirement") || says("found '") && says("', expected: ") => {
+            Kind::Selector
+        }
         422 => Kind::Invalid,
         429 => Kind::Throttled,
         408 | 500.. => Kind::ServerError,
@@ -250,6 +252,13 @@ mod tests {
                 "unable to parse requirement: found '=', expected: identifier",
                 Kind::Selector,
             ),
+            (
+                400,
+                "BadRequest",
+                "unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be",
+                Kind::Selector,
+            ),
+            (400, "BadRequest", "found ',', expected: !, identifier, or 'end of string'", Kind::Selector),
             (400, "BadRequest", "the server rejected our request for an unknown reason", Kind::Rejected),
             (404, "NotFound", "namespaces \"apps\" not found", Kind::NotFound),
             (404, "NotFound", "the server could not find the requested resource", Kind::Rejected),
