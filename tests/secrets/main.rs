@@ -11,5 +11,6 @@ mod flux;
 mod namespaces;
 mod others;
 mod outages;
+mod policy;
 mod reach;
 mod rights;
