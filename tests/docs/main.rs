@@ -10,3 +10,4 @@ mod examples;
 mod links;
 mod names;
 mod pages;
+mod security;
