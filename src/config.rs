@@ -147,6 +147,8 @@ impl OutputConfig {
 pub struct Health {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Names that the `Host` header may have besides IP literals and `localhost`: lower-case, without a port.
+    pub hosts: Vec<String>,
     /// After this time `/startupz` says yes whatever AWS does.
     pub startup_grace: Duration,
 }

@@ -374,7 +374,23 @@ impl Resolver<'_> {
             self.refuse("health.startupGrace", format!("`{grace}`"), error.to_string());
             Duration::ZERO
         });
-        Health { listen, startup_grace }
+        Health { listen, hosts: self.health_hosts(&health.hosts), startup_grace }
+    }
+
+    fn health_hosts(&mut self, hosts: &[String]) -> Vec<String> {
+        let mut names = Vec::new();
+        for (index, host) in hosts.iter().enumerate() {
+            if is_dns_name(host) {
+                names.push(host.to_ascii_lowercase());
+            } else {
+                self.refuse(
+                    &format!("health.hosts[{index}]"),
+                    format!("`{host}`"),
+                    "a DNS name, without a port",
+                );
+            }
+        }
+        names
     }
 
     fn log(&mut self, log: file::Log) -> Log {
@@ -421,6 +437,15 @@ impl Resolver<'_> {
         };
         self.problems.push(Problem::new(path, found, accepted));
     }
+}
+
+/// Whether a `Host` header can have it: letters, digits, hyphens and dots, no empty label.
+fn is_dns_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// The identity, registry, output or section that `path` is in.

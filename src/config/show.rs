@@ -171,6 +171,10 @@ impl Yaml<'_> {
         self.value(2, false, "refresh.jitter", config.refresh.jitter);
         self.line(0, "health:");
         self.value(2, false, "health.listen", config.health.listen);
+        if !config.health.hosts.is_empty() {
+            let hosts = list(config.health.hosts.iter().map(String::as_str));
+            self.literal(2, false, "health.hosts", &hosts);
+        }
         self.value(2, false, "health.startupGrace", duration(config.health.startup_grace));
         self.line(0, "log:");
         if let Some(format) = config.log.format {

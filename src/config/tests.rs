@@ -60,6 +60,7 @@ fn the_file_of_the_design_is_understood() {
     let billing = &config.identities["billing"];
     assert_eq!(billing.assume_roles[0].external_id.as_deref(), Some("gitops"));
     assert_eq!(billing.sts_region.as_str(), "eu-west-1");
+    assert_eq!(config.health.hosts, ["ecr-sidecar.flux-system.svc"]);
 }
 
 #[test]
@@ -68,8 +69,8 @@ fn what_config_prints_is_a_configuration_again() {
     let yaml = first.to_yaml();
     let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
     assert_eq!(
-        (&first.identities, &first.registries, &first.outputs),
-        (&again.identities, &again.registries, &again.outputs)
+        (&first.identities, &first.registries, &first.outputs, &first.health),
+        (&again.identities, &again.registries, &again.outputs, &again.health)
     );
     assert!(yaml.contains("identity: billing # file"), "{yaml}");
     assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
@@ -204,6 +205,17 @@ fn a_bad_variable_is_told_by_its_name() {
         problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
             .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
     );
+}
+
+#[test]
+fn health_hosts_are_dns_names() {
+    let config =
+        with_file("registries: [{host: public.ecr.aws}]\nhealth: {hosts: [ECR.svc, pod-1]}", &[]).unwrap();
+    assert_eq!(config.health.hosts, ["ecr.svc", "pod-1"]);
+    for bad in ["a:9808", "http://a", "", "a..b", "*.svc", "[::1]", "a b", "ä"] {
+        let file = format!("registries: [{{host: public.ecr.aws}}]\nhealth: {{hosts: [ok, {bad:?}]}}");
+        assert!(problems(with_file(&file, &[])).contains("health.hosts[1]: found"), "{bad}");
+    }
 }
 
 #[test]
