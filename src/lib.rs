@@ -22,7 +22,7 @@
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
 //! | How is a file read that others may write? | [`fs`] |
-//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
+//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
 pub mod app;
@@ -35,6 +35,7 @@ pub mod doctor;
 pub mod engine;
 pub mod failure;
 pub mod fs;
+mod hardening;
 pub mod health;
 pub mod helper;
 pub mod http;
