@@ -69,7 +69,7 @@ diagnoses! {
         "The file of a key or token is missing, empty, or on a volume that fails.",
         "check the volume mount and that the Secret or projected token has this key";
     InputMalformed = "input-malformed",
-        "The file of a key or token holds more than one word.",
+        "The file of a key or token is no regular file, too large, or holds more than one word.",
         "put nothing but the value into the file";
     ProfileMissing = "profile-missing",
         "There is no such profile, or it holds no credentials.",
