@@ -133,6 +133,20 @@ impl Ours {
     }
 }
 
+/// Kubernetes would set variables for each Service of the namespace, some with our prefix. In a pod that is the main
+/// container's this is not ours to change.
+#[test]
+fn a_pod_of_ours_is_not_given_the_variables_of_services() {
+    for (file, pod) in [
+        ("deployment/deployment.yaml", "/spec/template/spec"),
+        ("cronjob/cronjob.yaml", "/spec/jobTemplate/spec/template/spec"),
+    ] {
+        let objects = Objects::parse(&read(&format!("patches/standalone/{file}"))).0;
+        let pods: Vec<_> = objects.iter().filter_map(|object| object.pointer(pod)).collect();
+        assert!(pods.len() == 1 && pods[0]["enableServiceLinks"] == false, "{file}: {pods:?}");
+    }
+}
+
 #[test]
 fn every_container_is_confined_limited_and_pinned() {
     for ours in Ours::all() {
