@@ -77,6 +77,12 @@ diagnoses! {
     ProfileBroken = "profile-broken",
         "The profile is there and gives no credentials.",
         "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`";
+    ProfileFile = "profile-file",
+        "A file of AWS profiles is there and cannot be used: no right to read it, no file at the path that a variable names, or another format.",
+        "correct the file that is named (UTF-8 text, readable by the sidecar's uid or group), or the path in AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE";
+    LoginSession = "login-session",
+        "The profile rests on a login by `aws login`, which only the AWS CLI can use.",
+        "let the AWS CLI hand the login over, by a second profile with `credential_process = aws configure export-credentials --profile NAME --format process`, or use another source";
     AgentUrl = "agent-url",
         "The address of the credentials agent is none that a token may be sent to.",
         "leave this variable to the EKS Pod Identity webhook or to ECS";

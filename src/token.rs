@@ -374,7 +374,8 @@ mod tests {
 
     #[test]
     fn the_dual_stack_host_of_ecr_public_asks_the_dual_stack_endpoint() {
-        let dual_stack = |host: &str| TokenKey::told_by(&host.parse().unwrap(), "default").unwrap().dual_stack;
+        let dual_stack =
+            |host: &str| TokenKey::told_by(&host.parse().unwrap(), "default").unwrap().dual_stack;
         assert_eq!(["ecr-public.aws.com", "public.ecr.aws"].map(dual_stack), [Some(true), None]);
     }
 

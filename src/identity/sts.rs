@@ -5,14 +5,12 @@ use std::{path::Path, time::SystemTime};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
-use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files};
+use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, files};
 use crate::{
     aws::key_material::{FoundKeys, Origin},
     failure::AwsFailure,
     registry::AccountId,
 };
-
-const SESSION_NAME: &str = "ecr-sidecar";
 
 impl Identity {
     /// The credentials of a web-identity token's role, and its session's ARN. The token is read anew each
@@ -21,6 +19,7 @@ impl Identity {
         &self,
         role_arn: Option<&str>,
         token_file: Option<&Path>,
+        session_name: Option<&str>,
     ) -> Result<(Credentials, String), IdentityError> {
         let missing = |missing| IdentityError::Incomplete { source_name: "web identity", missing };
         let role_arn = role_arn.or_else(|| self.env.get("AWS_ROLE_ARN")).ok_or(missing("AWS_ROLE_ARN"))?;
@@ -28,11 +27,13 @@ impl Identity {
             .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
         let token = files::read_line("web-identity token", token_file).await?;
+        let session_name = session_name.or_else(|| self.env.get("AWS_ROLE_SESSION_NAME"));
+        let session_name = session_name.unwrap_or(SESSION_NAME);
         let answer = self
             .sts()
             .assume_role_with_web_identity()
             .role_arn(role_arn)
-            .role_session_name(self.env.get("AWS_ROLE_SESSION_NAME").unwrap_or(SESSION_NAME))
+            .role_session_name(session_name)
             .web_identity_token(token.expose())
             .send()
             .await
@@ -41,10 +42,11 @@ impl Identity {
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
+    /// The role's credentials, obtained with those of `from`.
     pub(super) async fn assume_role(
         &self,
         role: &AssumeRole,
-        credentials: Credentials,
+        from: Resolved,
     ) -> Result<Resolved, IdentityError> {
         let answer = self
             .sts()
@@ -53,13 +55,13 @@ impl Identity {
             .role_session_name(&role.session_name)
             .set_external_id(role.external_id.clone())
             .customize()
-            .config_override(StsConfig::new().credentials_provider(credentials))
+            .config_override(StsConfig::new().credentials_provider(from.credentials))
             .send()
             .await
             .map_err(|error| self.sts_error("sts:AssumeRole", &role.role_arn, &error))?;
         let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| user.arn);
         let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
-        Ok(Resolved { credentials, principal: Principal { source: String::new(), arn: Some(arn) } })
+        Ok(Resolved { credentials, principal: Principal { arn: Some(arn), ..from.principal } })
     }
 
     /// Fails unless the credentials belong to the `expected` account; learns the ARN by the way.
