@@ -18,7 +18,7 @@ use crate::{
     config::{self, Flags, Surroundings, env::Environment},
     doctor::{self, Report},
     health::client,
-    helper,
+    helper, identity,
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
@@ -57,6 +57,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(work);
+    identity::end_credential_processes();
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     outcome

@@ -158,6 +158,9 @@ diagnoses! {
     NotAws = "not-aws",
         "Something else answers in AWS's place: a captive portal, a proxy, a wrong endpoint.",
         "something between here and AWS answers in its place: check the endpoint, the proxy, and captive portals";
+    StsInClear = "sts-in-clear",
+        "A web-identity token is sent to STS over plain http, where whoever can listen may use it.",
+        "give AWS_ENDPOINT_URL_STS (or AWS_ENDPOINT_URL) an https URL; leave it where this is a test cloud without real roles";
     UnknownCa = "unknown-ca",
         "The certificate of the endpoint, or of a proxy that looks into TLS, is signed by an authority that is not trusted here.",
         "name the certificate authority that signed the endpoint's certificate by AWS_CA_BUNDLE";

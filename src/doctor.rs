@@ -71,12 +71,13 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
     // None of these waits for another, and each may hang.
     let ((aws, registries), files, outputs, cluster) = tokio::join!(
         to_aws,
-        files::examine(identities.values(), clock.now()),
+        files::examine(identities.values(), env, clock.now()),
         outputs::examine(&config, env, consumer),
         cluster::examine(&config, &clock)
     );
     findings.extend(files);
     findings.extend(overheard.findings(env));
+    findings.extend(network::in_clear(&config, surroundings));
     findings.extend(aws);
     findings.extend(registries);
     findings.extend(outputs);

@@ -30,11 +30,11 @@ use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use serde::Serialize;
 
-pub(crate) use self::files::read_line;
 pub use self::{
     auto::nothing_announced,
     error::{IdentityError, Looked},
 };
+pub(crate) use self::{files::read_line, process::end_all as end_credential_processes};
 use crate::{
     aws::profile_file,
     clock::Clock,
@@ -122,6 +122,11 @@ pub struct AssumeRole {
 }
 
 impl IdentitySpec {
+    /// Whether it sends a web-identity token to STS.
+    pub fn sends_web_identity(&self, env: &Environment) -> bool {
+        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. }))
+    }
+
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
     /// all the time, and the role is named beside it.
     pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {

@@ -269,6 +269,15 @@ impl ProfileFiles {
     }
 }
 
+/// Whether the profile file `path`, if it is one, can be used.
+pub(crate) async fn check(path: &Path, env: &Environment) -> Result<(), ProfileFileError> {
+    let Some(place) = places(env).into_iter().find(|place| place.path == path) else { return Ok(()) };
+    let text = read(&place).await?.unwrap_or_default();
+    let Place { kind, path, variable } = place;
+    let checked = Profiles::default().add(kind, &text);
+    checked.map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })
+}
+
 /// `line` without a comment that white space sets off, and without white space around it.
 fn without_comment(line: &str) -> &str {
     let is_comment = |(index, _): &(usize, &str)| line[..*index].ends_with(char::is_whitespace);

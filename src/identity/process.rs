@@ -12,6 +12,7 @@
 use std::{
     io,
     process::{ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -70,13 +71,48 @@ pub(super) async fn credentials(command: &str, profile: &str) -> Result<Credenti
     parse(&output, profile)
 }
 
+/// The groups that run: they end with this process.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends every command that runs. For the end of this process, where nothing is dropped any more.
+pub(crate) fn end_all() {
+    for group in running().drain(..) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn running() -> MutexGuard<'static, Vec<Pid>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A child and what it has started. Ended when it is dropped, unless the child has ended by itself.
 struct Group(Child);
 
+impl Group {
+    fn new(child: Child) -> Self {
+        let group = Self(child);
+        running().extend(group.leader());
+        group
+    }
+
+    /// `None` when the child has ended. Until it is waited for, its number is nobody else's.
+    fn leader(&self) -> Option<Pid> {
+        Pid::from_raw(self.0.id()?.cast_signed())
+    }
+
+    /// Waits for the child to end by itself.
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let leader = self.leader();
+        let status = self.0.wait().await;
+        running().retain(|group| Some(*group) != leader);
+        status
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        // While it has not been waited for, its number is nobody else's.
-        let Some(group) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
+        let Some(group) = self.leader() else { return };
+        running().retain(|other| *other != group);
         let _ = kill_process_group(group, Signal::KILL);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(reap(group));
@@ -105,7 +141,7 @@ async fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, ProcessError> {
         .kill_on_drop(true)
         .spawn()
         .map_err(ProcessError::Start)?;
-    let mut group = Group(child);
+    let mut group = Group::new(child);
     let (stdout, mut stderr) = (group.0.stdout.take(), group.0.stderr.take());
     let mut complaint = Vec::new();
     let work = async {
@@ -117,7 +153,7 @@ async fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, ProcessError> {
         if output.len() > OUTPUT_LIMIT {
             return Err(ProcessError::TooMuch);
         }
-        Ok((group.0.wait().await.map_err(ProcessError::Read)?, output))
+        Ok((group.wait().await.map_err(ProcessError::Read)?, output))
     };
     let (status, output) = tokio::select! {
         done = work => done?,
