@@ -94,10 +94,13 @@ async fn a_rejected_session_is_renewed_once_in_a_while() {
         let error = request.await.unwrap().unwrap_err();
         assert_eq!(diagnosis(&error), Diagnosis::ApiServerLogin);
     }
+    for _ in 0..10 {
+        assert!(cluster.secret(&at()).await.is_err());
+    }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "a plugin is not run for each request");
     tokio::time::advance(CHECK_INTERVAL).await;
     assert!(cluster.secret(&at()).await.is_err());
-    assert!((2..=3).contains(&asked.load(Ordering::Relaxed)));
+    assert!(asked.load(Ordering::Relaxed) > 1);
 }
 
 #[tokio::test(start_paused = true)]
