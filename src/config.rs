@@ -148,6 +148,12 @@ impl OutputConfig {
                 };
                 one.namespace == other.namespace && share_name
             }
+            (Self::DockerConfigSecret(one), Self::ArgocdRepositories(other))
+            | (Self::ArgocdRepositories(other), Self::DockerConfigSecret(one)) => {
+                let share_namespace =
+                    matches!(&one.namespaces, Namespaces::Names(names) if names.contains(&other.namespace));
+                share_namespace && matches!(&other.which, Which::Names(names) if names.contains(&one.name))
+            }
             _ => false,
         }
     }
