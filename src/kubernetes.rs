@@ -194,15 +194,22 @@ impl Cluster {
             ("timeoutSeconds", &seconds),
         ]);
         let response = self.link.send(request(Method::GET, path, METADATA, Body::empty())).await?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
 
     async fn ask(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
         let response = self.link.send(request).await?;
         if !response.status().is_success() {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
         read(response, ANSWER_LIMIT).await
+    }
+
+    async fn refusal(&self, response: Response<Body>) -> ApiError {
+        let code = response.status().as_u16();
+        // Of one that is too long, or never ends, the code is known.
+        let body = read(response, REFUSAL_LIMIT).await.unwrap_or_default();
+        ApiError::Refused(Refusal::parse(code, self.link.redact(&body).as_bytes()))
     }
 }
 
@@ -219,13 +226,6 @@ async fn read(response: Response<Body>, limit: usize) -> Result<Bytes, ApiError>
     let body = Limited::new(response.into_body(), limit).collect();
     let collected = tokio::time::timeout(REQUEST_LIMIT, body).await.map_err(|_| ApiError::NoAnswer)?;
     Ok(collected.map_err(ApiError::cut)?.to_bytes())
-}
-
-async fn refusal(response: Response<Body>) -> ApiError {
-    let code = response.status().as_u16();
-    // Of one that is too long, or never ends, the code is known.
-    let body = read(response, REFUSAL_LIMIT).await.unwrap_or_default();
-    ApiError::Refused(Refusal::parse(code, &body))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

@@ -5,6 +5,8 @@
 //! * One renewal at a time, and of those that wait for it none repeats it; a plugin is not run at full speed by an API
 //!   server that rejects what it issues: `a_rejected_session_is_renewed_once_in_a_while`.
 //!
+//! * What was sent to prove who we are is taken out of what comes back: `an_answer_that_echoes_our_token_is_redacted`.
+//!
 //! A watch goes on with the client that it began with, for some minutes at most.
 
 use std::{
@@ -13,18 +15,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Request, Response, header};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
+    config::AuthInfo,
 };
+use serde_json::Value;
 use tokio::{sync::Mutex as Gate, time::Instant};
 use tower::limit::RateLimitLayer;
+use zeroize::Zeroizing;
 
 use super::{
     ApiError, CONNECT_LIMIT, ConnectError, REQUEST_LIMIT, REQUESTS_A_SECOND, access::Source, exec_plugin,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, secret::Secret};
 
 /// How often the files are compared, at most, and how often a rejected session is renewed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,6 +44,8 @@ pub(super) struct Session {
     namespace: String,
     digest: [u8; 32],
     expires_at: Option<SystemTime>,
+    /// What it sends to prove who we are.
+    secrets: Vec<Secret<String>>,
 }
 
 /// Why another session is asked for.
@@ -97,7 +105,8 @@ impl Session {
         let digest = access.digest;
         let config = access.config(issued);
         let namespace = config.default_namespace.clone();
-        Ok(Some(Self { client: client(config).await?, namespace, digest, expires_at }))
+        let secrets = secrets_of(&config.auth_info);
+        Ok(Some(Self { client: client(config).await?, namespace, digest, expires_at, secrets }))
     }
 
     fn is_expiring(&self) -> bool {
@@ -108,6 +117,20 @@ impl Session {
         let sent = tokio::time::timeout(REQUEST_LIMIT, self.client.send(request));
         sent.await.map_err(|_| ApiError::NoAnswer)?.map_err(|error| ApiError::transport(&error))
     }
+}
+
+/// The token and the password, as they are and as they are sent.
+fn secrets_of(user: &AuthInfo) -> Vec<Secret<String>> {
+    // The one way to a value of kube-rs's secrets without its crate.
+    let Ok(Value::Object(mut user)) = serde_json::to_value(user) else { return Vec::new() };
+    let mut take = |key| match user.remove(key) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    };
+    let (name, password, token) = (take("username"), take("password"), take("token"));
+    let basic =
+        name.zip(password.as_ref()).map(|(name, password)| STANDARD.encode(format!("{name}:{password}")));
+    [token, password, basic].into_iter().flatten().map(Secret::new).collect()
 }
 
 async fn client(mut config: Config) -> Result<Client, ConnectError> {
@@ -148,6 +171,15 @@ impl Link {
     /// The namespace of the session in use.
     pub(super) fn namespace(&self) -> String {
         self.state().session.namespace.clone()
+    }
+
+    /// An answer without what we sent to prove who we are: whatever is in the API server's place may echo it.
+    pub(super) fn redact(&self, answer: &[u8]) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::from_utf8_lossy(answer).into_owned());
+        for secret in &self.current().secrets {
+            *text = text.replace(secret.expose().as_str(), "[redacted]");
+        }
+        text
     }
 
     /// Sends a request; once more with another session when its credentials are not known and another one has others.

@@ -117,7 +117,7 @@ async fn watched(
     let mut lines =
         Lines { body: response.into_body(), rest: Vec::new(), until: Instant::now() + lasts + GRACE };
     while let Some(line) = lines.next().await? {
-        let (brought, event) = super::decode::<Event>(&line)?.open()?;
+        let (brought, event) = super::decode::<Event>(&line)?.open(cluster)?;
         version.clone_from(&brought);
         *seen = Some(brought);
         if let Some(event) = event
@@ -141,7 +141,7 @@ enum Event {
 
 impl Event {
     /// The version that it brings, and what it tells.
-    fn open(self) -> Result<(String, Option<Seen>), ApiError> {
+    fn open(self, cluster: &Cluster) -> Result<(String, Option<Seen>), ApiError> {
         let version = |object: &Partial<Sighting>| object.metadata.resource_version.clone();
         Ok(match self {
             Self::Added(object) | Self::Modified(object) => {
@@ -149,7 +149,10 @@ impl Event {
             }
             Self::Deleted(object) => (version(&object), Some(Seen::Gone(object.metadata))),
             Self::Bookmark(object) => (version(&object), None),
-            Self::Error(status) => return Err(ApiError::Refused(Refusal::of_event(status))),
+            Self::Error(status) => {
+                let status = cluster.link.redact(status.to_string().as_bytes());
+                return Err(ApiError::Refused(Refusal::of_event(&status)));
+            }
         })
     }
 }

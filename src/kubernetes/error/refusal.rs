@@ -65,8 +65,8 @@ impl Refusal {
     }
 
     /// The same of an event of a watch, which carries its code in the body.
-    pub(in crate::kubernetes) fn of_event(status: serde_json::Value) -> Self {
-        let status: Status = serde_json::from_value(status).unwrap_or_default();
+    pub(in crate::kubernetes) fn of_event(status: &str) -> Self {
+        let status: Status = serde_json::from_str(status).unwrap_or_default();
         Self::of(status.code, status)
     }
 

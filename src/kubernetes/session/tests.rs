@@ -31,6 +31,7 @@ fn session(answers: Answers) -> Session {
         namespace: "apps".into(),
         digest: [0; 32],
         expires_at: None,
+        secrets: vec![Secret::new("c4n4ry".into())],
     }
 }
 
@@ -94,10 +95,13 @@ async fn a_rejected_session_is_renewed_once_in_a_while() {
         let error = request.await.unwrap().unwrap_err();
         assert_eq!(diagnosis(&error), Diagnosis::ApiServerLogin);
     }
+    for _ in 0..10 {
+        assert!(cluster.secret(&at()).await.is_err());
+    }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "a plugin is not run for each request");
     tokio::time::advance(CHECK_INTERVAL).await;
     assert!(cluster.secret(&at()).await.is_err());
-    assert!((2..=3).contains(&asked.load(Ordering::Relaxed)));
+    assert!(asked.load(Ordering::Relaxed) > 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,4 +170,42 @@ fn a_copy_is_the_same_request() {
         (copy.method(), copy.uri(), copy.headers()),
         (request.method(), request.uri(), request.headers())
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_echoes_our_token_is_redacted() {
+    let echo = "you sent Authorization: Bearer c4n4ry";
+    for answer in [status(403, "Forbidden", echo), status(500, "c4n4ry", ""), status(401, "", echo)] {
+        let (cluster, _) = cluster(vec![answer], Vec::new());
+        let shown = format!("{:?}", cluster.secret(&at()).await.unwrap_err());
+        assert!(shown.contains("[redacted]") && !shown.contains("c4n4ry"), "{shown}");
+    }
+    // And in a watch.
+    let event = serde_json::json!({"type": "ERROR", "object": {"code": 403, "message": echo}});
+    let list = br#"{"metadata":{"resourceVersion":"1"},"items":[]}"#.to_vec();
+    let answers = vec![Some((200, list)), Some((200, format!("{event}\n").into_bytes()))];
+    let (cluster, _) = cluster(answers, Vec::new());
+    let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+    let (told, mut seen) = tokio::sync::mpsc::channel(8);
+    let following = tokio::spawn(crate::kubernetes::follow(cluster, scope, told));
+    let shown = loop {
+        if let crate::kubernetes::Seen::Failed(error) = seen.recv().await.unwrap() {
+            break format!("{error:?}");
+        }
+    };
+    following.abort();
+    assert!(shown.contains("[redacted]") && !shown.contains("c4n4ry"), "{shown}");
+}
+
+#[test]
+fn what_is_sent_is_known_by_each_of_its_forms() {
+    let user = AuthInfo {
+        username: Some("u".into()),
+        password: Some(String::from("p4ss").into()),
+        token: Some(String::from("t0ken").into()),
+        ..AuthInfo::default()
+    };
+    let secrets = secrets_of(&user);
+    let shown: Vec<_> = secrets.iter().map(|secret| secret.expose().as_str()).collect();
+    assert_eq!(shown, ["t0ken", "p4ss", "dTpwNHNz"]);
 }
