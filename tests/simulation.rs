@@ -25,7 +25,6 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::body::SdkBody;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ecr_sidecar::{
-    app,
     clock::{Clock, SimulatedClock},
     config::{self, Flags, Surroundings, env::Environment},
     engine::{Engine, Surface},

@@ -44,8 +44,10 @@ fn commands(world: &World, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)
             .into_iter()
             .map(|(name, code)| {
                 let mut command = world.command(name);
-                if name == "print" {
-                    command.arg(HOST);
+                match name {
+                    "print" => done(command.arg(HOST)),
+                    "manifests" => done(command.args(["--service-account", "a", "--namespace", "n"])),
+                    _ => {}
                 }
                 (command, code)
             })
