@@ -177,6 +177,11 @@ pub struct Resolved {
     pub principal: Principal,
 }
 
+/// What of the credentials an answer must not repeat to a reader.
+pub fn secrets_of(credentials: &Credentials) -> [&str; 2] {
+    [credentials.secret_access_key(), credentials.session_token().unwrap_or_default()]
+}
+
 /// Whom STS takes the credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {

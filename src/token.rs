@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     diagnosis::Diagnosis,
     failure::{AwsFailure, Class, Problem},
-    identity::{Identity, IdentityError, Principal, Resolved},
+    identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
@@ -267,13 +267,17 @@ impl TokenSource {
         credentials: Credentials,
     ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
+        let provider = credentials.clone();
         let output = client
             .get_authorization_token()
             .customize()
-            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(credentials))
+            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(provider))
             .send()
             .await
-            .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
+            .map_err(|error| {
+                let secrets = secrets_of(&credentials);
+                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
+            })?;
         let data = output.authorization_data.unwrap_or_default().into_iter().next();
         let data = data.ok_or(TokenError::Empty(operation))?;
         Ok(Answer {
@@ -289,13 +293,17 @@ impl TokenSource {
         credentials: Credentials,
     ) -> Result<Answer, TokenError> {
         let operation = self.key.service.operation();
+        let provider = credentials.clone();
         let output = client
             .get_authorization_token()
             .customize()
-            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(credentials))
+            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(provider))
             .send()
             .await
-            .map_err(|error| TokenError::Call(AwsFailure::new(operation, &error, self.clock.now())))?;
+            .map_err(|error| {
+                let secrets = secrets_of(&credentials);
+                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
+            })?;
         let data = output.authorization_data.ok_or(TokenError::Empty(operation))?;
         Ok(Answer {
             auth: data.authorization_token.map(Secret::new),

@@ -172,7 +172,7 @@ impl World {
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ];
         let surroundings = Surroundings { env: Environment::from_pairs(env), ..Surroundings::default() };
-        let config = config::load(&Flags::default(), &surroundings).unwrap();
+        let config = config::load(&Flags::default(), &surroundings).await.unwrap();
         let simulated = Clock::Simulated(clock.clone());
         let connector = SharedHttpConnector::new(AwsConnector(Arc::clone(&aws)));
         let client = http_client_fn(move |_, _| connector.clone());

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::{
-    config::{Flags, Surroundings},
+    config::{self, Flags, Surroundings},
     diagnosis::Diagnosis,
     identity::{self, Looked},
 };
@@ -21,9 +21,8 @@ impl FirstContact {
     /// and saying so, serves the main container better than a sidecar that ends again and again.
     pub(super) fn of(flags: &Flags, surroundings: &Surroundings) -> Option<Self> {
         let Surroundings { env, sdk } = surroundings;
-        let is_configured = flags.config.is_some()
-            || !flags.values.is_empty()
-            || env.names_with_prefix("ECR_SIDECAR_").next().is_some();
+        let is_configured =
+            flags.config.is_some() || !flags.values.is_empty() || config::own_variables(env).next().is_some();
         let is_in_a_cluster = env.is_in_a_cluster();
         if is_configured || (is_in_a_cluster && sdk.region.is_some()) {
             return None;

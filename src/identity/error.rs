@@ -1,11 +1,12 @@
 //! Why there are no credentials, and what to do about it.
 
-use std::{fmt::Write, io, path::PathBuf};
+use std::{fmt::Write, path::PathBuf};
 
 use crate::{
     aws::{key_material::MalformedKey, profile_file::ProfileFileError},
     diagnosis::{Diagnosis, Remedy},
     failure::{AwsFailure, Class},
+    fs::read::ReadError,
     registry::AccountId,
 };
 
@@ -49,7 +50,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: ReadError,
     },
     /// A key or token file is empty.
     #[error("the {what} in {} is empty", path.display())]
@@ -90,12 +91,22 @@ pub enum IdentityError {
         profile: String,
     },
     /// The URL of the credentials agent is not acceptable.
-    #[error("AWS_CONTAINER_CREDENTIALS_FULL_URI is `{url}`: {why}")]
+    #[error("{variable} is {shown}: {why}")]
     AgentUrl {
-        /// The URL.
-        url: String,
+        /// The variable.
+        variable: &'static str,
+        /// Its value, unless that may hold a password.
+        shown: String,
         /// What is wrong with it.
-        why: String,
+        why: &'static str,
+    },
+    /// The credentials agent's authorization token is not one. It is not shown.
+    #[error(
+        "the container authorization token of {variable} cannot be sent: it holds characters that no header may hold"
+    )]
+    AgentToken {
+        /// The variable.
+        variable: &'static str,
     },
     /// The credentials agent does not answer.
     #[error("the credentials agent {url} cannot be reached: {why}")]
@@ -169,9 +180,9 @@ impl IdentityError {
         let diagnosis = match self {
             Self::NothingFound { diagnosis, .. } => *diagnosis,
             Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),
-            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Diagnosis::InputUnreadable
-            }
+            Self::File { source, .. } if source.is_permission_denied() => Diagnosis::InputUnreadable,
+            Self::File { source: ReadError::TimedOut, .. } => Diagnosis::VolumeHangs,
+            Self::File { source, .. } if source.is_malformed() => Diagnosis::InputMalformed,
             Self::File { .. } | Self::EmptyFile { .. } => Diagnosis::InputMissing,
             Self::MalformedKey(_) => Diagnosis::InputMalformed,
             Self::ProfileNotFound { .. } => Diagnosis::ProfileMissing,
@@ -179,7 +190,7 @@ impl IdentityError {
             Self::ProfileFile(error) if error.is_timeout() => Diagnosis::VolumeHangs,
             Self::ProfileFile(_) => Diagnosis::ProfileFile,
             Self::LoginSession { .. } => Diagnosis::LoginSession,
-            Self::AgentUrl { .. } => Diagnosis::AgentUrl,
+            Self::AgentUrl { .. } | Self::AgentToken { .. } => Diagnosis::AgentUrl,
             Self::AgentUnreachable { .. } => Diagnosis::AgentUnreachable,
             Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => Diagnosis::AgentBusy,
             Self::AgentRefused { .. } => Diagnosis::NoAssociation,

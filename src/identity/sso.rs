@@ -76,7 +76,10 @@ impl Identity {
             .send()
             .await;
         let answer = answer.map_err(|error| {
-            self.of_sso(profile, AwsFailure::new("sso:GetRoleCredentials", &error, self.clock.now()))
+            self.of_sso(
+                profile,
+                AwsFailure::new("sso:GetRoleCredentials", &error, self.clock.now(), &[token.expose()]),
+            )
         })?;
         let incomplete = || IdentityError::NoCredentialsInAnswer { operation: "sso:GetRoleCredentials" };
         let given = answer.role_credentials.ok_or_else(incomplete)?;
@@ -146,7 +149,9 @@ impl Identity {
             .refresh_token(refresh.as_str())
             .send()
             .await
-            .map_err(|error| AwsFailure::new("sso-oidc:CreateToken", &error, self.clock.now()))?;
+            .map_err(|error| {
+                AwsFailure::new("sso-oidc:CreateToken", &error, self.clock.now(), &[secret, refresh])
+            })?;
         let lifetime = Duration::from_secs(u64::try_from(answer.expires_in).unwrap_or_default());
         let Some(access_token) = answer.access_token else { return Ok(None) };
         Ok(Some(Login {

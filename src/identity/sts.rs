@@ -5,10 +5,12 @@ use std::{path::Path, time::SystemTime};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
-use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, files};
+use super::{
+    AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, files, secrets_of,
+};
 use crate::{
     aws::key_material::{FoundKeys, Origin},
-    failure::AwsFailure,
+    failure::{AwsFailure, foreign_text::clean},
     registry::AccountId,
 };
 
@@ -37,8 +39,10 @@ impl Identity {
             .web_identity_token(token.expose())
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:AssumeRoleWithWebIdentity", role_arn, &error))?;
-        let arn = answer.assumed_role_user.map_or_else(|| role_arn.to_owned(), |user| user.arn);
+            .map_err(|error| {
+                self.sts_error("sts:AssumeRoleWithWebIdentity", role_arn, &error, &[token.expose()])
+            })?;
+        let arn = answer.assumed_role_user.map_or_else(|| role_arn.to_owned(), |user| clean(&user.arn));
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
@@ -48,6 +52,7 @@ impl Identity {
         role: &AssumeRole,
         from: Resolved,
     ) -> Result<Resolved, IdentityError> {
+        let provider = from.credentials.clone();
         let answer = self
             .sts()
             .assume_role()
@@ -55,11 +60,15 @@ impl Identity {
             .role_session_name(&role.session_name)
             .set_external_id(role.external_id.clone())
             .customize()
-            .config_override(StsConfig::new().credentials_provider(from.credentials))
+            .config_override(StsConfig::new().credentials_provider(provider))
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:AssumeRole", &role.role_arn, &error))?;
-        let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| user.arn);
+            .map_err(|error| {
+                let [key, session] = secrets_of(&from.credentials);
+                let secrets = [key, session, role.external_id.as_deref().unwrap_or_default()];
+                self.sts_error("sts:AssumeRole", &role.role_arn, &error, &secrets)
+            })?;
+        let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| clean(&user.arn));
         let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
         Ok(Resolved { credentials, principal: Principal { arn: Some(arn), ..from.principal } })
     }
@@ -88,8 +97,12 @@ impl Identity {
             .config_override(StsConfig::new().credentials_provider(resolved.credentials.clone()))
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error))?;
-        Ok(Caller { account: caller.account.unwrap_or_default(), arn: caller.arn.unwrap_or_default() })
+            .map_err(|error| {
+                let secrets = secrets_of(&resolved.credentials);
+                self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error, &secrets)
+            })?;
+        let [account, arn] = [caller.account, caller.arn].map(|text| clean(&text.unwrap_or_default()));
+        Ok(Caller { account, arn })
     }
 
     fn sts(&self) -> &aws_sdk_sts::Client {
@@ -123,11 +136,12 @@ impl Identity {
         operation: &'static str,
         subject: &str,
         error: &aws_sdk_sts::error::SdkError<E>,
+        secrets: &[&str],
     ) -> IdentityError
     where
         E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let failure = AwsFailure::new(operation, error, self.clock.now());
+        let failure = AwsFailure::new(operation, error, self.clock.now(), secrets);
         IdentityError::Sts { subject: subject.to_owned(), failure }
     }
 }
