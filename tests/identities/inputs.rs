@@ -167,6 +167,8 @@ fn white_space_around_a_value_does_no_harm() {
     }
 }
 
+type Prepare<'a> = &'a dyn Fn(&mut Command);
+
 #[test]
 fn a_malformed_key_is_named_by_its_place_and_never_shown() {
     for bad in [
@@ -192,7 +194,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             "static.yaml",
             "identities: {default: {source: static, accessKeyIdFile: id, secretAccessKeyFile: bad}}\n",
         );
-        let place: [(&dyn Fn(&mut Command), i32, &str); 5] = [
+        let places: [(Prepare<'_>, i32, &str); 5] = [
             (
                 &|command| done(command.envs(KEYS).env("AWS_SECRET_ACCESS_KEY", bad)),
                 64,
@@ -207,7 +209,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             ),
             (&|command| done(command.env("ECR_SIDECAR_CONFIG", &files)), 69, "the secret access key in bad"),
         ];
-        for (prepare, code, place) in place {
+        for (prepare, code, place) in places {
             let mut command = world.command("once");
             command.env("ECR_SIDECAR_LOG", "trace");
             prepare(&mut command);
