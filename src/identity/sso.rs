@@ -150,7 +150,8 @@ impl Identity {
             .send()
             .await
             .map_err(|error| {
-                AwsFailure::new("sso-oidc:CreateToken", &error, self.clock.now(), &[secret, refresh])
+                let secrets = [refresh.as_str(), secret.as_str()];
+                AwsFailure::new("sso-oidc:CreateToken", &error, self.clock.now(), &secrets)
             })?;
         let lifetime = Duration::from_secs(u64::try_from(answer.expires_in).unwrap_or_default());
         let Some(access_token) = answer.access_token else { return Ok(None) };

@@ -52,7 +52,8 @@ impl Identity {
         role: &AssumeRole,
         from: Resolved,
     ) -> Result<Resolved, IdentityError> {
-        let provider = from.credentials.clone();
+        let Resolved { credentials, principal } = from;
+        let provider = credentials.clone();
         let answer = self
             .sts()
             .assume_role()
@@ -64,13 +65,13 @@ impl Identity {
             .send()
             .await
             .map_err(|error| {
-                let [key, session] = secrets_of(&from.credentials);
+                let [key, session] = secrets_of(&credentials);
                 let secrets = [key, session, role.external_id.as_deref().unwrap_or_default()];
                 self.sts_error("sts:AssumeRole", &role.role_arn, &error, &secrets)
             })?;
         let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| clean(&user.arn));
         let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
-        Ok(Resolved { credentials, principal: Principal { arn: Some(arn), ..from.principal } })
+        Ok(Resolved { credentials, principal: Principal { arn: Some(arn), ..principal } })
     }
 
     /// Fails unless the credentials belong to the `expected` account; learns the ARN by the way.
