@@ -251,6 +251,12 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
             assert!(said.contains(".aws/credentials") && said.contains(reason), "{reason} is not in: {said}");
             assert!(!said.contains(CANARY) && !said.contains("annotate"), "{said}");
         }
+        let mut doctor = world.command("doctor");
+        let output = output(doctor.args(["--output", "json"]), DEADLINE);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let found = findings.iter().any(|it| it["step"] == "files" && it["diagnosis"] == "profile-file");
+        assert!(found, "{reason}: {report:#}");
     }
 }
 
