@@ -18,7 +18,7 @@ use super::{
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
-    aws::endpoint::EndpointUrl,
+    aws::{endpoint::EndpointUrl, profile_file::ProfileFiles},
     http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
@@ -131,9 +131,14 @@ impl Resolver<'_> {
     fn own_registry(&mut self) -> Registries {
         let region = self.surroundings.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
+                let found = "nothing, and neither AWS_REGION nor the profile says a region";
+                let found = match &self.surroundings.sdk.profile_files {
+                    ProfileFiles::Unusable { why, .. } => format!("{found}: {why}"),
+                    _ => found.to_owned(),
+                };
                 self.refuse_if_whole(
                     "registries",
-                    "nothing, and neither AWS_REGION nor the profile says a region",
+                    found,
                     "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
                 );
             }

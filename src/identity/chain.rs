@@ -7,7 +7,7 @@
 use super::{AssumeRole, IdentityError};
 use crate::{
     aws::profile_file::{Profiles, Section},
-    failure::Class,
+    failure::{Class, foreign_text::clean},
 };
 
 /// Where the first keys come from.
@@ -105,7 +105,7 @@ fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'
             }
             None => "there is none of that name in the AWS profile files".into(),
         };
-        IdentityError::ProfileNotFound { profile: name.to_owned(), detail }
+        IdentityError::ProfileNotFound { profile: clean(name), detail: clean(&detail) }
     })
 }
 
@@ -126,7 +126,7 @@ impl<'a> Named<'a> {
     }
 
     fn broken(&self, detail: &str) -> IdentityError {
-        IdentityError::Profile { profile: self.name.to_owned(), detail: detail.into(), class: Class::Denied }
+        IdentityError::Profile { profile: clean(self.name), detail: clean(detail), class: Class::Denied }
     }
 
     fn has_keys(&self) -> bool {
@@ -210,7 +210,7 @@ impl<'a> Named<'a> {
         let keys = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
         if keys.iter().all(|key| self.get(key).is_none()) {
             let detail = "it holds none, and no other source of them".to_owned();
-            return Err(IdentityError::ProfileNotFound { profile: self.name.to_owned(), detail });
+            return Err(IdentityError::ProfileNotFound { profile: clean(self.name), detail });
         }
         Ok(Base::Keys(Keys {
             access_key_id: self.require(keys[0])?,
@@ -309,6 +309,28 @@ mod tests {
             base_of(config, |chain| {
                 assert!(matches!(chain.unwrap_err(), IdentityError::ProfileNotFound { .. }), "{config}");
             });
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever the files hold: a chain or an error, which repeats no key.
+        #[test]
+        fn no_profile_panics_or_shows_a_key(
+            lines in proptest::collection::vec(
+                "(aws_access_key_id|aws_secret_access_key|aws_session_token|credential_process) = ?(CANARY)?\
+                 |(role_arn|source_profile|credential_source|sso_session|sso_region|login_session) = ?(me|a|Environment)?\
+                 |\\[profile a\\]|\\[sso-session a\\]|web_identity_token_file = /t",
+                0..12,
+            )
+        ) {
+            let config = format!("[profile me]\n{}\n", lines.join("\n"));
+            let profiles = Profiles::of_texts(&config, "").unwrap();
+            let shown = match Chain::of(&profiles, "me") {
+                Ok(Chain { base: Base::Process(_), .. }) => String::new(), // the command, which is run
+                Ok(chain) => format!("{chain:?}"),
+                Err(error) => error.to_string(),
+            };
+            proptest::prop_assert!(!shown.contains("CANARY"), "{}", shown);
         }
     }
 }

@@ -218,7 +218,7 @@ fn parse(output: &[u8], profile: &str) -> Result<Credentials, ProcessError> {
         session_token: optional("SessionToken")?,
         expiry,
     };
-    let place = format_args!("the output of the credential_process of profile `{profile}`");
+    let place = format!("the output of the credential_process of profile `{}`", foreign_text::clean(profile));
     Ok(keys.into_credentials(&Origin::of("credential process", place))?)
 }
 

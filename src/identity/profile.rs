@@ -9,7 +9,8 @@ use aws_credential_types::{Credentials, provider::ProvideCredentials};
 use super::{
     Identity, IdentityError, Principal, Resolved,
     chain::{Base, Chain},
-    files, process,
+    files,
+    process::{self, ProcessError},
 };
 use crate::{
     aws::{
@@ -17,7 +18,7 @@ use crate::{
         profile_file::Profiles,
         sdk::{METADATA, endpoint_of},
     },
-    failure::{Class, causes},
+    failure::{Class, causes, foreign_text::clean},
 };
 
 impl Identity {
@@ -52,11 +53,15 @@ impl Identity {
                     session_token: keys.session_token,
                     expiry: None,
                 };
-                keys.into_credentials(&Origin::of("profile", format_args!("profile `{profile}`")))?
+                keys.into_credentials(&Origin::of("profile", format_args!("profile `{}`", clean(profile))))?
             }
             Base::Process(command) => process::credentials(command, profile).await.map_err(|error| {
+                let class = match error {
+                    ProcessError::TimedOut => Class::Transient,
+                    _ => Class::Denied,
+                };
                 let detail = format!("its credential_process {error}");
-                IdentityError::Profile { profile: profile.to_owned(), detail, class: Class::Denied }
+                IdentityError::Profile { profile: clean(profile), detail, class }
             })?,
             Base::WebIdentity { role_arn, token_file, session_name } => {
                 let (credentials, role) =
@@ -69,7 +74,7 @@ impl Identity {
             Base::Container => self.container().await?,
             Base::Metadata => self.imds().await?,
             Base::LoginSession => {
-                return Err(IdentityError::LoginSession { profile: profile.to_owned() });
+                return Err(IdentityError::LoginSession { profile: clean(profile) });
             }
         };
         let mut resolved = Resolved { credentials, principal: Principal { source: "profile".into(), arn } };

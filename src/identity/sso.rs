@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{Identity, IdentityError, chain::Sso};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Origin},
-    failure::{AwsFailure, Class},
+    failure::{AwsFailure, Class, foreign_text::clean},
     fs::read::read,
 };
 
@@ -166,13 +166,13 @@ impl Identity {
     fn of_sso(&self, profile: &str, failure: AwsFailure) -> IdentityError {
         match failure.class() {
             Class::Denied => broken(profile, failure.to_string()),
-            _ => IdentityError::Sts { subject: format!("profile `{profile}`"), failure },
+            _ => IdentityError::Sts { subject: format!("profile `{}`", clean(profile)), failure },
         }
     }
 }
 
 fn broken(profile: &str, detail: String) -> IdentityError {
-    IdentityError::Profile { profile: profile.to_owned(), detail, class: Class::Denied }
+    IdentityError::Profile { profile: clean(profile), detail, class: Class::Denied }
 }
 
 /// The file of a login, which is named by a digest of the session's name, or of the start URL.

@@ -44,8 +44,10 @@ fn commands(world: &World, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)
             .into_iter()
             .map(|(name, code)| {
                 let mut command = world.command(name);
-                if name == "print" {
-                    command.arg(HOST);
+                match name {
+                    "print" => done(command.arg(HOST)),
+                    "manifests" => done(command.args(["--service-account", "a", "--namespace", "n"])),
+                    _ => {}
                 }
                 (command, code)
             })
@@ -165,6 +167,8 @@ fn white_space_around_a_value_does_no_harm() {
     }
 }
 
+type Prepare<'a> = &'a dyn Fn(&mut Command);
+
 #[test]
 fn a_malformed_key_is_named_by_its_place_and_never_shown() {
     for bad in [
@@ -190,7 +194,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             "static.yaml",
             "identities: {default: {source: static, accessKeyIdFile: id, secretAccessKeyFile: bad}}\n",
         );
-        let place: [(&dyn Fn(&mut Command), i32, &str); 5] = [
+        let places: [(Prepare<'_>, i32, &str); 5] = [
             (
                 &|command| done(command.envs(KEYS).env("AWS_SECRET_ACCESS_KEY", bad)),
                 64,
@@ -205,7 +209,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             ),
             (&|command| done(command.env("ECR_SIDECAR_CONFIG", &files)), 69, "the secret access key in bad"),
         ];
-        for (prepare, code, place) in place {
+        for (prepare, code, place) in places {
             let mut command = world.command("once");
             command.env("ECR_SIDECAR_LOG", "trace");
             prepare(&mut command);
@@ -247,6 +251,12 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
             assert!(said.contains(".aws/credentials") && said.contains(reason), "{reason} is not in: {said}");
             assert!(!said.contains(CANARY) && !said.contains("annotate"), "{said}");
         }
+        let mut doctor = world.command("doctor");
+        let output = output(doctor.args(["--output", "json"]), DEADLINE);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let found = findings.iter().any(|it| it["step"] == "files" && it["diagnosis"] == "profile-file");
+        assert!(found, "{reason}: {report:#}");
     }
 }
 
