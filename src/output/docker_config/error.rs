@@ -76,6 +76,16 @@ pub enum Warning {
         /// Our host.
         host: String,
     },
+    /// Another user's entry for some repositories of one of our hosts.
+    #[error(
+        "the entry `{key}` is of another user: podman, skopeo and go-containerregistry take it instead of that of `{host}`"
+    )]
+    RepositoryEntry {
+        /// The key.
+        key: String,
+        /// Our host.
+        host: String,
+    },
     /// A credential helper for one of our hosts left `credHelpers`.
     #[error(
         "removed the entry `{key}` from `credHelpers`: clients would ask that helper instead of reading the entry of `{host}`"
@@ -169,6 +179,10 @@ pub enum Warning {
 impl Warning {
     pub(super) fn twin_removed(key: &str, host: &str) -> Self {
         Self::TwinRemoved { key: shown(key), host: host.to_owned() }
+    }
+
+    pub(super) fn repository_entry(key: &str, host: &str) -> Self {
+        Self::RepositoryEntry { key: shown(key), host: host.to_owned() }
     }
 
     pub(super) fn helper_removed(key: &str, host: &str) -> Self {
