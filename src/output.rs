@@ -151,8 +151,8 @@ struct Reconciled {
 }
 
 /// Makes actual what is desired. Blocks on the file system.
-fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet) -> Reconciled {
-    let report = file.reconcile(desired);
+fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet, now: SystemTime) -> Reconciled {
+    let report = file.reconcile(desired, now);
     Reconciled {
         in_place: report.in_place,
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
@@ -193,8 +193,9 @@ impl FileReconciler {
     /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
     async fn reconcile(&mut self, desired: Arc<CredentialSet>) -> Option<Reconciled> {
         let mut file = self.file.take()?;
+        let now = self.with.clock.now();
         let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
-            let reconciled = reconcile(&mut file, &desired);
+            let reconciled = reconcile(&mut file, &desired, now);
             (file, reconciled)
         });
         loop {

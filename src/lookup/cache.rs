@@ -14,7 +14,7 @@
 use std::{
     fmt::Write,
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
-    io::{self, Read},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,22 +23,23 @@ use std::{
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::{
     config::env::Environment,
+    fs::read::{read_now, read_open},
     identity::IdentitySpec,
-    output::atomic_file::{
-        FileError, FileMode, Replaced, Replacement, Version, expected_group, remove_stale,
+    output::{
+        atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
+        docker_config::LONGEST,
     },
     secret::Secret,
     token::{Token, TokenKey},
 };
 
 /// More than this is not ours.
-const LARGEST: u64 = 64 << 10;
+const LARGEST: usize = 64 << 10;
 /// More than this is not read of a file that says whose the credentials are.
-const LARGEST_INPUT: u64 = 1 << 20;
+const LARGEST_INPUT: usize = 1 << 20;
 /// A token that was written longer ago than this has ended.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Variables that change while the principal stays.
@@ -87,31 +88,28 @@ impl Slot {
         Err(error)
     }
 
-    /// The token, if there is one. It may have ended.
-    pub(super) fn token(&self) -> Option<Token> {
-        let mut file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
-        if file.metadata().ok()?.len() > LARGEST {
-            return None;
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.by_ref().take(LARGEST).read_to_string(&mut text).ok()?;
-        let stored: Stored<'_> = serde_json::from_str(&text).ok()?;
-        Some(Token {
+    /// The token, if there is one that can be true. It may have expired.
+    pub(super) fn token(&self, now: SystemTime) -> Option<Token> {
+        let file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
+        let text = read_open(file, LARGEST).ok()?;
+        let stored: Stored<'_> = serde_json::from_slice(&text).ok()?;
+        let (obtained_at, expires_at) = (time(stored.obtained_at)?, time(stored.expires_at)?);
+        (expires_at <= now.checked_add(LONGEST)?).then(|| Token {
             auth: Secret::new(stored.auth.to_owned()),
-            obtained_at: time(stored.obtained_at)?,
-            expires_at: time(stored.expires_at)?,
+            obtained_at,
+            expires_at,
         })
     }
 
     /// Keeps the token, and drops those that have ended long ago.
     pub(super) fn keep(&self, token: &Token, now: SystemTime) -> Result<(), FileError> {
-        let target = self.path();
+        let target = Target::open(&self.path())?;
         let _ = remove_stale(&target);
         self.tidy(now);
         let (obtained_at, expires_at) = (seconds(token.obtained_at), seconds(token.expires_at));
         let stored = Stored { auth: token.auth.expose(), obtained_at, expires_at };
-        let (mode, group) = (FileMode::PRIVATE, expected_group(&self.folder, None)?);
-        let seen = Version::at(&target)?;
+        let (mode, group) = (FileMode::PRIVATE, expected_group(&target.directory, None)?);
+        let seen = target.version()?;
         let replacement = Replacement { target: &target, mode, group, seen, set_aside: None };
         match replacement.run(|out| serde_json::to_writer(out, &stored).map_err(io::Error::from))? {
             Replaced::Done { .. } => Ok(()),
@@ -151,7 +149,8 @@ impl Slot {
         for path in entries.flatten().map(|entry| entry.path()) {
             let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
             let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
-            if ours && modified.is_ok_and(|then| then + KEPT < now) {
+            let age = modified.map(|then| now.duration_since(then).unwrap_or_default());
+            if ours && age.is_ok_and(|age| age > KEPT) {
                 let _ = fs::remove_file(path); // the next one tries again
             }
         }
@@ -245,20 +244,12 @@ fn name(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> String {
     }
     for file in spec.principal_files(env) {
         add(file.as_os_str().as_encoded_bytes());
-        add(&read(&file).unwrap_or_default());
+        add(&read_now(&file, LARGEST_INPUT).unwrap_or_default());
     }
     digest.finalize().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let file =
-        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    file.take(LARGEST_INPUT).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

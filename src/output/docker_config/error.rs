@@ -134,6 +134,20 @@ pub enum Warning {
         /// Why.
         reason: Unfit,
     },
+    /// Something other than a file had the name, and was replaced.
+    #[error("`{}` was {what}; it was replaced by a file", path.display())]
+    Replaced {
+        /// The name.
+        path: PathBuf,
+        /// What it was.
+        what: &'static str,
+    },
+    /// After a restart the credentials in the file would be of unknown expiry.
+    #[error("the expiries of the credentials are not stored for the next start: {reason}")]
+    ExpiriesNotStored {
+        /// Why.
+        reason: String,
+    },
     /// The file system does not keep what we set.
     #[error(
         "the file system does not keep the mode and group of `{}`: it shows {found} and group {found_group} for {wanted} and \
