@@ -11,6 +11,8 @@
 //!
 //! Files are looked at on a thread of their own, so that a volume that hangs stalls nothing.
 
+mod inotify;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::fs::MetadataExt,
@@ -19,10 +21,9 @@ use std::{
     time::Duration,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, oneshot};
 
-use crate::diagnosis::Diagnosis;
+use self::inotify::Inotify;
 
 /// How often to look when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -179,67 +180,6 @@ fn fingerprint(file: &Path) -> Option<Fingerprint> {
     })
 }
 
-/// The kernel's hints. Without them the caller polls.
-struct Inotify {
-    watcher: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
-    complete: bool,
-}
-
-impl Inotify {
-    fn start(shared: Arc<Shared>) -> Self {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            match event {
-                Ok(event) if event.kind.is_access() => return, // reading a file changes nothing
-                Ok(event) => {
-                    shared.named.lock().unwrap_or_else(PoisonError::into_inner).extend(event.paths);
-                }
-                Err(_) => {}
-            }
-            shared.look.notify_one();
-        });
-        let watcher = watcher
-            .inspect_err(|error| {
-                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "inotify is not available: files are looked at every second");
-            })
-            .ok();
-        Self { watcher, folders: BTreeSet::new(), complete: true }
-    }
-
-    fn works(&self) -> bool {
-        self.watcher.is_some() && self.complete
-    }
-
-    /// Watches the folders in which a change of `files` would show, and says which ones these are.
-    fn follow(&mut self, files: BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Folders> {
-        let files: BTreeMap<_, _> = files.into_iter().map(|file| (file.clone(), folders_of(&file))).collect();
-        let Some(watcher) = &mut self.watcher else { return files };
-        let folders: BTreeSet<_> = files.values().flat_map(BTreeMap::keys).cloned().collect();
-        for folder in self.folders.difference(&folders) {
-            let _ = watcher.unwatch(folder); // it may be gone already
-        }
-        let was_complete = self.complete;
-        self.complete = true;
-        let mut followed = BTreeSet::new();
-        for folder in folders {
-            // Watched anew each time: a folder of the same name may be another one.
-            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    followed.insert(folder);
-                }
-                Err(error) => {
-                    self.complete = false;
-                    if was_complete {
-                        tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "cannot be watched: files are looked at every second");
-                    }
-                }
-            }
-        }
-        self.folders = followed;
-        files
-    }
-}
-
 /// The nearest folder that exists above the file, and that of what a symlink leads to.
 fn folders_of(file: &Path) -> Folders {
     let nearest = file.ancestors().skip(1).find(|folder| folder.is_dir() || folder.as_os_str().is_empty());
@@ -250,99 +190,4 @@ fn folders_of(file: &Path) -> Folders {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::symlink};
-
-    use super::*;
-
-    struct Running {
-        folder: tempfile::TempDir,
-        changed: Arc<Notify>,
-        _watched: Watched,
-        _task: tokio::task::JoinHandle<()>,
-    }
-
-    async fn watching(file: &str) -> Running {
-        let folder = tempfile::tempdir().unwrap();
-        let watcher = FileWatcher::default();
-        let changed = Arc::new(Notify::new());
-        let task = tokio::spawn(watcher.clone().run());
-        let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed)).await;
-        Running { folder, changed, _watched: watched, _task: task }
-    }
-
-    impl Running {
-        fn put(&self, file: &str, text: &str) {
-            use std::io::Write;
-            fs::File::create(self.folder.path().join(file)).unwrap().write_all(text.as_bytes()).unwrap();
-        }
-
-        async fn told(&self) {
-            tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
-                .await
-                .expect("told of the change");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_appears_changes_and_goes_is_noticed() {
-        let running = watching("a").await;
-        running.put("a", "1");
-        running.told().await;
-        running.put("a", "22");
-        running.told().await;
-        fs::remove_file(running.folder.path().join("a")).unwrap();
-        running.told().await;
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_gone_again_before_the_next_look_is_noticed() {
-        let running = watching("a").await;
-        for _ in 0..20 {
-            running.put("a", "1");
-            fs::remove_file(running.folder.path().join("a")).unwrap();
-            running.told().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_does_not_exist_yet_is_noticed() {
-        let running = watching("x/y/a").await;
-        fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
-        running.put("x/y/a", "1");
-        running.told().await;
-    }
-
-    /// Its folder comes, with the file, which goes again before anybody watches the folder.
-    #[tokio::test]
-    async fn a_folder_that_comes_is_told_whatever_went_on_there() {
-        let running = watching("x/a").await;
-        let folder = running.folder.path().join("x");
-        for _ in 0..20 {
-            fs::create_dir(&folder).unwrap();
-            running.put("x/a", "1");
-            fs::remove_file(folder.join("a")).unwrap();
-            running.told().await;
-            fs::remove_dir(&folder).unwrap();
-            running.told().await;
-        }
-    }
-
-    /// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.
-    #[tokio::test]
-    async fn the_data_swap_of_kubelet_is_noticed() {
-        let running = watching("a").await;
-        let path = |name: &str| running.folder.path().join(name);
-        for version in ["..1", "..2"] {
-            fs::create_dir(path(version)).unwrap();
-            running.put(&format!("{version}/a"), version);
-        }
-        symlink("..1", path("..data")).unwrap();
-        symlink("..data/a", path("a")).unwrap();
-        running.told().await;
-        symlink("..2", path("..data_tmp")).unwrap();
-        fs::rename(path("..data_tmp"), path("..data")).unwrap();
-        fs::remove_dir_all(path("..1")).unwrap();
-        running.told().await;
-    }
-}
+mod tests;
