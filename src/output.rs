@@ -11,7 +11,6 @@ pub mod secrets;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -37,6 +36,7 @@ use crate::{
     refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
+    watch::{FileWatcher, Watched},
 };
 
 /// Without events it is looked at least this often whether all is as desired.
@@ -115,11 +115,14 @@ impl Output {
         }
     }
 
-    /// The files whose change calls for a reconciliation.
-    pub fn watched(&self) -> Vec<PathBuf> {
+    /// Notifies `wake` when files change that call for a reconciliation.
+    pub async fn watch(&self, watcher: &FileWatcher, wake: Arc<Notify>) -> Watched {
         match self {
-            Self::DockerConfig(file) => file.watched(),
-            Self::Secrets(kind) => kind.watched(),
+            Self::DockerConfig(file) => {
+                let (kept, inputs) = file.watched();
+                watcher.watch_kept(kept, inputs, wake).await
+            }
+            Self::Secrets(kind) => watcher.watch(kind.watched(), wake).await,
         }
     }
 

@@ -210,6 +210,7 @@ fn what_is_no_file_is_replaced() {
             let _ = fs::remove_file(path);
             make(path);
         }
+        // The one before has ended: a wait for its end is in the guard that was dropped.
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
         sidecar.wait_log(&format!("was {what}"), DEADLINE);

@@ -142,9 +142,9 @@ impl DockerConfigFile {
         Report { found, in_place, warnings, result }
     }
 
-    /// The files whose change calls for another [`Self::reconcile`].
-    pub fn watched(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.settings.path).chain(&self.settings.base).cloned().collect()
+    /// The file, and those whose change calls for another [`Self::reconcile`].
+    pub fn watched(&self) -> (PathBuf, Vec<PathBuf>) {
+        (self.settings.path.clone(), self.settings.base.iter().cloned().collect())
     }
 
     /// What was done, and the tokens that were there before.

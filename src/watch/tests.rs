@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, sync::mpsc as std_mpsc};
 
 use super::*;
 
@@ -91,4 +91,63 @@ async fn the_data_swap_of_kubelet_is_noticed() {
     fs::rename(path("..data_tmp"), path("..data")).unwrap();
     fs::remove_dir_all(path("..1")).unwrap();
     running.told().await;
+}
+
+#[tokio::test]
+async fn a_kept_file_that_is_missing_is_reported_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("x/a");
+    let shared = Arc::new(Shared::default());
+    let inotify = Arc::new(Inotify::start(Arc::clone(&shared)));
+    let changed = Arc::new(Notify::new());
+    let watching = |file: &Path, kept| Watching { file: file.to_owned(), kept, last: None };
+    let files = vec![watching(&kept, true), watching(&folder.path().join("input"), false)];
+    shared.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: None });
+    let is_notified = async |regular| {
+        check(&shared, &inotify, regular).await;
+        timeout(Duration::ZERO, changed.notified()).await.is_ok()
+    };
+    for (regular, expected) in [(true, true), (true, true), (false, false)] {
+        assert_eq!(is_notified(regular).await, expected);
+    }
+    fs::create_dir(folder.path().join("x")).unwrap();
+    fs::File::create(&kept).unwrap();
+    assert!(is_notified(false).await, "it has appeared");
+    while is_notified(false).await {} // what inotify has still to say of it
+    assert!(!is_notified(true).await, "it is there");
+    // Removed and made again by somebody else between two checks, with everything as before: the folder's name tells.
+    locked(&shared.named).insert(folder.path().join("x"));
+    assert!(is_notified(false).await);
+}
+
+/// As a path on a network file system whose server is gone.
+#[tokio::test]
+async fn a_file_that_hangs_delays_no_other() {
+    let shared = Arc::new(Shared::default());
+    let (release, hangs) = std_mpsc::channel::<()>();
+    let hangs = Arc::new(Mutex::new(hangs));
+    let nothing = || Sight { file: None, folders: Folders::new() };
+    let see = {
+        let hangs = Arc::clone(&hangs);
+        move |file: &Path, _| {
+            if file == Path::new("/hung") {
+                let _ = locked(&hangs).recv();
+            }
+            nothing()
+        }
+    };
+    let files = |shared: &Shared| {
+        let hung = locked(&shared.hung);
+        let names = ["/a", "/hung", "/z"].into_iter().map(PathBuf::from);
+        names.filter(|name| !hung.contains(name)).map(|name| (name, false)).collect::<BTreeMap<_, _>>()
+    };
+    for _ in 0..3 {
+        let seen = sights(&shared, files(&shared), see.clone()).await;
+        assert_eq!(seen.keys().map(|file| file.to_str().unwrap()).collect::<Vec<_>>(), ["/a", "/z"]);
+        assert_eq!(locked(&shared.hung).len(), 1, "one check of it is pending");
+    }
+    drop(release);
+    shared.look.notified().await;
+    assert!(locked(&shared.hung).is_empty() && locked(&shared.named).contains(Path::new("/hung")));
+    assert_eq!(sights(&shared, files(&shared), see).await.len(), 3);
 }

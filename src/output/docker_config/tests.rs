@@ -121,7 +121,7 @@ fn what_is_right_is_not_written() {
         assert_eq!(version(&place.path()), before);
     }
     assert_eq!(place.names(), ["config.json"]);
-    assert_eq!(file.watched(), [place.path()]);
+    assert_eq!(file.watched(), (place.path(), vec![]));
 }
 
 /// Killed while AWS is away, and started again: what is in the file is still good, and so it is called.
@@ -320,7 +320,7 @@ fn a_broken_base_keeps_its_last_entries() {
     let place = Place::new();
     let base = place.at("base.json");
     let mut file = file_at(place.path(), Some(base.clone()));
-    assert_eq!(file.watched(), [place.path(), base.clone()]);
+    assert_eq!(file.watched(), (place.path(), vec![base.clone()]));
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
 
     let report = file.reconcile(&set, now());
