@@ -10,13 +10,13 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
-use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, names, overwrite, replace, wait_auth};
+use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, names, overwrite, replace};
 use serde_json::json;
 use test_support::{install, root, wait_for};
 
@@ -189,39 +189,46 @@ fn a_hard_link_is_replaced_and_its_other_name_untouched() {
     }
 }
 
-fn fifo(path: &Path) {
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+fn fifo(path: &Path) -> bool {
+    Command::new("mkfifo").arg(path).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// Puts it in the place of the file: the sidecar may be faster than one attempt.
+fn put_in_place(path: &Path, make: &dyn Fn(&Path) -> bool) {
+    wait_until("something in the place of the file", || {
+        let _ = fs::remove_file(path);
+        make(path)
+    });
 }
 
 /// At the start and while it runs, at each of the three names.
 #[test]
 fn what_is_no_file_is_replaced() {
-    type Put<'a> = (&'static str, &'a dyn Fn(&Path));
+    type Put<'a> = (&'static str, &'a dyn Fn(&Path) -> bool);
     let things: [Put<'_>; 3] = [
         ("a FIFO", &fifo),
-        ("a socket", &|path| drop(UnixListener::bind(path).unwrap())),
-        ("an empty directory", &|path| fs::create_dir(path).unwrap()),
+        ("a socket", &|path| UnixListener::bind(path).is_ok()),
+        ("an empty directory", &|path| fs::create_dir(path).is_ok()),
     ];
     let rig = Rig::new();
     fs::create_dir(rig.at("out")).unwrap();
     for (what, make) in things {
         let (invalid, expiries) = (rig.at("out/config.json.invalid"), rig.at("out/.config.json.ecr-sidecar"));
         for path in [&rig.file(), &expiries, &invalid] {
-            let _ = fs::remove_file(path);
-            make(path);
+            put_in_place(path, make);
         }
-        // The one before has ended: a wait for its end is in the guard that was dropped.
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
         sidecar.wait_log(&format!("was {what}"), DEADLINE);
         assert!(is_ours(&rig) && fs::symlink_metadata(&expiries).unwrap().is_file(), "{what}");
 
-        fs::remove_file(rig.file()).unwrap();
-        make(&rig.file());
+        put_in_place(&rig.file(), make);
         wait_until(&format!("the file in the place of {what}"), || is_ours(&rig));
         replace(&rig.file(), "not json");
         wait_until("the unusable file aside", || {
-            fs::read_to_string(&invalid).is_ok_and(|text| text == "not json") && is_ours(&rig)
+            // The test must not open a FIFO either.
+            let is_file = fs::symlink_metadata(&invalid).is_ok_and(|metadata| metadata.is_file());
+            is_file && fs::read_to_string(&invalid).unwrap() == "not json" && is_ours(&rig)
         });
     }
 }
@@ -307,5 +314,62 @@ fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
         fs::rename(rig.at(component), rig.at("moved")).unwrap();
         wait_for(component, Duration::from_secs(8), || auth(&file, HOST)); // before the next poll of ten seconds
         fs::remove_dir_all(rig.at("moved")).unwrap();
+    }
+}
+
+/// Edits the file as fast as `pause` lets it until `over`; each edit takes our entry away.
+fn edit_without_end(file: &Path, pause: Duration, over: &AtomicBool, edits: &AtomicUsize) {
+    while !over.load(Ordering::Acquire) {
+        let edit = edits.fetch_add(1, Ordering::Relaxed);
+        replace(file, &json!({"auths": {"ghcr.io": {"auth": "bWU6eA=="}}, "edit": edit}).to_string());
+        thread::sleep(pause);
+    }
+}
+
+/// Ends the threads of a test, also when it fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
+    for pause in [Duration::from_millis(10), Duration::from_micros(200)] {
+        let rig = Rig::new();
+        let sidecar = rig.run(|_| {});
+        sidecar.wait_ready();
+        let (over, torn, edits) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (file, writes) = (rig.file(), || sidecar.status()["outputs"][0]["writes"].as_u64().unwrap());
+        thread::scope(|scope| {
+            let ends = Ends(&over);
+            scope.spawn(|| edit_without_end(&file, pause, &over, &edits));
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    torn.fetch_add(usize::from(config(&file).is_none()), Ordering::Relaxed);
+                }
+            });
+            let line = sidecar.wait_log("ownership conflict over an output", DEADLINE);
+            assert!(line.contains("\"diagnosis\":\"contended\""), "{line}");
+            sidecar.wait_status("contended", |status| {
+                status["outputs"][0]["last_error"]["diagnosis"] == "contended"
+            });
+            let body = sidecar.wait_get("/readyz", 503);
+            assert!(body.contains("name it as `base`"), "{body}");
+            let (before, lines) = (writes(), sidecar.log_lines().len());
+            // Consumers find our entry again and again, if not for long; the edits count the time.
+            let start = edits.load(Ordering::Relaxed);
+            wait_until("some writes", || writes() >= before + 3);
+            let (more, lines) = (edits.load(Ordering::Relaxed) - start, sidecar.log_lines().len() - lines);
+            assert!(more >= 50 && lines <= 2, "{more} edits and {lines} lines between three restores");
+            drop(ends);
+        });
+        assert_eq!(torn.load(Ordering::Relaxed), 0);
+        sidecar.wait_log("ownership conflict is over", DEADLINE);
+        sidecar.wait_ready();
+        assert!(auth(&file, HOST).is_some() && auth(&file, "ghcr.io").is_some());
+        sidecar.wait_status("in order", |status| status["outputs"][0]["last_error"].is_null());
     }
 }

@@ -78,13 +78,26 @@ pub struct DockerConfigFile {
     imposed: Option<(u32, u32)>,
     /// Temporary files may lie about.
     untidy: bool,
+    /// The state that the file was left in.
+    left: Option<Version>,
+    /// Another process has changed it since.
+    drifted: bool,
 }
 
 impl DockerConfigFile {
     /// Takes charge of the file; nothing is read or written yet.
     pub fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
-        Self { settings, base, known: BTreeMap::new(), memory: None, imposed: None, untidy: true }
+        Self {
+            settings,
+            base,
+            known: BTreeMap::new(),
+            memory: None,
+            imposed: None,
+            untidy: true,
+            left: None,
+            drifted: false,
+        }
     }
 
     /// Rejects a path on which the file can never be replaced.
@@ -139,7 +152,8 @@ impl DockerConfigFile {
             }
         };
         self.untidy = result.is_err();
-        Report { found, in_place, warnings, result }
+        let drifted = std::mem::take(&mut self.drifted);
+        Report { found, in_place, warnings, drifted, result }
     }
 
     /// The file, and those whose change calls for another [`Self::reconcile`].
@@ -175,6 +189,7 @@ impl DockerConfigFile {
         for _ in 0..TRIES {
             let (target, seen, found) = look(&here, behind.as_ref())?;
             self.recall(target, &found, now);
+            self.drifted |= self.left.is_some() && seen != self.left;
             let attempt = self.attempt(target, seen, &found, desired);
             in_place = self.in_place(&found, desired);
             match attempt {
@@ -218,6 +233,7 @@ impl DockerConfigFile {
             && unfit.is_none()
             && merged.is(text)
         {
+            self.left = seen;
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
 
@@ -272,6 +288,7 @@ impl DockerConfigFile {
     /// Learns what the file system makes of mode and group, lest the same file be written for ever.
     fn recheck_mode(&mut self, target: &Target, inode: u64, group: u32) -> Option<Warning> {
         let now = target.metadata().ok().flatten();
+        self.left = now.as_ref().map(Version::of);
         let shown = now.filter(|now| now.ino() == inode).as_ref().map(shown_by)?;
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
@@ -321,7 +338,9 @@ pub struct Report {
     /// The registries for which a consumer now finds one of our tokens in the file, and when that expires;
     /// true also when the write failed.
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
-    /// What to tell the user beside success or failure.
+    /// Whether the file was not in the state that this process had left it in.
+    pub drifted: bool,
+    /// What the user should know besides success or failure.
     pub warnings: Vec<Warning>,
     /// Whether the file now is as desired.
     pub result: Result<Written, DockerConfigError>,
