@@ -7,6 +7,7 @@ pub mod argocd_names;
 pub mod atomic_file;
 mod conflict;
 pub mod docker_config;
+pub mod label_selector;
 pub mod secret_settings;
 pub mod secrets;
 
