@@ -199,6 +199,9 @@ diagnoses! {
     NotAFile = "not-a-file",
         "The path names something that is no regular file, or nothing that could become one.",
         "choose the path of a regular file, such as `config.json` in that directory";
+    UntrustedLink = "untrusted-link",
+        "A directory in the path is a symbolic link that another user has made or can replace: following it would let that user choose which files are overwritten.",
+        "name the real directory, or let the link belong to root or to the sidecar's user, in a directory that only they may write to";
     ReadOnlyVolume = "read-only-volume",
         "The volume is mounted read-only.",
         "mount the volume of the directory without `readOnly: true`, or use an `emptyDir`: ConfigMap, Secret and projected volumes are always read-only";

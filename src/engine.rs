@@ -266,7 +266,7 @@ impl Engine {
         let output = Output::new(&config);
         let wake = Arc::new(Notify::new());
         let watched = match &self.surface.watcher {
-            Some(watcher) => Some(watcher.watch(output.watched(), Arc::clone(&wake)).await),
+            Some(watcher) => Some(output.watch(watcher, Arc::clone(&wake)).await),
             None => None,
         };
         let with = output::Surroundings {

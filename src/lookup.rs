@@ -204,9 +204,9 @@ impl Lookup<'_> {
 
     /// Looks into one docker config.
     async fn look(&self, path: PathBuf, found: &mut Found) {
-        let (place, host) = (path.clone(), self.host.clone());
-        match on_a_thread(VOLUME_LIMIT, move || find(&place, &host)).await {
-            Some(Ok(Some(held))) => found.judge(held, path, self.clock.now()),
+        let (place, host, now) = (path.clone(), self.host.clone(), self.clock.now());
+        match on_a_thread(VOLUME_LIMIT, move || find(&place, &host, now)).await {
+            Some(Ok(Some(held))) => found.judge(held, path, now),
             Some(Ok(None)) => found.said.push(format!("`{}` has none", path.display())),
             Some(Err(error)) => found.said.push(error.to_string()),
             None => found.said.push(format!("the volume of `{}` gives no answer", path.display())),
@@ -216,7 +216,7 @@ impl Lookup<'_> {
     /// A token of the cache, else of AWS.
     async fn fetch_unless_cached(&self) -> Result<Token, TokenError> {
         let Some(slot) = self.slot().await else { return self.fetch(FETCH_LIMIT).await };
-        let cached = read(&slot).await;
+        let cached = read(&slot, self.clock.now()).await;
         if let Some(token) = cached.clone().filter(|token| self.is_fresh(token)) {
             tracing::debug!(token = %self.key, "the cached token is not half over");
             return Ok(token);
@@ -230,7 +230,7 @@ impl Lookup<'_> {
             },
             None => on_a_thread(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
         };
-        if let Some(token) = read(&slot).await.filter(|token| self.is_fresh(token)) {
+        if let Some(token) = read(&slot, self.clock.now()).await.filter(|token| self.is_fresh(token)) {
             return Ok(token);
         }
         let limit = if living.is_some() { RENEWAL_LIMIT } else { FETCH_LIMIT };
@@ -250,9 +250,10 @@ impl Lookup<'_> {
 
     /// Less than half of its life is over: like the sidecar, who asks later asks for a newer one.
     fn is_fresh(&self, token: &Token) -> bool {
-        let (now, end) = (self.clock.now(), token.expires_at);
-        let life = end.duration_since(token.obtained_at).unwrap_or_default();
-        end > now + SPARE && end > now + life / 2
+        let now = self.clock.now();
+        let left = token.expires_at.duration_since(now).unwrap_or_default();
+        let life = token.expires_at.duration_since(token.obtained_at).unwrap_or_default();
+        left > SPARE && left > life / 2
     }
 
     async fn slot(&self) -> Option<Slot> {
@@ -322,9 +323,9 @@ async fn on_a_thread<T: Send + 'static>(
     }
 }
 
-async fn read(slot: &Slot) -> Option<Token> {
+async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
     let slot = slot.clone();
-    on_a_thread(VOLUME_LIMIT, move || slot.token()).await.flatten()
+    on_a_thread(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
 }
 
 /// What the files have.
@@ -348,12 +349,39 @@ impl Found {
             End::Known(end) if end <= now => {
                 self.said.push(format!("that of `{}` ended at {}", path.display(), rfc3339(end)));
             }
-            End::Unknown { changed_at } if changed_at + LONGEST_LIFE <= now => {
+            // A file from the future tells nothing of its age.
+            End::Unknown { changed_at }
+                if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
+            {
                 self.said.push(format!("that of `{}` is older than 12 hours", path.display()));
             }
             End::Known(_) | End::Unknown { .. } => {
                 self.last_resort = self.last_resort.take().or(Some((credential, path)));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever may write to the volume sets these times as well.
+    #[test]
+    fn an_absurd_time_of_a_file_is_taken() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
+        let held = |end| Held { auth: Secret::new(STANDARD.encode("AWS:x")), end };
+        for (changed_at, is_last_resort) in [
+            (latest, true),
+            (now + LONGEST_LIFE, true),
+            (now - LONGEST_LIFE, false),
+            (SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40), false),
+        ] {
+            let mut found = Found::default();
+            found.judge(held(End::Unknown { changed_at }), PathBuf::from("/x"), now);
+            assert_eq!(found.last_resort.is_some(), is_last_resort, "{changed_at:?}");
+            assert!(found.living.is_none());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod argocd_names;
 pub mod atomic_file;
+mod conflict;
 pub mod docker_config;
 pub mod label_selector;
 pub mod secret_settings;
@@ -12,7 +13,6 @@ pub mod secrets;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +24,8 @@ use tokio::{
 };
 
 use self::{
-    docker_config::{DockerConfigFile, Written},
+    conflict::{CONFLICT_BACKOFF, Conflict, Edge},
+    docker_config::{DockerConfigError, DockerConfigFile, Report, Written},
     secret_settings::{DockerConfigSecretSettings, ObjectName},
     secrets::{Kind, SecretsReconciler},
 };
@@ -38,10 +39,11 @@ use crate::{
     refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
+    watch::{FileWatcher, Watched},
 };
 
-/// Without events it is looked at least this often whether all is as desired.
-const TURN: Duration = Duration::from_secs(60);
+/// Without events an output is reconciled at least this often.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// A write that takes longer is said to hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failed reconciliation.
@@ -50,7 +52,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// A place where credentials are published.
 pub enum Output {
     /// A docker config.json.
-    DockerConfig(DockerConfigFile),
+    DockerConfig(Box<DockerConfigFile>),
     /// Kubernetes Secrets.
     Secrets(Kind),
 }
@@ -95,7 +97,7 @@ impl Output {
     pub fn new(config: &OutputConfig) -> Self {
         match config {
             OutputConfig::DockerConfig(settings) => {
-                Self::DockerConfig(DockerConfigFile::new(settings.clone()))
+                Self::DockerConfig(Box::new(DockerConfigFile::new(settings.clone())))
             }
             OutputConfig::DockerConfigSecret(settings) => Self::Secrets(Kind::DockerConfig(settings.clone())),
             OutputConfig::ArgocdRepoCreds(settings) => Self::Secrets(Kind::RepoCreds(settings.clone())),
@@ -116,11 +118,14 @@ impl Output {
         }
     }
 
-    /// The files whose change calls for a reconciliation.
-    pub fn watched(&self) -> Vec<PathBuf> {
+    /// Notifies `wake` when files change that call for a reconciliation.
+    pub async fn watch(&self, watcher: &FileWatcher, wake: Arc<Notify>) -> Watched {
         match self {
-            Self::DockerConfig(file) => file.watched(),
-            Self::Secrets(kind) => kind.watched(),
+            Self::DockerConfig(file) => {
+                let (kept, inputs) = file.watched();
+                watcher.watch_kept(kept, inputs, wake).await
+            }
+            Self::Secrets(kind) => watcher.watch(kind.watched(), wake).await,
         }
     }
 
@@ -135,7 +140,7 @@ impl Output {
     /// write under way is finished first.
     pub async fn keep(self, with: Surroundings, connection: Connection, stop: oneshot::Receiver<Remaining>) {
         match self {
-            Self::DockerConfig(file) => FileReconciler { with, file: Some(file) }.run(stop).await,
+            Self::DockerConfig(file) => FileReconciler::new(with, file).run(stop).await,
             Self::Secrets(kind) => SecretsReconciler { with, kind, connection }.run(stop).await,
         }
     }
@@ -143,25 +148,35 @@ impl Output {
 
 /// What a reconciliation found and did.
 struct Reconciled {
-    /// What consumers would read now, also after a failure: each registry's credential and when it ends.
+    /// What consumers would read before, and would read now, also after a failure: each registry's credential and when
+    /// it expires.
+    found: BTreeMap<RegistryHost, SystemTime>,
     in_place: BTreeMap<RegistryHost, SystemTime>,
     /// What consumers may stumble over.
     warnings: Vec<String>,
+    /// Whether another process had changed the file, so that it had to be restored.
+    restored: bool,
     /// Whether something was written, or why that failed.
     result: Result<bool, Problem>,
 }
 
-/// Makes actual what is desired. Blocks on the file system.
-fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet) -> Reconciled {
-    let report = file.reconcile(desired);
-    Reconciled {
-        in_place: report.in_place,
-        warnings: report.warnings.iter().map(ToString::to_string).collect(),
-        result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
-            message: error.to_string(),
-            remedy: error.remedy(),
-            class: Class::Transient,
-        }),
+impl From<Report> for Reconciled {
+    fn from(report: Report) -> Self {
+        let restored = match &report.result {
+            Ok(written) => *written == Written::Changed && report.drifted,
+            Err(error) => matches!(error, DockerConfigError::Contended { .. }),
+        };
+        Self {
+            found: report.found,
+            in_place: report.in_place,
+            warnings: report.warnings.iter().map(ToString::to_string).collect(),
+            restored,
+            result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
+                message: error.to_string(),
+                remedy: error.remedy(),
+                class: Class::Transient,
+            }),
+        }
     }
 }
 
@@ -169,10 +184,15 @@ fn reconcile(file: &mut DockerConfigFile, desired: &CredentialSet) -> Reconciled
 struct FileReconciler {
     with: Surroundings,
     /// The file; away while a thread works on it.
-    file: Option<DockerConfigFile>,
+    file: Option<Box<DockerConfigFile>>,
+    conflict: Conflict,
 }
 
 impl FileReconciler {
+    fn new(with: Surroundings, file: Box<DockerConfigFile>) -> Self {
+        Self { with, file: Some(file), conflict: Conflict::default() }
+    }
+
     async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         let mut reminder = Reminder::default();
         let mut failures: u32 = 0;
@@ -194,8 +214,9 @@ impl FileReconciler {
     /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
     async fn reconcile(&mut self, desired: Arc<CredentialSet>) -> Option<Reconciled> {
         let mut file = self.file.take()?;
+        let now = self.with.clock.now();
         let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
-            let reconciled = reconcile(&mut file, &desired);
+            let reconciled = Reconciled::from(file.reconcile(&desired, now));
             (file, reconciled)
         });
         loop {
@@ -213,46 +234,38 @@ impl FileReconciler {
 
     /// Waits for a reason to reconcile. `None` when told to stop.
     async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<Remaining>) -> Option<()> {
-        let pause = retry_pause(failures);
+        // In a conflict it is not woken by each edit.
+        let conflict = self.conflict.is_active();
+        let pause = if conflict { Some(CONFLICT_BACKOFF) } else { retry_pause(failures) };
         self.with.status.update_output(&self.with.id, |output| output.turned = Instant::now());
         tokio::select! {
             biased;
             _ = stop => None,
-            () = tokio::time::sleep(pause.unwrap_or(TURN)) => Some(()),
+            () = tokio::time::sleep(pause.unwrap_or(RESYNC_INTERVAL)) => Some(()),
             changed = self.with.credentials.changed() => changed.ok(),
-            () = self.with.wake.notified() => Some(()),
+            () = self.with.wake.notified(), if !conflict => Some(()),
         }
     }
 
-    fn note(&self, reconciled: Reconciled, failures: u32, reminder: &mut Reminder) {
-        let Reconciled { in_place, warnings, result } = reconciled;
+    fn note(&mut self, reconciled: Reconciled, failures: u32, reminder: &mut Reminder) {
+        let Reconciled { found, mut in_place, warnings, restored, result } = reconciled;
+        let edge = self.conflict.note(restored, Instant::now());
+        let conflict = self.conflict.is_active();
+        self.log(&warnings, &result, in_place.len(), failures, reminder);
+        self.log_conflict(edge);
+        if conflict {
+            // What is restored now is gone again in a moment: consumers find what was found.
+            in_place.retain(|host, _| found.contains_key(host));
+        }
         let now = self.with.clock.now();
-        let mut known_warnings = Vec::new();
-        self.with.status.read(|status| {
-            known_warnings =
-                status.outputs.get(&self.with.id).map(|output| output.warnings.clone()).unwrap_or_default()
-        });
-        for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
-            tracing::warn!(output = %self.with.id, warning, "output has a flaw");
-        }
-        match &result {
-            Ok(true) => tracing::info!(output = %self.with.id, registries = in_place.len(), "output written"),
-            Ok(false) => {}
-            Err(problem) if reminder.is_due(problem) => {
-                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, failures, "output not written");
-            }
-            Err(_) => {}
-        }
-        if result.is_ok() && std::mem::take(reminder).was_used() {
-            tracing::info!(output = %self.with.id, "output in sync again");
-        }
+        let contended = conflict.then(|| self.contended());
         self.with.status.update_output(&self.with.id, |output| {
             output.in_place = in_place;
             output.warnings = warnings;
             output.reconciled = true;
             match result {
                 Ok(written) => {
-                    output.last_error = None;
+                    output.last_error = contended;
                     output.writes += u64::from(written);
                     output.written_at = if written { Some(now) } else { output.written_at };
                 }
@@ -262,6 +275,60 @@ impl FileReconciler {
                 }
             }
         });
+    }
+
+    fn log(
+        &self,
+        warnings: &[String],
+        result: &Result<bool, Problem>,
+        registries: usize,
+        failures: u32,
+        reminder: &mut Reminder,
+    ) {
+        let mut known_warnings = Vec::new();
+        self.with.status.read(|status| {
+            known_warnings =
+                status.outputs.get(&self.with.id).map(|output| output.warnings.clone()).unwrap_or_default()
+        });
+        for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
+            tracing::warn!(output = %self.with.id, warning, "output has a flaw");
+        }
+        if self.conflict.is_active() {
+            return; // it is written, or not, all the time
+        }
+        match result {
+            Ok(true) => tracing::info!(output = %self.with.id, registries, "output written"),
+            Ok(false) => {}
+            Err(problem) if reminder.is_due(problem) => {
+                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, failures, "output not written");
+            }
+            Err(_) => {}
+        }
+        if result.is_ok() && std::mem::take(reminder).was_used() {
+            tracing::info!(output = %self.with.id, "output in sync again");
+        }
+    }
+
+    fn log_conflict(&self, edge: Option<Edge>) {
+        match edge {
+            Some(Edge::Began) => {
+                let problem = self.contended();
+                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "ownership conflict over an output");
+            }
+            Some(Edge::Ended) => {
+                tracing::info!(output = %self.with.id, "ownership conflict is over; output in sync again");
+            }
+            None => {}
+        }
+    }
+
+    fn contended(&self) -> Problem {
+        let message = format!(
+            "{}: another process keeps changing the file; restoring it at most every {} s",
+            self.with.id,
+            CONFLICT_BACKOFF.as_secs()
+        );
+        Problem { message, remedy: Diagnosis::Contended.into(), class: Class::Transient }
     }
 
     fn note_hanging(&self) {

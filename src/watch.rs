@@ -1,37 +1,46 @@
-//! Tells when files change, whatever happens to the folders around them.
+//! Notifies when files change, whatever happens to the folders around them.
 //!
-//! inotify is mostly a hint to look again at once: what counts is a fingerprint of each file (device, inode,
+//! inotify is mostly a hint to check again at once: what counts is a fingerprint of each file (device, inode,
 //! size, times, mode), taken at each hint and every ten seconds. So kubelet's `..data` symlink swap, a folder
 //! that does not exist yet, one that is replaced, a file system without inotify (NFS), and an exhausted
-//! inotify are all noticed; the last one within a second, by looking every second.
+//! inotify are all noticed; the last one within a second, by checking every second.
 //!
-//! What happens between two looks and leaves no trace is told by inotify alone
-//! (`a_file_that_is_gone_again_before_the_next_look_is_noticed`), and a folder in which nobody has seen what went
-//! on counts as a change of the file (`a_folder_that_comes_is_told_whatever_went_on_there`).
+//! What happens between two checks and leaves no trace is reported by inotify alone
+//! (`a_file_that_is_gone_again_before_the_next_look_is_noticed`), and a folder whose events nobody has seen
+//! counts as a change of the file (`a_folder_that_comes_is_told_whatever_went_on_there`). A file that this
+//! process keeps is followed through every component of its path, and counts as changed at each regular check that
+//! does not find it (`a_kept_file_that_is_missing_is_reported_until_it_is_back`).
 //!
-//! Files are looked at on a thread of their own, so that a volume that hangs stalls nothing.
+//! Files are checked on threads of their own. One whose volume hangs keeps its thread, alone and without another
+//! attempt, and delays no other file (`a_file_that_hangs_delays_no_other`).
+
+mod inotify;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, timeout},
+};
 
-use crate::diagnosis::Diagnosis;
+use self::inotify::Inotify;
 
-/// How often to look when inotify works.
+/// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
-/// How often to look when it doesn't.
+/// How often to check when it doesn't.
 const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time are one change.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long whoever subscribes waits for the first look.
+/// How long whoever subscribes waits for the first check.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// A file that cannot be checked within this time hangs.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Watches any number of files with one inotify instance.
 #[derive(Clone, Default)]
@@ -42,16 +51,25 @@ struct Shared {
     subscriptions: Mutex<Vec<Subscription>>,
     look: Notify,
     subscribed: Notify,
-    /// What inotify has named since the last look.
+    /// What inotify has named since the last check.
     named: Mutex<BTreeSet<PathBuf>>,
+    /// Files of which a check hangs.
+    hung: Mutex<BTreeSet<PathBuf>>,
 }
 
 struct Subscription {
-    /// What was seen of each file last.
-    files: Vec<(PathBuf, Option<Sight>)>,
+    files: Vec<Watching>,
     changed: Arc<Notify>,
-    /// Told once every file has been looked at.
+    /// Sent once every file has been checked.
     seen: Option<oneshot::Sender<()>>,
+}
+
+struct Watching {
+    file: PathBuf,
+    /// This process keeps it: it is to be there.
+    kept: bool,
+    /// What was seen of it last.
+    last: Option<Sight>,
 }
 
 /// Dropped to unsubscribe.
@@ -68,43 +86,68 @@ impl Drop for Watched {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Subscription>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Subscription>> {
+        locked(&self.subscriptions)
     }
+
+    /// The files that can be checked, and whether they are kept.
+    fn files(&self) -> BTreeMap<PathBuf, bool> {
+        let hung = locked(&self.hung);
+        let mut files = BTreeMap::new();
+        for watching in self.lock().iter().flat_map(|subscription| &subscription.files) {
+            if !hung.contains(&watching.file) {
+                *files.entry(watching.file.clone()).or_default() |= watching.kept;
+            }
+        }
+        files
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FileWatcher {
     /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
     ///
     /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_LOOK`], and then counts as
-    /// changed when it answers. Takes a running [`Self::run`].
+    /// changed when it responds. Takes a running [`Self::run`].
     pub async fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
+        self.subscribe(files, None, changed).await
+    }
+
+    /// The same for `kept`, which this process keeps, and the `inputs` that it is made from: also notifies at each
+    /// regular check that does not find `kept`.
+    pub async fn watch_kept(&self, kept: PathBuf, inputs: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
+        self.subscribe(inputs, Some(kept), changed).await
+    }
+
+    async fn subscribe(&self, files: Vec<PathBuf>, kept: Option<PathBuf>, changed: Arc<Notify>) -> Watched {
         let (seen, first_look) = oneshot::channel();
-        let files = files.into_iter().map(|file| (file, None)).collect();
+        let inputs = files.into_iter().map(|file| Watching { file, kept: false, last: None });
+        let kept = kept.map(|file| Watching { file, kept: true, last: None });
+        let files = inputs.chain(kept).collect();
         self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
         let watched = Watched { shared: Arc::clone(&self.0), changed };
         self.0.subscribed.notify_one();
-        let _ = tokio::time::timeout(FIRST_LOOK, first_look).await;
+        let _ = timeout(FIRST_LOOK, first_look).await;
         watched
     }
 
     /// Watches for ever; dropped to end.
     pub async fn run(self) {
-        let mut inotify = Inotify::start(Arc::clone(&self.0));
+        let inotify = Arc::new(Inotify::start(Arc::clone(&self.0)));
+        let mut last_regular = Instant::now();
         loop {
-            let shared = Arc::clone(&self.0);
-            let looked = tokio::task::spawn_blocking(move || {
-                look(&shared, &mut inotify);
-                inotify
-            });
-            inotify = match looked.await {
-                Ok(inotify) => inotify,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => return, // the runtime is ending
-            };
+            let pause = if inotify.works() { BACKSTOP } else { POLL };
+            let regular = last_regular.elapsed() >= pause;
+            if regular {
+                last_regular = Instant::now();
+            }
+            check(&self.0, &inotify, regular).await;
             let pause = if inotify.works() { BACKSTOP } else { POLL };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(last_regular + pause) => {}
                 () = self.0.subscribed.notified() => {}
                 () = self.0.look.notified() => tokio::select! {
                     () = tokio::time::sleep(SETTLE) => {}
@@ -115,24 +158,32 @@ impl FileWatcher {
     }
 }
 
-/// Compares every file with what was seen of it last, and tells whom it concerns.
-fn look(shared: &Shared, inotify: &mut Inotify) {
-    let files = shared.lock().iter().flat_map(|s| s.files.iter().map(|(file, _)| file.clone())).collect();
-    // Not under the lock: a volume that hangs must not hold up whoever subscribes. And first the folders, then
-    // the files: what happens to a file from here on, inotify tells.
-    let folders = inotify.follow(files);
-    let named = std::mem::take(&mut *shared.named.lock().unwrap_or_else(PoisonError::into_inner));
-    let seen: BTreeMap<_, _> =
-        folders.into_iter().map(|(file, folders)| (file.clone(), Sight::of(&file, folders))).collect();
+/// Compares every file with what was seen of it last, and notifies whom it concerns.
+async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
+    let files = shared.files();
+    // Before the files are checked: what happens to one from here on is seen, or named for the next check.
+    let named = std::mem::take(&mut *locked(&shared.named));
+    inotify.begin(&files);
+    let seen = sights(shared, files, {
+        let inotify = Arc::clone(inotify);
+        move |file, kept| {
+            let folders = folders_of(file, kept);
+            inotify.follow(folders.keys()); // and first the folders
+            Sight { file: fingerprint(file), folders }
+        }
+    })
+    .await;
+    inotify.end();
     for subscription in shared.lock().iter_mut() {
         let mut changed = false;
-        for (file, last) in &mut subscription.files {
-            if let Some(now) = seen.get(file) {
-                changed |= last.as_ref().is_some_and(|last| last != now || named.contains(file));
-                *last = Some(now.clone());
-            }
+        for Watching { file, kept, last } in &mut subscription.files {
+            let Some(now) = seen.get(file) else { continue };
+            let is_named = named.contains(file) || *kept && file.ancestors().any(|it| named.contains(it));
+            changed |= last.as_ref().is_some_and(|last| last != now || is_named);
+            changed |= *kept && regular && now.file.is_none();
+            *last = Some(now.clone());
         }
-        if subscription.files.iter().all(|(_, last)| last.is_some())
+        if subscription.files.iter().all(|watching| watching.last.is_some())
             && let Some(seen) = subscription.seen.take()
         {
             changed |= seen.send(()).is_err();
@@ -141,6 +192,57 @@ fn look(shared: &Shared, inotify: &mut Inotify) {
             subscription.changed.notify_one();
         }
     }
+}
+
+/// What `see` sees of each file, without those that hang; one after the other, on a thread that a hung file keeps.
+async fn sights(
+    shared: &Arc<Shared>,
+    files: BTreeMap<PathBuf, bool>,
+    see: impl Fn(&Path, bool) -> Sight + Clone + Send + 'static,
+) -> BTreeMap<PathBuf, Sight> {
+    let mut seen = BTreeMap::new();
+    let mut ahead: VecDeque<_> = files.into_iter().collect();
+    while !ahead.is_empty() {
+        let (sender, mut results) = mpsc::unbounded_channel();
+        let (batch, see, board) = (ahead.clone(), see.clone(), Arc::clone(shared));
+        let thread = tokio::task::spawn_blocking(move || {
+            for (file, kept) in batch {
+                let sight = see(&file, kept);
+                if sender.send((file.clone(), sight)).is_err() {
+                    // It was given up as hung, and responds after all: whatever happened to it meanwhile is a change.
+                    locked(&board.named).insert(file.clone());
+                    locked(&board.hung).remove(&file);
+                    return board.look.notify_one();
+                }
+            }
+        });
+        loop {
+            match timeout(PATIENCE, results.recv()).await {
+                Ok(Some((file, sight))) => {
+                    ahead.pop_front();
+                    seen.insert(file, sight);
+                }
+                Ok(None) => match thread.await {
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    _ => return seen, // all are seen, or the runtime is ending
+                },
+                Err(_) => {
+                    let Some((file, kept)) = ahead.pop_front() else { break };
+                    // In this order: the thread takes it out of the set when it finds the channel closed.
+                    locked(&shared.hung).insert(file.clone());
+                    results.close();
+                    if let Ok((file, sight)) = results.try_recv() {
+                        locked(&shared.hung).remove(&file);
+                        seen.insert(file, sight);
+                    } else {
+                        tracing::debug!(file = %file.display(), kept, "checking the file takes long: it is left to its thread");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    seen
 }
 
 /// What there is to see of a file: its state, and the folders in which a change of it would show.
@@ -152,12 +254,6 @@ struct Sight {
 
 /// Folders by path, with device and inode: one of the same name may be another one.
 type Folders = BTreeMap<PathBuf, (u64, u64)>;
-
-impl Sight {
-    fn of(file: &Path, folders: Folders) -> Self {
-        Self { file: fingerprint(file), folders }
-    }
-}
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,170 +275,18 @@ fn fingerprint(file: &Path) -> Option<Fingerprint> {
     })
 }
 
-/// The kernel's hints. Without them the caller polls.
-struct Inotify {
-    watcher: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
-    complete: bool,
-}
-
-impl Inotify {
-    fn start(shared: Arc<Shared>) -> Self {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            match event {
-                Ok(event) if event.kind.is_access() => return, // reading a file changes nothing
-                Ok(event) => {
-                    shared.named.lock().unwrap_or_else(PoisonError::into_inner).extend(event.paths);
-                }
-                Err(_) => {}
-            }
-            shared.look.notify_one();
-        });
-        let watcher = watcher
-            .inspect_err(|error| {
-                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "inotify is not available: files are looked at every second");
-            })
-            .ok();
-        Self { watcher, folders: BTreeSet::new(), complete: true }
-    }
-
-    fn works(&self) -> bool {
-        self.watcher.is_some() && self.complete
-    }
-
-    /// Watches the folders in which a change of `files` would show, and says which ones these are.
-    fn follow(&mut self, files: BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Folders> {
-        let files: BTreeMap<_, _> = files.into_iter().map(|file| (file.clone(), folders_of(&file))).collect();
-        let Some(watcher) = &mut self.watcher else { return files };
-        let folders: BTreeSet<_> = files.values().flat_map(BTreeMap::keys).cloned().collect();
-        for folder in self.folders.difference(&folders) {
-            let _ = watcher.unwatch(folder); // it may be gone already
-        }
-        let was_complete = self.complete;
-        self.complete = true;
-        let mut followed = BTreeSet::new();
-        for folder in folders {
-            // Watched anew each time: a folder of the same name may be another one.
-            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    followed.insert(folder);
-                }
-                Err(error) => {
-                    self.complete = false;
-                    if was_complete {
-                        tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "cannot be watched: files are looked at every second");
-                    }
-                }
-            }
-        }
-        self.folders = followed;
-        files
-    }
-}
-
-/// The nearest folder that exists above the file, and that of what a symlink leads to.
-fn folders_of(file: &Path) -> Folders {
-    let nearest = file.ancestors().skip(1).find(|folder| folder.is_dir() || folder.as_os_str().is_empty());
-    let nearest = nearest.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+/// The nearest folder that exists above the file, and that of what a symlink leads to; of a file that is kept all
+/// folders above it.
+fn folders_of(file: &Path, kept: bool) -> Folders {
+    let shown = |folder: &Path| match folder.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => folder.to_owned(),
+    };
+    let existing = file.ancestors().skip(1).map(shown).filter(|folder| folder.is_dir());
     let behind = std::fs::canonicalize(file).ok().and_then(|target| Some(target.parent()?.to_owned()));
-    let folders = nearest.map(Path::to_owned).into_iter().chain(behind);
+    let folders = existing.take(if kept { usize::MAX } else { 1 }).chain(behind);
     folders.filter_map(|folder| Some((folder.clone(), fingerprint(&folder)?.inode))).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::symlink};
-
-    use super::*;
-
-    struct Running {
-        folder: tempfile::TempDir,
-        changed: Arc<Notify>,
-        _watched: Watched,
-        _task: tokio::task::JoinHandle<()>,
-    }
-
-    async fn watching(file: &str) -> Running {
-        let folder = tempfile::tempdir().unwrap();
-        let watcher = FileWatcher::default();
-        let changed = Arc::new(Notify::new());
-        let task = tokio::spawn(watcher.clone().run());
-        let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed)).await;
-        Running { folder, changed, _watched: watched, _task: task }
-    }
-
-    impl Running {
-        fn put(&self, file: &str, text: &str) {
-            use std::io::Write;
-            fs::File::create(self.folder.path().join(file)).unwrap().write_all(text.as_bytes()).unwrap();
-        }
-
-        async fn told(&self) {
-            tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
-                .await
-                .expect("told of the change");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_appears_changes_and_goes_is_noticed() {
-        let running = watching("a").await;
-        running.put("a", "1");
-        running.told().await;
-        running.put("a", "22");
-        running.told().await;
-        fs::remove_file(running.folder.path().join("a")).unwrap();
-        running.told().await;
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_gone_again_before_the_next_look_is_noticed() {
-        let running = watching("a").await;
-        for _ in 0..20 {
-            running.put("a", "1");
-            fs::remove_file(running.folder.path().join("a")).unwrap();
-            running.told().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_does_not_exist_yet_is_noticed() {
-        let running = watching("x/y/a").await;
-        fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
-        running.put("x/y/a", "1");
-        running.told().await;
-    }
-
-    /// Its folder comes, with the file, which goes again before anybody watches the folder.
-    #[tokio::test]
-    async fn a_folder_that_comes_is_told_whatever_went_on_there() {
-        let running = watching("x/a").await;
-        let folder = running.folder.path().join("x");
-        for _ in 0..20 {
-            fs::create_dir(&folder).unwrap();
-            running.put("x/a", "1");
-            fs::remove_file(folder.join("a")).unwrap();
-            running.told().await;
-            fs::remove_dir(&folder).unwrap();
-            running.told().await;
-        }
-    }
-
-    /// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.
-    #[tokio::test]
-    async fn the_data_swap_of_kubelet_is_noticed() {
-        let running = watching("a").await;
-        let path = |name: &str| running.folder.path().join(name);
-        for version in ["..1", "..2"] {
-            fs::create_dir(path(version)).unwrap();
-            running.put(&format!("{version}/a"), version);
-        }
-        symlink("..1", path("..data")).unwrap();
-        symlink("..data/a", path("a")).unwrap();
-        running.told().await;
-        symlink("..2", path("..data_tmp")).unwrap();
-        fs::rename(path("..data_tmp"), path("..data")).unwrap();
-        fs::remove_dir_all(path("..1")).unwrap();
-        running.told().await;
-    }
-}
+mod tests;

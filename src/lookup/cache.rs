@@ -26,10 +26,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::env::Environment,
-    fs::read::{as_text, read_now, read_open},
+    fs::read::{read_now, read_open},
     identity::IdentitySpec,
-    output::atomic_file::{
-        FileError, FileMode, Replaced, Replacement, Version, expected_group, remove_stale,
+    output::{
+        atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
+        docker_config::LONGEST,
     },
     secret::Secret,
     token::{Token, TokenKey},
@@ -87,27 +88,28 @@ impl Slot {
         Err(error)
     }
 
-    /// The token, if there is one. It may have ended.
-    pub(super) fn token(&self) -> Option<Token> {
+    /// The token, if there is one that can be true. It may have expired.
+    pub(super) fn token(&self, now: SystemTime) -> Option<Token> {
         let file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
-        let text = as_text(&read_open(file, LARGEST).ok()?).ok()?;
-        let stored: Stored<'_> = serde_json::from_str(&text).ok()?;
-        Some(Token {
+        let text = read_open(file, LARGEST).ok()?;
+        let stored: Stored<'_> = serde_json::from_slice(&text).ok()?;
+        let (obtained_at, expires_at) = (time(stored.obtained_at)?, time(stored.expires_at)?);
+        (expires_at <= now.checked_add(LONGEST)?).then(|| Token {
             auth: Secret::new(stored.auth.to_owned()),
-            obtained_at: time(stored.obtained_at)?,
-            expires_at: time(stored.expires_at)?,
+            obtained_at,
+            expires_at,
         })
     }
 
     /// Keeps the token, and drops those that have ended long ago.
     pub(super) fn keep(&self, token: &Token, now: SystemTime) -> Result<(), FileError> {
-        let target = self.path();
+        let target = Target::open(&self.path())?;
         let _ = remove_stale(&target);
         self.tidy(now);
         let (obtained_at, expires_at) = (seconds(token.obtained_at), seconds(token.expires_at));
         let stored = Stored { auth: token.auth.expose(), obtained_at, expires_at };
-        let (mode, group) = (FileMode::PRIVATE, expected_group(&self.folder, None)?);
-        let seen = Version::at(&target)?;
+        let (mode, group) = (FileMode::PRIVATE, expected_group(&target.directory, None)?);
+        let seen = target.version()?;
         let replacement = Replacement { target: &target, mode, group, seen, set_aside: None };
         match replacement.run(|out| serde_json::to_writer(out, &stored).map_err(io::Error::from))? {
             Replaced::Done { .. } => Ok(()),
@@ -147,7 +149,8 @@ impl Slot {
         for path in entries.flatten().map(|entry| entry.path()) {
             let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
             let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
-            if ours && modified.is_ok_and(|then| then + KEPT < now) {
+            let age = modified.map(|then| now.duration_since(then).unwrap_or_default());
+            if ours && age.is_ok_and(|age| age > KEPT) {
                 let _ = fs::remove_file(path); // the next one tries again
             }
         }

@@ -1,13 +1,16 @@
 //! Replacing a file so that a reader sees the old one or the new one, whole, with the right mode and group.
 //!
-//! The new content goes into a temporary file beside the target, which then takes the target's name. Nothing is
-//! ever written in place, and whatever fails, the old file stays as it was and the temporary file goes.
+//! The new content goes into a temporary file next to the target, which then takes the target's name. Nothing is
+//! ever written in place, and whatever fails, the old file stays as it was and the temporary file goes. All of it
+//! happens in one open directory, whatever becomes of the path to it.
 //!
 //! Invariants:
 //! * a reader sees no torn, missing or differently owned file: `a_reader_never_sees_half_a_file`
 //! * mode and group do not depend on the umask or on who made the directory: `the_umask_does_not_matter`,
 //!   `a_setgid_directory_gives_its_group`
 //! * a file that another process changed since it was read is not overwritten: `a_change_meanwhile_is_noticed`
+//! * what has the name is replaced, never opened for writing, followed or chmodded, be it a link, a FIFO or an empty
+//!   directory: `whatever_has_the_name_is_replaced`, `a_hard_linked_file_keeps_its_mode`
 //! * a temporary file is removed when its writer is gone, and only then: `a_stale_temporary_file_goes_a_live_one_stays`
 //!
 //! Between the last look at the target and the rename there is a moment that no file system call closes: a
@@ -15,24 +18,26 @@
 
 mod error;
 mod mode;
+mod target;
 mod temp;
 
 use std::{
-    fs::{self, File, Metadata},
+    ffi::OsStr,
+    fs::Metadata,
     io::{self, BufWriter, Write},
     os::unix::fs::{MetadataExt, fchown},
     path::Path,
 };
 
-use rustix::{
-    fs::{CWD, RenameFlags},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 pub use error::{Cause, FileError, Operation, Owner};
 pub use mode::{FileMode, FileModeError};
+pub use target::Target;
 use temp::TempFile;
 pub use temp::remove_stale;
+
+use crate::fs::directory::Directory;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,30 +60,21 @@ impl Version {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
-
-    /// The state of the file at the path, a symbolic link not followed; none when there is no file.
-    pub fn at(path: &Path) -> Result<Option<Self>, FileError> {
-        match fs::symlink_metadata(path) {
-            Ok(metadata) => Ok(Some(Self::of(&metadata))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(FileError::new(Operation::Look, path, error)),
-        }
-    }
 }
 
 /// One replacement of a file.
 #[derive(Debug)]
 pub struct Replacement<'a> {
-    /// The file; it need not exist, its directory has to. A symbolic link is replaced, not followed.
-    pub target: &'a Path,
+    /// The file; it need not exist. A symbolic link is replaced, not followed.
+    pub target: &'a Target,
     /// The permission bits of the new file.
     pub mode: FileMode,
     /// The group of the new file.
     pub group: u32,
     /// The state in which the target was read; none when it was not there.
     pub seen: Option<Version>,
-    /// The name beside the target that the old file gets, readable by its owner alone.
-    pub set_aside: Option<&'a Path>,
+    /// The name in the same directory that the old file gets, readable by its owner alone.
+    pub set_aside: Option<&'a OsStr>,
 }
 
 /// What became of a replacement that met no error.
@@ -98,7 +94,7 @@ pub enum Replaced {
 impl Replacement<'_> {
     /// Replaces the target by what `write` writes.
     pub fn run(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Replaced, FileError> {
-        let failed = |operation| move |error| FileError::new(operation, self.target, error);
+        let failed = |operation| move |error| self.target.failed(operation, error);
         let temp = TempFile::create(self.target)?;
         let mut buffer = BufWriter::with_capacity(BUFFER, temp.file());
         write(&mut buffer).and_then(|()| buffer.flush()).map_err(failed(Operation::Write))?;
@@ -112,53 +108,68 @@ impl Replacement<'_> {
         }
         let mode = rustix::fs::Mode::from_raw_mode(self.mode.bits());
         rustix::fs::fchmod(temp.file(), mode)
-            .map_err(|error| FileError::new(Operation::SetMode, self.target, error.into()))?;
+            .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
         temp.file().sync_all().map_err(failed(Operation::Sync))?;
         let metadata = temp.file().metadata().map_err(failed(Operation::Look))?;
 
-        if Version::at(self.target)? != self.seen {
+        if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
         }
         match self.set_aside {
-            None => temp.rename_to(self.target)?,
+            None => temp.rename_to(self.target.name()).map_err(failed(Operation::Rename))?,
             Some(aside) => self.set_aside(temp, aside)?,
         }
-        Ok(Replaced::Done { metadata, unsynced: sync_directory(self.target).err() })
+        Ok(Replaced::Done { metadata, unsynced: sync(&self.target.directory).err() })
     }
 
     /// Puts the new file in place and the old one aside, with no moment between in which there is none.
-    fn set_aside(&self, temp: TempFile, aside: &Path) -> Result<(), FileError> {
-        let failed = |error| FileError::new(Operation::SetAside, self.target, error);
+    fn set_aside(&self, temp: TempFile<'_>, aside: &OsStr) -> Result<(), FileError> {
+        let Target { directory, name } = self.target;
+        let failed = |error| FileError::new(Operation::SetAside, &directory.path().join(aside), error);
         let old = temp.beside();
-        match fs::hard_link(self.target, &old) {
+        match directory.link(name, &old) {
             Ok(()) => {
                 // When both names are the same file already, rename does nothing and `old` is left over.
-                let renamed = fs::rename(&old, aside);
-                let _ = fs::remove_file(&old);
+                let renamed = take_name(directory, &old, aside);
+                let _ = directory.remove(&old);
                 renamed.map_err(failed)?;
-                temp.rename_to(self.target)?;
+                temp.rename_to(name).map_err(|error| self.target.failed(Operation::Rename, error))?;
             }
             // `fs.protected_hardlinks`, or a file system without links.
             Err(_) => {
-                rustix::fs::renameat_with(CWD, temp.path(), CWD, self.target, RenameFlags::EXCHANGE)
-                    .map_err(|error| failed(error.into()))?;
-                temp.rename_to(aside)?;
+                directory.exchange(temp.name(), name).map_err(failed)?;
+                if let Err(error) = take_name(directory, temp.name(), aside) {
+                    directory.exchange(temp.name(), name).map_err(failed)?; // the old file is not lost
+                    return Err(failed(error));
+                }
+                temp.renamed();
             }
         }
-        make_private(aside, self.seen);
+        make_private(directory, aside, self.seen);
         Ok(())
+    }
+}
+
+/// Gives `from` the name `to`, whatever has that name, unless it is a directory with something in it.
+fn take_name(directory: &Directory, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match directory.rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            directory.remove_directory(to).map_err(|_| error)?;
+            directory.rename(from, to)
+        }
+        renamed => renamed,
     }
 }
 
 /// The group that a file in the directory should have: the one wanted, else that of a setgid directory, else
 /// the process's own.
-pub fn expected_group(directory: &Path, wanted: Option<u32>) -> Result<u32, FileError> {
+pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32, FileError> {
     const SETGID: u32 = 0o2000;
     if let Some(group) = wanted {
         return Ok(group);
     }
     let metadata =
-        fs::metadata(directory).map_err(|error| FileError::new(Operation::Look, directory, error))?;
+        directory.metadata().map_err(|error| FileError::new(Operation::Look, directory.path(), error))?;
     let setgid = metadata.mode() & SETGID != 0;
     Ok(if setgid { metadata.gid() } else { rustix::process::getegid().as_raw() })
 }
@@ -171,21 +182,23 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
 const BUFFER: usize = 64 * 1024;
 
 /// Makes the new name durable. A file system that cannot say so is taken at its word.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let Err(error) = File::open(directory_of(path)).and_then(|directory| directory.sync_all()) else {
-        return Ok(());
-    };
+fn sync(directory: &Directory) -> io::Result<()> {
+    let Err(error) = directory.sync() else { return Ok(()) };
     let lost = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
     if Errno::from_io_error(&error).is_some_and(|errno| lost.contains(&errno)) { Err(error) } else { Ok(()) }
 }
 
-/// Takes the file that was set aside from the eyes of others, if it is ours to do so.
-fn make_private(aside: &Path, seen: Option<Version>) {
-    let Ok(file) = temp::open_as_it_is(aside) else { return };
-    let same = |metadata: Metadata| {
+/// Makes the file that was set aside readable by us alone, unless it has another owner or another name: the mode is
+/// that of the file behind every name.
+fn make_private(directory: &Directory, aside: &OsStr, seen: Option<Version>) {
+    let Ok(file) = directory.read(aside) else { return };
+    let same = |metadata: &Metadata| {
         seen.is_some_and(|seen| seen.inode == metadata.ino() && seen.device == metadata.dev())
     };
-    if file.metadata().is_ok_and(same) {
+    let only_ours = |metadata: &Metadata| {
+        metadata.is_file() && metadata.nlink() == 1 && metadata.uid() == rustix::process::geteuid().as_raw()
+    };
+    if file.metadata().is_ok_and(|metadata| same(&metadata) && only_ours(&metadata)) {
         let _ = rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(FileMode::PRIVATE.bits()));
     }
 }

@@ -9,8 +9,10 @@
 //! * nothing is written when nothing differs: `what_is_right_is_not_written`
 //! * [`Report::in_place`] is what a reader of the file finds, whatever failed: `a_failed_write_reports_what_is_still_there`
 //! * a file that cannot be used is set aside, never lost: `an_unusable_file_is_set_aside`
+//! * nothing is done to what a link of another user leads to: `a_link_of_another_user_is_replaced`
+//! * what is no file is replaced, and said so: `what_is_no_file_is_replaced`
 //! * a base that cannot be read never holds up our credentials: `a_broken_base_keeps_its_last_entries`
-//! * a path that can never be replaced is refused at the start: `a_bind_mounted_file_is_refused`, `a_directory_is_refused`
+//! * a path that can never be replaced is rejected at the start: `a_bind_mounted_file_is_refused`, `a_directory_is_refused`
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
@@ -26,8 +28,8 @@ pub(in crate::output) mod read;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, Metadata},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -36,6 +38,7 @@ use std::{
 pub use super::atomic_file::{FileMode, FileModeError};
 pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
 pub use examine::Examination;
+pub(crate) use memory::LONGEST;
 
 use self::{
     document::Document,
@@ -44,14 +47,15 @@ use self::{
     read::{Base, Found, read},
 };
 use super::atomic_file::{
-    FileError, Operation, Replaced, Replacement, Version, directory_of, expected_group, remove_stale,
+    Cause, FileError, Replaced, Replacement, Target, Version, directory_of, expected_group, remove_stale,
 };
-use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
+use crate::{credentials::CredentialSet, fs::directory::Directory, registry::RegistryHost, token::Token};
 
 /// Where the file is and how it has to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfigSettings {
-    /// The file that consumers read. A symbolic link stays: what it leads to is replaced.
+    /// The file that consumers read. A symbolic link to a docker config stays, and that file is replaced, if the link
+    /// belongs to root or to this process's user and nobody else may write to its directory; another link is replaced.
     pub path: PathBuf,
     /// Its permission bits.
     pub mode: FileMode,
@@ -74,114 +78,142 @@ pub struct DockerConfigFile {
     imposed: Option<(u32, u32)>,
     /// Temporary files may lie about.
     untidy: bool,
+    /// The state that the file was left in.
+    left: Option<Version>,
+    /// Another process has changed it since.
+    drifted: bool,
 }
 
 impl DockerConfigFile {
     /// Takes charge of the file; nothing is read or written yet.
     pub fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
-        Self { settings, base, known: BTreeMap::new(), memory: None, imposed: None, untidy: true }
+        Self {
+            settings,
+            base,
+            known: BTreeMap::new(),
+            memory: None,
+            imposed: None,
+            untidy: true,
+            left: None,
+            drifted: false,
+        }
     }
 
-    /// Refuses a path on which the file can never be replaced.
+    /// Rejects a path on which the file can never be replaced.
     ///
-    /// What may heal by itself (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
+    /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
     pub fn preflight(&self) -> Result<(), DockerConfigError> {
-        let _ = fs::create_dir_all(directory_of(&self.settings.path));
-        self.refuse_hopeless()
+        let _ = Directory::create(directory_of(&self.settings.path));
+        self.check_path()
     }
 
-    fn refuse_hopeless(&self) -> Result<(), DockerConfigError> {
+    fn check_path(&self) -> Result<(), DockerConfigError> {
         let path = &self.settings.path;
-        let Some(name) = path.file_name() else {
+        if path.file_name().is_none() {
             return Err(DockerConfigError::NoFileName { path: path.clone() });
+        }
+        let Ok(here) = Target::open(path) else { return Ok(()) };
+        let mounted = |target: &Target| {
+            let directory = fs::canonicalize(target.directory.path());
+            directory.is_ok_and(|directory| mount::is_mount_point(&directory.join(&target.name)))
         };
-        if let Ok(metadata) = fs::metadata(path) {
-            if metadata.is_dir() {
+        if let Ok(Some(metadata)) = here.metadata() {
+            let kind = metadata.file_type();
+            if kind.is_dir() && (mounted(&here) || !is_empty(&here)) {
                 return Err(DockerConfigError::IsADirectory { path: path.clone() });
             }
-            if !metadata.is_file() {
+            if kind.is_char_device() || kind.is_block_device() {
                 return Err(DockerConfigError::NotAFile { path: path.clone() });
             }
         }
-        let by_directory = fs::canonicalize(directory_of(path)).map(|directory| directory.join(name));
-        for real in [by_directory, fs::canonicalize(path)].into_iter().flatten() {
-            if mount::is_mount_point(&real) {
-                return Err(DockerConfigError::SingleFileMount { path: path.clone() });
-            }
+        if mounted(&here) || here.behind_link().is_some_and(|behind| mounted(&behind)) {
+            return Err(DockerConfigError::SingleFileMount { path: path.clone() });
         }
         Ok(())
     }
 
-    /// Brings the file to what is desired, if it is not there already. Blocks on the file system.
-    pub fn reconcile(&mut self, desired: &CredentialSet) -> Report {
+    /// Makes the file as desired, if it is not already. Blocks on the file system.
+    pub fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
         let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
         warnings.extend(self.only_ours());
-        let (result, in_place) = match self.bring_about(desired, &mut warnings) {
-            Ok((written, left_as_it_was)) => {
-                self.known = left_as_it_was;
+        let (result, found, in_place) = match self.apply(desired, now, &mut warnings) {
+            Ok((written, found)) => {
+                self.known = found.clone();
+                self.known.retain(|host, _| !desired.retired.contains(host));
                 self.known.extend(desired.current.clone());
                 self.base.iter_mut().for_each(Base::note_supplied);
-                (Ok(written), expiries(&self.known))
+                (Ok(written), expiries(&found), expiries(&self.known))
             }
             Err(failure) => {
                 let in_place = expiries(&failure.in_place);
                 self.known.extend(failure.in_place);
-                (Err(failure.error), in_place)
+                (Err(failure.error), in_place.clone(), in_place)
             }
         };
         self.untidy = result.is_err();
-        Report { in_place, warnings, result }
+        let drifted = std::mem::take(&mut self.drifted);
+        Report { found, in_place, warnings, drifted, result }
     }
 
-    /// The files whose change calls for another [`Self::reconcile`].
-    pub fn watched(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.settings.path).chain(&self.settings.base).cloned().collect()
+    /// The file, and those whose change calls for another [`Self::reconcile`].
+    pub fn watched(&self) -> (PathBuf, Vec<PathBuf>) {
+        (self.settings.path.clone(), self.settings.base.iter().cloned().collect())
     }
 
-    fn bring_about(
+    /// What was done, and the tokens that were there before.
+    fn apply(
         &mut self,
         desired: &CredentialSet,
+        now: SystemTime,
         warnings: &mut Vec<Warning>,
     ) -> Result<(Written, BTreeMap<RegistryHost, Arc<Token>>), Failure> {
-        let target = follow(&self.settings.path)?;
+        let path = self.settings.path.clone();
+        let here = match Target::open(&path) {
+            Err(error) if error.cause == Cause::Missing => {
+                if desired.current.is_empty() && self.base.as_ref().and_then(Base::document).is_none() {
+                    return Ok((Written::Unchanged, BTreeMap::new()));
+                }
+                Target::create(&path)?
+            }
+            opened => opened?,
+        };
+        let behind = here.behind_link();
         if self.untidy {
-            // Whatever stays in the way of tidying stays in the way of writing, and is told there.
-            let _ = remove_stale(&target);
-            Memory::tidy(&target);
+            let target = behind.as_ref().unwrap_or(&here);
+            // Whatever stays in the way of tidying stays in the way of writing, and is reported there.
+            let _ = remove_stale(target);
+            Memory::tidy(target);
         }
         let mut in_place = BTreeMap::new();
         for _ in 0..TRIES {
-            let seen = Version::at(&target)?;
-            let found = read(&target)?;
-            self.recall(&target, &found);
-            match self.attempt(&target, seen, &found, desired) {
+            let (target, seen, found) = look(&here, behind.as_ref())?;
+            self.recall(target, &found, now);
+            self.drifted |= self.left.is_some() && seen != self.left;
+            let attempt = self.attempt(target, seen, &found, desired);
+            in_place = self.in_place(&found, desired);
+            match attempt {
                 Ok(Attempt::Over(written, said)) => {
                     warnings.extend(said);
-                    let mut left_as_it_was = self.in_place(&found, desired);
-                    left_as_it_was.retain(|host, _| {
-                        !desired.current.contains_key(host) && !desired.retired.contains(host)
-                    });
-                    return Ok((written, left_as_it_was));
+                    return Ok((written, in_place));
                 }
-                Ok(Attempt::Again) => in_place = self.in_place(&found, desired),
-                Err(error) => return Err(Failure { error, in_place: self.in_place(&found, desired) }),
+                Ok(Attempt::Again) => {}
+                Err(error) => return Err(Failure { error, in_place }),
             }
         }
-        let error = DockerConfigError::Contended { path: self.settings.path.clone(), tries: TRIES };
-        Err(Failure { error, in_place })
+        Err(Failure { error: DockerConfigError::Contended { path, tries: TRIES }, in_place })
     }
 
     /// One merge with what was found, written if it differs.
     fn attempt(
         &mut self,
-        target: &Path,
+        target: &Target,
         seen: Option<Version>,
         found: &Found,
         desired: &CredentialSet,
     ) -> Result<Attempt, DockerConfigError> {
         let (existing, unfit) = match found {
-            Found::Absent => (Document::default(), None),
+            Found::Absent | Found::Other(_) => (Document::default(), None),
             Found::Unfit(unfit) => (Document::default(), Some(unfit.clone())),
             Found::Text(text, _) => match Document::parse(text) {
                 Ok(document) => (document, None),
@@ -195,38 +227,50 @@ impl DockerConfigFile {
         if !merged.ours {
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
-        let directory = directory_of(target);
-        if matches!(found, Found::Absent) {
-            fs::create_dir_all(directory)
-                .map_err(|error| FileError::new(Operation::CreateDirectory, directory, error))?;
-        }
-        let group = expected_group(directory, self.settings.group)?;
+        let group = expected_group(&target.directory, self.settings.group)?;
         if let Found::Text(text, metadata) = found
-            && self.looks_right(metadata, group)
+            && self.has_expected_mode(metadata, group)
             && unfit.is_none()
             && merged.is(text)
         {
+            self.left = seen;
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
 
-        if let Some(memory) = &mut self.memory {
-            let readers = (self.settings.mode, group);
-            memory.keep(target, readers, self.known.values().chain(desired.current.values()));
+        let mode = self.settings.mode;
+        if let Some(memory) = &mut self.memory
+            && let Err(error) =
+                memory.keep(target, (mode, group), self.known.values().chain(desired.current.values()))
+        {
+            warnings.push(Warning::ExpiriesNotStored { reason: error.to_string() });
         }
         let aside = unfit.is_some().then(|| aside_of(target));
-        let mode = self.settings.mode;
         let replacement = Replacement { target, mode, group, seen, set_aside: aside.as_deref() };
-        let Replaced::Done { metadata, unsynced } = replacement.run(|out| merged.write_to(out))? else {
-            return Ok(Attempt::Again);
-        };
+        let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
+        let Replaced::Done { metadata, unsynced } = replaced else { return Ok(Attempt::Again) };
+        let path = self.settings.path.clone();
+        if let Found::Other(what) = found {
+            warnings.push(Warning::Replaced { path: path.clone(), what });
+        }
         if let (Some(reason), Some(aside)) = (unfit, aside) {
-            warnings.push(Warning::SetAside { path: self.settings.path.clone(), aside, reason });
+            let aside = target.directory.path().join(aside);
+            warnings.push(Warning::SetAside { path: path.clone(), aside, reason });
         }
         if let Some(error) = unsynced {
-            warnings.push(Warning::NotSynced { path: self.settings.path.clone(), error: error.kind() });
+            warnings.push(Warning::NotSynced { path, error: error.kind() });
         }
-        warnings.extend(self.look_again(target, metadata.ino(), group));
+        warnings.extend(self.recheck_mode(target, metadata.ino(), group));
         Ok(Attempt::Over(Written::Changed, warnings))
+    }
+
+    /// A directory that is not empty cannot be replaced.
+    fn refine(&self, error: FileError) -> DockerConfigError {
+        match error.cause {
+            Cause::IsADirectory if error.path.file_name() == self.settings.path.file_name() => {
+                DockerConfigError::IsADirectory { path: self.settings.path.clone() }
+            }
+            _ => error.into(),
+        }
     }
 
     /// A mode for the owner alone: a consumer of another user goes without credentials, and may not say so.
@@ -236,15 +280,16 @@ impl DockerConfigFile {
         (mode.bits() & 0o044 == 0).then(|| Warning::OnlyOurs { path: path.clone(), mode: *mode, uid })
     }
 
-    fn looks_right(&self, metadata: &fs::Metadata, group: u32) -> bool {
+    fn has_expected_mode(&self, metadata: &Metadata, group: u32) -> bool {
         let shown = shown_by(metadata);
         shown == (self.settings.mode.bits(), group) || Some(shown) == self.imposed
     }
 
     /// Learns what the file system makes of mode and group, lest the same file be written for ever.
-    fn look_again(&mut self, target: &Path, inode: u64, group: u32) -> Option<Warning> {
-        let shown =
-            fs::symlink_metadata(target).ok().filter(|now| now.ino() == inode).as_ref().map(shown_by)?;
+    fn recheck_mode(&mut self, target: &Target, inode: u64, group: u32) -> Option<Warning> {
+        let now = target.metadata().ok().flatten();
+        self.left = now.as_ref().map(Version::of);
+        let shown = now.filter(|now| now.ino() == inode).as_ref().map(shown_by)?;
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
         let (found, found_group) = self.imposed?;
@@ -257,12 +302,12 @@ impl DockerConfigFile {
         })
     }
 
-    /// At the first look: which of the tokens in the file are known from the process before this one.
-    fn recall(&mut self, target: &Path, found: &Found) {
+    /// At the first reconcile: which of the tokens in the file are known from the process before this one.
+    fn recall(&mut self, target: &Target, found: &Found, now: SystemTime) {
         if self.memory.is_some() {
             return;
         }
-        let memory = Memory::load(target);
+        let memory = Memory::load(target, now, None);
         if let Found::Text(text, _) = found
             && let Ok(document) = Document::parse(text)
         {
@@ -288,10 +333,14 @@ impl DockerConfigFile {
 /// What one [`DockerConfigFile::reconcile`] found and did.
 #[derive(Debug)]
 pub struct Report {
-    /// The registries for which a consumer now finds one of our tokens in the file, and when that ends;
+    /// The registries for which a consumer found one of our tokens before, and when that expires.
+    pub found: BTreeMap<RegistryHost, SystemTime>,
+    /// The registries for which a consumer now finds one of our tokens in the file, and when that expires;
     /// true also when the write failed.
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
-    /// What to tell the user beside success or failure.
+    /// Whether the file was not in the state that this process had left it in.
+    pub drifted: bool,
+    /// What the user should know besides success or failure.
     pub warnings: Vec<Warning>,
     /// Whether the file now is as desired.
     pub result: Result<Written, DockerConfigError>,
@@ -306,7 +355,7 @@ pub enum Written {
     Unchanged,
 }
 
-/// How often a file that others keep changing is merged anew before the next retry is left to the caller.
+/// How often a file that another process keeps changing is merged again before the retry is left to the caller.
 const TRIES: usize = 5;
 
 enum Attempt {
@@ -330,27 +379,36 @@ fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHos
     tokens.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect()
 }
 
-/// Where the path leads: through symbolic links, unless they lead to nothing.
-fn follow(path: &Path) -> Result<PathBuf, FileError> {
-    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
-        return Ok(path.to_owned());
+/// What is to be replaced, its state, and its content: the file behind a link that is followed, if it is a docker config.
+/// Another file is not moved out of the way through a link: the link gives way.
+fn look<'a>(
+    here: &'a Target,
+    behind: Option<&'a Target>,
+) -> Result<(&'a Target, Option<Version>, Found), DockerConfigError> {
+    for target in behind.into_iter().chain([here]) {
+        let seen = target.version()?;
+        let found = read(target)?;
+        if found.is_usable() || std::ptr::eq(target, here) {
+            return Ok((target, seen, found));
+        }
     }
-    match fs::canonicalize(path) {
-        Ok(target) => Ok(target),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
-        Err(error) => Err(FileError::new(Operation::Look, path, error)),
-    }
+    Ok((here, here.version()?, read(here)?))
 }
 
-/// `config.json.invalid` beside `config.json`.
-fn aside_of(target: &Path) -> PathBuf {
-    let mut aside = OsString::from(target);
+/// `config.json.invalid` for `config.json`.
+fn aside_of(target: &Target) -> OsString {
+    let mut aside = target.name.clone();
     aside.push(".invalid");
-    aside.into()
+    aside
+}
+
+fn is_empty(directory: &Target) -> bool {
+    let opened = directory.directory.open_from(Path::new(&directory.name));
+    opened.and_then(|opened| opened.names()).is_ok_and(|names| names.is_empty())
 }
 
 /// Permission bits and group.
-fn shown_by(metadata: &fs::Metadata) -> (u32, u32) {
+fn shown_by(metadata: &Metadata) -> (u32, u32) {
     (metadata.mode() & 0o7777, metadata.gid())
 }
 

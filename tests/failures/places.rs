@@ -69,7 +69,7 @@ fn a_file_mounted_by_sub_path() {
 #[test]
 fn a_path_that_is_no_file() {
     if root() {
-        is_refused(D::NotAFile, "mkdir -p out/config.json");
+        is_refused(D::NotAFile, "mkdir -p out/config.json/x");
     }
 }
 

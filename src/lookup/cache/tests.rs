@@ -41,9 +41,9 @@ fn home() -> (TempDir, String) {
 fn a_token_is_kept_for_its_owner_alone() {
     let (_home, path) = home();
     let slot = slot(&[("HOME", &path)]).unwrap();
-    assert_eq!(slot.token(), None);
+    assert_eq!(slot.token(at(100)), None);
     slot.keep(&token(), at(100)).unwrap();
-    assert_eq!(slot.token(), Some(token()));
+    assert_eq!(slot.token(at(100)), Some(token()));
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!((mode(&slot.path()), mode(&slot.folder)), (0o600, 0o700));
     assert!(slot.path().starts_with(format!("{path}/.cache/ecr-sidecar")));
@@ -71,9 +71,9 @@ fn an_open_cache_is_not_used() {
     kept.keep(&token(), at(100)).unwrap();
 
     fs::set_permissions(kept.path(), fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(kept.token(), None);
+    assert_eq!(kept.token(at(100)), None);
     fs::set_permissions(kept.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(kept.token().is_some());
+    assert!(kept.token(at(100)).is_some());
 
     for mode in [0o750, 0o705, 0o720] {
         fs::set_permissions(&kept.folder, fs::Permissions::from_mode(mode)).unwrap();
@@ -109,11 +109,12 @@ fn garbage_is_no_token() {
         "{",
         "[]",
         r#"{"auth":1}"#,
+        r#"{"auth":"a","obtained_at":0,"expires_at":253402300799}"#, // the year 9999
         &format!(r#"{{"auth":"a","obtained_at":0,"expires_at":{}}}"#, u64::MAX),
     ] {
         let mut file = OpenOptions::new().write(true).truncate(true).open(slot.path()).unwrap();
         io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-        assert_eq!(slot.token(), None, "{text}");
+        assert_eq!(slot.token(at(100)), None, "{text}");
     }
 }
 
@@ -162,5 +163,5 @@ fn one_fetches_at_a_time_and_old_tokens_go() {
     slot.keep(&token(), written_at + KEPT / 2).unwrap();
     assert!(old.exists());
     slot.keep(&token(), written_at + KEPT * 2).unwrap();
-    assert!(!old.exists() && slot.token().is_some());
+    assert!(!old.exists() && slot.token(at(100)).is_some());
 }

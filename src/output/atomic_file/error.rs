@@ -1,4 +1,4 @@
-//! What failed on a file, why, and the mend.
+//! What failed on a file, why, and what to do about it.
 
 use std::{
     error::Error,
@@ -10,7 +10,10 @@ use std::{
 use rustix::io::Errno;
 
 use super::directory_of;
-use crate::diagnosis::{Diagnosis, Remedy};
+use crate::{
+    diagnosis::{Diagnosis, Remedy},
+    fs::directory::UntrustedLink,
+};
 
 /// A failed step of reading or replacing a file. `Display` says what failed, where and why.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub enum Cause {
     IsADirectory,
     /// ELOOP.
     LinkLoop,
+    /// A symbolic link in the path that is not to be followed.
+    Untrusted(UntrustedLink),
     /// ENAMETOOLONG.
     NameTooLong,
     /// EIO.
@@ -148,6 +153,9 @@ impl fmt::Display for Operation {
 
 impl Cause {
     fn of(error: &io::Error, path: &Path) -> Self {
+        if let Some(link) = UntrustedLink::of(error) {
+            return Self::Untrusted(link.clone());
+        }
         match Errno::from_io_error(error) {
             Some(Errno::ROFS) => Self::ReadOnly,
             Some(Errno::NOSPC | Errno::DQUOT) => Self::Full,
@@ -179,7 +187,8 @@ impl Cause {
             Self::Denied { directory: None, .. } => Diagnosis::NotPermitted.into(),
             Self::Mounted => Diagnosis::MountedBySubPath.into(),
             Self::Missing => Diagnosis::DirectoryMissing.into(),
-            Self::IsADirectory => Diagnosis::NotAFile.into(),
+            Self::IsADirectory => Remedy::with(Diagnosis::NotAFile, "or remove the directory"),
+            Self::Untrusted(_) => Diagnosis::UntrustedLink.into(),
             Self::NotADirectory => {
                 Remedy::with(Diagnosis::NotAFile, "every part of the path but the last has to be a directory")
             }
@@ -218,6 +227,7 @@ impl fmt::Display for Cause {
             Self::NotADirectory => f.write_str("a part of the path is not a directory"),
             Self::IsADirectory => f.write_str("it is a directory"),
             Self::LinkLoop => f.write_str("its symbolic links lead in a circle"),
+            Self::Untrusted(link) => write!(f, "{link}, and is not followed"),
             Self::NameTooLong => f.write_str("its name is too long"),
             Self::Device => f.write_str("the device has an input/output error"),
             Self::Other(kind) => write!(f, "{kind}"),

@@ -5,45 +5,42 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io, iter,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt},
-    },
-    path::{Path, PathBuf},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
     process,
 };
 
-use rustix::fs::OFlags;
-
 use super::{
-    FileMode, directory_of,
+    FileMode, Target,
     error::{FileError, Operation},
+    take_name,
 };
+use crate::fs::directory::Directory;
 
 /// A file of this process that has not got its name yet; dropped, it is removed.
 #[derive(Debug)]
-pub(super) struct TempFile {
-    path: PathBuf,
+pub(super) struct TempFile<'a> {
+    directory: &'a Directory,
+    name: OsString,
     file: File,
-    named: bool,
+    renamed: bool,
 }
 
-impl TempFile {
+impl<'a> TempFile<'a> {
     /// Creates one for the target: new, private and locked.
-    pub(super) fn create(target: &Path) -> Result<Self, FileError> {
-        let failed = |error| FileError::new(Operation::CreateTemp, target, error);
+    pub(super) fn create(target: &'a Target) -> Result<Self, FileError> {
+        let failed = |error| target.failed(Operation::CreateTemp, error);
+        let directory = &target.directory;
         for _ in 0..TRIES {
-            let path = new_name(target).ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-            let options =
-                OpenOptions::new().write(true).create_new(true).mode(FileMode::PRIVATE.bits()).to_owned();
-            let file = match options.open(&path) {
+            let name = new_name(target.name());
+            let file = match directory.create_new(&name, FileMode::PRIVATE.bits()) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(failed(error)),
             };
-            let temp = Self { path, file, named: false };
+            let temp = Self { directory, name, file, renamed: false };
             match temp.file.try_lock() {
                 // Where there are no locks, no one else can hold one either, and nothing stale is removed.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
@@ -57,31 +54,36 @@ impl TempFile {
         Err(failed(io::ErrorKind::ResourceBusy.into()))
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
     }
 
     pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Another name beside it, which a later [`remove_stale`] knows too.
-    pub(super) fn beside(&self) -> PathBuf {
-        self.path.with_extension("old.tmp")
+    /// Another name in its directory, which a later [`remove_stale`] knows too.
+    pub(super) fn beside(&self) -> OsString {
+        Path::new(&self.name).with_extension("old.tmp").into()
     }
 
-    /// Gives the file at [`Self::path`] its name.
-    pub(super) fn rename_to(mut self, name: &Path) -> Result<(), FileError> {
-        fs::rename(&self.path, name).map_err(|error| FileError::new(Operation::Rename, name, error))?;
-        self.named = true;
+    /// Gives the file its name.
+    pub(super) fn rename_to(self, name: &OsStr) -> io::Result<()> {
+        take_name(self.directory, &self.name, name)?;
+        self.renamed();
         Ok(())
+    }
+
+    /// Its temporary name is gone.
+    pub(super) fn renamed(mut self) {
+        self.renamed = true;
     }
 }
 
-impl Drop for TempFile {
+impl Drop for TempFile<'_> {
     fn drop(&mut self) {
-        if !self.named {
-            let _ = fs::remove_file(&self.path);
+        if !self.renamed {
+            let _ = self.directory.remove(&self.name);
         }
     }
 }
@@ -89,44 +91,37 @@ impl Drop for TempFile {
 /// Removes the temporary files for the target whose writers are gone, and says how many those were.
 ///
 /// What cannot be opened is another user's, and is left alone.
-pub fn remove_stale(target: &Path) -> io::Result<usize> {
-    let Some(prefix) = prefix(target) else { return Ok(0) };
+pub fn remove_stale(target: &Target) -> io::Result<usize> {
+    let prefix = prefix(target.name());
     let mut removed = 0;
-    for entry in fs::read_dir(directory_of(target))? {
-        let entry = entry?;
-        if !is_temp_name(&entry.file_name(), &prefix) {
+    for name in target.directory.names()? {
+        if !is_temp_name(&name, &prefix) {
             continue;
         }
-        let Ok(file) = open_as_it_is(&entry.path()) else { continue };
+        let Ok(file) = target.directory.read(&name) else { continue };
         let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular && file.try_lock().is_ok() && fs::remove_file(entry.path()).is_ok() {
+        if regular && file.try_lock().is_ok() && target.directory.remove(&name).is_ok() {
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-/// Opens a file for reading: no symbolic link followed, no waiting for a writer at a pipe.
-pub(super) fn open_as_it_is(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
-}
-
 const TRIES: usize = 16;
 const RANDOM: usize = 8;
 
-fn prefix(target: &Path) -> Option<OsString> {
+fn prefix(target: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
-    prefix.push(target.file_name()?);
+    prefix.push(target);
     prefix.push(".ecr-sidecar-");
-    Some(prefix)
+    prefix
 }
 
-fn new_name(target: &Path) -> Option<PathBuf> {
+fn new_name(target: &OsStr) -> OsString {
     let random: String = iter::repeat_with(fastrand::alphanumeric).take(RANDOM).collect();
-    let mut name = prefix(target)?;
+    let mut name = prefix(target);
     name.push(format!("{}-{random}.tmp", process::id()));
-    Some(directory_of(target).join(name))
+    name
 }
 
 /// Whether the name is `PREFIX` + `PID-RANDOM.tmp` or `PID-RANDOM.old.tmp`.

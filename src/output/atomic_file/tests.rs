@@ -1,5 +1,9 @@
 use std::{
-    os::unix::fs::{PermissionsExt, symlink},
+    fs::{self, File},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixListener,
+    },
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -35,13 +39,19 @@ fn put(path: &Path, content: &str) {
     File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
 }
 
-fn replacement(target: &Path, seen: Option<Version>) -> Replacement<'_> {
-    let group = expected_group(directory_of(target), None).unwrap();
+fn opened(path: &Path) -> Target {
+    Target::open(path).unwrap()
+}
+
+fn replacement(target: &Target, seen: Option<Version>) -> Replacement<'_> {
+    let group = expected_group(&target.directory, None).unwrap();
     Replacement { target, mode: FileMode::default(), group, seen, set_aside: None }
 }
 
-fn replace(target: &Path, content: &str) -> Result<Replaced, FileError> {
-    replacement(target, Version::at(target)?).run(|out| out.write_all(content.as_bytes()))
+fn replace(path: &Path, content: &str) -> Result<Replaced, FileError> {
+    let target = Target::open(path)?;
+    let seen = target.version()?;
+    replacement(&target, seen).run(|out| out.write_all(content.as_bytes()))
 }
 
 fn mode(path: &Path) -> u32 {
@@ -86,17 +96,18 @@ fn a_setgid_directory_gives_its_group() {
         return;
     }
     let place = Place::new();
-    let directory = place.directory.path();
+    let path = place.directory.path();
+    let directory = &Directory::open(path).unwrap();
     assert_eq!(expected_group(directory, None).unwrap(), rustix::process::getegid().as_raw());
-    std::os::unix::fs::chown(directory, None, Some(1337)).unwrap();
+    std::os::unix::fs::chown(path, None, Some(1337)).unwrap();
     assert_eq!(expected_group(directory, None).unwrap(), rustix::process::getegid().as_raw());
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o2777)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o2777)).unwrap();
     assert_eq!(expected_group(directory, None).unwrap(), 1337);
     assert_eq!(expected_group(directory, Some(7)).unwrap(), 7);
     replace(&place.target(), "one").unwrap();
     assert_eq!(fs::metadata(place.target()).unwrap().gid(), 1337);
-    let target = place.target();
-    let other = Replacement { group: 7, ..replacement(&target, Version::at(&target).unwrap()) };
+    let target = opened(&place.target());
+    let other = Replacement { group: 7, ..replacement(&target, target.version().unwrap()) };
     other.run(|out| out.write_all(b"two")).unwrap();
     assert_eq!((fs::metadata(place.target()).unwrap().gid(), mode(&place.target())), (7, 0o640));
 }
@@ -120,8 +131,8 @@ fn a_change_meanwhile_is_noticed() {
         ("removed", |target| fs::remove_file(target).unwrap()),
     ];
     for (change, make) in changes {
-        let seen = Version::at(&target).unwrap();
-        let outcome = replacement(&target, seen).run(|out| {
+        let opened = opened(&target);
+        let outcome = replacement(&opened, opened.version().unwrap()).run(|out| {
             make(&target);
             out.write_all(b"ours")
         });
@@ -135,8 +146,8 @@ fn a_change_meanwhile_is_noticed() {
 fn a_failed_write_leaves_the_old_file_and_no_other() {
     let place = Place::new();
     put(&place.target(), "old");
-    let seen = Version::at(&place.target()).unwrap();
-    let failed = replacement(&place.target(), seen).run(|out| {
+    let target = opened(&place.target());
+    let failed = replacement(&target, target.version().unwrap()).run(|out| {
         out.write_all(b"half")?;
         Err(io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error()))
     });
@@ -164,16 +175,17 @@ fn a_stale_temporary_file_goes_a_live_one_stays() {
     // names like ours that are no files of ours
     fs::create_dir(directory.join(".config.json.ecr-sidecar-1-aaaaaaaa.tmp")).unwrap();
     symlink("config.json", directory.join(".config.json.ecr-sidecar-1-bbbbbbbb.tmp")).unwrap();
-    let live = TempFile::create(&place.target()).unwrap();
+    let target = opened(&place.target());
+    let live = TempFile::create(&target).unwrap();
 
-    assert_eq!(remove_stale(&place.target()).unwrap(), stale.len());
+    assert_eq!(remove_stale(&target).unwrap(), stale.len());
     let names = place.names();
     assert!(stale.iter().all(|name| !names.contains(&(*name).to_owned())), "{names:?}");
-    assert!(live.path().exists());
+    assert!(directory.join(live.name()).exists());
     assert_eq!(names.len(), others.len() + 3, "{names:?}");
     drop(live);
     assert_eq!(place.names().len(), others.len() + 2);
-    assert_eq!(remove_stale(&place.target()).unwrap(), 0);
+    assert_eq!(remove_stale(&target).unwrap(), 0);
 }
 
 #[test]
@@ -183,8 +195,9 @@ fn what_is_set_aside_is_whole_and_private() {
     for content in ["first", "second"] {
         put(&target, content);
         fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
-        let seen = Version::at(&target).unwrap();
-        let replacement = Replacement { set_aside: Some(&aside), ..replacement(&target, seen) };
+        let opened = opened(&target);
+        let seen = opened.version().unwrap();
+        let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
         replacement.run(|out| out.write_all(b"new")).unwrap();
         assert_eq!(fs::read_to_string(&aside).unwrap(), content);
         assert_eq!(mode(&aside), 0o600);
@@ -206,9 +219,7 @@ fn what_cannot_be_written_says_why() {
         (at(&"x".repeat(240)), Cause::NameTooLong, "its name is too long"),
     ];
     for (path, cause, sentence) in cases {
-        let attempt =
-            Replacement { target: &path, mode: FileMode::default(), group: 0, seen: None, set_aside: None };
-        let error = attempt.run(|out| out.write_all(b"x")).unwrap_err();
+        let error = replace(&path, "x").unwrap_err();
         assert_eq!(error.cause, cause);
         assert!(error.to_string().ends_with(sentence), "{error}");
         assert!(std::error::Error::source(&error).is_some());
@@ -268,4 +279,76 @@ fn each_refusal_of_the_system_has_its_diagnosis() {
     ] {
         assert_eq!(diagnosis(errno), expected, "{errno:?}");
     }
+}
+
+/// What a consumer, or an accident, can put in the place of the file; none of it is waited for or followed.
+#[test]
+fn whatever_has_the_name_is_replaced() {
+    let place = Place::new();
+    let (target, aside) = (place.target(), place.directory.path().join("config.json.invalid"));
+    let elsewhere = place.directory.path().join("elsewhere");
+    put(&elsewhere, "theirs");
+    let before = fs::metadata(&elsewhere).unwrap();
+    type Put<'a> = (&'static str, &'a dyn Fn(&Path));
+    let things: [Put<'_>; 6] = [
+        ("a FIFO", &|path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        }),
+        ("a socket", &|path| drop(UnixListener::bind(path).unwrap())),
+        ("a link", &|path| symlink("elsewhere", path).unwrap()),
+        ("a link to nothing", &|path| symlink("nothing", path).unwrap()),
+        ("a hard link", &|path| fs::hard_link(&elsewhere, path).unwrap()),
+        ("an empty directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    for (what, make) in things {
+        make(&target);
+        replace(&target, "ours").unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(fs::symlink_metadata(&target).unwrap().is_file(), "{what}");
+
+        make(&aside);
+        let opened = opened(&target);
+        let seen = opened.version().unwrap();
+        let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+        replacement.run(|out| out.write_all(b"new")).unwrap_or_else(|error| panic!("aside {what}: {error}"));
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "ours", "aside {what}");
+        assert_eq!(place.names(), ["config.json", "config.json.invalid", "elsewhere"], "{what}");
+        [&target, &aside].into_iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    let after = fs::metadata(&elsewhere).unwrap();
+    assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");
+}
+
+/// A directory with something in it is not taken away, neither for the file nor for the old one, which stays.
+#[test]
+fn a_full_directory_stays_and_so_does_the_old_file() {
+    let place = Place::new();
+    let (target, aside) = (place.target(), place.directory.path().join("config.json.invalid"));
+    fs::create_dir_all(aside.join("x")).unwrap();
+    put(&target, "old");
+    let opened = opened(&target);
+    let seen = opened.version().unwrap();
+    let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+    let error = replacement.run(|out| out.write_all(b"new")).unwrap_err();
+    assert_eq!((error.operation, &error.cause), (Operation::SetAside, &Cause::IsADirectory), "{error}");
+    assert!(error.to_string().contains("config.json.invalid"), "{error}");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "old");
+    assert_eq!(place.names(), ["config.json", "config.json.invalid"]);
+}
+
+/// The mode belongs to the file, not to its name: the other name would lose its readers.
+#[test]
+fn a_hard_linked_file_keeps_its_mode() {
+    let place = Place::new();
+    let (target, aside) = (place.target(), place.directory.path().join("config.json.invalid"));
+    let elsewhere = place.directory.path().join("elsewhere");
+    put(&elsewhere, "theirs");
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::hard_link(&elsewhere, &target).unwrap();
+    let opened = opened(&target);
+    let seen = opened.version().unwrap();
+    let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+    replacement.run(|out| out.write_all(b"new")).unwrap();
+    assert_eq!((mode(&elsewhere), mode(&aside)), (0o644, 0o644));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");
 }

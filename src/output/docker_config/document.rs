@@ -108,6 +108,13 @@ pub(super) fn host_meant(key: &str) -> String {
     }
 }
 
+/// The host of a key for a part of its repositories (`HOST/team/app`, as podman writes it), which containers/image and
+/// go-containerregistry prefer to the key of the host.
+pub(super) fn repository_host(key: &str) -> Option<String> {
+    let meant = host_meant(key);
+    meant.split_once('/').map(|(host, _)| host.to_owned())
+}
+
 /// The `auth` of an entry: none when it has none or an empty one.
 pub(super) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
     #[derive(Deserialize)]
@@ -162,6 +169,21 @@ pub(super) fn check(entry: &RawValue) -> Result<(), BadAuth> {
 /// Whether the entry is a token of ECR, ours or another's.
 pub(super) fn is_ecr_token(entry: &RawValue) -> bool {
     auth(entry).ok().flatten().is_some_and(|auth| user(&auth).is_ok_and(|user| user.as_slice() == b"AWS"))
+}
+
+/// Whether the entry is one of the user `AWS`, however it is written: as `auth`, or as `username` without it.
+pub(super) fn is_of_aws(entry: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow, default)]
+        username: Option<Cow<'a, str>>,
+    }
+    match auth(entry) {
+        Ok(Some(auth)) => user(&auth).is_ok_and(|user| user.as_slice() == b"AWS"),
+        Ok(None) => serde_json::from_str::<Entry<'_>>(entry.get())
+            .is_ok_and(|entry| entry.username.as_deref() == Some("AWS")),
+        Err(_) => false,
+    }
 }
 
 /// The user in an `auth` value, as docker decodes it: line breaks are skipped, padding is not optional.

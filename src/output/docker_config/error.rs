@@ -77,6 +77,16 @@ pub enum Warning {
         /// Our host.
         host: String,
     },
+    /// Another user's entry for some repositories of one of our hosts.
+    #[error(
+        "the entry `{key}` is of another user: podman, skopeo and go-containerregistry take it instead of that of `{host}`"
+    )]
+    RepositoryEntry {
+        /// The key.
+        key: String,
+        /// Our host.
+        host: String,
+    },
     /// A credential helper for one of our hosts left `credHelpers`.
     #[error(
         "removed the entry `{key}` from `credHelpers`: clients would ask that helper instead of reading the entry of `{host}`"
@@ -125,6 +135,20 @@ pub enum Warning {
         /// Why.
         reason: Unfit,
     },
+    /// Something other than a file had the name, and was replaced.
+    #[error("`{}` was {what}; it was replaced by a file", path.display())]
+    Replaced {
+        /// The name.
+        path: PathBuf,
+        /// What it was.
+        what: &'static str,
+    },
+    /// After a restart the credentials in the file would be of unknown expiry.
+    #[error("the expiries of the credentials are not stored for the next start: {reason}")]
+    ExpiriesNotStored {
+        /// Why.
+        reason: String,
+    },
     /// The file system does not keep what we set.
     #[error(
         "the file system does not keep the mode and group of `{}`: it shows {found} and group {found_group} for {wanted} and \
@@ -170,6 +194,10 @@ pub enum Warning {
 impl Warning {
     pub(super) fn twin_removed(key: &str, host: &str) -> Self {
         Self::TwinRemoved { key: shown(key), host: host.to_owned() }
+    }
+
+    pub(super) fn repository_entry(key: &str, host: &str) -> Self {
+        Self::RepositoryEntry { key: shown(key), host: host.to_owned() }
     }
 
     pub(super) fn helper_removed(key: &str, host: &str) -> Self {

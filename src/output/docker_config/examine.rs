@@ -3,20 +3,20 @@
 use std::{io, path::Path};
 
 use rustix::{
-    fs::{Access, StatVfs, access, statvfs},
+    fs::{Access, AtFlags, StatVfs, accessat, fstatvfs},
     io::Errno,
 };
 
 use super::{
     DockerConfigError, DockerConfigFile,
     document::Document,
-    follow,
     merge::{BaseKeys, creds_store, merge},
     read::{Base, Found, read},
 };
 use crate::{
     credentials::CredentialSet,
-    output::atomic_file::{FileError, Operation, directory_of, expected_group},
+    fs::directory::Directory,
+    output::atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
 };
 
 /// What the file would be.
@@ -38,21 +38,35 @@ impl DockerConfigFile {
     /// Looks whether the file could be written now, and what it would be. Nothing is changed. Blocks on the file
     /// system.
     pub fn examine(&self) -> Result<Examination, DockerConfigError> {
-        self.refuse_hopeless()?;
-        let target = follow(&self.settings.path)?;
-        let directory = directory_of(&target);
-        let existing = directory.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."));
-        let operation =
-            if existing == directory { Operation::CreateTemp } else { Operation::CreateDirectory };
-        let failed = |error: Errno| FileError::new(operation, &target, error.into());
-        access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
-        if is_full(&statvfs(existing).map_err(failed)?) {
-            return Err(FileError::new(Operation::Write, &target, io::Error::from(Errno::NOSPC)).into());
+        self.check_path()?;
+        let path = &self.settings.path;
+        let here = match Target::open(path) {
+            Ok(here) => Some(here),
+            Err(error) if error.cause == Cause::Missing => None,
+            Err(error) => return Err(error.into()),
+        };
+        let behind = here.as_ref().and_then(Target::behind_link);
+        let target = behind.as_ref().or(here.as_ref());
+        let operation = if here.is_some() { Operation::CreateTemp } else { Operation::CreateDirectory };
+        let failed = |error: io::Error| FileError::new(operation, path, error);
+        let missing;
+        let existing = match target {
+            Some(target) => &target.directory,
+            None => {
+                let place = directory_of(path).ancestors().find(|place| place.exists());
+                missing = Directory::open(place.unwrap_or(Path::new("."))).map_err(failed)?;
+                &missing
+            }
+        };
+        let errno = |error: Errno| failed(error.into());
+        accessat(existing, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()).map_err(errno)?;
+        if is_full(&fstatvfs(existing).map_err(errno)?) {
+            return Err(FileError::new(Operation::Write, path, Errno::NOSPC.into()).into());
         }
         let mut base = self.settings.base.clone().map(Base::new);
         let mut warnings: Vec<_> =
             base.as_mut().and_then(Base::refresh).iter().map(ToString::to_string).collect();
-        let found = read(&target)?;
+        let found = target.map_or(Ok(Found::Absent), read)?;
         warnings.extend(flaws(&found, base.as_ref()));
         Ok(Examination {
             exists: !matches!(found, Found::Absent),
@@ -74,6 +88,7 @@ fn flaws(found: &Found, base: Option<&Base>) -> Vec<String> {
     let text = match found {
         Found::Absent => return Vec::new(),
         Found::Unfit(unfit) => return vec![format!("it would be set aside: {unfit}")],
+        Found::Other(what) => return vec![format!("it would be replaced: it is {what}")],
         Found::Text(text, _) => text,
     };
     match Document::parse(text) {
@@ -124,6 +139,7 @@ mod tests {
     #[test]
     fn a_directory_in_the_place_of_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("x")).unwrap();
         assert!(matches!(examine(folder.path()), Err(DockerConfigError::IsADirectory { .. })));
     }
 }

@@ -4,18 +4,21 @@
 //! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its memory beside the file.
 //! It blocks on the file system.
 
-use std::{io, path::Path, time::SystemTime};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use thiserror::Error;
 
 use super::{
     document::{Document, Unfit, auth, is_ecr_token},
     error::DockerConfigError,
-    follow,
     memory::Memory,
     read::{Found, read},
 };
-use crate::{output::atomic_file::FileError, registry::RegistryHost, secret::Secret};
+use crate::{
+    output::atomic_file::{FileError, Operation, Target},
+    registry::RegistryHost,
+    secret::Secret,
+};
 
 /// A token in the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,20 +63,26 @@ impl From<FileError> for FindError {
     }
 }
 
-/// The token for `host` in the file at `path`; none when there is no file, no entry, or one of another kind.
-pub fn find(path: &Path, host: &RegistryHost) -> Result<Option<Held>, FindError> {
+/// The token for `host` in the file at `path`; none when there is no file, no entry, or one of another kind. Links are
+/// followed, as a consumer follows them.
+pub fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Option<Held>, FindError> {
     let unfit = |unfit| FindError::Unfit { path: path.to_owned(), unfit };
-    let target = follow(path)?;
+    let target = match fs::canonicalize(path) {
+        Ok(real) => Target::open(&real)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError::new(Operation::Look, path, error).into()),
+    };
     let (text, metadata) = match read(&target)? {
         Found::Absent => return Ok(None),
         Found::Unfit(reason) => return Err(unfit(reason)),
+        Found::Other(_) => return Err(DockerConfigError::NotAFile { path: path.to_owned() }.into()),
         Found::Text(text, metadata) => (text, metadata),
     };
     let document = Document::parse(&text).map_err(unfit)?;
     let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
     // The memory has a token before the file does.
-    let end = match Memory::load(&target).end_of(&auth) {
+    let end = match Memory::load(&target, now, Some(metadata.uid())).end_of(&auth) {
         Some(end) => End::Known(end),
         None => End::Unknown { changed_at: changed_at(metadata.modified()) },
     };

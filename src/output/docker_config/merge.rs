@@ -9,6 +9,7 @@
 //! * everything foreign survives, value for value and in its order: `foreign_values_survive`
 //! * every host with a token stands there once, with no twin and no helper: `each_host_once_and_no_twin`
 //! * merging what was merged changes nothing: `merging_twice_changes_nothing`
+//! * no old token for a part of a host's repositories stays to be preferred: `a_stale_repository_entry_goes`
 //! * a host without a token is left as it is: `a_host_without_a_token_is_left_alone`
 
 use std::{
@@ -158,6 +159,16 @@ fn merge_auths<'a>(
             *removed = true;
             warnings.push(Warning::twin_removed(key, &host));
             return false;
+        }
+        if let Some(host) = document::repository_host(key)
+            && desired.current.contains_key(host.as_str())
+        {
+            if document::is_of_aws(entry) {
+                *removed = true;
+                warnings.push(Warning::twin_removed(key, &host));
+                return false;
+            }
+            warnings.push(Warning::repository_entry(key, &host));
         }
         let retired = desired.retired.contains(key.as_str()) && !base.auths.contains_key(key);
         if retired && document::is_ecr_token(entry) {

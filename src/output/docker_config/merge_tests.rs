@@ -80,11 +80,6 @@ fn each_kind_of_existing_content() {
             format!("{{\"n\":12345678901234567890.10,\"s\":\"\\u00e9\\/\",\"auths\":{{{ours}}}}}"),
         ),
         ("{\"HttpHeaders\":{}}".to_owned(), format!("{{\"auths\":{{{ours}}},\"HttpHeaders\":{{}}}}")),
-        // a path is podman's way to name a repository: it is the user's
-        (
-            format!("{{\"auths\":{{{}}}}}", entry(&format!("{A}/team/app"), FOREIGN)),
-            format!("{{\"auths\":{{{},{ours}}}}}", entry(&format!("{A}/team/app"), FOREIGN)),
-        ),
         (
             "{\"credHelpers\":{\"gcr.io\":\"gcloud\"},\"auths\":{}}".to_owned(),
             format!("{{\"credHelpers\":{{\"gcr.io\":\"gcloud\"}},\"auths\":{{{ours}}}}}"),
@@ -96,6 +91,49 @@ fn each_kind_of_existing_content() {
         assert_eq!(out, expected);
         assert_eq!(warnings, [], "{existing}");
     }
+}
+
+/// podman, skopeo and go-containerregistry prefer `HOST/PATH` to `HOST`: what a login left there a day ago would win.
+#[test]
+fn a_stale_repository_entry_goes() {
+    let password = "{\"username\":\"AWS\",\"password\":\"old\"}";
+    for (key, value) in [
+        (format!("{A}/app"), "{\"auth\":\"QVdTOm9sZA==\"}"), // AWS:old
+        (format!("{A}/team/app"), "{\"auth\":\"QVdTOm9sZA==\",\"email\":\"x\"}"),
+        (format!("https://{A}/app"), "{\"auth\":\"QVdTOm9sZA==\"}"),
+        (format!("{}/app", A.to_ascii_uppercase()), "{\"auth\":\"QVdTOm9sZA==\"}"),
+        (format!("{A}/v2/app"), "{\"auth\":\"QVdTOm9sZA==\"}"),
+        (format!("{A}/app"), password),
+    ] {
+        let existing = format!("{{\"auths\":{{\"{key}\":{value}}}}}");
+        let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
+        assert_eq!(out, format!("{{\"auths\":{{{}}}}}", entry(A, ONE)), "{key} {value}");
+        assert_eq!(warnings, [Warning::twin_removed(&key, A)], "{key}");
+        // a base that names it is corrected in the same way
+        let (out, _, _) = merged_with("", Some(&existing), &BaseKeys::default(), &desired(&[(A, ONE)], &[]));
+        assert!(!out.contains("/app"), "{out}");
+        // without a token of ours it is the best that there is
+        assert!(merged(&existing, &desired(&[(B, ONE)], &[])).0.contains(&key));
+    }
+}
+
+/// The robot user of a mirror, say: it is meant, and may not know what it does.
+#[test]
+fn another_users_repository_entry_stays_and_is_named() {
+    for value in [
+        format!("{{\"auth\":\"{FOREIGN}\"}}"),
+        "{\"auth\":\"QVdTQTp4\"}".to_owned(), // AWSA:x
+        "{\"identitytoken\":\"x\"}".to_owned(),
+        "{}".to_owned(),
+    ] {
+        let key = format!("{A}/team/app");
+        let existing = format!("{{\"auths\":{{\"{key}\":{value}}}}}");
+        let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
+        assert_eq!(out, format!("{{\"auths\":{{\"{key}\":{value},{}}}}}", entry(A, ONE)));
+        assert_eq!(warnings, [Warning::repository_entry(&key, A)], "{value}");
+    }
+    let other = format!("{{\"auths\":{{{}}}}}", entry("ghcr.io/team/app", "QVdTOm9sZA=="));
+    assert_eq!(merged(&other, &desired(&[(A, ONE)], &[])).1, [], "another registry's");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 mod faults;
+mod volume;
 
 use std::{
     fs::{File, Permissions},
     io::Write,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     time::Duration,
 };
 
@@ -76,6 +77,15 @@ fn at_hour(hour: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600)
 }
 
+/// The time of every reconcile.
+fn now() -> SystemTime {
+    at_hour(6)
+}
+
+fn version(path: &Path) -> Option<Version> {
+    Target::open(path).unwrap().version().unwrap()
+}
+
 fn in_place(report: &Report) -> Vec<(&str, SystemTime)> {
     report.in_place.iter().map(|(host, expiry)| (host.as_str(), *expiry)).collect()
 }
@@ -97,48 +107,48 @@ fn what_is_right_is_not_written() {
     let place = Place::new();
     let mut file = place.file();
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    let report = file.reconcile(&set);
+    let report = file.reconcile(&set, now());
     assert_eq!(written(&report), Written::Changed);
     assert_eq!(in_place(&report), [(A, at_hour(12))]);
     assert_eq!(place.text(), format!("{{\"auths\":{{\"{A}\":{{\"auth\":\"QVdTOm9uZQ==\"}}}}}}"));
-    let before = Version::at(&place.path()).unwrap();
+    let before = version(&place.path());
 
     // neither the same process nor the next one
     for file in [&mut file, &mut place.file()] {
-        let report = file.reconcile(&set);
+        let report = file.reconcile(&set, now());
         assert_eq!(written(&report), Written::Unchanged);
         assert_eq!(in_place(&report), [(A, at_hour(12))]);
-        assert_eq!(Version::at(&place.path()).unwrap(), before);
+        assert_eq!(version(&place.path()), before);
     }
     assert_eq!(place.names(), ["config.json"]);
-    assert_eq!(file.watched(), [place.path()]);
+    assert_eq!(file.watched(), (place.path(), vec![]));
 }
 
 /// Killed while AWS is away, and started again: what is in the file is still good, and so it is called.
 #[test]
 fn a_successor_knows_the_credentials_it_finds() {
     let place = Place::new();
-    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5), (B, "AWS:b", 6)]));
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5), (B, "AWS:b", 6)]), now());
     let nothing_yet = CredentialSet::default();
     let mut successor = place.file();
-    assert_eq!(in_place(&successor.reconcile(&nothing_yet)), [(A, at_hour(5)), (B, at_hour(6))]);
+    assert_eq!(in_place(&successor.reconcile(&nothing_yet, now())), [(A, at_hour(5)), (B, at_hour(6))]);
     // one is renewed, the other is left as it was
     assert_eq!(
-        in_place(&successor.reconcile(&desired(&[(A, "AWS:c", 17)]))),
+        in_place(&successor.reconcile(&desired(&[(A, "AWS:c", 17)]), now())),
         [(A, at_hour(17)), (B, at_hour(6))]
     );
-    assert_eq!(in_place(&place.file().reconcile(&nothing_yet)), [(A, at_hour(17)), (B, at_hour(6))]);
+    assert_eq!(in_place(&place.file().reconcile(&nothing_yet, now())), [(A, at_hour(17)), (B, at_hour(6))]);
 
     // a credential that no process of ours has written is not known
     let edited = place.text().replace("AWS:b", "AWS:x");
     put(&place.path(), &edited);
-    assert_eq!(in_place(&place.file().reconcile(&nothing_yet)), [(A, at_hour(17))]);
+    assert_eq!(in_place(&place.file().reconcile(&nothing_yet, now())), [(A, at_hour(17))]);
 
     // without the memory, or with a broken one, nothing is known and nothing else is wrong
     put(&place.at(".config.json.ecr-sidecar"), "{");
     let mut forgetful = place.file();
-    assert_eq!(in_place(&forgetful.reconcile(&nothing_yet)), []);
-    assert_eq!(in_place(&forgetful.reconcile(&desired(&[(A, "AWS:d", 29)]))), [(A, at_hour(29))]);
+    assert_eq!(in_place(&forgetful.reconcile(&nothing_yet, now())), []);
+    assert_eq!(in_place(&forgetful.reconcile(&desired(&[(A, "AWS:d", 29)]), now())), [(A, at_hour(29))]);
 }
 
 #[test]
@@ -147,7 +157,7 @@ fn who_may_read_the_file_may_read_what_is_remembered() {
     let path = place.at(".config.json.ecr-sidecar");
     let shown =
         |path: &Path| fs::metadata(path).map(|metadata| (metadata.mode() & 0o7777, metadata.gid())).unwrap();
-    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5)]));
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 5)]), now());
     assert_eq!(shown(&path), shown(&place.path()));
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("AWS:a") && !text.contains("AWS"), "{text}");
@@ -155,7 +165,7 @@ fn who_may_read_the_file_may_read_what_is_remembered() {
     // what an older version left to itself alone, beside a file that another mode is wanted for
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let settings = DockerConfigSettings { mode: "0644".parse().unwrap(), ..place.file().settings };
-    let _ = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "AWS:a", 5)]));
+    let _ = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "AWS:a", 5)]), now());
     assert_eq!(shown(&path).0, 0o644);
     assert_eq!(shown(&path), shown(&place.path()));
 }
@@ -164,10 +174,10 @@ fn who_may_read_the_file_may_read_what_is_remembered() {
 fn a_reader_finds_a_token_and_its_end() {
     let place = Place::new();
     let host = |text: &str| text.parse::<RegistryHost>().unwrap();
-    let found = |name: &str| find::find(&place.path(), &host(name)).unwrap();
+    let found = |name: &str| find::find(&place.path(), &host(name), now()).unwrap();
     assert_eq!(found(A), None); // no file
     let [one, two] = ["AWS:one", "AWS:two"].map(|text| STANDARD.encode(text));
-    let _ = place.file().reconcile(&desired(&[(A, &one, 5)]));
+    let _ = place.file().reconcile(&desired(&[(A, &one, 5)]), now());
     let held = found(A).unwrap();
     assert_eq!((held.auth.expose(), held.end), (&one, End::Known(at_hour(5))));
     assert_eq!(found(B), None);
@@ -184,7 +194,7 @@ fn a_reader_finds_a_token_and_its_end() {
     assert_eq!(found(B), None); // not of ECR
 
     put(&place.path(), "hunter2");
-    let error = find::find(&place.path(), &host(A)).unwrap_err().to_string();
+    let error = find::find(&place.path(), &host(A), now()).unwrap_err().to_string();
     assert!(error.contains("is not a JSON object") && !error.contains("hunter2"), "{error}");
 }
 
@@ -193,19 +203,19 @@ fn a_wrong_mode_alone_is_mended() {
     let place = Place::new();
     let mut file = place.file();
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    file.reconcile(&set);
+    file.reconcile(&set, now());
     fs::set_permissions(place.path(), Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o7777, 0o640);
 }
 
 #[test]
 fn nothing_to_say_is_not_written() {
     let place = Place::new();
-    assert_eq!(written(&place.file().reconcile(&desired(&[]))), Written::Unchanged);
+    assert_eq!(written(&place.file().reconcile(&desired(&[]), now())), Written::Unchanged);
     assert_eq!(place.names(), [""; 0]);
     put(&place.path(), "not JSON");
-    let report = place.file().reconcile(&desired(&[]));
+    let report = place.file().reconcile(&desired(&[]), now());
     assert_eq!(written(&report), Written::Unchanged);
     assert_eq!(place.text(), "not JSON");
 }
@@ -215,12 +225,12 @@ fn a_deleted_or_edited_file_is_put_back() {
     let place = Place::new();
     let mut file = place.file();
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    file.reconcile(&set);
+    file.reconcile(&set, now());
     let right = place.text();
     fs::remove_file(place.path()).unwrap();
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     put(&place.path(), "{\"auths\":{}}");
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     assert_eq!(place.text(), right);
 }
 
@@ -231,7 +241,7 @@ fn a_missing_directory_is_made() {
     let mut file = file_at(path.clone(), None);
     file.preflight().unwrap();
     fs::remove_dir_all(place.at("a")).unwrap();
-    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), Written::Changed);
+    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Changed);
     assert!(path.exists());
 }
 
@@ -239,23 +249,23 @@ fn a_missing_directory_is_made() {
 fn the_retired_leave_the_file() {
     let place = Place::new();
     let mut file = place.file();
-    file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12), (B, "QVdTOnR3bw==", 13)]));
+    file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12), (B, "QVdTOnR3bw==", 13)]), now());
     let mut set = desired(&[(B, "QVdTOnR3bw==", 13)]);
     set.retired = [A.parse().unwrap()].into();
-    let report = file.reconcile(&set);
+    let report = file.reconcile(&set, now());
     assert_eq!(in_place(&report), [(B, at_hour(13))]);
     assert!(!place.text().contains(A));
     set = CredentialSet {
         retired: [A.parse().unwrap(), B.parse().unwrap()].into(),
         ..CredentialSet::default()
     };
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     assert_eq!(place.text(), "{\"auths\":{}}");
 }
 
 #[test]
 fn an_unusable_file_is_set_aside() {
-    let large = " ".repeat(1 + usize::try_from(read::LARGEST).unwrap());
+    let large = " ".repeat(1 + read::LARGEST);
     let cases: [(&[u8], &str); 6] = [
         (b"{\"auths\":", "it is not JSON"),
         (b"[]", "it is not a JSON object"),
@@ -268,7 +278,7 @@ fn an_unusable_file_is_set_aside() {
     for (content, reason) in cases {
         let place = Place::new();
         File::create(place.path()).unwrap().write_all(content).unwrap();
-        let report = place.file().reconcile(&set);
+        let report = place.file().reconcile(&set, now());
         assert_eq!(written(&report), Written::Changed);
         assert!(said(&report).contains(reason), "{reason}: {}", said(&report));
         assert!(said(&report).contains("config.json.invalid`"));
@@ -276,7 +286,7 @@ fn an_unusable_file_is_set_aside() {
         assert_eq!(fs::metadata(place.at("config.json.invalid")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(in_place(&report), [(A, at_hour(12))]);
         assert_eq!(place.names(), ["config.json", "config.json.invalid"]);
-        assert!(place.file().reconcile(&set).warnings.is_empty());
+        assert!(place.file().reconcile(&set, now()).warnings.is_empty());
     }
 }
 
@@ -284,7 +294,7 @@ fn an_unusable_file_is_set_aside() {
 fn an_empty_file_is_just_filled() {
     let place = Place::new();
     put(&place.path(), "");
-    assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), "");
+    assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), "");
     assert_eq!(place.names(), ["config.json"]);
 }
 
@@ -295,13 +305,13 @@ fn a_symbolic_link_stays_and_its_target_is_replaced() {
     put(&place.at("dotfiles/docker.json"), "{}");
     symlink("dotfiles/docker.json", place.path()).unwrap();
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    assert_eq!(written(&place.file().reconcile(&set)), Written::Changed);
+    assert_eq!(written(&place.file().reconcile(&set, now())), Written::Changed);
     assert!(fs::symlink_metadata(place.path()).unwrap().is_symlink());
     assert!(fs::read_to_string(place.at("dotfiles/docker.json")).unwrap().contains(A));
 
     // a link to nothing gives way
     fs::remove_dir_all(place.at("dotfiles")).unwrap();
-    assert_eq!(written(&place.file().reconcile(&set)), Written::Changed);
+    assert_eq!(written(&place.file().reconcile(&set, now())), Written::Changed);
     assert!(fs::symlink_metadata(place.path()).unwrap().is_file());
 }
 
@@ -310,15 +320,15 @@ fn a_broken_base_keeps_its_last_entries() {
     let place = Place::new();
     let base = place.at("base.json");
     let mut file = file_at(place.path(), Some(base.clone()));
-    assert_eq!(file.watched(), [place.path(), base.clone()]);
+    assert_eq!(file.watched(), (place.path(), vec![base.clone()]));
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
 
-    let report = file.reconcile(&set);
+    let report = file.reconcile(&set, now());
     assert!(said(&report).contains("it does not exist"), "{}", said(&report));
     assert_eq!(in_place(&report), [(A, at_hour(12))]);
 
     put(&base, "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}");
-    assert_eq!(said(&file.reconcile(&set)), "");
+    assert_eq!(said(&file.reconcile(&set, now())), "");
     assert!(place.text().contains("ghcr.io") && place.text().contains("\"x\":1"));
 
     for broken in ["", "{\"auths\":3}", "{"] {
@@ -328,13 +338,13 @@ fn a_broken_base_keeps_its_last_entries() {
             put(&base, broken)
         }
         fs::remove_file(place.path()).unwrap();
-        let report = file.reconcile(&set);
+        let report = file.reconcile(&set, now());
         assert!(said(&report).contains("the entries that it had last are kept"), "{}", said(&report));
         assert!(place.text().contains("ghcr.io") && place.text().contains(A));
     }
 
     put(&base, "{}");
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     assert!(!place.text().contains("ghcr.io") && !place.text().contains("\"x\":1"));
 }
 
@@ -343,7 +353,7 @@ fn the_base_alone_is_written_too() {
     let place = Place::new();
     put(&place.at("base.json"), "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}}}");
     let mut file = file_at(place.path(), Some(place.at("base.json")));
-    assert_eq!(written(&file.reconcile(&desired(&[]))), Written::Changed);
+    assert_eq!(written(&file.reconcile(&desired(&[]), now())), Written::Changed);
     assert_eq!(place.text(), "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}}}");
 }
 
@@ -351,10 +361,11 @@ fn the_base_alone_is_written_too() {
 fn a_directory_is_refused() {
     let place = Place::new();
     fs::create_dir(place.path()).unwrap();
+    put(&place.at("config.json/file"), "x");
     let error = place.file().preflight().unwrap_err();
     assert!(matches!(error, DockerConfigError::IsADirectory { .. }), "{error}");
     assert!(error.remedy().to_string().contains("config.json/config.json"));
-    let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
+    let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     assert!(matches!(failed(&report), DockerConfigError::IsADirectory { .. }));
     assert!(matches!(
         file_at("/".into(), None).preflight().unwrap_err(),
@@ -375,13 +386,13 @@ fn a_thousand_hosts_are_quick() {
     let mut file = place.file();
     for expected in [Written::Changed, Written::Unchanged] {
         let start = std::time::Instant::now();
-        assert_eq!(written(&file.reconcile(&set)), expected);
+        assert_eq!(written(&file.reconcile(&set, now())), expected);
         println!("{expected:?} in {:?}", start.elapsed());
     }
     let newer = "QVdU".repeat(640);
     let set = desired(&hosts.iter().map(|host| (host.as_str(), newer.as_str(), 12)).collect::<Vec<_>>());
     let start = std::time::Instant::now();
-    assert_eq!(written(&file.reconcile(&set)), Written::Changed);
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     println!("rotated in {:?}", start.elapsed());
     // Generous, since this also runs unoptimised on a busy machine; the release build takes some tens of ms.
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -397,7 +408,7 @@ fn two_writers_keep_each_others_entries() {
             let path = place.path();
             scope.spawn(move || {
                 for _ in 0..200 {
-                    let report = file.reconcile(set);
+                    let report = file.reconcile(set, now());
                     assert!(
                         matches!(report.result, Ok(_) | Err(DockerConfigError::Contended { .. })),
                         "{:?}",
@@ -410,7 +421,7 @@ fn two_writers_keep_each_others_entries() {
     });
     // Between the last look and the rename a change can be lost; the next reconcile has it back.
     for set in &sets {
-        written(&place.file().reconcile(set));
+        written(&place.file().reconcile(set, now()));
     }
     let text = place.text();
     assert!(text.contains(A) && text.contains(B), "{text}");

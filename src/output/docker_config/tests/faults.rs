@@ -31,7 +31,7 @@ impl Drop for Mount {
 /// What the test prints when it runs anew as a user without rights, with `variable` telling it where.
 ///
 /// Rights bind every user but root, and a process cannot come back from being another: so a process of its own.
-fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String> {
+pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can become another user");
         return None;
@@ -41,7 +41,7 @@ fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String> {
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o755)).unwrap();
     fs::copy(std::env::current_exe().unwrap(), place.at("test")).unwrap();
     let mut again = Command::new(place.at("test"));
-    again.args(["--exact", &format!("output::docker_config::tests::faults::{name}"), "--nocapture"]);
+    again.args(["--exact", &format!("output::docker_config::tests::{name}"), "--nocapture"]);
     let output = again.env(variable, at).uid(NOBODY).gid(NOBODY).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
@@ -63,7 +63,7 @@ fn a_bind_mounted_file_is_refused() {
     assert!(error.to_string().contains("is itself a mount point"), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::MountedBySubPath);
 
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
+    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     let error = failed(&report);
     assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Mounted), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::MountedBySubPath);
@@ -78,14 +78,14 @@ fn a_failed_write_reports_what_is_still_there() {
     fs::create_dir(&volume).unwrap();
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "none"], &volume) else { return };
     let mut file = file_at(volume.join("config.json"), None);
-    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]))), Written::Changed);
+    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Changed);
 
     let mut filler = File::create(volume.join("filler")).unwrap();
     while filler.write(&[0; 4096]).is_ok() {}
     let newer = desired(&[(A, "QVdTOnR3bw==", 24), (B, "QVdTOnR3bw==", 24)]);
     // the old token is still there, again and again
     for _ in 0..2 {
-        let report = file.reconcile(&newer);
+        let report = file.reconcile(&newer, now());
         let error = failed(&report);
         assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Full), "{error}");
         assert_eq!(error.remedy().diagnosis, Diagnosis::VolumeFull);
@@ -97,20 +97,20 @@ fn a_failed_write_reports_what_is_still_there() {
         &volume.join("config.json"),
         &held.replacen('{', &format!("{{\"credHelpers\":{{\"{A}\":\"x\"}},"), 1),
     );
-    assert_eq!(in_place(&file.reconcile(&newer)), []);
+    assert_eq!(in_place(&file.reconcile(&newer, now())), []);
     put(&volume.join("config.json"), &held);
-    assert_eq!(in_place(&file.reconcile(&newer)), [(A, at_hour(12))]);
+    assert_eq!(in_place(&file.reconcile(&newer, now())), [(A, at_hour(12))]);
 
     fs::remove_file(volume.join("config.json")).unwrap();
     while filler.write(&[0; 4096]).is_ok() {}
-    assert_eq!(in_place(&file.reconcile(&newer)), []);
+    assert_eq!(in_place(&file.reconcile(&newer, now())), []);
     let names = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let temporary: Vec<_> = names.filter(|name| name.ends_with(".tmp")).collect();
     assert!(temporary.is_empty(), "left on a full disk: {temporary:?}");
 
     fs::remove_file(volume.join("filler")).unwrap();
     drop(filler);
-    let report = file.reconcile(&newer);
+    let report = file.reconcile(&newer, now());
     assert_eq!(written(&report), Written::Changed);
     assert_eq!(in_place(&report), [(A, at_hour(24)), (B, at_hour(24))]);
 }
@@ -123,7 +123,7 @@ fn a_read_only_volume_says_so() {
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "ro", "none"], &volume) else { return };
     let mut file = file_at(volume.join("config.json"), None);
     file.preflight().unwrap();
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
+    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     let error = failed(&report);
     assert!(error.to_string().contains("the file system is mounted read-only"), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::ReadOnlyVolume);
@@ -134,18 +134,15 @@ fn a_read_only_volume_says_so() {
 fn a_directory_of_another_user_says_whose_it_is() {
     const AT: &str = "ECR_SIDECAR_TEST_DENIED";
     if let Some(at) = std::env::var_os(AT) {
-        let report = file_at(PathBuf::from(at).join("config.json"), None).reconcile(&desired(&[(
-            A,
-            "QVdTOm9uZQ==",
-            12,
-        )]));
+        let report = file_at(PathBuf::from(at).join("config.json"), None)
+            .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         let error = failed(&report);
         println!("{error}\n{}", error.remedy());
         return;
     }
     let place = Place::new();
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o755)).unwrap();
-    let name = "a_directory_of_another_user_says_whose_it_is";
+    let name = "faults::a_directory_of_another_user_says_whose_it_is";
     let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
     for part in [
         "(uid 65534, gid 65534)",
@@ -164,14 +161,14 @@ fn a_group_that_is_not_ours_says_so() {
     if let Some(at) = std::env::var_os(AT) {
         let path = PathBuf::from(at).join("config.json");
         let settings = DockerConfigSettings { path, mode: FileMode::default(), group: Some(7), base: None };
-        let report = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]));
+        let report = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         let error = failed(&report);
         println!("{error}\n{}", error.remedy());
         return;
     }
     let place = Place::new();
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o777)).unwrap();
-    let name = "a_group_that_is_not_ours_says_so";
+    let name = "faults::a_group_that_is_not_ours_says_so";
     let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
     for part in ["cannot set the group 7 on", "put this process into the group (`fsGroup`", "(it is group 7)"]
     {
@@ -185,11 +182,8 @@ fn a_group_that_is_not_ours_says_so() {
 fn an_unreadable_file_is_set_aside() {
     const AT: &str = "ECR_SIDECAR_TEST_UNREADABLE";
     if let Some(at) = std::env::var_os(AT) {
-        let report = file_at(PathBuf::from(at).join("config.json"), None).reconcile(&desired(&[(
-            A,
-            "QVdTOm9uZQ==",
-            12,
-        )]));
+        let report = file_at(PathBuf::from(at).join("config.json"), None)
+            .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
         println!("{}", said(&report));
         return;
@@ -198,7 +192,7 @@ fn an_unreadable_file_is_set_aside() {
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o777)).unwrap();
     put(&place.path(), "{\"theirs\":1}");
     fs::set_permissions(place.path(), Permissions::from_mode(0o600)).unwrap();
-    let name = "an_unreadable_file_is_set_aside";
+    let name = "faults::an_unreadable_file_is_set_aside";
     let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
     assert!(said.contains("this process (uid 65534) has no permission to read it"), "{said}");
     assert_eq!(fs::read_to_string(place.at("config.json.invalid")).unwrap(), "{\"theirs\":1}");

@@ -1,0 +1,280 @@
+//! A directory that other users may write to, opened once: files in it are named relative to its descriptor.
+//!
+//! The path is walked component by component, and no component is followed through a symbolic link that another
+//! user could have made or can swap ([`UntrustedLink`]). A link is followed if it belongs to root or to this
+//! process's user and nobody else may write to the directory that holds it: `/var/run` → `/run` is such a link.
+//! Whatever happens to the path afterwards, what is done through the descriptor stays in the directory that was
+//! opened (`what_is_done_stays_in_the_directory_that_was_opened`).
+//!
+//! It blocks on the file system.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fs::{File, Metadata},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            ffi::OsStringExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, RenameFlags},
+    io::Errno,
+};
+
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
+/// Of the directories that are made: consumers of another user pass through them.
+const MODE: u32 = 0o755;
+const SETGID: u32 = 0o2000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// A symbolic link that another user could have made, or can swap. In an [`io::Error`]: [`UntrustedLink::of`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is a symbolic link of user {uid} in a directory of user {directory_uid} with mode {directory_mode:04o}", path.display())]
+pub struct UntrustedLink {
+    /// The link.
+    pub path: PathBuf,
+    /// Its owner.
+    pub uid: u32,
+    /// The owner of the directory that holds it.
+    pub directory_uid: u32,
+    /// The permission bits of that directory.
+    pub directory_mode: u32,
+}
+
+impl UntrustedLink {
+    /// The link for which a path was not opened, if that is the reason.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+/// An open directory. Names are of one component each.
+#[derive(Debug)]
+pub struct Directory {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens the directory at `path`, following trusted links only.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        walk(Self::start(path)?, path, false)
+    }
+
+    /// The same, and makes what is missing of it, with mode 0755 whatever the umask.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        walk(Self::start(path)?, path, true)
+    }
+
+    fn start(path: &Path) -> io::Result<Self> {
+        let start = Path::new(if path.is_absolute() { "/" } else { "." });
+        let descriptor = rustix::fs::openat(CWD, start, DIRECTORY, Mode::empty())?;
+        Ok(Self { descriptor, path: start.to_owned() })
+    }
+
+    /// Its path, for messages: the links in it are resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its own metadata.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        File::from(self.descriptor.try_clone()?).metadata()
+    }
+
+    /// The metadata of what has the name, a link not followed; none when nothing has it.
+    pub fn entry(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+        // O_PATH opens nothing: neither rights on it nor a writer at a FIFO is needed.
+        match self.openat(name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(entry) => File::from(entry).metadata().map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a file for reading: no link is followed, and a FIFO is not waited for.
+    pub fn read(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(self.openat(name, flags, Mode::empty())?.into())
+    }
+
+    /// Creates a file that is not there yet, for writing.
+    pub fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        Ok(self.openat(name, flags, Mode::from_raw_mode(mode))?.into())
+    }
+
+    /// Gives an entry another name; what has that name goes.
+    pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
+    }
+
+    /// Exchanges two entries.
+    pub fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(&self.descriptor, one, &self.descriptor, other, flags)?)
+    }
+
+    /// Gives an entry a second name; a link is not followed.
+    pub fn link(&self, name: &OsStr, second: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())?)
+    }
+
+    /// Removes an entry that is no directory.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// The names in it.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let entries = rustix::fs::Dir::new(self.opened()?)?;
+        let name = |entry: rustix::fs::DirEntry| OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        let names = entries.map(|entry| Ok(name(entry?))).collect::<io::Result<Vec<_>>>()?;
+        Ok(names.into_iter().filter(|name| name != "." && name != "..").collect())
+    }
+
+    /// Makes the names in it durable.
+    pub fn sync(&self) -> io::Result<()> {
+        File::from(self.opened()?).sync_all()
+    }
+
+    /// Where the link `name` leads, if it is to be followed.
+    pub fn target_of(&self, name: &OsStr) -> io::Result<PathBuf> {
+        // A link of /proc may lead where its text does not.
+        let is_magic = rustix::fs::fstatfs(&self.descriptor)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        if is_magic && name != "self" && name != "thread-self" {
+            return Err(Errno::LOOP.into());
+        }
+        let link = self.openat(name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+        let (link, directory) = (File::from(link).metadata()?, self.metadata()?);
+        let trusted = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
+        let mode = directory.mode() & 0o7777;
+        if trusted(link.uid()) && trusted(directory.uid()) && mode & WRITABLE_BY_OTHERS == 0 {
+            return Ok(PathBuf::from(OsString::from_vec(target.into_bytes())));
+        }
+        Err(io::Error::other(UntrustedLink {
+            path: self.path.join(name),
+            uid: link.uid(),
+            directory_uid: directory.uid(),
+            directory_mode: mode,
+        }))
+    }
+
+    /// The directory that `path` names, seen from this one.
+    pub fn open_from(&self, path: &Path) -> io::Result<Self> {
+        let start = match path.is_absolute() {
+            true => Self::start(path)?,
+            false => Self { descriptor: self.descriptor.try_clone()?, path: self.path.clone() },
+        };
+        walk(start, path, false)
+    }
+
+    /// This directory for reading: the descriptor itself only stands for its place.
+    fn opened(&self) -> io::Result<OwnedFd> {
+        Ok(self.openat(OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
+    }
+
+    fn openat(&self, name: &OsStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(&self.descriptor, name, flags | OFlags::CLOEXEC, mode)
+    }
+
+    fn make(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.descriptor, name, Mode::from_raw_mode(MODE)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(()), // another process has made it meanwhile
+            Err(error) => return Err(error.into()),
+        }
+        // With a umask that keeps its owner out it stays as it is: opening or entering it then fails, and says so.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        if let Ok(made) = self.openat(name, flags, Mode::empty()).map(File::from)
+            && let Ok(metadata) = made.metadata()
+            && metadata.uid() == rustix::process::geteuid().as_raw()
+        {
+            let mode = MODE | (metadata.mode() & SETGID);
+            let _ = made.set_permissions(std::fs::Permissions::from_mode(mode));
+        }
+        Ok(())
+    }
+}
+
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Walks from `directory` along `path`.
+fn walk(mut directory: Directory, path: &Path, make: bool) -> io::Result<Directory> {
+    let mut ahead: VecDeque<Step> = steps(path);
+    let mut links = 0;
+    while let Some(step) = ahead.pop_front() {
+        let name = match &step {
+            Step::Root => {
+                directory = Directory::start(Path::new("/"))?;
+                continue;
+            }
+            Step::Parent => OsStr::new(".."),
+            Step::Into(name) => name,
+        };
+        let opened = rustix::fs::openat(&directory.descriptor, name, DIRECTORY, Mode::empty());
+        match opened {
+            Ok(descriptor) => directory = Directory { descriptor, path: directory.path.join(name) },
+            Err(Errno::NOENT) if make => {
+                directory.make(name)?;
+                let descriptor = rustix::fs::openat(&directory.descriptor, name, DIRECTORY, Mode::empty())?;
+                directory = Directory { descriptor, path: directory.path.join(name) };
+            }
+            Err(Errno::NOTDIR | Errno::LOOP)
+                if directory.entry(name)?.is_some_and(|entry| entry.is_symlink()) =>
+            {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = directory.target_of(name)?;
+                for step in steps(&target).into_iter().rev() {
+                    ahead.push_front(step);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(directory)
+}
+
+enum Step {
+    Root,
+    Parent,
+    Into(OsString),
+}
+
+fn steps(path: &Path) -> VecDeque<Step> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::RootDir => Some(Step::Root),
+            Component::ParentDir => Some(Step::Parent),
+            Component::Normal(name) => Some(Step::Into(name.to_owned())),
+            Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect()
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

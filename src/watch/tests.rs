@@ -1,0 +1,153 @@
+use std::{fs, os::unix::fs::symlink, sync::mpsc as std_mpsc};
+
+use super::*;
+
+struct Running {
+    folder: tempfile::TempDir,
+    changed: Arc<Notify>,
+    _watched: Watched,
+    _task: tokio::task::JoinHandle<()>,
+}
+
+async fn watching(file: &str) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let watcher = FileWatcher::default();
+    let changed = Arc::new(Notify::new());
+    let task = tokio::spawn(watcher.clone().run());
+    let watched = watcher.watch(vec![folder.path().join(file)], Arc::clone(&changed)).await;
+    Running { folder, changed, _watched: watched, _task: task }
+}
+
+impl Running {
+    fn put(&self, file: &str, text: &str) {
+        use std::io::Write;
+        fs::File::create(self.folder.path().join(file)).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    async fn told(&self) {
+        tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
+            .await
+            .expect("told of the change");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_appears_changes_and_goes_is_noticed() {
+    let running = watching("a").await;
+    running.put("a", "1");
+    running.told().await;
+    running.put("a", "22");
+    running.told().await;
+    fs::remove_file(running.folder.path().join("a")).unwrap();
+    running.told().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_again_before_the_next_look_is_noticed() {
+    let running = watching("a").await;
+    for _ in 0..20 {
+        running.put("a", "1");
+        fs::remove_file(running.folder.path().join("a")).unwrap();
+        running.told().await;
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_exist_yet_is_noticed() {
+    let running = watching("x/y/a").await;
+    fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
+    running.put("x/y/a", "1");
+    running.told().await;
+}
+
+/// Its folder comes, with the file, which goes again before anybody watches the folder.
+#[tokio::test]
+async fn a_folder_that_comes_is_told_whatever_went_on_there() {
+    let running = watching("x/a").await;
+    let folder = running.folder.path().join("x");
+    for _ in 0..20 {
+        fs::create_dir(&folder).unwrap();
+        running.put("x/a", "1");
+        fs::remove_file(folder.join("a")).unwrap();
+        running.told().await;
+        fs::remove_dir(&folder).unwrap();
+        running.told().await;
+    }
+}
+
+/// As kubelet does it: `a` → `..data/a`, `..data` → a folder; the symlink `..data` is renamed over.
+#[tokio::test]
+async fn the_data_swap_of_kubelet_is_noticed() {
+    let running = watching("a").await;
+    let path = |name: &str| running.folder.path().join(name);
+    for version in ["..1", "..2"] {
+        fs::create_dir(path(version)).unwrap();
+        running.put(&format!("{version}/a"), version);
+    }
+    symlink("..1", path("..data")).unwrap();
+    symlink("..data/a", path("a")).unwrap();
+    running.told().await;
+    symlink("..2", path("..data_tmp")).unwrap();
+    fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    fs::remove_dir_all(path("..1")).unwrap();
+    running.told().await;
+}
+
+#[tokio::test]
+async fn a_kept_file_that_is_missing_is_reported_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("x/a");
+    let shared = Arc::new(Shared::default());
+    let inotify = Arc::new(Inotify::start(Arc::clone(&shared)));
+    let changed = Arc::new(Notify::new());
+    let watching = |file: &Path, kept| Watching { file: file.to_owned(), kept, last: None };
+    let files = vec![watching(&kept, true), watching(&folder.path().join("input"), false)];
+    shared.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: None });
+    let is_notified = async |regular| {
+        check(&shared, &inotify, regular).await;
+        timeout(Duration::ZERO, changed.notified()).await.is_ok()
+    };
+    for (regular, expected) in [(true, true), (true, true), (false, false)] {
+        assert_eq!(is_notified(regular).await, expected);
+    }
+    fs::create_dir(folder.path().join("x")).unwrap();
+    fs::File::create(&kept).unwrap();
+    assert!(is_notified(false).await, "it has appeared");
+    while is_notified(false).await {} // what inotify has still to say of it
+    assert!(!is_notified(true).await, "it is there");
+    // Removed and made again by somebody else between two checks, with everything as before: the folder's name tells.
+    locked(&shared.named).insert(folder.path().join("x"));
+    assert!(is_notified(false).await);
+}
+
+/// As a path on a network file system whose server is gone.
+#[tokio::test]
+async fn a_file_that_hangs_delays_no_other() {
+    let shared = Arc::new(Shared::default());
+    let (release, hangs) = std_mpsc::channel::<()>();
+    let hangs = Arc::new(Mutex::new(hangs));
+    let nothing = || Sight { file: None, folders: Folders::new() };
+    let see = {
+        let hangs = Arc::clone(&hangs);
+        move |file: &Path, _| {
+            if file == Path::new("/hung") {
+                let _ = locked(&hangs).recv();
+            }
+            nothing()
+        }
+    };
+    let files = |shared: &Shared| {
+        let hung = locked(&shared.hung);
+        let names = ["/a", "/hung", "/z"].into_iter().map(PathBuf::from);
+        names.filter(|name| !hung.contains(name)).map(|name| (name, false)).collect::<BTreeMap<_, _>>()
+    };
+    for _ in 0..3 {
+        let seen = sights(&shared, files(&shared), see.clone()).await;
+        assert_eq!(seen.keys().map(|file| file.to_str().unwrap()).collect::<Vec<_>>(), ["/a", "/z"]);
+        assert_eq!(locked(&shared.hung).len(), 1, "one check of it is pending");
+    }
+    drop(release);
+    shared.look.notified().await;
+    assert!(locked(&shared.hung).is_empty() && locked(&shared.named).contains(Path::new("/hung")));
+    assert_eq!(sights(&shared, files(&shared), see).await.len(), 3);
+}
