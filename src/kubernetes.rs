@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 
 pub use self::{
     error::{ApiError, ConnectError, Wanted, rule},
-    object::{Meta, ObjectRef, SecretObject, Sighting},
+    object::{FieldSet, Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
 };
 use crate::manifests::Right;

@@ -15,6 +15,7 @@ use aws_smithy_types::DateTime;
 use aws_types::service_config::ServiceConfigKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
@@ -110,6 +111,17 @@ pub struct Token {
     pub obtained_at: SystemTime,
     /// When AWS says it ends.
     pub expires_at: SystemTime,
+}
+
+impl Token {
+    /// The password alone, as `docker login` takes it; `None` where `auth` is not of the user `AWS`.
+    pub fn password(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let mut decoded = Zeroizing::new(STANDARD.decode(self.auth.expose()).ok()?);
+        decoded.starts_with(b"AWS:").then(|| {
+            decoded.drain(..4);
+            decoded
+        })
+    }
 }
 
 /// A token, and what came with it.
