@@ -4,6 +4,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod appliers;
 mod argocd;
 mod cluster;
 mod doctor;
@@ -11,5 +12,6 @@ mod flux;
 mod namespaces;
 mod others;
 mod outages;
+mod ownership;
 mod reach;
 mod rights;

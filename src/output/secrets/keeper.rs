@@ -17,8 +17,9 @@ use super::{
     Kind, SecretsReconciler,
     desired::InPlace,
     look::{Look, Outcome},
+    ownership::{Memory, Recorded},
     roster::{News, Roster},
-    target::{TOLD, Target, everywhere},
+    target::{Moment, TOLD, Target, everywhere},
 };
 use crate::{
     credentials::CredentialSet,
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     working: JoinSet<(ObjectRef, Outcome)>,
     /// What the last target that was looked at holds: most of them hold the same.
     in_place: Arc<InPlace>,
+    /// The expiry of what this process has held.
+    recorded: Arc<Recorded>,
     /// Writes that are not in the status yet, and when the last one was.
     written: (u64, Option<SystemTime>),
 }
@@ -70,12 +73,14 @@ impl Keeper {
             outdated: true,
             working: JoinSet::new(),
             in_place: Arc::default(),
+            recorded: Arc::default(),
             written: (0, None),
         }
     }
 
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         self.refresh_base().await;
+        self.record();
         let mut look_again = Instant::now() + LOOK_AGAIN;
         let remaining = loop {
             self.update_targets();
@@ -85,13 +90,14 @@ impl Keeper {
             tokio::select! {
                 biased;
                 remaining = &mut stop => break remaining.ok(),
-                Some(done) = self.working.join_next() => if !self.note(done) { return },
+                Some(done) = self.working.join_next() => self.note(done),
                 news = self.roster.next() => self.hear(news),
                 changed = self.it.with.credentials.changed() => {
                     if changed.is_err() {
                         break None;
                     }
                     self.outdated = true;
+                    self.record();
                     self.mark_all();
                 }
                 () = self.it.with.wake.notified() => {
@@ -112,31 +118,48 @@ impl Keeper {
         }
         if let Some(remaining) = remaining {
             // Only for so long: the API server may be away.
-            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(&remaining)).await;
+            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(remaining)).await;
         }
     }
 
     /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
     /// namespaces. What an output that is gone has kept stays, as a file does.
-    async fn say_farewell(&mut self, remaining: &Remaining) {
-        let Kind::DockerConfig(before) = &self.it.kind else { return };
-        let successors: Vec<_> = remaining.secrets_named(&before.name).collect();
-        if successors.is_empty() {
-            return;
-        }
-        let own = self.cluster.namespace().to_owned();
-        self.targets.retain(|at, target| {
-            target.leave();
-            !successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, &own))
-        });
-        while !self.targets.is_empty() {
+    async fn say_farewell(&mut self, mut remaining: Remaining) {
+        self.targets.values_mut().for_each(Target::leave);
+        loop {
+            self.forget_wanted(&remaining);
+            if self.targets.is_empty() {
+                return;
+            }
             self.start_work();
             let due = self.next_due();
             tokio::select! {
-                Some(done) = self.working.join_next() => if !self.note(done) { return },
+                Some(done) = self.working.join_next() => self.note(done),
+                () = remaining.changed() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
         }
+    }
+
+    /// Leaves the Secrets alone that a remaining output keeps, what is under way included.
+    fn forget_wanted(&mut self, remaining: &Remaining) {
+        let successors = match &self.it.kind {
+            Kind::DockerConfig(before) => remaining.secrets_named(&before.name),
+            Kind::RepoCreds(_) | Kind::Repositories(_) => Vec::new(),
+        };
+        let own = self.cluster.namespace();
+        self.targets.retain(|at, target| {
+            let is_wanted = successors.is_empty()
+                || successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, own));
+            if is_wanted && let Some(task) = target.task.take() {
+                task.abort();
+            }
+            !is_wanted
+        });
+    }
+
+    fn record(&mut self) {
+        Arc::make_mut(&mut self.recorded).record(&self.it.with.credentials.borrow());
     }
 
     fn mark_all(&mut self) {
@@ -149,8 +172,8 @@ impl Keeper {
         if self.working.len() >= AT_A_TIME {
             return turn;
         }
-        let waiting = self.targets.values().filter(|target| target.marked && !target.busy);
-        waiting.filter_map(|target| target.not_before).min().unwrap_or(turn).min(turn)
+        let now = Instant::now();
+        self.targets.values().filter_map(|target| target.due(now)).min().unwrap_or(turn).min(turn)
     }
 
     /// Reads the base anew; on a thread of its own, since a volume may hang.
@@ -235,6 +258,7 @@ impl Keeper {
                 if target.urgent != is_urgent || !target.is_due(now) {
                     continue;
                 }
+                let defers = target.defers(now);
                 target.begin();
                 let look = Look {
                     cluster: self.cluster.clone(),
@@ -249,41 +273,42 @@ impl Keeper {
                     is_absent: !target.was_there() && self.roster.knows_absent(at),
                     farewell: target.leaving,
                     prunes: self.it.kind.prunes(),
+                    memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
+                    defers,
                 };
                 let at = at.clone();
-                self.working.spawn(async move { (at, look.run().await) });
+                target.task = Some(self.working.spawn(async move { (at, look.run().await) }));
             }
         }
     }
 
-    /// Notes what became of a look. `false` when the runtime ends.
-    fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) -> bool {
+    /// Notes what became of a look.
+    fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) {
         let (at, outcome) = match done {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return false,
+            Err(_) => return, // aborted
         };
         let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
-        let Some(target) = self.targets.get_mut(&at) else { return true };
+        let Some(target) = self.targets.get_mut(&at) else { return };
         if target.leaving || outcome.farewell {
-            if target.has_left(id, &at, &outcome) {
+            if target.has_left(id, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);
             }
-            return true;
+            return;
         }
         match outcome.result {
             Ok(true) => self.written = (self.written.0 + 1, Some(self.it.with.clock.now())),
             Ok(false) => {}
             Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, troubled);
+        target.note(id, &at, outcome, troubled, Moment::now());
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {
             self.in_place = Arc::clone(&target.in_place);
         }
-        true
     }
 
     /// Writes the status.

@@ -1,14 +1,15 @@
 //! One Secret: what is known of it, when it is to be looked at, and what is told of it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
+    conflict::{Conflict, INTERVAL, Report, WINDOW},
     desired::{Concern, Content, InPlace},
     look::{Drift, Outcome},
 };
@@ -24,9 +25,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const RETRY_IN_A_CROWD: Duration = Duration::from_millis(10);
 /// Targets in trouble that are told one by one.
 pub(super) const TOLD: usize = 20;
-/// Edits of one Secret by others within this time that are a fight, and how long it is then left alone.
-const FIGHT: (usize, Duration) = (4, Duration::from_secs(60));
-const TRUCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Target {
     pub(super) content: Content,
@@ -36,10 +34,14 @@ pub(super) struct Target {
     pub(super) urgent: bool,
     /// Being worked on.
     pub(super) busy: bool,
+    /// What works on it, or worked on it last.
+    pub(super) task: Option<AbortHandle>,
     /// No longer wanted: what is ours goes, then it is forgotten.
     pub(super) leaving: bool,
     /// Not to be looked at earlier.
     pub(super) not_before: Option<Instant>,
+    /// Then what differs without any consumer noticing is put right.
+    pub(super) deferred_until: Option<Instant>,
     pub(super) failures: u32,
     pub(super) problem: Option<Problem>,
     /// The version that we found or made last.
@@ -52,8 +54,9 @@ pub(super) struct Target {
     pub(super) in_place: Arc<InPlace>,
     /// The credentials that it held when all was well: a difference that comes without new ones is somebody else's.
     pub(super) settled: Option<Arc<CredentialSet>>,
-    pub(super) edits: VecDeque<Instant>,
-    pub(super) fighting: bool,
+    /// This process has had it in sync: it stays managed, whoever replaces it.
+    pub(super) kept: bool,
+    conflict: Conflict,
     pub(super) warnings: Vec<String>,
 }
 
@@ -66,16 +69,18 @@ impl Target {
             marked: true,
             urgent,
             busy: false,
+            task: None,
             leaving: false,
             not_before: None,
+            deferred_until: None,
             failures: 0,
             problem: None,
             version: String::new(),
             told: String::new(),
             in_place: Arc::default(),
             settled: None,
-            edits: VecDeque::new(),
-            fighting: false,
+            kept: false,
+            conflict: Conflict::default(),
             warnings: Vec::new(),
         }
     }
@@ -116,9 +121,23 @@ impl Target {
         self.urgent = true;
     }
 
+    /// When it is to be looked at, unless something happens; `None` for not at all.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        if self.busy {
+            return None;
+        }
+        let marked = self.marked.then(|| self.not_before.unwrap_or(now));
+        marked.into_iter().chain(self.deferred_until).min()
+    }
+
     /// Whether it is to be looked at now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.marked && !self.busy && self.not_before.is_none_or(|time| time <= now)
+        self.due(now).is_some_and(|due| due <= now)
+    }
+
+    /// Whether differences that no consumer notices are to be left for now.
+    pub(super) fn defers(&mut self, now: Instant) -> bool {
+        self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now)
     }
 
     /// A look at it begins.
@@ -129,7 +148,7 @@ impl Target {
     }
 
     /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.
-    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome) -> bool {
+    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome, moment: Moment) -> bool {
         self.busy = false;
         if self.leaving != outcome.farewell {
             self.marked = true; // it was decided otherwise meanwhile
@@ -137,17 +156,17 @@ impl Target {
         }
         match &outcome.result {
             Ok(true) => {
-                tracing::info!(output = %id, secret = %at, "no longer kept: what was ours is out of the Secret");
+                tracing::info!(output = %id, secret = %at, "Secret no longer managed; removed our entries");
                 true
             }
             Ok(false) => true,
             Err(problem) if problem.class == Class::Denied => {
-                tracing::warn!(output = %id, secret = %at, error = problem.message, "no longer kept, and left as it is");
+                tracing::warn!(output = %id, secret = %at, error = problem.message, "Secret no longer managed; left as it is");
                 true
             }
             Err(_) => {
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(Instant::now() + retry_pause(self.failures, 1));
+                self.not_before = Some(moment.now + retry_pause(self.failures, 1, moment.random));
                 self.marked = true;
                 false
             }
@@ -155,7 +174,14 @@ impl Target {
     }
 
     /// Notes what became of a look. Says what happened, unless `troubled` others are in trouble and say enough.
-    pub(super) fn note(&mut self, id: &str, at: &ObjectRef, outcome: Outcome, troubled: usize) {
+    pub(super) fn note(
+        &mut self,
+        id: &str,
+        at: &ObjectRef,
+        outcome: Outcome,
+        troubled: usize,
+        moment: Moment,
+    ) {
         self.busy = false;
         if let Some(found) = outcome.found {
             self.concern = found.concern;
@@ -172,9 +198,10 @@ impl Target {
         let was_settled = self.settled.take().is_some_and(|settled| Arc::ptr_eq(&settled, &outcome.desired));
         match outcome.result {
             Ok(written) => {
+                self.kept |= written || !self.in_place.is_empty();
                 if written {
                     match outcome.drift.filter(|_| was_settled) {
-                        Some(drift) => self.note_drift(id, at, &drift),
+                        Some(drift) => self.note_drift(id, at, &drift, moment.now),
                         None => {
                             tracing::info!(output = %id, secret = %at, registries = self.in_place.len(), "output written");
                         }
@@ -184,12 +211,14 @@ impl Target {
                     tracing::info!(output = %id, secret = %at, "output in sync again");
                 }
                 self.failures = 0;
-                self.not_before = self.truce();
+                self.not_before = self.conflict.next_check(moment.now);
+                self.deferred_until =
+                    outcome.deferred.then(|| self.deferred_until.unwrap_or(moment.now + WINDOW));
                 self.settled = Some(outcome.desired);
             }
             Err(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(Instant::now() + retry_pause(self.failures, troubled + 1));
+                self.not_before = Some(moment.now + retry_pause(self.failures, troubled + 1, moment.random));
                 self.marked = true;
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
                 if is_new && troubled < TOLD {
@@ -200,37 +229,41 @@ impl Target {
         }
     }
 
-    fn note_drift(&mut self, id: &str, at: &ObjectRef, drift: &Drift) {
-        let now = Instant::now();
-        self.edits.push_back(now);
-        self.edits.retain(|edit| now.duration_since(*edit) < FIGHT.1);
-        match drift {
-            Drift::Gone => {
-                tracing::warn!(output = %id, secret = %at, "somebody deleted the Secret: it is back")
+    fn note_drift(&mut self, id: &str, at: &ObjectRef, drift: &Drift, now: Instant) {
+        let manager = match drift {
+            Drift::Gone => "unknown",
+            Drift::Edited(manager) => manager,
+        };
+        match (self.conflict.note(now), drift) {
+            (Report::Restored, Drift::Gone) => {
+                tracing::warn!(output = %id, secret = %at, "Secret was deleted; recreated");
             }
-            Drift::Edited(manager) => {
-                tracing::warn!(output = %id, secret = %at, manager, "somebody changed what is ours: it is back");
+            (Report::Restored, Drift::Edited(_)) => {
+                tracing::warn!(output = %id, secret = %at, manager, "Secret was modified by another field manager; restored");
             }
-        }
-        if self.edits.len() >= FIGHT.0 && !std::mem::replace(&mut self.fighting, true) {
-            let manager = match drift {
-                Drift::Gone => "somebody",
-                Drift::Edited(manager) => manager,
-            };
-            tracing::error!(
-                output = %id, secret = %at, manager, edits = self.edits.len(),
-                diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
-                "a fight over a Secret: it is put back only every {} s from now on", TRUCE.as_secs()
-            );
+            (Report::Conflict { restores }, _) => {
+                tracing::error!(
+                    output = %id, secret = %at, manager, restores,
+                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
+                    "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
+                    INTERVAL.as_secs(), WINDOW.as_secs()
+                );
+            }
+            (Report::Silent, _) => {}
         }
     }
+}
 
-    /// Until when a Secret that is fought over is left alone.
-    fn truce(&mut self) -> Option<Instant> {
-        let now = Instant::now();
-        self.edits.retain(|edit| now.duration_since(*edit) < FIGHT.1);
-        self.fighting &= !self.edits.is_empty();
-        self.fighting.then(|| now + TRUCE)
+/// When something is noted, and a random number from 0 to 1 for what is not to happen to all at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) random: f64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { now: Instant::now(), random: fastrand::f64() }
     }
 }
 
@@ -264,10 +297,10 @@ pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired:
 }
 
 /// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
-pub(super) fn retry_pause(failures: u32, troubled: usize) -> Duration {
+pub(super) fn retry_pause(failures: u32, troubled: usize, random: f64) -> Duration {
     let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(troubled).unwrap_or(u32::MAX));
     let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
-    cap.mul_f64(0.75 + fastrand::f64() / 4.0)
+    cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
 }
 
 #[cfg(test)]
