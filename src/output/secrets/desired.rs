@@ -103,9 +103,11 @@ impl Decision {
         Self { concern, in_place, apply: None, warnings, problem: None }
     }
 
-    /// Whether applying changes nothing that consumers find.
+    /// Whether the Secret holds all that consumers need, and differs in something that none of them notices. What takes a
+    /// password out of a Secret is no such thing.
     pub(super) fn is_harmless(&self) -> bool {
-        self.apply.as_ref().is_some_and(|(_, after)| *after == self.in_place)
+        let changes_nothing = |(_, after): &Apply| *after == self.in_place && !after.is_empty();
+        self.problem.is_none() && self.apply.as_ref().is_some_and(changes_nothing)
     }
 }
 

@@ -48,8 +48,7 @@ pub async fn survey(
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {
-                let none = CredentialSet::default();
-                let basis = Basis { desired: &none, memory: &Memory::default(), now: clock.now() };
+                let basis = Basis { desired, memory: &Memory::default(), now: clock.now() };
                 let decision = decide(&at, &content, Some(&found), &basis);
                 Some(decision.and_then(|it| it.problem.map_or(Ok(it.warnings), Err)))
             }

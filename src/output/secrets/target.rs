@@ -178,7 +178,7 @@ impl Target {
         &mut self,
         id: &str,
         at: &ObjectRef,
-        outcome: Outcome,
+        mut outcome: Outcome,
         troubled: usize,
         moment: Moment,
     ) {
@@ -191,6 +191,8 @@ impl Target {
             self.version = found.version;
             self.marked |= !self.told.is_empty() && self.told != self.version;
         }
+        // As many as somebody puts there: each is compared with all that are known.
+        outcome.warnings.truncate(TOLD + 1);
         for warning in outcome.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!(output = %id, warning, "output has a flaw");
         }

@@ -44,6 +44,7 @@ fn after(secret: &Value, decision: &Decision) -> Value {
 fn is_withheld(content: &Content, secret: &Value, reason: &str) {
     let decision = decided(content, secret);
     let problem = decision.problem.as_ref().unwrap_or_else(|| panic!("no problem: {reason}"));
+    assert!(!decision.is_harmless(), "in a conflict it would stay for a while: {reason}");
     assert_eq!((problem.remedy.diagnosis, problem.class), (Diagnosis::CredentialWithheld, Class::Denied));
     let left = after(secret, &decision);
     assert!(!left.to_string().contains(&STANDARD.encode("ours")), "{reason}: {left}");
@@ -262,6 +263,7 @@ fn a_repository_that_moves_elsewhere_loses_our_password() {
         let moved = edited(&secret, &[("url", url)]);
         let decision = decided(&Content::Repository, &moved);
         assert_eq!(decision.concern, Concern::None);
+        assert!(!decision.is_harmless(), "in a conflict it would stay for a while");
         let left = after(&moved, &decision);
         assert!(value(&left, "password").is_none() && value(&left, "username").is_none(), "{url}: {left}");
         assert_eq!(value(&left, "project").unwrap(), b"team-a");
