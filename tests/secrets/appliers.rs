@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use serde_json::json;
 use test_support::{output, program, wait_for};
 
 use crate::{
@@ -120,4 +121,52 @@ fn kustomize_applies_its_own_labels() {
 #[test]
 fn kustomize_applies_its_own_labels_server_side() {
     kustomize("by-kustomize-ssa", &["--server-side"]);
+}
+
+/// An Argo CD Application that ignores what `manifests` says beside the Secret: with `RespectIgnoreDifferences=true` it
+/// applies the live values of the fields that it ignores, and then there is nothing to undo.
+#[test]
+fn an_application_that_ignores_what_is_printed_takes_nothing() {
+    let Some(cluster) = Cluster::new("by-argocd") else { return };
+    let manifests = cluster.manifests(|_| {});
+    let comment = manifests.lines().skip_while(|line| *line != "    #   spec:");
+    let comment = comment.take_while(|line| line.starts_with("    #   "));
+    let comment: Vec<_> = comment.map(|line| line.trim_start_matches(['#', ' '])).collect();
+    for line in [
+        "ignoreDifferences:",
+        "- kind: Secret",
+        &format!("name: '{SECRET}'"),
+        "namespace: 'by-argocd'",
+        "syncOptions: [RespectIgnoreDifferences=true]",
+    ] {
+        assert!(comment.contains(&line), "{line} is not in {comment:#?}");
+    }
+    let pointers = comment.iter().find_map(|line| line.strip_prefix("jsonPointers: [")?.strip_suffix(']'));
+
+    let sidecar = cluster.run(|_| {});
+    sidecar.wait_ready();
+    let live = cluster.secret("by-argocd", SECRET).unwrap();
+    let mut desired = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": SECRET, "namespace": "by-argocd", "annotations": {},
+            "labels": {"app.kubernetes.io/managed-by": "ecr-sidecar", "argocd.argoproj.io/instance": "team-a"}},
+        "data": {},
+    });
+    for pointer in pointers.unwrap().split(", ") {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let value = live.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in the Secret")).clone();
+        desired.pointer_mut(parent).unwrap()[name.replace("~1", "/")] = value;
+    }
+    assert_eq!(desired["data"], live["data"], "all of the credentials are ignored");
+    let mark = cluster.server.audit_mark();
+    for _ in 0..2 {
+        let forced = ["--server-side", "--force-conflicts", "--field-manager=argocd-controller"];
+        let applied = cluster.server.apply_with(forced, &desired.to_string());
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    }
+    let after = cluster.secret("by-argocd", SECRET).unwrap();
+    assert_eq!(after["data"], live["data"]);
+    assert_eq!(after["metadata"]["labels"]["argocd.argoproj.io/instance"], "team-a");
+    sidecar.wait_ready();
+    assert_eq!(cluster.writes_since(mark), 0);
 }

@@ -205,3 +205,32 @@ fn only_secrets_of_the_one_name_are_listed_and_watched() {
         assert!(request.uri.contains("fieldSelector=metadata.name%3Decr-credentials"), "{}", request.uri);
     }
 }
+
+/// As large as a Secret may be, with entries that no consumer can read: it is kept like any other, beside one of others.
+#[test]
+fn a_secret_full_of_broken_entries_is_kept_and_holds_up_nobody() {
+    let Some(cluster) = Cluster::new("hostile") else { return };
+    let file = cluster.rig.put(
+        "hostile.yaml",
+        &format!(
+            "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config-secret, name: {SECRET}, adopt: true}}\n\
+             - {{type: docker-config-secret, name: beside}}\n"
+        ),
+    );
+    let entries: serde_json::Map<_, _> = (0..60_000).map(|number| (format!("h{number}"), json!(0))).collect();
+    let hostile = json!({"auths": entries}).to_string();
+    cluster.server.apply(&cluster.manifests(by_file(&file)));
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": SECRET, "namespace": "hostile"}, "data": {".dockerconfigjson": STANDARD.encode(&hostile)},
+    });
+    let forced = ["--server-side", "--force-conflicts"];
+    let applied = cluster.server.apply_with(forced, &secret.to_string());
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let sidecar = cluster.start(by_file(&file));
+    sidecar.wait_ready();
+    let text = value(&cluster.secret("hostile", SECRET).unwrap(), ".dockerconfigjson").unwrap();
+    assert!(text.contains("\"h59999\":0") && text.contains(HOST));
+    let lines = sidecar.log_lines();
+    assert!(lines.len() < 60, "{} lines", lines.len());
+}
