@@ -194,6 +194,9 @@ pub(super) struct Refresh {
 pub(super) struct Health {
     /// IP address and port. Left out: `127.0.0.1:9808`.
     pub(super) listen: Option<String>,
+    /// Names that the `Host` header of a request may have, besides IP addresses and `localhost`. Give one for each DNS
+    /// name, such as a Service's, that the endpoint is queried by. Left out: none.
+    pub(super) hosts: Vec<String>,
     /// After this time `/startupz` says yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
     pub(super) startup_grace: Option<String>,
 }

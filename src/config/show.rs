@@ -105,7 +105,7 @@ impl Yaml<'_> {
         self.value(4, false, &place("identity"), &registry.key.identity);
         self.value(4, false, &place("region"), registry.key.region.as_str());
         if let Some(endpoint) = &registry.key.endpoint {
-            self.value(4, false, &place("endpoint"), endpoint);
+            self.value(4, false, &place("endpoint"), endpoint.as_str());
         }
         self.literal(4, false, &place("optional"), if registry.required { "false" } else { "true" });
     }
@@ -171,6 +171,10 @@ impl Yaml<'_> {
         self.value(2, false, "refresh.jitter", config.refresh.jitter);
         self.line(0, "health:");
         self.value(2, false, "health.listen", config.health.listen);
+        if !config.health.hosts.is_empty() {
+            let hosts = list(config.health.hosts.iter().map(String::as_str));
+            self.literal(2, false, "health.hosts", &hosts);
+        }
         self.value(2, false, "health.startupGrace", duration(config.health.startup_grace));
         self.line(0, "log:");
         if let Some(format) = config.log.format {

@@ -17,6 +17,7 @@
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
 mod conflict;
+mod coverage;
 mod desired;
 mod keeper;
 mod look;
@@ -87,7 +88,12 @@ impl SecretsReconciler {
         let mut reminder = Reminder::default();
         let mut failures = 0;
         let cluster = loop {
-            let problem = match self.connection.cluster().await {
+            // A plugin may take its time.
+            let connected = tokio::select! {
+                _ = &mut stop => return,
+                connected = self.connection.cluster() => connected,
+            };
+            let problem = match connected {
                 Ok(cluster) => break cluster.clone(),
                 Err(error) => error.problem(),
             };

@@ -4,6 +4,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod admission;
 mod appliers;
 mod argocd;
 mod cluster;
@@ -15,3 +16,4 @@ mod outages;
 mod ownership;
 mod reach;
 mod rights;
+mod tenants;

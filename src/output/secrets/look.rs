@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, foreign_text},
+    failure::{Class, Problem, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
 };
 
@@ -116,7 +116,7 @@ impl Look {
         }
         let drift = found.as_ref().map_or(Drift::Gone, |found| {
             let manager = found.metadata.foreign_manager(self.content.keys());
-            Drift::Edited(foreign_text::clean(manager.unwrap_or("unknown")))
+            Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();
         let Decision { concern, in_place, apply, warnings, problem } =

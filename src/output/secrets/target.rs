@@ -10,6 +10,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     conflict::{Conflict, INTERVAL, Report, WINDOW},
+    coverage::Standing,
     desired::{Concern, Content, InPlace},
     look::{Drift, Outcome},
 };
@@ -44,6 +45,7 @@ pub(super) struct Target {
     pub(super) deferred_until: Option<Instant>,
     pub(super) failures: u32,
     pub(super) problem: Option<Problem>,
+    pub(super) standing: Standing,
     /// The version that we found or made last.
     pub(super) version: String,
     /// The version that was told of last.
@@ -56,7 +58,7 @@ pub(super) struct Target {
     pub(super) settled: Option<Arc<CredentialSet>>,
     /// This process has had it in sync: it stays managed, whoever replaces it.
     pub(super) kept: bool,
-    conflict: Conflict,
+    pub(super) conflict: Conflict,
     pub(super) warnings: Vec<String>,
 }
 
@@ -75,6 +77,7 @@ impl Target {
             deferred_until: None,
             failures: 0,
             problem: None,
+            standing: Standing::default(),
             version: String::new(),
             told: String::new(),
             in_place: Arc::default(),
@@ -213,6 +216,7 @@ impl Target {
                     tracing::info!(output = %id, secret = %at, "output in sync again");
                 }
                 self.failures = 0;
+                self.standing = Standing::Proven;
                 self.not_before = self.conflict.next_check(moment.now);
                 self.deferred_until =
                     outcome.deferred.then(|| self.deferred_until.unwrap_or(moment.now + WINDOW));
@@ -226,6 +230,7 @@ impl Target {
                 if is_new && troubled < TOLD {
                     tracing::warn!(output = %id, secret = %at, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
                 }
+                self.standing = self.standing.after(&problem);
                 self.problem = Some(problem);
             }
         }
