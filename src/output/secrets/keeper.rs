@@ -1,29 +1,27 @@
 //! The loop that keeps the Secrets of one output: which are to be looked at, when, and what is told of it.
 
+mod cleanup;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
+use self::cleanup::nothing_of;
 use super::{
     super::{Remaining, docker_config::read::Base},
     Kind, SecretsReconciler,
-    coverage::{are_all_tried, where_it_works},
+    coverage::{are_all_tried, everywhere, where_it_works},
     desired::InPlace,
     look::{Look, Outcome},
     ownership::{Memory, Recorded},
     roster::{News, Roster},
-    target::{Moment, TOLD, Target, everywhere},
+    target::{Moment, TOLD, Target},
 };
 use crate::{
-    credentials::CredentialSet,
     kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
 };
@@ -126,42 +124,6 @@ impl Keeper {
             // Only for so long: the API server may be away.
             let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(remaining)).await;
         }
-    }
-
-    /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
-    /// namespaces. What an output that is gone has kept stays, as a file does.
-    async fn say_farewell(&mut self, mut remaining: Remaining) {
-        self.targets.values_mut().for_each(Target::leave);
-        loop {
-            self.forget_wanted(&remaining);
-            if self.targets.is_empty() {
-                return;
-            }
-            self.start_work();
-            let due = self.next_due();
-            tokio::select! {
-                Some(done) = self.working.join_next() => self.note(done),
-                () = remaining.changed() => {}
-                () = tokio::time::sleep_until(due) => {}
-            }
-        }
-    }
-
-    /// Leaves the Secrets alone that a remaining output keeps, what is under way included.
-    fn forget_wanted(&mut self, remaining: &Remaining) {
-        let successors = match &self.it.kind {
-            Kind::DockerConfig(before) => remaining.secrets_named(&before.name),
-            Kind::RepoCreds(_) | Kind::Repositories(_) => Vec::new(),
-        };
-        let own = self.cluster.namespace();
-        self.targets.retain(|at, target| {
-            let is_wanted = successors.is_empty()
-                || successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, own));
-            if is_wanted && let Some(task) = target.task.take() {
-                task.abort();
-            }
-            !is_wanted
-        });
     }
 
     fn record(&mut self) {
@@ -372,12 +334,4 @@ impl Keeper {
             output.targets = Some(targets);
         });
     }
-}
-
-/// Credentials by which everything of ours leaves a Secret.
-fn nothing_of(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
-    let CredentialSet { current, awaited, retired } = credentials;
-    let retired = current.keys().chain(awaited).chain(retired).cloned().collect();
-    let nothing = CredentialSet { retired, ..CredentialSet::default() };
-    watch::channel(Arc::new(nothing)).1
 }

@@ -1,10 +1,6 @@
 //! One Secret: what is known of it, when it is to be looked at, and what is told of it.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::AbortHandle, time::Instant};
 
@@ -274,80 +270,9 @@ impl Moment {
     }
 }
 
-/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
-/// each Secret that is to hold one does.
-pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired: &CredentialSet) -> InPlace {
-    // Most hold the same: one of these is enough.
-    let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
-    for target in targets {
-        let is_known = |(concern, in_place): &(&Concern, &Arc<InPlace>)| {
-            Arc::ptr_eq(in_place, &target.in_place) && **concern == target.concern
-        };
-        if !distinct.last().is_some_and(is_known) {
-            distinct.push((&target.concern, &target.in_place));
-        }
-    }
-    let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
-    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
-    let of_host = |host| {
-        let mut holders = distinct.iter().filter(|(concern, _)| concern.is_for(host)).peekable();
-        if holders.peek().is_none() {
-            // No Secret to keep, nobody to be refused.
-            return desired.current.get(host).map(|token| token.expires_at);
-        }
-        holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
-            let expiry = expiry?;
-            Some(Some(earliest.map_or(expiry, |earliest: SystemTime| earliest.min(expiry))))
-        })?
-    };
-    hosts.into_iter().filter_map(|host| Some((host.clone(), of_host(host)?))).collect()
-}
-
 /// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
 pub(super) fn retry_pause(failures: u32, troubled: usize, random: f64) -> Duration {
     let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(troubled).unwrap_or(u32::MAX));
     let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
     cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::RegistryHost;
-
-    fn target(concern: Concern, in_place: &[(&str, u64)]) -> Target {
-        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
-        Target {
-            concern,
-            in_place: Arc::new(in_place),
-            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
-        }
-    }
-
-    fn ends(targets: &[Target]) -> Vec<(String, u64)> {
-        let found = everywhere(targets.iter(), &CredentialSet::default());
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        found.into_iter().map(|(host, end)| (host.to_string(), seconds(end))).collect()
-    }
-
-    #[test]
-    fn a_registry_is_in_place_when_each_secret_that_is_to_hold_it_does() {
-        let of = |host: &str| Concern::One(host.parse::<RegistryHost>().unwrap());
-        let all = |in_place| target(Concern::All, in_place);
-        assert_eq!(
-            ends(&[all(&[("a.example", 5)]), all(&[("a.example", 3), ("b.example", 9)])]),
-            [("a.example".to_owned(), 3)]
-        );
-        // Templates are for one registry each.
-        let templates = [
-            target(of("a.example"), &[("a.example", 5)]),
-            target(of("a.example"), &[("a.example", 4)]),
-            target(of("b.example"), &[("b.example", 9)]),
-            target(Concern::None, &[]),
-        ];
-        assert_eq!(ends(&templates), [("a.example".to_owned(), 4), ("b.example".to_owned(), 9)]);
-        let one_is_empty = [target(of("a.example"), &[("a.example", 5)]), target(of("a.example"), &[])];
-        assert_eq!(ends(&one_is_empty), []);
-    }
 }
