@@ -8,13 +8,21 @@ mod once;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
-use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
 
 pub use self::{first_contact::FirstContact, once::once};
 use crate::{
-    aws::sdk::{InvalidSetting, SdkSettings},
+    aws::{
+        profile_file::ProfileFiles,
+        sdk::{InvalidSetting, SdkSettings},
+    },
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
+    diagnosis::Diagnosis,
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
     health::{server, server::BindError, verdict},
@@ -117,8 +125,21 @@ async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppE
     }
 }
 
+/// Logs what is worth knowing of the surroundings, and stops nothing.
+fn warn_of(config: &Config, surroundings: &Surroundings) {
+    if let ProfileFiles::Unusable { why, may_be_absent: false } = &surroundings.sdk.profile_files {
+        let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.mend());
+        tracing::warn!(error = why, diagnosis, remedy, "settings of the AWS profile are not used");
+    }
+    if let Some(endpoint) = config.web_identity_in_clear(surroundings) {
+        let (diagnosis, remedy) = (Diagnosis::StsInClear.id(), Diagnosis::StsInClear.mend());
+        tracing::warn!(%endpoint, diagnosis, remedy, "web-identity tokens are sent to STS unencrypted");
+    }
+}
+
 /// The SDK's settings, for a configuration whose outputs can work.
 async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
+    warn_of(config, surroundings);
     let client = http::client(&surroundings.env);
     Engine::preflight(config).await.map_err(AppError::Output)?;
     Ok(surroundings.sdk.config(client))
@@ -158,8 +179,9 @@ impl App {
             watcher: Some(FileWatcher::default()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
-        let answers = server::Health { status: status.clone(), clock: clock.clone() };
-        let health = HealthServer::start(&mut engine, listener, answers);
+        let (names, hosts) = watch::channel(config.health.hosts.clone());
+        let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
+        let health = HealthServer::start(&mut engine, listener, answers, names);
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -216,6 +238,7 @@ impl App {
         if config.health.listen != self.config.health.listen {
             self.health.move_to(config.health.listen, &mut self.engine)?;
         }
+        self.health.names.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
@@ -227,21 +250,32 @@ impl App {
 /// The health endpoint and the task that serves it.
 struct HealthServer {
     answers: server::Health,
+    /// What `Host` may say.
+    names: watch::Sender<Vec<String>>,
     task: AbortHandle,
 }
 
 impl HealthServer {
-    fn start(engine: &mut Engine, listener: TcpListener, answers: server::Health) -> Self {
+    fn start(
+        engine: &mut Engine,
+        listener: TcpListener,
+        answers: server::Health,
+        names: watch::Sender<Vec<String>>,
+    ) -> Self {
+        let task = Self::serve(engine, listener, &answers);
+        Self { answers, names, task }
+    }
+
+    fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
         let serving = server::serve(listener, answers.clone());
-        let task = engine.spawn(async move { match serving.await {} });
-        Self { answers, task }
+        engine.spawn(async move { match serving.await {} })
     }
 
     /// Serves at another address; when that fails, at the old one still.
     fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();
-        *self = Self::start(engine, listener, self.answers.clone());
+        self.task = Self::serve(engine, listener, &self.answers);
         Ok(())
     }
 }

@@ -17,8 +17,9 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment},
     doctor::{self, Report},
+    hardening::forbid_dumps,
     health::client,
-    helper,
+    helper, identity,
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
@@ -36,6 +37,7 @@ const FAULT: u8 = 1;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    forbid_dumps();
     let mut arguments = std::env::args_os();
     if arguments.next().is_some_and(|name| helper::is_called(&name)) {
         return to_its_end(helper::run(arguments.collect()));
@@ -58,6 +60,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(work);
+    identity::end_credential_processes();
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     telemetry::flush();

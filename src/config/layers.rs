@@ -240,7 +240,7 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))
-        || name.match_indices("_PORT_").any(|(at, infix)| is_of_a_port(&name[at + infix.len()..]))
+        || name.rsplit_once("_PORT_").is_some_and(|(_, port)| is_of_a_port(port))
 }
 
 /// The variables that are set and have our prefix, without those of a Service.

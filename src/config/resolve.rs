@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     aws::endpoint::EndpointUrl,
+    http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
     registry::{Partition, Region, RegistryHost},
@@ -41,6 +42,9 @@ pub(super) fn load(
         file::File::default()
     });
     let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
+    if let Err(invalid) = Proxies::of(&surroundings.env) {
+        problems.extend(invalid.into_iter().map(|it| Problem::new(it.variable, it.found, it.expected)));
+    }
     let mut resolver = Resolver { surroundings, purpose, origins, unfit, problems };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
@@ -86,8 +90,8 @@ impl Resolver<'_> {
         Config {
             path,
             identities,
+            outputs: self.outputs(file.outputs, &registries),
             registries,
-            outputs: self.outputs(file.outputs),
             refresh: self.refresh(file.refresh),
             health: self.health(file.health),
             log: self.log(file.log),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::{
+    failure::foreign_text::clean,
     identity::{AssumeRole, IdentitySpec, Source},
     output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
 };
@@ -12,7 +13,7 @@ use crate::{
 pub(super) fn yaml(config: &Config) -> String {
     let mut yaml = Yaml { config, text: String::new() };
     if let Some(path) = &config.path {
-        yaml.line(0, &format!("# file: {}", path.display()));
+        yaml.line(0, &format!("# file: {}", clean(&path.display().to_string())));
     }
     yaml.line(0, "identities:");
     config.identities.values().for_each(|identity| yaml.identity(identity));

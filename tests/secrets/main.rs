@@ -14,6 +14,7 @@ mod namespaces;
 mod others;
 mod outages;
 mod ownership;
+mod policy;
 mod reach;
 mod rights;
 mod tenants;
