@@ -292,10 +292,13 @@ diagnoses! {
         "The Secret of an Argo CD repository, which only its owner can make, is not there.",
         "create the repository in Argo CD, or take the name out of this output";
     SecretForeign = "secret-foreign",
-        "The Secret holds credentials that somebody else put there.",
+        "The Secret holds credentials that no sidecar put there.",
         "choose another name, or set `adopt: true` on this output to keep it from now on";
+    CredentialWithheld = "credential-withheld",
+        "By the fields of an Argo CD Secret the registry's password would be sent elsewhere, or replace another user's.",
+        "apply what `ecr-sidecar manifests` prints for it, and take `insecure…` keys and another user's `username` and `password` out";
     SecretFight = "secret-fight",
-        "Somebody else puts other content into the Secret again and again.",
+        "Another field manager changes our content of the Secret again and again.",
         "let the other one leave this Secret's data alone (kustomize.toolkit.fluxcd.io/ssa: IfNotPresent, Argo CD ignoreDifferences), or give this output another name";
     SecretTooLarge = "secret-too-large",
         "The Secret would be larger than the 1 MiB that is possible.",

@@ -11,7 +11,7 @@ use std::{
 
 use aws_config::SdkConfig;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     task::{AbortHandle, JoinSet},
 };
 
@@ -58,6 +58,8 @@ pub struct Engine {
     identities: BTreeMap<String, Arc<Identity>>,
     refreshers: BTreeMap<TokenKey, RunningRefresher>,
     reconcilers: BTreeMap<String, RunningReconciler>,
+    /// The outputs of the running configuration.
+    outputs: watch::Sender<Arc<[OutputConfig]>>,
     input_watches: Vec<(Option<Watched>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
@@ -96,6 +98,7 @@ impl Engine {
             identities: BTreeMap::new(),
             refreshers: BTreeMap::new(),
             reconcilers: BTreeMap::new(),
+            outputs: watch::Sender::new(Arc::default()),
             input_watches: Vec::new(),
             tasks,
         }
@@ -244,7 +247,9 @@ impl Engine {
             .extract_if(.., |id, running| desired.get(id) != Some(&running.config))
             .map(|(_, running)| running)
             .collect();
-        let remaining = Remaining::new(&config.outputs);
+        // Before anything ends: a cleanup that is still under way keeps to it too.
+        self.outputs.send_replace(config.outputs.as_slice().into());
+        let remaining = Remaining::new(self.outputs.subscribe());
         for reconciler in stale {
             // A write that hangs is left to itself: when it ends, its successor sees to what it did.
             let _ = tokio::time::timeout(WRITE_LIMIT, reconciler.stop(Some(remaining.clone()))).await;

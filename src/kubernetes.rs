@@ -32,7 +32,7 @@ use self::{
 };
 pub use self::{
     error::{ApiError, ConnectError, Wanted, rule},
-    object::{Meta, ObjectRef, SecretObject, Sighting},
+    object::{FieldSet, Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
 };
 use crate::manifests::Right;

@@ -320,7 +320,18 @@ metadata:
   labels:
     app.kubernetes.io/managed-by: ecr-sidecar
   annotations:
-    # Its type asks for the key below. Flux applies it once, then leaves it to the sidecar.
+    # Its type asks for the key below, and the sidecar keeps what is in it. Flux applies it once, by this annotation. An
+    # Argo CD Application that holds it needs:
+    #   spec:
+    #     ignoreDifferences:
+    #       - kind: Secret
+    #         name: '{name}'
+    #         namespace: '{namespace}'
+    #         jsonPointers: [/data, /metadata/annotations/ecr-sidecar~1expires]
+    #     syncPolicy:
+    #       syncOptions: [RespectIgnoreDifferences=true]
+    # A Helm chart that holds it empties it at each upgrade, until the sidecar restores it within a second; with the
+    # annotation helm.sh/hook: pre-install it is only created.
     kustomize.toolkit.fluxcd.io/ssa: IfNotPresent
 type: kubernetes.io/dockerconfigjson
 stringData:

@@ -73,22 +73,33 @@ pub struct Surroundings {
     pub stays: bool,
 }
 
-/// What runs on when an output ends because another configuration is applied.
+/// What runs on when an output ends because another configuration is applied: the outputs of the configuration that
+/// runs by then, for a cleanup may take longer than that configuration lasts.
 #[derive(Debug, Clone)]
-pub struct Remaining(Arc<[OutputConfig]>);
+pub struct Remaining(watch::Receiver<Arc<[OutputConfig]>>);
 
 impl Remaining {
-    /// The outputs of the new configuration.
-    pub fn new(outputs: &[OutputConfig]) -> Self {
-        Self(outputs.into())
+    /// The outputs of the running configuration.
+    pub fn new(outputs: watch::Receiver<Arc<[OutputConfig]>>) -> Self {
+        Self(outputs)
     }
 
     /// Those that keep docker configs in Secrets of this name.
-    fn secrets_named(&self, name: &ObjectName) -> impl Iterator<Item = &DockerConfigSecretSettings> {
-        self.0.iter().filter_map(move |output| match output {
-            OutputConfig::DockerConfigSecret(settings) => Some(settings).filter(|it| it.name == *name),
+    fn secrets_named(&self, name: &ObjectName) -> Vec<DockerConfigSecretSettings> {
+        let of_name = |output: &OutputConfig| match output {
+            OutputConfig::DockerConfigSecret(settings) => {
+                Some(settings).filter(|it| it.name == *name).cloned()
+            }
             _ => None,
-        })
+        };
+        self.0.borrow().iter().filter_map(of_name).collect()
+    }
+
+    /// Waits for another configuration.
+    async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await // the process ends
+        }
     }
 }
 

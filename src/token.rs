@@ -14,6 +14,7 @@ use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     aws::{endpoint::EndpointUrl, sdk::endpoint_of},
@@ -112,6 +113,17 @@ pub struct Token {
     pub obtained_at: SystemTime,
     /// When AWS says it ends.
     pub expires_at: SystemTime,
+}
+
+impl Token {
+    /// The password alone, as `docker login` takes it; `None` where `auth` is not of the user `AWS`.
+    pub fn password(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let mut decoded = Zeroizing::new(STANDARD.decode(self.auth.expose()).ok()?);
+        decoded.starts_with(b"AWS:").then(|| {
+            decoded.drain(..4);
+            decoded
+        })
+    }
 }
 
 /// A token, and what came with it.

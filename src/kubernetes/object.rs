@@ -80,6 +80,43 @@ impl Meta {
     pub fn we_own(&self, key: &str) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
     }
+
+    /// Whether we applied the annotation with this name.
+    pub fn we_annotated(&self, key: &str) -> bool {
+        self.applied(FieldSet::Annotations).any(|name| name == key)
+    }
+
+    /// Whether there is a field that we applied.
+    pub fn we_applied(&self) -> bool {
+        self.managed_fields.iter().any(ManagedFields::is_ours)
+    }
+
+    /// The names of the fields of `set` that we applied.
+    pub fn applied(&self, set: FieldSet) -> impl Iterator<Item = &str> {
+        let ours = self.managed_fields.iter().filter(|fields| fields.is_ours());
+        ours.flat_map(move |fields| fields.names(set))
+    }
+
+    /// Whether another field manager has given the Secret its type, as each one that creates it does.
+    pub fn made_by_another(&self) -> bool {
+        self.managed_fields.iter().any(|fields| !fields.is_ours() && fields.has_type())
+    }
+
+    /// Whether we applied the type.
+    pub fn we_typed(&self) -> bool {
+        self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has_type())
+    }
+}
+
+/// A map of a Secret whose fields have their own managers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldSet {
+    /// `metadata.labels`.
+    Labels,
+    /// `metadata.annotations`.
+    Annotations,
+    /// `data`.
+    Data,
 }
 
 impl ManagedFields {
@@ -88,7 +125,22 @@ impl ManagedFields {
     }
 
     fn has(&self, key: &str) -> bool {
-        self.fields_v1["f:data"].get(format!("f:{key}")).is_some()
+        self.names(FieldSet::Data).any(|name| name == key)
+    }
+
+    fn has_type(&self) -> bool {
+        self.fields_v1.get("f:type").is_some()
+    }
+
+    /// The names of the fields of `set`; a set itself, which managers own too, is the key `.`.
+    fn names(&self, set: FieldSet) -> impl Iterator<Item = &str> {
+        let fields = match set {
+            FieldSet::Labels => self.fields_v1["f:metadata"].get("f:labels"),
+            FieldSet::Annotations => self.fields_v1["f:metadata"].get("f:annotations"),
+            FieldSet::Data => self.fields_v1.get("f:data"),
+        };
+        let names = fields.and_then(Value::as_object).into_iter().flatten();
+        names.filter_map(|(name, _)| name.strip_prefix("f:"))
     }
 }
 
@@ -150,6 +202,16 @@ impl SecretObject {
         let encoded = self.data.get(key)?;
         Some(Zeroizing::new(STANDARD.decode(encoded.0.as_bytes()).unwrap_or_default()))
     }
+
+    /// The value of a key as the API server has it: base64.
+    pub fn encoded(&self, key: &str) -> Option<&str> {
+        self.data.get(key).map(|encoded| encoded.0.as_str())
+    }
+
+    /// The size of the values together, in bytes of base64.
+    pub fn size(&self) -> usize {
+        self.data.values().map(|encoded| encoded.0.len()).sum()
+    }
 }
 
 /// Base64, overwritten on drop.
@@ -195,6 +257,32 @@ mod tests {
         assert_eq!(meta.foreign_manager(&["password"]), Some("kubectl-edit"));
         assert_eq!(meta.foreign_manager(&["url"]), Some("ecr-sidecar")); // not by apply: somebody borrowed our name
         assert!(meta.we_own("password") && !meta.we_own("url"));
+        assert!(meta.we_applied() && !meta.we_annotated("a") && !meta.we_typed() && !meta.made_by_another());
+    }
+
+    /// As the API server writes it (1.36): maps have their own entry `.`, and keys may hold dots and slashes.
+    #[test]
+    fn what_we_applied_is_listed_by_map() {
+        let meta: Meta = serde_json::from_value(serde_json::json!({
+            "managedFields": [
+                {"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {
+                    "f:data": {"f:.dockerconfigjson": {}},
+                    "f:metadata": {"f:annotations": {"f:ecr-sidecar/expires": {}}, "f:labels": {"f:a/b": {}}},
+                    "f:type": {},
+                }},
+                {"manager": "helm", "operation": "Update", "fieldsV1": {
+                    "f:data": {".": {}, "f:url": {}}, "f:metadata": {"f:labels": {".": {}, "f:c": {}}}, "f:type": {},
+                }},
+                {"manager": "odd", "operation": "Update", "fieldsV1": {"f:data": [], "f:metadata": "x"}},
+            ],
+        }))
+        .unwrap();
+        let names = |set| meta.applied(set).collect::<Vec<_>>();
+        assert_eq!(names(FieldSet::Data), [".dockerconfigjson"]);
+        assert_eq!(names(FieldSet::Annotations), ["ecr-sidecar/expires"]);
+        assert_eq!(names(FieldSet::Labels), ["a/b"]);
+        assert!(meta.we_annotated("ecr-sidecar/expires") && !meta.we_annotated("c"));
+        assert!(meta.we_typed() && meta.made_by_another());
     }
 
     #[test]

@@ -8,16 +8,21 @@
 //! Invariants, each held by a test of `tests/secrets`:
 //! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
 //! * one target in trouble never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
-//! * what others do to a Secret of ours is undone within a second, and a fight is not fought at full speed:
-//!   `an_edit_is_undone_and_told`, `a_fight_is_told_and_slowed_down`
+//! * what another field manager does to a Secret of ours is undone within a second, and in an ownership conflict not at
+//!   full speed, yet so that no consumer waits for its credential: `an_edit_is_undone_and_told`,
+//!   `an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential`
+//! * whose a Secret is, `managedFields` say, and what this process wrote: `ownership`
+//! * no output removes what another of ours applied: `outputs_that_run_after_each_other_keep_what_the_other_applied`
 //! * three replicas never replace a credential by one that ends sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
+mod conflict;
 mod coverage;
 mod desired;
 mod keeper;
 mod look;
 mod marks;
+mod ownership;
 mod roster;
 mod survey;
 mod target;
@@ -103,7 +108,7 @@ impl SecretsReconciler {
             failures += 1;
             tokio::select! {
                 _ = &mut stop => return,
-                () = tokio::time::sleep(retry_pause(failures, 1)) => {}
+                () = tokio::time::sleep(retry_pause(failures, 1, fastrand::f64())) => {}
             }
         };
         Keeper::new(self, cluster).run(stop).await;

@@ -10,7 +10,7 @@ use ecr_sidecar::diagnosis::Diagnosis as D;
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 29] = [
+const ELSEWHERE: [(D, &str, &str); 30] = [
     (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (D::VolumeBroken, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -48,7 +48,16 @@ const ELSEWHERE: [(D, &str, &str); 29] = [
     (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_told"),
     (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_told"),
     (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_told"),
-    (D::SecretFight, "tests/secrets/others.rs", "a_fight_is_told_and_slowed_down"),
+    (
+        D::CredentialWithheld,
+        "tests/secrets/ownership.rs",
+        "a_template_whose_url_a_tenant_changes_loses_our_password",
+    ),
+    (
+        D::SecretFight,
+        "tests/secrets/others.rs",
+        "an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential",
+    ),
     (D::SecretTooLarge, "src/output/secrets/desired/tests.rs", "no_secret_is_larger_than_is_possible"),
     (D::InputUnreadable, "tests/failures/aws.rs", "a_token_that_this_user_may_not_read"),
     (D::NameUnresolved, "tests/failures/aws.rs", "a_name_that_resolves_to_nothing"),

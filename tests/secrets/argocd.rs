@@ -136,7 +136,7 @@ fn repositories_that_others_made_get_fresh_credentials_and_stay_theirs() {
         assert_eq!(of(name, "password").as_deref(), Some("stale"), "{name}");
     }
     let status = sidecar.status().to_string();
-    assert!(status.contains("argo-repos/elsewhere is left as it is"), "{status}");
+    assert!(status.contains("argo-repos/elsewhere gets no credentials"), "{status}");
 
     // one that comes, and one that is edited
     cluster.server.apply(&repository("late", &url, labels));

@@ -5,6 +5,7 @@
 mod rig;
 
 mod admission;
+mod appliers;
 mod argocd;
 mod cluster;
 mod doctor;
@@ -12,6 +13,7 @@ mod flux;
 mod namespaces;
 mod others;
 mod outages;
+mod ownership;
 mod policy;
 mod reach;
 mod rights;

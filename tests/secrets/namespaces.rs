@@ -29,7 +29,7 @@ fn a_new_namespace_has_its_secret_soon_and_one_that_is_left_out_has_none() {
     assert!(!there("selected"));
     cluster.server.kubectl(["delete", "secret", "selected-pull", "-n", "selected-a"]);
     wait_for("the Secret to be back", SOON, || there("selected-a").then_some(()));
-    sidecar.wait_log("somebody deleted the Secret", DEADLINE);
+    sidecar.wait_log("Secret was deleted; recreated", DEADLINE);
     sidecar.wait_ready();
 }
 

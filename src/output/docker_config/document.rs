@@ -5,7 +5,7 @@
 //!
 //! No error shows a value of the document: `errors_show_no_value`.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use base64::{
     Engine,
@@ -60,7 +60,17 @@ impl<'a> Document<'a> {
     /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.
     pub(in crate::output) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
         let helped = self.helpers.keys().any(|key| host_meant(key) == host);
-        if helped { None } else { auth(self.auths.get(host)?).ok().flatten() }
+        if helped { None } else { self.entry_auth(host) }
+    }
+
+    /// The hosts for which a credential helper is asked instead of an entry.
+    pub(in crate::output) fn helped_hosts(&self) -> BTreeSet<String> {
+        self.helpers.keys().map(|key| host_meant(key)).collect()
+    }
+
+    /// The `auth` in the entry of the host, whether or not a consumer reads it.
+    pub(in crate::output) fn entry_auth(&self, host: &str) -> Option<Cow<'a, str>> {
+        auth(self.auths.get(host)?).ok().flatten()
     }
 }
 

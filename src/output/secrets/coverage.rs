@@ -5,11 +5,11 @@
 //! fails for a reason of its own does not count while others work (`everywhere_but_where_it_fails`). Neither does one
 //! that is new, once each of the first has been tried: a tenant may make namespaces as fast as the API server allows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use super::{
     desired::{Concern, InPlace},
-    target::{Target, everywhere},
+    target::Target,
 };
 use crate::{credentials::CredentialSet, diagnosis::Diagnosis, failure::Problem};
 
@@ -83,12 +83,38 @@ pub(super) fn where_it_works<'a>(
     in_place
 }
 
+/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
+/// each Secret that is to hold one does.
+pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired: &CredentialSet) -> InPlace {
+    // Most hold the same: one of these is enough.
+    let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
+    for target in targets {
+        let is_known = |(concern, in_place): &(&Concern, &Arc<InPlace>)| {
+            Arc::ptr_eq(in_place, &target.in_place) && **concern == target.concern
+        };
+        if !distinct.last().is_some_and(is_known) {
+            distinct.push((&target.concern, &target.in_place));
+        }
+    }
+    let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
+    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
+    let of_host = |host| {
+        let mut holders = distinct.iter().filter(|(concern, _)| concern.is_for(host)).peekable();
+        if holders.peek().is_none() {
+            // No Secret to keep, nobody to be refused.
+            return desired.current.get(host).map(|token| token.expires_at);
+        }
+        holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
+            let expiry = expiry?;
+            Some(Some(earliest.map_or(expiry, |earliest: SystemTime| earliest.min(expiry))))
+        })?
+    };
+    hosts.into_iter().filter_map(|host| Some((host.clone(), of_host(host)?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        time::{Duration, SystemTime},
-    };
+    use std::time::Duration;
 
     use super::*;
     use crate::{
@@ -175,5 +201,40 @@ mod tests {
                 assert_eq!(standing.after(&problem(own)), Standing::Failing);
             }
         }
+    }
+
+    fn holding(concern: Concern, in_place: &[(&str, u64)]) -> Target {
+        let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
+        Target {
+            concern,
+            in_place: Arc::new(in_place),
+            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
+        }
+    }
+
+    fn ends(targets: &[Target]) -> Vec<(String, u64)> {
+        let found = everywhere(targets.iter(), &CredentialSet::default());
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        found.into_iter().map(|(host, end)| (host.to_string(), seconds(end))).collect()
+    }
+
+    #[test]
+    fn a_registry_is_in_place_when_each_secret_that_is_to_hold_it_does() {
+        let of = |host: &str| Concern::One(host.parse::<RegistryHost>().unwrap());
+        let all = |in_place| holding(Concern::All, in_place);
+        assert_eq!(
+            ends(&[all(&[("a.example", 5)]), all(&[("a.example", 3), ("b.example", 9)])]),
+            [("a.example".to_owned(), 3)]
+        );
+        // Templates are for one registry each.
+        let templates = [
+            holding(of("a.example"), &[("a.example", 5)]),
+            holding(of("a.example"), &[("a.example", 4)]),
+            holding(of("b.example"), &[("b.example", 9)]),
+            holding(Concern::None, &[]),
+        ];
+        assert_eq!(ends(&templates), [("a.example".to_owned(), 4), ("b.example".to_owned(), 9)]);
+        let one_is_empty = [holding(of("a.example"), &[("a.example", 5)]), holding(of("a.example"), &[])];
+        assert_eq!(ends(&one_is_empty), []);
     }
 }

@@ -7,17 +7,23 @@
 //! * what others put beside ours stays: `foreign_entries_stay`
 //! * of a template only `username` and `password` are ours, unless it is we who made it: `a_template_is_shared`
 //! * of a repository Secret never more than these two are: `of_a_repository_only_two_fields_are_set`
+//! * a password stands only where Argo CD sends it to its registry, and to nobody else over TLS that is not verified:
+//!   `a_template_with_another_url_gets_no_password`, `a_password_leaves_when_the_url_changes`
+//! * what another output of ours, or an earlier process, has applied stays: `no_output_removes_what_another_applied`
 
+mod body;
 mod docker_config;
 mod password;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use serde::Serialize;
-use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::super::{argocd_names::Flavour, docker_config::read::Base};
+use self::body::Body;
+use super::{
+    super::{argocd_names::Flavour, docker_config::read::Base},
+    ownership::Memory,
+};
 use crate::{
     credentials::CredentialSet,
     diagnosis::{Diagnosis, Remedy},
@@ -26,8 +32,6 @@ use crate::{
     registry::RegistryHost,
 };
 
-/// The label by which a Secret tells who keeps it.
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The API server takes no Secret whose values are larger together.
 const LARGEST: usize = 1 << 20;
 
@@ -77,6 +81,9 @@ impl Concern {
     }
 }
 
+/// The body of an apply, and what consumers find after it.
+pub(super) type Apply = (Zeroizing<Vec<u8>>, InPlace);
+
 /// What is to be done with a Secret.
 pub(super) struct Decision {
     /// What it is to hold.
@@ -84,9 +91,32 @@ pub(super) struct Decision {
     /// What consumers find there now.
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
-    pub(super) apply: Option<(Zeroizing<Vec<u8>>, InPlace)>,
+    pub(super) apply: Option<Apply>,
     /// What consumers may stumble over.
     pub(super) warnings: Vec<String>,
+    /// Why it gets no credential, also after what is to be applied.
+    pub(super) problem: Option<Problem>,
+}
+
+impl Decision {
+    fn leaving(concern: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
+        Self { concern, in_place, apply: None, warnings, problem: None }
+    }
+
+    /// Whether the Secret holds all that consumers need, and differs in something that none of them notices. What takes a
+    /// password out of a Secret is no such thing.
+    pub(super) fn is_harmless(&self) -> bool {
+        let changes_nothing = |(_, after): &Apply| *after == self.in_place && !after.is_empty();
+        self.problem.is_none() && self.apply.as_ref().is_some_and(changes_nothing)
+    }
+}
+
+/// What a decision rests on, beside the Secret.
+pub(super) struct Basis<'a> {
+    pub(super) desired: &'a CredentialSet,
+    /// What this process knows of the Secret.
+    pub(super) memory: &'a Memory,
+    pub(super) now: SystemTime,
 }
 
 impl Content {
@@ -112,15 +142,14 @@ pub(super) fn decide(
     at: &ObjectRef,
     content: &Content,
     found: Option<&SecretObject>,
-    desired: &CredentialSet,
-    now: SystemTime,
+    basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
     match content {
         Content::DockerConfig { adopt, base } => {
-            docker_config::decide(at, *adopt, base.as_deref(), found, desired, now)
+            docker_config::decide(at, *adopt, base.as_deref(), found, basis)
         }
-        Content::Template { host, flavour } => password::of_template(at, host, *flavour, found, desired, now),
-        Content::Repository => password::of_repository(at, found, desired, now),
+        Content::Template { host, flavour } => password::of_template(at, host, *flavour, found, basis),
+        Content::Repository => password::of_repository(at, found, basis),
     }
 }
 
@@ -145,61 +174,6 @@ fn refuse_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
         remedy: Diagnosis::SecretTooLarge.into(),
         class: Class::Denied,
     })
-}
-
-/// Applied only if the Secret still is as it was found.
-fn with_version(mut metadata: serde_json::Value, found: Option<&SecretObject>) -> serde_json::Value {
-    if let Some(found) = found {
-        metadata["resourceVersion"] = json!(found.metadata.resource_version);
-    }
-    metadata
-}
-
-/// The body of an apply.
-struct Body<'a> {
-    metadata: serde_json::Value,
-    kind: Option<&'static str>,
-    /// Base64.
-    data: BTreeMap<&'a str, &'a str>,
-}
-
-impl Body<'_> {
-    /// Nothing but the name.
-    fn bare(at: &ObjectRef, found: &SecretObject) -> Self {
-        let metadata = json!({"name": at.name, "namespace": at.namespace});
-        Self { metadata: with_version(metadata, Some(found)), kind: None, data: BTreeMap::new() }
-    }
-
-    /// The JSON, in a buffer that never moves, so that no copy of it is left behind.
-    fn write(&self) -> Result<Zeroizing<Vec<u8>>, Problem> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Json<'a> {
-            api_version: &'static str,
-            kind: &'static str,
-            #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-            type_: Option<&'static str>,
-            metadata: &'a serde_json::Value,
-            data: &'a BTreeMap<&'a str, &'a str>,
-        }
-        let metadata = self.metadata.to_string();
-        let size: usize = self.data.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
-        let mut body = Zeroizing::new(Vec::with_capacity(metadata.len() + size + 256));
-        let json = Json {
-            api_version: "v1",
-            kind: "Secret",
-            type_: self.kind,
-            metadata: &self.metadata,
-            data: &self.data,
-        };
-        let written = serde_json::to_writer(&mut *body, &json);
-        written.map_err(|error| Problem {
-            message: format!("cannot write the body of a request: {error}"),
-            remedy: Diagnosis::Fault.into(),
-            class: Class::Transient,
-        })?;
-        Ok(body)
-    }
 }
 
 #[cfg(test)]

@@ -1,28 +1,27 @@
 //! The loop that keeps the Secrets of one output: which are to be looked at, when, and what is told of it.
 
+mod cleanup;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
+use self::cleanup::nothing_of;
 use super::{
     super::{Remaining, docker_config::read::Base},
     Kind, SecretsReconciler,
-    coverage::{are_all_tried, where_it_works},
+    coverage::{are_all_tried, everywhere, where_it_works},
     desired::InPlace,
     look::{Look, Outcome},
+    ownership::{Memory, Recorded},
     roster::{News, Roster},
-    target::{TOLD, Target, everywhere},
+    target::{Moment, TOLD, Target},
 };
 use crate::{
-    credentials::CredentialSet,
     kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
 };
@@ -52,6 +51,8 @@ pub(super) struct Keeper {
     working: JoinSet<(ObjectRef, Outcome)>,
     /// What the last target that was looked at holds: most of them hold the same.
     in_place: Arc<InPlace>,
+    /// The expiry of what this process has held.
+    recorded: Arc<Recorded>,
     /// Each of the Secrets that were found first has been tried.
     has_been_tried: bool,
     /// Writes that are not in the status yet, and when the last one was.
@@ -75,6 +76,7 @@ impl Keeper {
             outdated: true,
             working: JoinSet::new(),
             in_place: Arc::default(),
+            recorded: Arc::default(),
             has_been_tried: false,
             written: (0, None),
         }
@@ -82,6 +84,7 @@ impl Keeper {
 
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         self.refresh_base().await;
+        self.record();
         let mut look_again = Instant::now() + LOOK_AGAIN;
         let remaining = loop {
             self.update_targets();
@@ -91,13 +94,14 @@ impl Keeper {
             tokio::select! {
                 biased;
                 remaining = &mut stop => break remaining.ok(),
-                Some(done) = self.working.join_next() => if !self.note(done) { return },
+                Some(done) = self.working.join_next() => self.note(done),
                 news = self.roster.next() => self.hear(news),
                 changed = self.it.with.credentials.changed() => {
                     if changed.is_err() {
                         break None;
                     }
                     self.outdated = true;
+                    self.record();
                     self.mark_all();
                 }
                 () = self.it.with.wake.notified() => {
@@ -118,31 +122,12 @@ impl Keeper {
         }
         if let Some(remaining) = remaining {
             // Only for so long: the API server may be away.
-            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(&remaining)).await;
+            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(remaining)).await;
         }
     }
 
-    /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
-    /// namespaces. What an output that is gone has kept stays, as a file does.
-    async fn say_farewell(&mut self, remaining: &Remaining) {
-        let Kind::DockerConfig(before) = &self.it.kind else { return };
-        let successors: Vec<_> = remaining.secrets_named(&before.name).collect();
-        if successors.is_empty() {
-            return;
-        }
-        let own = self.cluster.namespace().to_owned();
-        self.targets.retain(|at, target| {
-            target.leave();
-            !successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, &own))
-        });
-        while !self.targets.is_empty() {
-            self.start_work();
-            let due = self.next_due();
-            tokio::select! {
-                Some(done) = self.working.join_next() => if !self.note(done) { return },
-                () = tokio::time::sleep_until(due) => {}
-            }
-        }
+    fn record(&mut self) {
+        Arc::make_mut(&mut self.recorded).record(&self.it.with.credentials.borrow());
     }
 
     fn mark_all(&mut self) {
@@ -155,8 +140,8 @@ impl Keeper {
         if self.working.len() >= AT_A_TIME {
             return turn;
         }
-        let waiting = self.targets.values().filter(|target| target.marked && !target.busy);
-        waiting.filter_map(|target| target.not_before).min().unwrap_or(turn).min(turn)
+        let now = Instant::now();
+        self.targets.values().filter_map(|target| target.due(now)).min().unwrap_or(turn).min(turn)
     }
 
     /// Reads the base anew; on a thread of its own, since a volume may hang.
@@ -245,6 +230,7 @@ impl Keeper {
                 if target.urgent != is_urgent || !target.is_due(now) {
                     continue;
                 }
+                let defers = target.defers(now);
                 target.begin();
                 let look = Look {
                     cluster: self.cluster.clone(),
@@ -259,41 +245,42 @@ impl Keeper {
                     is_absent: !target.was_there() && self.roster.knows_absent(at),
                     farewell: target.leaving,
                     prunes: self.it.kind.prunes(),
+                    memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
+                    defers,
                 };
                 let at = at.clone();
-                self.working.spawn(async move { (at, look.run().await) });
+                target.task = Some(self.working.spawn(async move { (at, look.run().await) }));
             }
         }
     }
 
-    /// Notes what became of a look. `false` when the runtime ends.
-    fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) -> bool {
+    /// Notes what became of a look.
+    fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) {
         let (at, outcome) = match done {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return false,
+            Err(_) => return, // aborted
         };
         let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
-        let Some(target) = self.targets.get_mut(&at) else { return true };
+        let Some(target) = self.targets.get_mut(&at) else { return };
         if target.leaving || outcome.farewell {
-            if target.has_left(id, &at, &outcome) {
+            if target.has_left(id, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);
             }
-            return true;
+            return;
         }
         match outcome.result {
             Ok(true) => self.written = (self.written.0 + 1, Some(self.it.with.clock.now())),
             Ok(false) => {}
             Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, troubled);
+        target.note(id, &at, outcome, troubled, Moment::now());
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {
             self.in_place = Arc::clone(&target.in_place);
         }
-        true
     }
 
     /// Writes the status.
@@ -347,12 +334,4 @@ impl Keeper {
             output.targets = Some(targets);
         });
     }
-}
-
-/// Credentials by which everything of ours leaves a Secret.
-fn nothing_of(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
-    let CredentialSet { current, awaited, retired } = credentials;
-    let retired = current.keys().chain(awaited).chain(retired).cloned().collect();
-    let nothing = CredentialSet { retired, ..CredentialSet::default() };
-    watch::channel(Arc::new(nothing)).1
 }

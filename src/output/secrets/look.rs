@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use super::desired::{Concern, Content, Decision, InPlace, decide};
+use super::{
+    desired::{Basis, Concern, Content, Decision, InPlace, decide},
+    ownership::Memory,
+};
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::{Class, Problem, foreign_text::clean},
-    kubernetes::{ApiError, Cluster, ObjectRef, Wanted},
+    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
 };
 
-/// How often somebody else may write between our looking and our writing.
+/// How often another field manager may write between our reading and our writing.
 const TRIES: usize = 5;
+/// A decision on a Secret of more bytes leaves the runtime thread, and waits for its turn: each takes some times as much
+/// memory, and whoever may write Secrets can have many looked at at once.
+const LARGE: usize = 64 << 10;
+static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 
 /// What became of one look at a target.
 pub(super) struct Outcome {
@@ -25,6 +32,8 @@ pub(super) struct Outcome {
     /// How it differed, if it did, and who did it.
     pub(super) drift: Option<Drift>,
     pub(super) warnings: Vec<String>,
+    /// It differs in nothing that a consumer finds, and was left so for now.
+    pub(super) deferred: bool,
     /// Whether something was written, or why that failed.
     pub(super) result: Result<bool, Problem>,
 }
@@ -57,6 +66,9 @@ pub(super) struct Look {
     pub(super) farewell: bool,
     /// Then it is removed, if it is ours alone.
     pub(super) prunes: bool,
+    pub(super) memory: Memory,
+    /// Differences that no consumer notices are left for now.
+    pub(super) defers: bool,
 }
 
 impl Look {
@@ -68,6 +80,7 @@ impl Look {
             desired: Arc::default(),
             drift: None,
             warnings: Vec::new(),
+            deferred: false,
             result: Ok(false),
         };
         for turn in 0..TRIES {
@@ -101,28 +114,65 @@ impl Look {
             self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
             return Ok(true);
         }
-        let decision = decide(&self.at, &self.content, found.as_ref(), &outcome.desired, self.clock.now());
-        let Decision { concern, in_place, apply, warnings } = match decision {
-            Ok(decision) => decision,
-            Err(problem) => {
-                let concern = self.content.concern();
-                outcome.found = Some(Found { concern, in_place: InPlace::new(), version });
-                return Err(Failure::Final(problem));
-            }
-        };
-        outcome.found = Some(Found { concern: concern.clone(), in_place, version });
-        outcome.warnings = warnings;
-        let Some((body, in_place)) = apply else { return Ok(false) };
-        outcome.drift = Some(found.as_ref().map_or(Drift::Gone, |found| {
+        let drift = found.as_ref().map_or(Drift::Gone, |found| {
             let manager = found.metadata.foreign_manager(self.content.keys());
             Drift::Edited(clean(manager.unwrap_or("unknown")))
-        }));
-        // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs; only of
-        // two sidecars that make the same Secret at once the slower wins, and the watch mends that if it is the older.
-        let applied = self.cluster.apply(&self.at, body, found.is_some()).await;
-        let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
-        outcome.found = Some(Found { concern, in_place, version });
-        Ok(true)
+        });
+        let is_there = found.is_some();
+        let Decision { concern, in_place, apply, warnings, problem } =
+            match self.decide(found, &outcome.desired).await {
+                Ok(decision) if self.defers && decision.is_harmless() => {
+                    outcome.deferred = true;
+                    Decision { apply: None, ..decision }
+                }
+                Ok(decision) => decision,
+                Err(problem) => {
+                    let concern = self.content.concern();
+                    outcome.found = Some(Found { concern, in_place: InPlace::new(), version });
+                    return Err(Failure::Final(problem));
+                }
+            };
+        outcome.found = Some(Found { concern: concern.clone(), in_place, version });
+        outcome.warnings = warnings;
+        let is_written = apply.is_some();
+        if let Some((body, in_place)) = apply {
+            outcome.drift = Some(drift);
+            // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs; only
+            // of two sidecars that make the same Secret at once the slower wins, and the watch corrects that if it is
+            // the older.
+            let applied = self.cluster.apply(&self.at, body, is_there).await;
+            let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
+            outcome.found = Some(Found { concern, in_place, version });
+        }
+        problem.map_or(Ok(is_written), |problem| Err(Failure::Final(problem)))
+    }
+
+    async fn decide(
+        &self,
+        found: Option<SecretObject>,
+        desired: &Arc<CredentialSet>,
+    ) -> Result<Decision, Problem> {
+        let now = self.clock.now();
+        if found.as_ref().is_none_or(|found| found.size() <= LARGE) {
+            return decide(
+                &self.at,
+                &self.content,
+                found.as_ref(),
+                &Basis { desired, memory: &self.memory, now },
+            );
+        }
+        // Never closed.
+        let _turn = LARGE_DECISIONS.acquire().await;
+        let (at, content, memory) = (self.at.clone(), self.content.clone(), self.memory.clone());
+        let desired = Arc::clone(desired);
+        let decided = tokio::task::spawn_blocking(move || {
+            decide(&at, &content, found.as_ref(), &Basis { desired: &desired, memory: &memory, now })
+        });
+        match decided.await.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(decision) => decision,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => std::future::pending().await, // the runtime ends
+        }
     }
 
     fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {

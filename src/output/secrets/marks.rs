@@ -36,7 +36,18 @@ impl Marks {
 
     /// Notes that `credential` of `host` ends then.
     pub(super) fn set(&mut self, host: &RegistryHost, credential: &[u8], expires_at: SystemTime) {
-        self.0.insert(host.to_string(), format!("{} {}", rfc3339(expires_at), digest(credential)));
+        self.0.insert(host.to_string(), format!("{} {}", rfc3339(expires_at), hex(digest(credential))));
+    }
+
+    /// The hosts that it names.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Whether it names `host` with this credential, however long that is good.
+    pub(super) fn is_of(&self, host: &str, credential: &[u8]) -> bool {
+        let found = self.0.get(host).and_then(|text| text.split_once(' '));
+        found.is_some_and(|(_, found)| found == hex(digest(credential)))
     }
 
     /// Forgets every host that is not kept.
@@ -53,17 +64,27 @@ impl Marks {
     ) -> Option<SystemTime> {
         let (time, found) = self.0.get(host.as_str())?.split_once(' ')?;
         let expires_at = SystemTime::from(time.parse::<jiff::Timestamp>().ok()?);
-        (found == digest(credential) && expires_at <= now + LONGEST).then_some(expires_at)
+        (found == hex(digest(credential)) && expires_at <= now + LONGEST).then_some(expires_at)
     }
 
-    /// Whether any sidecar has been here.
+    /// Whether it names no host.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-fn digest(credential: &[u8]) -> String {
-    Sha256::digest(credential).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// The first 64 bits of a credential's SHA-256.
+pub(super) type ShortHash = [u8; 8];
+
+/// The digest of a credential.
+pub(super) fn digest(credential: &[u8]) -> ShortHash {
+    let mut first = ShortHash::default();
+    first.iter_mut().zip(Sha256::digest(credential)).for_each(|(to, from)| *to = from);
+    first
+}
+
+fn hex(digest: ShortHash) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

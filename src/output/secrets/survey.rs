@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{super::docker_config::read::Base, Kind, desired::decide, roster::Roster};
+use super::{
+    super::docker_config::read::Base,
+    Kind,
+    desired::{Basis, decide},
+    ownership::Memory,
+    roster::Roster,
+};
 use crate::{
     clock::Clock,
     config::OutputConfig,
@@ -42,8 +48,9 @@ pub async fn survey(
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {
-                let decision = decide(&at, &content, Some(&found), &CredentialSet::default(), clock.now());
-                Some(decision.map(|decision| decision.warnings))
+                let basis = Basis { desired, memory: &Memory::default(), now: clock.now() };
+                let decision = decide(&at, &content, Some(&found), &basis);
+                Some(decision.and_then(|it| it.problem.map_or(Ok(it.warnings), Err)))
             }
             Err(error) => {
                 let ObjectRef { namespace, name } = &at;

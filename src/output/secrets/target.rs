@@ -1,14 +1,11 @@
 //! One Secret: what is known of it, when it is to be looked at, and what is told of it.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
+    conflict::{Conflict, INTERVAL, Report, WINDOW},
     coverage::Standing,
     desired::{Concern, Content, InPlace},
     look::{Drift, Outcome},
@@ -25,9 +22,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const RETRY_IN_A_CROWD: Duration = Duration::from_millis(10);
 /// Targets in trouble that are told one by one.
 pub(super) const TOLD: usize = 20;
-/// Edits of one Secret by others within this time that are a fight, and how long it is then left alone.
-const FIGHT: (usize, Duration) = (4, Duration::from_secs(60));
-const TRUCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Target {
     pub(super) content: Content,
@@ -37,10 +31,14 @@ pub(super) struct Target {
     pub(super) urgent: bool,
     /// Being worked on.
     pub(super) busy: bool,
+    /// What works on it, or worked on it last.
+    pub(super) task: Option<AbortHandle>,
     /// No longer wanted: what is ours goes, then it is forgotten.
     pub(super) leaving: bool,
     /// Not to be looked at earlier.
     pub(super) not_before: Option<Instant>,
+    /// Then what differs without any consumer noticing is put right.
+    pub(super) deferred_until: Option<Instant>,
     pub(super) failures: u32,
     pub(super) problem: Option<Problem>,
     pub(super) standing: Standing,
@@ -54,8 +52,9 @@ pub(super) struct Target {
     pub(super) in_place: Arc<InPlace>,
     /// The credentials that it held when all was well: a difference that comes without new ones is somebody else's.
     pub(super) settled: Option<Arc<CredentialSet>>,
-    pub(super) edits: VecDeque<Instant>,
-    pub(super) fighting: bool,
+    /// This process has had it in sync: it stays managed, whoever replaces it.
+    pub(super) kept: bool,
+    pub(super) conflict: Conflict,
     pub(super) warnings: Vec<String>,
 }
 
@@ -68,8 +67,10 @@ impl Target {
             marked: true,
             urgent,
             busy: false,
+            task: None,
             leaving: false,
             not_before: None,
+            deferred_until: None,
             failures: 0,
             problem: None,
             standing: Standing::default(),
@@ -77,8 +78,8 @@ impl Target {
             told: String::new(),
             in_place: Arc::default(),
             settled: None,
-            edits: VecDeque::new(),
-            fighting: false,
+            kept: false,
+            conflict: Conflict::default(),
             warnings: Vec::new(),
         }
     }
@@ -119,9 +120,23 @@ impl Target {
         self.urgent = true;
     }
 
+    /// When it is to be looked at, unless something happens; `None` for not at all.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        if self.busy {
+            return None;
+        }
+        let marked = self.marked.then(|| self.not_before.unwrap_or(now));
+        marked.into_iter().chain(self.deferred_until).min()
+    }
+
     /// Whether it is to be looked at now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.marked && !self.busy && self.not_before.is_none_or(|time| time <= now)
+        self.due(now).is_some_and(|due| due <= now)
+    }
+
+    /// Whether differences that no consumer notices are to be left for now.
+    pub(super) fn defers(&mut self, now: Instant) -> bool {
+        self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now)
     }
 
     /// A look at it begins.
@@ -132,7 +147,7 @@ impl Target {
     }
 
     /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.
-    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome) -> bool {
+    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome, moment: Moment) -> bool {
         self.busy = false;
         if self.leaving != outcome.farewell {
             self.marked = true; // it was decided otherwise meanwhile
@@ -140,17 +155,17 @@ impl Target {
         }
         match &outcome.result {
             Ok(true) => {
-                tracing::info!(output = %id, secret = %at, "no longer kept: what was ours is out of the Secret");
+                tracing::info!(output = %id, secret = %at, "Secret no longer managed; removed our entries");
                 true
             }
             Ok(false) => true,
             Err(problem) if problem.class == Class::Denied => {
-                tracing::warn!(output = %id, secret = %at, error = problem.message, "no longer kept, and left as it is");
+                tracing::warn!(output = %id, secret = %at, error = problem.message, "Secret no longer managed; left as it is");
                 true
             }
             Err(_) => {
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(Instant::now() + retry_pause(self.failures, 1));
+                self.not_before = Some(moment.now + retry_pause(self.failures, 1, moment.random));
                 self.marked = true;
                 false
             }
@@ -158,7 +173,14 @@ impl Target {
     }
 
     /// Notes what became of a look. Says what happened, unless `troubled` others are in trouble and say enough.
-    pub(super) fn note(&mut self, id: &str, at: &ObjectRef, outcome: Outcome, troubled: usize) {
+    pub(super) fn note(
+        &mut self,
+        id: &str,
+        at: &ObjectRef,
+        mut outcome: Outcome,
+        troubled: usize,
+        moment: Moment,
+    ) {
         self.busy = false;
         if let Some(found) = outcome.found {
             self.concern = found.concern;
@@ -168,6 +190,8 @@ impl Target {
             self.version = found.version;
             self.marked |= !self.told.is_empty() && self.told != self.version;
         }
+        // As many as somebody puts there: each is compared with all that are known.
+        outcome.warnings.truncate(TOLD + 1);
         for warning in outcome.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!(output = %id, warning, "output has a flaw");
         }
@@ -175,9 +199,10 @@ impl Target {
         let was_settled = self.settled.take().is_some_and(|settled| Arc::ptr_eq(&settled, &outcome.desired));
         match outcome.result {
             Ok(written) => {
+                self.kept |= written || !self.in_place.is_empty();
                 if written {
                     match outcome.drift.filter(|_| was_settled) {
-                        Some(drift) => self.note_drift(id, at, &drift),
+                        Some(drift) => self.note_drift(id, at, &drift, moment.now),
                         None => {
                             tracing::info!(output = %id, secret = %at, registries = self.in_place.len(), "output written");
                         }
@@ -188,12 +213,14 @@ impl Target {
                 }
                 self.failures = 0;
                 self.standing = Standing::Proven;
-                self.not_before = self.truce();
+                self.not_before = self.conflict.next_check(moment.now);
+                self.deferred_until =
+                    outcome.deferred.then(|| self.deferred_until.unwrap_or(moment.now + WINDOW));
                 self.settled = Some(outcome.desired);
             }
             Err(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(Instant::now() + retry_pause(self.failures, troubled + 1));
+                self.not_before = Some(moment.now + retry_pause(self.failures, troubled + 1, moment.random));
                 self.marked = true;
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
                 if is_new && troubled < TOLD {
@@ -205,114 +232,47 @@ impl Target {
         }
     }
 
-    fn note_drift(&mut self, id: &str, at: &ObjectRef, drift: &Drift) {
-        let now = Instant::now();
-        self.edits.push_back(now);
-        self.edits.retain(|edit| now.duration_since(*edit) < FIGHT.1);
-        match drift {
-            Drift::Gone => {
-                tracing::warn!(output = %id, secret = %at, "somebody deleted the Secret: it is back")
+    fn note_drift(&mut self, id: &str, at: &ObjectRef, drift: &Drift, now: Instant) {
+        let manager = match drift {
+            Drift::Gone => "unknown",
+            Drift::Edited(manager) => manager,
+        };
+        match (self.conflict.note(now), drift) {
+            (Report::Restored, Drift::Gone) => {
+                tracing::warn!(output = %id, secret = %at, "Secret was deleted; recreated");
             }
-            Drift::Edited(manager) => {
-                tracing::warn!(output = %id, secret = %at, manager, "somebody changed what is ours: it is back");
+            (Report::Restored, Drift::Edited(_)) => {
+                tracing::warn!(output = %id, secret = %at, manager, "Secret was modified by another field manager; restored");
             }
+            (Report::Conflict { restores }, _) => {
+                tracing::error!(
+                    output = %id, secret = %at, manager, restores,
+                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
+                    "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
+                    INTERVAL.as_secs(), WINDOW.as_secs()
+                );
+            }
+            (Report::Silent, _) => {}
         }
-        if self.edits.len() >= FIGHT.0 && !std::mem::replace(&mut self.fighting, true) {
-            let manager = match drift {
-                Drift::Gone => "somebody",
-                Drift::Edited(manager) => manager,
-            };
-            tracing::error!(
-                output = %id, secret = %at, manager, edits = self.edits.len(),
-                diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
-                "a fight over a Secret: it is put back only every {} s from now on", TRUCE.as_secs()
-            );
-        }
-    }
-
-    /// Until when a Secret that is fought over is left alone.
-    fn truce(&mut self) -> Option<Instant> {
-        let now = Instant::now();
-        self.edits.retain(|edit| now.duration_since(*edit) < FIGHT.1);
-        self.fighting &= !self.edits.is_empty();
-        self.fighting.then(|| now + TRUCE)
     }
 }
 
-/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
-/// each Secret that is to hold one does.
-pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired: &CredentialSet) -> InPlace {
-    // Most hold the same: one of these is enough.
-    let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
-    for target in targets {
-        let is_known = |(concern, in_place): &(&Concern, &Arc<InPlace>)| {
-            Arc::ptr_eq(in_place, &target.in_place) && **concern == target.concern
-        };
-        if !distinct.last().is_some_and(is_known) {
-            distinct.push((&target.concern, &target.in_place));
-        }
+/// When something is noted, and a random number from 0 to 1 for what is not to happen to all at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) random: f64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { now: Instant::now(), random: fastrand::f64() }
     }
-    let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
-    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
-    let of_host = |host| {
-        let mut holders = distinct.iter().filter(|(concern, _)| concern.is_for(host)).peekable();
-        if holders.peek().is_none() {
-            // No Secret to keep, nobody to be refused.
-            return desired.current.get(host).map(|token| token.expires_at);
-        }
-        holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
-            let expiry = expiry?;
-            Some(Some(earliest.map_or(expiry, |earliest: SystemTime| earliest.min(expiry))))
-        })?
-    };
-    hosts.into_iter().filter_map(|host| Some((host.clone(), of_host(host)?))).collect()
 }
 
 /// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
-pub(super) fn retry_pause(failures: u32, troubled: usize) -> Duration {
+pub(super) fn retry_pause(failures: u32, troubled: usize, random: f64) -> Duration {
     let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(troubled).unwrap_or(u32::MAX));
     let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
-    cap.mul_f64(0.75 + fastrand::f64() / 4.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::RegistryHost;
-
-    fn target(concern: Concern, in_place: &[(&str, u64)]) -> Target {
-        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
-        Target {
-            concern,
-            in_place: Arc::new(in_place),
-            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
-        }
-    }
-
-    fn ends(targets: &[Target]) -> Vec<(String, u64)> {
-        let found = everywhere(targets.iter(), &CredentialSet::default());
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        found.into_iter().map(|(host, end)| (host.to_string(), seconds(end))).collect()
-    }
-
-    #[test]
-    fn a_registry_is_in_place_when_each_secret_that_is_to_hold_it_does() {
-        let of = |host: &str| Concern::One(host.parse::<RegistryHost>().unwrap());
-        let all = |in_place| target(Concern::All, in_place);
-        assert_eq!(
-            ends(&[all(&[("a.example", 5)]), all(&[("a.example", 3), ("b.example", 9)])]),
-            [("a.example".to_owned(), 3)]
-        );
-        // Templates are for one registry each.
-        let templates = [
-            target(of("a.example"), &[("a.example", 5)]),
-            target(of("a.example"), &[("a.example", 4)]),
-            target(of("b.example"), &[("b.example", 9)]),
-            target(Concern::None, &[]),
-        ];
-        assert_eq!(ends(&templates), [("a.example".to_owned(), 4), ("b.example".to_owned(), 9)]);
-        let one_is_empty = [target(of("a.example"), &[("a.example", 5)]), target(of("a.example"), &[])];
-        assert_eq!(ends(&one_is_empty), []);
-    }
+    cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
 }

@@ -1,30 +1,26 @@
 //! The Secret that Flux and kubelet read: a docker config of all registries.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
 
 use base64::{engine::general_purpose::STANDARD, write::EncoderWriter};
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
     super::{
         super::docker_config::{
             document::Document,
-            merge::{BaseKeys, merge},
+            merge::{BaseKeys, Merged, merge},
             read::Base,
         },
         marks::{EXPIRES, Marks},
+        ownership::Ownership,
     },
-    Body, Concern, Decision, InPlace, MANAGED_BY, refuse_size, refuse_type, with_version,
+    Basis, Body, Concern, Decision, InPlace,
+    body::{Size, must_release_label},
+    refuse_size, refuse_type,
 };
 use crate::{
     clock::whole_seconds,
-    credentials::CredentialSet,
     diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::{ObjectRef, SecretObject},
@@ -40,39 +36,36 @@ pub(super) fn decide(
     adopt: bool,
     base: Option<&Base>,
     found: Option<&SecretObject>,
-    desired: &CredentialSet,
-    now: SystemTime,
+    basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
     refuse_type(at, found, TYPE)?;
-    let marks = found.map(|found| Marks::parse(&found.metadata.annotations)).unwrap_or_default();
+    let desired = basis.desired;
+    let ownership = Ownership::of(found, KEY, basis.memory);
     let bytes = found.and_then(|found| found.value(KEY)).unwrap_or_default();
     let text = std::str::from_utf8(&bytes).unwrap_or("?");
     let parsed = Document::parse(text);
     let is_filled = parsed.as_ref().map_or(true, |document| !document.auths.is_empty());
-    let is_ours = found.is_some_and(|found| !marks.is_empty() || found.metadata.we_own(KEY));
-    if found.is_some() && is_filled && !is_ours && !adopt {
+    if found.is_some() && is_filled && !ownership.is_managed() && !adopt {
         return Err(Problem {
-            message: format!(
-                "the Secret {at} holds credentials that somebody else put there: it is left as it is"
-            ),
+            message: format!("the Secret {at} holds unmanaged credentials and is left as it is"),
             remedy: Diagnosis::SecretForeign.into(),
             class: Class::Denied,
         });
     }
     let existing = parsed.unwrap_or_default();
-    let known = known(&existing, &marks, desired, now);
+    let known = known(&existing, &ownership, basis);
+    let marks = marks_after(&existing, &ownership, &known, basis);
     let mut wanted = desired.clone();
     wanted.current.retain(|host, token| {
-        !known.get(host).is_some_and(|(expiry, same)| *same || *expiry >= whole_seconds(token.expires_at))
+        !known.get(host).is_some_and(|it| it.is_desired || it.expiry >= whole_seconds(token.expires_at))
     });
-    let mut after: InPlace = known.iter().map(|(host, (expiry, _))| (host.clone(), *expiry)).collect();
-    let in_place = after.clone();
-    let current = wanted.current.clone();
+    let in_place: InPlace = known.iter().map(|(host, it)| (host.clone(), it.expiry)).collect();
+    let mut after = in_place.clone();
     after.retain(|host, _| !desired.retired.contains(host));
-    after.extend(current.iter().map(|(host, token)| (host.clone(), token.expires_at)));
+    after.extend(wanted.current.iter().map(|(host, token)| (host.clone(), token.expires_at)));
     // Those that stay are merged too, so that their twins and helpers go.
     for (host, token) in &desired.current {
-        if known.get(host).is_some_and(|(_, same)| *same) {
+        if known.get(host).is_some_and(|it| it.is_desired) {
             wanted.current.insert(host.clone(), Arc::clone(token));
         }
     }
@@ -81,19 +74,21 @@ pub(super) fn decide(
     let supplied = base.map_or(&nothing, Base::supplied);
     let merged = merge(existing, base.and_then(Base::document), supplied, &wanted);
     let warnings: Vec<_> = merged.warnings.iter().map(ToString::to_string).collect();
-    if !merged.ours {
-        return Ok(Decision { concern: Concern::All, in_place, apply: None, warnings });
+    let mut decision = Decision::leaving(Concern::All, in_place, warnings);
+    let is_as_desired = merged.is(text) && marks == ownership.marks && !found.is_some_and(must_release_label);
+    if merged.ours && !is_as_desired {
+        let encoded = encode(at, &merged)?;
+        let marks = marks.to_text();
+        let mut body = Body::of(at, found, TYPE);
+        body.annotate(EXPIRES, &marks);
+        body.set(KEY, std::str::from_utf8(&encoded).unwrap_or_default());
+        decision.apply = Some((body.write()?, after));
     }
-    let mut marks_after = marks.clone();
-    marks_after.retain(|host| !desired.retired.contains(host));
-    for (host, token) in &current {
-        marks_after.set(host, token.auth.expose().as_bytes(), token.expires_at);
-    }
-    let is_labelled = found
-        .is_some_and(|found| found.metadata.labels.get(MANAGED_BY).is_some_and(|by| by == "ecr-sidecar"));
-    if merged.is(text) && marks_after == marks && is_labelled {
-        return Ok(Decision { concern: Concern::All, in_place, apply: None, warnings });
-    }
+    Ok(decision)
+}
+
+/// The content in base64.
+fn encode(at: &ObjectRef, merged: &Merged<'_>) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let failed = |error: io::Error| Problem {
         message: format!("cannot write the content of {at}: {error}"),
         remedy: Diagnosis::Fault.into(),
@@ -107,56 +102,67 @@ pub(super) fn decide(
     let mut encoder = EncoderWriter::new(&mut *encoded, &STANDARD);
     merged.write_to(&mut encoder).and_then(|()| encoder.finish().map(drop)).map_err(failed)?;
     drop(encoder);
-    let metadata = json!({
-        "name": at.name, "namespace": at.namespace,
-        "labels": {MANAGED_BY: "ecr-sidecar"},
-        "annotations": {EXPIRES: marks_after.to_text()},
-    });
-    let body = Body {
-        metadata: with_version(metadata, found),
-        kind: Some(TYPE),
-        data: [(KEY, std::str::from_utf8(&encoded).unwrap_or_default())].into(),
-    };
-    Ok(Decision { concern: Concern::All, in_place, apply: Some((body.write()?, after)), warnings })
+    Ok(encoded)
 }
 
-/// Counts what is written.
-struct Size(usize);
-
-impl Write for Size {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// A credential that a sidecar put there.
+struct Known {
+    expiry: SystemTime,
+    /// It is the one that is desired.
+    is_desired: bool,
 }
 
-/// The registries whose credential in `document` sidecars put there: when it ends, and whether it is the desired one.
+/// The registries whose credential in `document` a sidecar put there.
 fn known(
     document: &Document<'_>,
-    marks: &Marks,
-    desired: &CredentialSet,
-    now: SystemTime,
-) -> BTreeMap<RegistryHost, (SystemTime, bool)> {
+    ownership: &Ownership<'_>,
+    basis: &Basis<'_>,
+) -> BTreeMap<RegistryHost, Known> {
+    let helped = document.helped_hosts();
+    let current = &basis.desired.current;
+    // Before our first token: what the process before us, or another sidecar, left.
+    let marked = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
+    let marked = marked.filter(|host| !current.contains_key(host));
     let mut known = BTreeMap::new();
-    for (host, token) in &desired.current {
-        let Some(auth) = document.auth_of(host.as_str()) else { continue };
-        if auth == token.auth.expose().as_str() {
-            known.insert(host.clone(), (token.expires_at, true));
-        } else if let Some(expiry) = marks.expiry(host, auth.as_bytes(), now) {
-            known.insert(host.clone(), (expiry, false));
+    for host in current.keys().cloned().chain(marked) {
+        if helped.contains(host.as_str()) {
+            continue;
         }
-    }
-    for key in document.auths.keys() {
-        // Before our first token: what the process before us, or another sidecar, left.
-        let Ok(host) = key.parse::<RegistryHost>() else { continue };
-        let Some(auth) = document.auth_of(key) else { continue };
-        if let Some(expiry) = marks.expiry(&host, auth.as_bytes(), now) {
-            known.entry(host).or_insert((expiry, false));
+        let Some(auth) = document.entry_auth(host.as_str()) else { continue };
+        let desired = current.get(&host).filter(|token| auth == token.auth.expose().as_str());
+        let expiry = match desired {
+            Some(token) => Some(token.expires_at),
+            None => ownership.expiry(&host, auth.as_bytes(), basis.now),
+        };
+        if let Some(expiry) = expiry {
+            known.insert(host, Known { expiry, is_desired: desired.is_some() });
         }
     }
     known
+}
+
+/// The annotation as it should be. What it says of registries of other sidecars that keep the same Secret stays, as long
+/// as their credential is there.
+fn marks_after(
+    document: &Document<'_>,
+    ownership: &Ownership<'_>,
+    known: &BTreeMap<RegistryHost, Known>,
+    basis: &Basis<'_>,
+) -> Marks {
+    let desired = basis.desired;
+    let mut marks = ownership.marks.clone();
+    marks.retain(|host| {
+        let auth = document.entry_auth(host).unwrap_or_default();
+        !desired.retired.contains(host) && ownership.marks.is_of(host, auth.as_bytes())
+    });
+    for (host, token) in &desired.current {
+        match known.get(host) {
+            Some(it) if !it.is_desired && it.expiry >= whole_seconds(token.expires_at) => {
+                let auth = document.entry_auth(host.as_str()).unwrap_or_default();
+                marks.set(host, auth.as_bytes(), it.expiry);
+            }
+            _ => marks.set(host, token.auth.expose().as_bytes(), token.expires_at),
+        }
+    }
+    marks
 }

@@ -1,33 +1,40 @@
 //! The Secrets that Argo CD reads: a user name and the bare password, for one registry.
 //!
 //! A template (`repo-creds`) serves every repository whose URL begins with its own; the Secret of a repository that
-//! has as much as a user name goes before it (Argo CD, `util/db/repository_secrets.go`).
-
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+//! has as much as a user name goes before it (Argo CD, `util/db/repository_secrets.go`). Whoever writes the other fields
+//! decides where Argo CD sends the password, so it is there only as long as they name our registry and no other place.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
     super::{
         super::argocd_names::Flavour,
         marks::{EXPIRES, Marks},
+        ownership::Ownership,
     },
-    Body, Concern, Decision, InPlace, MANAGED_BY, refuse_size, refuse_type, with_version,
+    Apply, Basis, Body, Concern, Decision, InPlace, refuse_size, refuse_type,
 };
 use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
     diagnosis::Diagnosis,
     failure::{Class, Problem},
-    kubernetes::{ObjectRef, SecretObject},
+    kubernetes::{FieldSet, ObjectRef, SecretObject},
     registry::RegistryHost,
-    token::Token,
 };
 
-/// The label by which Argo CD finds its Secrets.
+/// The label by which Argo CD finds its Secrets, and its values for those that hold credentials.
 const SECRET_TYPE: &str = "argocd.argoproj.io/secret-type";
+const TEMPLATE: &str = "repo-creds";
+const WITH_CREDENTIALS: [&str; 4] = ["repository", TEMPLATE, "repository-write", "repo-write-creds"];
+/// The type of Argo CD's Secrets.
+const TYPE: &str = "Opaque";
+const USER: &str = "AWS";
+/// The keys that we keep.
+const KEYS: [&str; 2] = ["username", "password"];
+/// The keys by which Argo CD sends a password to whoever answers, or in clear.
+const INSECURE: [&str; 3] = ["insecure", "insecureIgnoreHostKey", "insecureOCIForceHttp"];
 
 /// Decides for the template of a registry.
 pub(super) fn of_template(
@@ -35,43 +42,46 @@ pub(super) fn of_template(
     host: &RegistryHost,
     flavour: Flavour,
     found: Option<&SecretObject>,
-    desired: &CredentialSet,
-    now: SystemTime,
+    basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    refuse_type(at, found, "Opaque")?;
-    let flaws = found.map_or_else(Vec::new, |found| template_flaws(at, host, flavour, found));
-    decide(at, host, Some(flavour), found, desired, now, flaws)
+    refuse_type(at, found, TYPE)?;
+    let Some(found) = found else { return create_template(at, host, flavour, basis) };
+    let fields = flavour.fields(host);
+    let url = fields.iter().find(|(key, _)| *key == "url").map(|(_, url)| url.as_bytes());
+    if found.value("url").as_deref().map(Vec::as_slice) != url {
+        return withhold(at, found, host, basis, "its `url` is not the registry's");
+    }
+    let user = found.value("username").unwrap_or_default();
+    let is_managed = Ownership::of(Some(found), "password", basis.memory).is_managed();
+    if !is_managed && !user.is_empty() && user.as_slice() != USER.as_bytes() {
+        return withhold(at, found, host, basis, "it holds the credentials of another user");
+    }
+    decide(at, host, found, basis, template_flaws(at, &fields, found))
 }
 
 /// Decides for a repository's Secret, which has to be there: what it is for, nobody but its owner knows.
 pub(super) fn of_repository(
     at: &ObjectRef,
     found: Option<&SecretObject>,
-    desired: &CredentialSet,
-    now: SystemTime,
+    basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
     let found = found.ok_or_else(|| Problem {
         message: format!("there is no Secret {at}"),
         remedy: Diagnosis::SecretMissing.into(),
         class: Class::Denied,
     })?;
-    let Some(host) = registry_of(found, desired) else {
-        return Ok(Decision {
-            concern: Concern::None,
-            in_place: InPlace::new(),
-            apply: None,
-            warnings: vec![format!(
-                "the Secret {at} is left as it is: its `url` is in none of the configured registries"
-            )],
-        });
+    let Some(host) = registry_of(found, basis.desired) else {
+        let warning =
+            format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
+        let decision = Decision::leaving(Concern::None, InPlace::new(), vec![warning]);
+        return Ok(Decision { apply: without_ours(at, found)?, ..decision });
     };
+    let label = found.metadata.labels.get(SECRET_TYPE);
     let mut flaws = Vec::new();
-    if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != "repository") {
-        flaws.push(format!(
-            "Argo CD does not see the Secret {at}: it lacks the label {SECRET_TYPE}: repository"
-        ));
+    if label.is_none_or(|label| !WITH_CREDENTIALS.contains(&label.as_str())) {
+        flaws.push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
     }
-    decide(at, &host, None, Some(found), desired, now, flaws)
+    decide(at, &host, found, basis, flaws)
 }
 
 /// The registry that a repository's URL is in, if it is one of ours.
@@ -86,90 +96,137 @@ fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<Registry
     is_ours.then_some(host)
 }
 
-/// `flavour` is that of a template, whose other fields are ours too where nobody else has set them.
-fn decide(
-    at: &ObjectRef,
-    host: &RegistryHost,
-    flavour: Option<Flavour>,
-    found: Option<&SecretObject>,
-    desired: &CredentialSet,
-    now: SystemTime,
-    warnings: Vec<String>,
-) -> Result<Decision, Problem> {
-    let marks = found.map(|found| Marks::parse(&found.metadata.annotations)).unwrap_or_default();
-    let value = |key| found.and_then(|found| found.value(key)).unwrap_or_default();
-    let (username, password) = (value("username"), value("password"));
-    let mut in_place = InPlace::new();
-    let token = desired.current.get(host);
-    let bare = token.and_then(|token| bare_password(token));
-    let is_same = bare.as_ref().is_some_and(|bare| !password.is_empty() && **bare == *password);
-    if username.as_slice() == b"AWS" {
-        let expiry = token.filter(|_| is_same).map(|token| token.expires_at);
-        in_place.extend(
-            expiry.or_else(|| marks.expiry(host, &password, now)).map(|expiry| (host.clone(), expiry)),
-        );
-    }
-    let concern = Concern::One(host.clone());
-    let rest =
-        |in_place| Decision { concern: concern.clone(), in_place, apply: None, warnings: warnings.clone() };
-    if desired.retired.contains(host) {
-        // What we applied goes when we apply nothing of it.
-        let ours = found.filter(|found| found.metadata.we_own("password"));
-        let body = ours.map(|found| Body::bare(at, found).write()).transpose()?;
-        return Ok(Decision { apply: body.map(|body| (body, InPlace::new())), ..rest(in_place) });
-    }
-    let (Some(token), Some(bare)) = (token, bare) else { return Ok(rest(in_place)) };
-    if in_place.get(host).is_some_and(|expiry| is_same || *expiry >= whole_seconds(token.expires_at)) {
-        return Ok(rest(in_place));
-    }
-    refuse_size(at, bare.len())?;
-    let body = body(at, host, flavour, found, token, &bare)?;
-    let after = [(host.clone(), token.expires_at)].into();
-    Ok(Decision { apply: Some((body, after)), ..rest(in_place) })
-}
-
-fn body(
-    at: &ObjectRef,
-    host: &RegistryHost,
-    flavour: Option<Flavour>,
-    found: Option<&SecretObject>,
-    token: &Arc<Token>,
-    bare: &Zeroizing<Vec<u8>>,
-) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let mut marks = Marks::default();
-    marks.set(host, bare, token.expires_at);
-    let mut metadata = json!({
-        "name": at.name, "namespace": at.namespace, "annotations": {EXPIRES: marks.to_text()},
-    });
-    let password = Zeroizing::new(STANDARD.encode(&**bare));
-    let username = STANDARD.encode("AWS");
-    // Nobody else says what it is for.
-    let described = flavour.filter(|_| found.is_none_or(|found| found.metadata.we_own("url")));
-    let fields: Vec<_> = described.map_or_else(Vec::new, |flavour| flavour.fields(host));
-    let fields: Vec<_> = fields.into_iter().map(|(key, value)| (key, STANDARD.encode(value))).collect();
-    let mut data: BTreeMap<&str, &str> =
-        [("username", username.as_str()), ("password", password.as_str())].into();
-    data.extend(fields.iter().map(|(key, value)| (*key, value.as_str())));
-    if described.is_some() {
-        metadata["labels"] = json!({SECRET_TYPE: "repo-creds", MANAGED_BY: "ecr-sidecar"});
-    }
-    Body { metadata: with_version(metadata, found), kind: found.is_none().then_some("Opaque"), data }.write()
-}
-
-/// What keeps Argo CD from using a template.
-fn template_flaws(
+/// A template that does not exist: created where the rights allow it.
+fn create_template(
     at: &ObjectRef,
     host: &RegistryHost,
     flavour: Flavour,
-    found: &SecretObject,
-) -> Vec<String> {
-    let mut flaws = Vec::new();
-    if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != "repo-creds") {
-        flaws.push(format!(
-            "Argo CD does not see the Secret {at}: it lacks the label {SECRET_TYPE}: repo-creds"
-        ));
+    basis: &Basis<'_>,
+) -> Result<Decision, Problem> {
+    let decision = Decision::leaving(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    if basis.desired.retired.contains(host) {
+        return Ok(decision);
     }
-    for (key, wanted) in flavour.fields(host) {
+    let fields = flavour.fields(host).into_iter().map(|(key, value)| (key, STANDARD.encode(value)));
+    let fields: Vec<_> = fields.collect();
+    let mut body = Body::creating(at, TYPE);
+    body.label(SECRET_TYPE, TEMPLATE);
+    fields.iter().for_each(|(key, value)| body.set(key, value));
+    with_credential(at, host, body, decision, basis)
+}
+
+/// Decides for a Secret that Argo CD uses for `host`.
+fn decide(
+    at: &ObjectRef,
+    host: &RegistryHost,
+    found: &SecretObject,
+    basis: &Basis<'_>,
+    warnings: Vec<String>,
+) -> Result<Decision, Problem> {
+    if let Some(key) = INSECURE.into_iter().find(|key| !is_false(found, key)) {
+        let reason = format!("by its `{key}` Argo CD does not verify who gets the password");
+        return withhold(at, found, host, basis, &reason);
+    }
+    let ownership = Ownership::of(Some(found), "password", basis.memory);
+    let value = |key| found.value(key).unwrap_or_default();
+    let (username, password) = (value("username"), value("password"));
+    let desired = basis.desired.current.get(host).and_then(|token| Some((token, token.password()?)));
+    let desired_one = desired.as_ref().filter(|(_, bare)| **bare == *password);
+    let expiry = match desired_one {
+        Some((token, _)) => Some(token.expires_at),
+        None => ownership.expiry(host, &password, basis.now),
+    };
+    let expiry = expiry.filter(|_| username.as_slice() == USER.as_bytes());
+    let in_place = expiry.map(|expiry| (host.clone(), expiry)).into_iter().collect();
+    let decision = Decision::leaving(Concern::One(host.clone()), in_place, warnings);
+    if basis.desired.retired.contains(host) {
+        return Ok(Decision { apply: without_ours(at, found)?, ..decision });
+    }
+    let Some((token, bare)) = &desired else { return Ok(decision) };
+    let is_as_desired = match (expiry, desired_one) {
+        (None, _) => false,
+        (Some(_), Some(_)) => ownership.marks == marks(host, bare, token.expires_at),
+        (Some(expiry), None) => expiry >= whole_seconds(token.expires_at),
+    };
+    if is_as_desired {
+        return Ok(decision);
+    }
+    with_credential(at, host, Body::carrying(at, found), decision, basis)
+}
+
+/// Applies `body` with the credential of `host`, if there is one.
+fn with_credential(
+    at: &ObjectRef,
+    host: &RegistryHost,
+    body: Body<'_>,
+    decision: Decision,
+    basis: &Basis<'_>,
+) -> Result<Decision, Problem> {
+    let token = basis.desired.current.get(host);
+    let Some((token, bare)) = token.and_then(|token| Some((token, token.password()?))) else {
+        return Ok(decision);
+    };
+    refuse_size(at, bare.len())?;
+    let annotation = marks(host, &bare, token.expires_at).to_text();
+    let (username, password) = (STANDARD.encode(USER), Zeroizing::new(STANDARD.encode(&**bare)));
+    let mut body = body;
+    body.annotate(EXPIRES, &annotation);
+    body.set("username", &username);
+    body.set("password", &password);
+    let after = [(host.clone(), token.expires_at)].into();
+    Ok(Decision { apply: Some((body.write()?, after)), ..decision })
+}
+
+/// The annotation for one credential.
+fn marks(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> Marks {
+    let mut marks = Marks::default();
+    marks.set(host, bare, expires_at);
+    marks
+}
+
+/// No password goes there, and the one that we put there leaves.
+fn withhold(
+    at: &ObjectRef,
+    found: &SecretObject,
+    host: &RegistryHost,
+    basis: &Basis<'_>,
+    reason: &str,
+) -> Result<Decision, Problem> {
+    let decision = Decision::leaving(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    // Of a registry that is no longer configured, none is wanted there.
+    let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
+        message: format!("the Secret {at} gets no credentials: {reason}"),
+        remedy: Diagnosis::CredentialWithheld.into(),
+        class: Class::Denied,
+    });
+    Ok(Decision { apply: without_ours(at, found)?, problem, ..decision })
+}
+
+/// What takes our credential out of a Secret, if one is there.
+fn without_ours(at: &ObjectRef, found: &SecretObject) -> Result<Option<Apply>, Problem> {
+    let meta = &found.metadata;
+    if !meta.applied(FieldSet::Data).any(|key| KEYS.contains(&key)) && !meta.we_annotated(EXPIRES) {
+        return Ok(None);
+    }
+    let mut body = Body::carrying(at, found);
+    body.leave_out(EXPIRES, &KEYS);
+    Ok(Some((body.write()?, InPlace::new())))
+}
+
+/// Whether Argo CD takes the value of a key for false, which it does where there is none. What is no boolean keeps it
+/// from using the Secret.
+fn is_false(found: &SecretObject, key: &str) -> bool {
+    let value = found.value(key).unwrap_or_default();
+    ["", "0", "f", "F", "false", "False", "FALSE"].iter().any(|text| text.as_bytes() == value.as_slice())
+}
+
+/// What keeps Argo CD from using a template.
+fn template_flaws(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<String> {
+    let mut flaws = Vec::new();
+    if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != TEMPLATE) {
+        flaws.push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: {TEMPLATE}"));
+    }
+    for (key, wanted) in fields {
         if found.value(key).is_none_or(|value| value.as_slice() != wanted.as_bytes()) {
             flaws.push(format!(
                 "Argo CD does not match the Secret {at} as meant: its `{key}` should be `{wanted}`"
@@ -180,13 +237,4 @@ fn template_flaws(
         flaws.push(format!("apply what `ecr-sidecar manifests` prints for {at}"));
     }
     flaws
-}
-
-/// The password of a token, as `docker login` takes it.
-fn bare_password(token: &Token) -> Option<Zeroizing<Vec<u8>>> {
-    let mut decoded = Zeroizing::new(STANDARD.decode(token.auth.expose()).ok()?);
-    decoded.starts_with(b"AWS:").then(|| {
-        decoded.drain(..4);
-        decoded
-    })
 }

@@ -1,3 +1,7 @@
+mod arbitrary;
+mod argocd;
+mod takeover;
+
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -30,26 +34,66 @@ fn here() -> ObjectRef {
     ObjectRef::new("flux-system", "ecr-credentials")
 }
 
-/// The Secret as the API server keeps it after an apply of `body` over `before`.
+/// The Secret as the API server keeps it after an apply of `body` over `before` by our field manager: what that applied
+/// before and leaves out now goes, unless another field manager has it too, and what it says becomes its own.
 fn applied(before: Option<&Value>, body: &[u8]) -> Value {
+    const PLACES: [(&str, &str); 3] = [
+        ("/metadata/labels", "/fieldsV1/f:metadata/f:labels"),
+        ("/metadata/annotations", "/fieldsV1/f:metadata/f:annotations"),
+        ("/data", "/fieldsV1/f:data"),
+    ];
     let body: Value = serde_json::from_slice(body).unwrap();
-    let mut secret = before.cloned().unwrap_or_else(|| json!({"metadata": {}, "type": "Opaque", "data": {}}));
-    for key in ["labels", "annotations"] {
-        for (name, value) in body["metadata"][key].as_object().into_iter().flatten() {
-            secret["metadata"][key][name] = value.clone();
-        }
+    let empty = json!({"metadata": {"labels": {}, "annotations": {}}, "type": "Opaque", "data": {}});
+    let mut secret = before.cloned().unwrap_or_else(|| empty.clone());
+    for (place, key) in [("metadata", "labels"), ("metadata", "annotations")] {
+        secret[place].as_object_mut().unwrap().entry(key).or_insert(json!({}));
     }
-    for (name, value) in body["data"].as_object().unwrap() {
-        secret["data"][name] = value.clone();
+    let entries = secret["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let is_ours = |entry: &Value| entry["manager"] == "ecr-sidecar" && entry["operation"] == "Apply";
+    let (ours, mut others): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_ours);
+    let mut managed = json!({"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {"f:metadata": {}}});
+    for (place, fields) in PLACES {
+        let said = body.pointer(place).and_then(Value::as_object).cloned().unwrap_or_default();
+        let held = |entries: &[Value], name: &str| {
+            entries
+                .iter()
+                .any(|it| it.pointer(fields).is_some_and(|it| it.get(format!("f:{name}")).is_some()))
+        };
+        let map = secret.pointer_mut(place).unwrap().as_object_mut().unwrap();
+        map.retain(|name, _| said.contains_key(name) || !held(&ours, name) || held(&others, name));
+        let mut names = serde_json::Map::new();
+        for (name, value) in said {
+            if map.insert(name.clone(), value.clone()) != Some(value) {
+                for other in others.iter_mut().filter_map(|it| it.pointer_mut(fields)?.as_object_mut()) {
+                    other.remove(&format!("f:{name}"));
+                }
+            }
+            names.insert(format!("f:{name}"), json!({}));
+        }
+        let (parent, name) = fields.rsplit_once('/').unwrap();
+        managed.pointer_mut(parent).unwrap()[name] = names.into();
     }
     if let Some(kind) = body.get("type") {
         secret["type"] = kind.clone();
+        managed["fieldsV1"]["f:type"] = json!({});
     }
-    let fields: serde_json::Map<_, _> =
-        body["data"].as_object().unwrap().keys().map(|key| (format!("f:{key}"), json!({}))).collect();
-    secret["metadata"]["managedFields"] =
-        json!([{"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {"f:data": fields}}]);
+    others.push(managed);
+    secret["metadata"]["managedFields"] = others.into();
     secret["metadata"]["resourceVersion"] = json!("2");
+    secret
+}
+
+/// The Secret after another field manager has changed these fields of its data.
+fn edited(secret: &Value, data: &[(&str, &str)]) -> Value {
+    let mut secret = secret.clone();
+    for (key, value) in data {
+        secret["data"][key] = json!(STANDARD.encode(value));
+        for entry in secret["metadata"]["managedFields"].as_array_mut().unwrap() {
+            if let Some(fields) = entry["fieldsV1"]["f:data"].as_object_mut() {
+                fields.remove(&format!("f:{key}"));
+            }
+        }
+    }
     secret
 }
 
@@ -59,6 +103,17 @@ fn object(secret: &Value) -> SecretObject {
 
 fn flux(adopt: bool) -> Content {
     Content::DockerConfig { adopt, base: None }
+}
+
+/// A decision of a process that knows nothing of the Secret.
+fn decide(
+    at: &ObjectRef,
+    content: &Content,
+    found: Option<&SecretObject>,
+    desired: &CredentialSet,
+    now: SystemTime,
+) -> Result<Decision, Problem> {
+    super::decide(at, content, found, &Basis { desired, memory: &Memory::default(), now })
 }
 
 fn prepared(config: &str) -> Value {
@@ -147,7 +202,7 @@ fn what_others_filled_is_theirs() {
     let problem =
         decide(&here(), &flux(false), Some(&found), &credentials("ours", 1000), at(0)).err().unwrap();
     assert!(
-        problem.message.contains("somebody else") && problem.remedy.diagnosis == Diagnosis::SecretForeign,
+        problem.message.contains("unmanaged") && problem.remedy.diagnosis == Diagnosis::SecretForeign,
         "{problem}"
     );
     let (adopted, _) = step(&flux(true), Some(&theirs), &credentials("ours", 1000), 0).unwrap();
@@ -176,86 +231,6 @@ fn a_secret_of_another_type_is_refused_with_the_mend() {
         problem.message.contains("Opaque") && problem.remedy.diagnosis == Diagnosis::SecretType,
         "{problem}"
     );
-}
-
-#[test]
-fn a_template_is_shared() {
-    let content = Content::Template { host: host(), flavour: Flavour::Helm };
-    let given = json!({
-        "metadata": {"resourceVersion": "1", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}}, "type": "Opaque",
-        "data": {"url": STANDARD.encode(HOST), "type": STANDARD.encode("helm"), "enableOCI": STANDARD.encode("true")},
-    });
-    let desired = credentials("pass:word", 1000);
-    let (secret, after) = step(&content, Some(&given), &desired, 0).unwrap();
-    let value =
-        |secret: &Value, key: &str| secret["data"][key].as_str().map(|text| STANDARD.decode(text).unwrap());
-    assert_eq!(value(&secret, "username").unwrap(), b"AWS");
-    assert_eq!(value(&secret, "password").unwrap(), b"pass:word");
-    assert_eq!(after, [(host(), at(1000))].into());
-    assert!(!object(&secret).metadata.we_own("url"), "the rest is theirs");
-    assert_eq!(step(&content, Some(&secret), &desired, 0), None);
-    assert_eq!(step(&content, Some(&secret), &credentials("older", 999), 0), None);
-
-    let (made, _) = step(&content, None, &desired, 0).unwrap();
-    assert_eq!(value(&made, "url").unwrap(), HOST.as_bytes());
-    let (still, _) = step(&content, Some(&made), &credentials("newer", 2000), 0).unwrap();
-    assert!(object(&still).metadata.we_own("url"), "who made it keeps all of it");
-
-    let retired = CredentialSet { retired: [host()].into(), ..CredentialSet::default() };
-    let found = object(&secret);
-    let (body, after) = decide(&here(), &content, Some(&found), &retired, at(0)).unwrap().apply.unwrap();
-    assert_eq!(
-        (serde_json::from_slice::<Value>(&body).unwrap()["data"].clone(), after),
-        (json!({}), InPlace::new())
-    );
-}
-
-#[test]
-fn a_template_that_argo_cd_would_not_take_is_told() {
-    let content = Content::Template { host: host(), flavour: Flavour::Oci };
-    let wrong = json!({"metadata": {}, "type": "Opaque", "data": {"url": STANDARD.encode(HOST)}});
-    let decision = decide(&here(), &content, Some(&object(&wrong)), &credentials("a", 1), at(0)).unwrap();
-    let told = decision.warnings.join("\n");
-    for part in
-        ["lacks the label", "`url` should be `oci://", "`type` should be `oci`", "ecr-sidecar manifests"]
-    {
-        assert!(told.contains(part), "{part} is not in {told}");
-    }
-}
-
-#[test]
-fn of_a_repository_only_two_fields_are_set() {
-    let repository = |url: &str| {
-        json!({
-            "metadata": {"resourceVersion": "1", "labels": {"argocd.argoproj.io/secret-type": "repository"}},
-            "type": "Opaque",
-            "data": {
-                "url": STANDARD.encode(url), "type": STANDARD.encode("helm"), "project": STANDARD.encode("team-a"),
-                "username": STANDARD.encode("AWS"), "password": STANDARD.encode("of last week"),
-            },
-        })
-    };
-    let desired = credentials("pass:word", 1000);
-    let urls = ["oci://HOST/charts/web", "HOST/charts/web", "https://HOST/charts/web", "HOST", "OCI://HOST"];
-    for url in urls.map(|url| url.replace("HOST", HOST)) {
-        let (secret, after) = step(&Content::Repository, Some(&repository(&url)), &desired, 0).unwrap();
-        assert_eq!(secret["data"]["password"], STANDARD.encode("pass:word"), "{url}");
-        assert_eq!(secret["data"]["project"], STANDARD.encode("team-a"));
-        assert_eq!(secret["metadata"]["labels"], repository(&url)["metadata"]["labels"]);
-        assert!(!object(&secret).metadata.we_own("url") && !object(&secret).metadata.we_own("type"));
-        assert_eq!(after, [(host(), at(1000))].into());
-        assert_eq!(step(&Content::Repository, Some(&secret), &desired, 0), None);
-    }
-    for other in
-        ["ghcr.io/charts", "https://HOST.evil.example/charts", "https://x@HOST/charts", "git@HOST:charts", ""]
-    {
-        let found = object(&repository(&other.replace("HOST", HOST)));
-        let decision = decide(&here(), &Content::Repository, Some(&found), &desired, at(0)).unwrap();
-        assert!(decision.apply.is_none() && decision.concern == Concern::None, "{other}");
-        assert!(decision.warnings[0].contains("none of the configured registries"), "{other}");
-    }
-    let missing = decide(&here(), &Content::Repository, None, &desired, at(0)).err().unwrap();
-    assert!(missing.message.contains("there is no Secret"), "{missing}");
 }
 
 #[test]
