@@ -23,6 +23,7 @@ use crate::{
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
+    telemetry,
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -61,6 +62,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
     let outcome = runtime.block_on(work);
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
+    telemetry::flush();
     outcome
 }
 
@@ -71,12 +73,12 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man => print(&manual::page()),
         Command::Health { question } => {
-            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT)
+            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT).await
         }
         Command::Wait { timeout } => {
-            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
+            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE).await
         }
-        Command::Status { watch, output } => match config::health_listen(flags, &env) {
+        Command::Status { watch, output } => match config::health_listen(flags, &env).await {
             Ok(listen) => match status::run(listen, &env, output, watch).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, FAULT),
@@ -103,7 +105,7 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
 async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> ExitCode {
     match command {
         Command::Once { timeout } => ended(app::once(flags, surroundings, timeout).await),
-        Command::Config { .. } => match config::load(flags, surroundings) {
+        Command::Config { .. } => match config::load(flags, surroundings).await {
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
@@ -111,7 +113,7 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
             tell(&Box::pin(doctor::examine(flags, surroundings, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
-            let config = match config::load(flags, surroundings) {
+            let config = match config::load(flags, surroundings).await {
                 Ok(config) => config,
                 Err(problems) => return failed(&problems, BAD_CONFIGURATION),
             };
@@ -127,24 +129,22 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
 fn ended(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::FirstContact(_)
-        | AppError::Configuration(_)
-        | AppError::ConfigurationHangs
-        | AppError::Output(_)
-        | AppError::Bind(_) => BAD_CONFIGURATION,
+        AppError::FirstContact(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
+            BAD_CONFIGURATION
+        }
         AppError::NotWritten(_) => UNAVAILABLE,
         AppError::Signals(_) | AppError::Panicked(_) => FAULT,
     };
     failed(&error, status)
 }
 
-fn ask(
+async fn ask(
     flags: &Flags,
     env: &Environment,
     question: impl FnOnce(SocketAddr) -> io::Result<client::Answer>,
     no: u8,
 ) -> ExitCode {
-    let listen = match config::health_listen(flags, env) {
+    let listen = match config::health_listen(flags, env).await {
         Ok(listen) => listen,
         Err(problems) => return failed(&problems, no),
     };
@@ -154,7 +154,7 @@ fn ask(
             if answer.yes { printed } else { no.into() }
         }
         Err(error) => {
-            eprintln!("ecr-sidecar: no sidecar answers on {listen}: {error}");
+            telemetry::print_error(&format!("ecr-sidecar: no sidecar answers on {listen}: {error}"));
             no.into()
         }
     }
@@ -175,6 +175,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static), status: u8) -> ExitCode {
-    eprintln!("ecr-sidecar: {}", crate::failure::causes(error));
+    telemetry::print_error(&format!("ecr-sidecar: {}", crate::failure::chain(error)));
     status.into()
 }

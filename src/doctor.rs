@@ -34,7 +34,6 @@ pub use self::{
     report::{Finding, Outcome, Report, Step},
 };
 use crate::{
-    app,
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
     diagnosis::Diagnosis,
@@ -53,14 +52,14 @@ pub fn of_bad_configuration(problems: &Problems) -> Report {
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
 pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Option<&Consumer>) -> Report {
-    let config = match config::load(flags, surroundings) {
+    let config = match config::load(flags, surroundings).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
     };
     let (clock, env) = (Clock::System, &surroundings.env);
     let client = http::client(env);
     let overheard = Overheard::new(clock.clone());
-    let plain = app::sdk_config(surroundings, client.clone()).await;
+    let plain = surroundings.sdk.config(client.clone());
     let limits =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();

@@ -1,25 +1,30 @@
 use serde_json::Value;
 
 use super::*;
+use crate::aws::{endpoint::EndpointUrl, profile_file::Profiles};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
 fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
     let env = Environment::from_pairs(variables.iter().copied());
-    let region = env.get("AWS_REGION").map(|region| region.parse().unwrap());
-    Surroundings { env, region }
+    let sdk = SdkSettings::of(&env, &Profiles::default()).unwrap();
+    Surroundings { env, sdk }
 }
 
 fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
-    load(&Flags::default(), &surroundings(variables))
+    parsed(&Flags::default(), variables, None)
 }
 
 fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
-    use std::io::Write;
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
-    load(&flags, &surroundings(variables))
+    parsed(&Flags::default(), variables, Some(text))
+}
+
+fn parsed(flags: &Flags, variables: &[(&str, &str)], text: Option<&str>) -> Result<Config, Problems> {
+    let file = text.map(|text| ConfigFile {
+        path: "/etc/ecr-sidecar.yaml".into(),
+        text: Zeroizing::new(text.to_owned()),
+    });
+    resolve::load(flags, &surroundings(variables), file.as_ref(), Purpose::Keep)
 }
 
 fn problems(outcome: Result<Config, Problems>) -> String {
@@ -54,7 +59,7 @@ fn the_file_of_the_design_is_understood() {
     assert!(!registries[1].required);
     assert_eq!(registries[2].key.identity, "billing");
     assert_eq!(
-        registries[3].key.endpoint.as_deref(),
+        registries[3].key.endpoint.as_ref().map(EndpointUrl::as_str),
         Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
     );
     let billing = &config.identities["billing"];
@@ -89,7 +94,7 @@ fn environment_goes_over_file_and_flags_over_both() {
 
     let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
     let flags = Flags { config: None, values };
-    let config = load(&flags, &surroundings(&[("ECR_SIDECAR_REGISTRIES", HOST)])).unwrap();
+    let config = parsed(&flags, &[("ECR_SIDECAR_REGISTRIES", HOST)], None).unwrap();
     assert!(
         matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
     );
@@ -218,12 +223,12 @@ fn health_hosts_are_dns_names() {
     }
 }
 
-#[test]
-fn broken_yaml_and_missing_files_name_the_file() {
+#[tokio::test]
+async fn broken_yaml_and_missing_files_name_the_file() {
     assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
     let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
-    let told = problems(load(&flags, &surroundings(&[])));
-    assert!(told.contains("/nowhere/c.yaml: found No such file"), "{told}");
+    let told = problems(load(&flags, &surroundings(&[])).await);
+    assert!(told.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{told}");
 }
 
 #[test]
@@ -233,26 +238,30 @@ fn the_kept_schema_is_the_generated_one() {
 }
 
 /// A liveness probe that failed with the file would have a working sidecar killed.
-#[test]
-fn a_probe_finds_its_address_in_a_file_that_is_refused() {
+#[tokio::test]
+async fn a_probe_finds_its_address_in_a_file_that_is_refused() {
     use std::io::Write;
-    let listen = |text: &str, variables: &[(&str, &str)]| {
+    let listen = async |text: &str, variables: &[(&str, &str)]| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
-        health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).unwrap().to_string()
+        health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).await.unwrap().to_string()
     };
-    assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]), "127.0.0.1:1");
+    assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]).await, "127.0.0.1:1");
     assert_eq!(
-        listen("registries: [\nhealth: {listen: '127.0.0.1:2', startupGrace: 5s}", &[]),
+        listen("registries: [\nhealth: {listen: '127.0.0.1:2', startupGrace: 5s}", &[]).await,
         "127.0.0.1:2"
     );
-    assert_eq!(listen("registries: [\nhealth:\n  listen: \"[::1]:3\" # loopback", &[]), "[::1]:3");
-    assert_eq!(listen("registries: [", &[]), DEFAULT_LISTEN.to_string());
-    assert_eq!(listen("health: {listen: x}", &[("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:4")]), "127.0.0.1:4");
+    assert_eq!(listen("registries: [\nhealth:\n  listen: \"[::1]:3\" # loopback", &[]).await, "[::1]:3");
+    assert_eq!(listen("registries: [", &[]).await, DEFAULT_LISTEN.to_string());
+    assert_eq!(
+        listen("health: {listen: x}", &[("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:4")]).await,
+        "127.0.0.1:4"
+    );
     let bad = Environment::from_pairs([("ECR_SIDECAR_HEALTH_LISTEN", "x")]);
     assert!(
         health_listen(&Flags::default(), &bad)
+            .await
             .unwrap_err()
             .to_string()
             .contains("ECR_SIDECAR_HEALTH_LISTEN: found `x`")

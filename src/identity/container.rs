@@ -15,7 +15,16 @@ use aws_smithy_types::{DateTime, date_time::Format};
 use serde::Deserialize;
 
 use super::{Identity, IdentityError, files};
-use crate::{config::env::Environment, failure::causes, http, secret::Secret};
+use crate::{
+    aws::key_material::{FoundKeys, Origin},
+    config::env::Environment,
+    failure::{
+        chain,
+        foreign_text::{clean, clean_of},
+    },
+    http,
+    secret::Secret,
+};
 
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
@@ -38,28 +47,35 @@ impl Identity {
     pub(super) async fn container(&self) -> Result<Credentials, IdentityError> {
         let url = agent_url(&self.env)?;
         let authorization = authorization(&self.env).await?;
+        let secret = authorization.clone();
+        let secrets = [secret.as_ref().map(|secret| secret.expose().as_str()).unwrap_or_default()];
         let exchange = tokio::time::timeout(TIMEOUT, http::get(&self.sdk, &url, authorization));
-        let unreachable = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
+        let shown = clean(&url);
+        let unreachable = |why: String| IdentityError::AgentUnreachable { url: shown.clone(), why };
         let http::Answer { status, body, .. } = match exchange.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(SdkError::ResponseError(_))) => return Err(NOT_CREDENTIALS),
-            Ok(Err(error)) => return Err(unreachable(causes(&error))),
+            Ok(Err(error)) => return Err(unreachable(clean_of(&chain(&error), &secrets))),
             Err(_) => return Err(unreachable("no answer within 5 s".into())),
         };
         if !(200..300).contains(&status) {
-            let message =
-                String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
-            return Err(IdentityError::AgentRefused { url, status, message });
+            let message = clean_of(&String::from_utf8_lossy(&body), &secrets);
+            return Err(IdentityError::AgentRefused { url: shown, status, message });
         }
-        parse(&body).ok_or(NOT_CREDENTIALS)
+        parse(&body)
     }
 }
 
-fn parse(body: &[u8]) -> Option<Credentials> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let expiry = SystemTime::try_from(DateTime::from_str(&answer.expiration, Format::DateTime).ok()?).ok()?;
-    let (id, secret, token) = (answer.access_key_id, answer.secret_access_key, answer.token);
-    Some(Credentials::new(id, secret, Some(token), Some(expiry), "container"))
+fn parse(body: &[u8]) -> Result<Credentials, IdentityError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| NOT_CREDENTIALS)?;
+    let expiry = DateTime::from_str(&answer.expiration, Format::DateTime).map_err(|_| NOT_CREDENTIALS)?;
+    let keys = FoundKeys {
+        access_key_id: &answer.access_key_id,
+        secret_access_key: &answer.secret_access_key,
+        session_token: Some(&answer.token),
+        expiry: Some(SystemTime::try_from(expiry).map_err(|_| NOT_CREDENTIALS)?),
+    };
+    Ok(keys.into_credentials(&Origin::of("container", "the answer of the container credentials agent"))?)
 }
 
 fn agent_url(env: &Environment) -> Result<String, IdentityError> {
@@ -70,7 +86,7 @@ fn agent_url(env: &Environment) -> Result<String, IdentityError> {
         source_name: "container",
         missing: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     })?;
-    let refused = |why: &str| IdentityError::AgentUrl { url: url.to_owned(), why: why.to_owned() };
+    let refused = |why: &str| IdentityError::AgentUrl { url: clean(url), why: why.to_owned() };
     let uri: ::http::Uri = url.parse().map_err(|_| refused("it is no URL"))?;
     let host = uri.host().ok_or_else(|| refused("it names no host"))?;
     if uri.scheme_str() == Some("https") || is_agent(host) {

@@ -4,6 +4,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod admission;
 mod argocd;
 mod cluster;
 mod doctor;
@@ -14,3 +15,4 @@ mod outages;
 mod policy;
 mod reach;
 mod rights;
+mod tenants;

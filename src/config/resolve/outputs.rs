@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
 
 use super::{
-    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, file},
+    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, file, found::quoted},
     Resolver,
 };
 use crate::output::{
@@ -49,7 +49,7 @@ impl Resolver<'_> {
                 if path.file_name().is_none() {
                     self.refuse(
                         &format!("{place}.path"),
-                        format!("`{}`", path.display()),
+                        quoted(&path.display().to_string()),
                         "the path of a file",
                     );
                 }
