@@ -124,3 +124,35 @@ fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
     assert!(report.status.success() && said.contains("docker-config"), "{said}");
     assert!(Path::new(&world.docker_config()).exists());
 }
+
+/// Half a page of the ELF specification.
+#[test]
+fn the_program_is_static_and_its_addresses_are_random() {
+    const ET_DYN: u16 = 3;
+    const PT_DYNAMIC: u32 = 2;
+    const PT_INTERP: u32 = 3;
+    let program = fs::read(BINARY).unwrap();
+    let number = |at: usize, size: usize| {
+        program[at..at + size].iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    assert_eq!(program[..6], *b"\x7fELF\x02\x01", "64 bits, little-endian");
+    assert_eq!(number(16, 2), u64::from(ET_DYN), "position-independent");
+    let (table, size, count) = (number(32, 8) as usize, number(54, 2) as usize, number(56, 2) as usize);
+    let segments: Vec<_> = (0..count).map(|at| number(table + at * size, 4) as u32).collect();
+    assert!(!segments.contains(&PT_INTERP), "it needs no loader");
+    assert!(segments.contains(&PT_DYNAMIC), "it relocates itself");
+    if !root() {
+        return; // nobody else may look into the maps of a process that is not dumpable
+    }
+    // What counts: two processes have their code at different places.
+    let world = World::new();
+    let starts: Vec<_> = [world.run_ready(|_| {}), world.run_ready(|_| {})]
+        .iter()
+        .map(|running| {
+            let maps = fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();
+            let first = maps.lines().find(|line| line.contains(" r-xp ") && line.contains("ecr-sidecar"));
+            first.unwrap().split('-').next().unwrap().to_owned()
+        })
+        .collect();
+    assert_ne!(starts[0], starts[1]);
+}
