@@ -22,6 +22,7 @@ use crate::{
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
+    telemetry,
 };
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
@@ -59,6 +60,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
     let outcome = runtime.block_on(work);
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
+    telemetry::flush();
     outcome
 }
 
@@ -150,7 +152,7 @@ async fn ask(
             if answer.yes { printed } else { no.into() }
         }
         Err(error) => {
-            eprintln!("ecr-sidecar: no sidecar answers on {listen}: {error}");
+            telemetry::print_error(&format!("ecr-sidecar: no sidecar answers on {listen}: {error}"));
             no.into()
         }
     }
@@ -171,6 +173,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static), status: u8) -> ExitCode {
-    eprintln!("ecr-sidecar: {}", crate::failure::causes(error));
+    telemetry::print_error(&format!("ecr-sidecar: {}", crate::failure::chain(error)));
     status.into()
 }

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 pub use self::file::{LogFormat, schema};
 use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
+    aws::sdk::SdkSettings,
     failure::foreign_text::clean,
     fs::read::read_text,
     identity::IdentitySpec,
@@ -37,7 +38,7 @@ use crate::{
         },
     },
     refresh::plan::Policy,
-    registry::{Region, RegistryHost},
+    registry::RegistryHost,
     token::TokenKey,
 };
 
@@ -192,8 +193,8 @@ pub struct Flags {
 pub struct Surroundings {
     /// The environment.
     pub env: Environment,
-    /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
-    pub region: Option<Region>,
+    /// What variables and the AWS profile say about reaching AWS.
+    pub sdk: SdkSettings,
 }
 
 /// Reads and parses the configuration, or reports every problem of it.

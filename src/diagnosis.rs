@@ -69,8 +69,8 @@ diagnoses! {
         "The file of a key or token is missing, empty, or on a volume that fails.",
         "check the volume mount and that the Secret or projected token has this key";
     InputMalformed = "input-malformed",
-        "The file of a key or token is no regular file, too large, or holds more than one word.",
-        "put nothing but the value into the file";
+        "A key or token is malformed: it has white space, quotes, JSON or other characters in it that none has, or its file is no regular one.",
+        "put nothing but the value into the file, variable or profile that is named";
     ProfileMissing = "profile-missing",
         "There is no such profile, or it holds no credentials.",
         "check AWS_PROFILE, AWS_CONFIG_FILE and `aws configure list-profiles`";
@@ -242,6 +242,24 @@ diagnoses! {
     ApiServerThrottled = "api-server-throttled",
         "The API server asks us to slow down.",
         "nothing to do: it is tried again after a pause";
+    ApiServerCertificate = "api-server-certificate",
+        "The API server's certificate is not trusted: another authority signed it, it has another name, or it has expired.",
+        "check the certificate authority (`certificate-authority` of the kubeconfig; in a pod, ca.crt of the service account), `tls-server-name` and this machine's clock, and that no proxy intercepts TLS";
+    RequestRejected = "request-rejected",
+        "The API server, or a proxy in its place, rejects the request for a reason of its own.",
+        "see the message; check the API server's address (`server` of the kubeconfig) and any proxy in front of it";
+    SelectorRejected = "selector-rejected",
+        "The API server rejects the label selector of the output.",
+        "correct `selector` of this output; `kubectl get namespaces -l SELECTOR` shows whether it is valid";
+    AdmissionDenied = "admission-denied",
+        "An admission policy or webhook of the cluster denies the write.",
+        "see the policy's message; exempt this service account or this Secret from the policy, or make the output comply with it";
+    QuotaExceeded = "quota-exceeded",
+        "A ResourceQuota of the namespace does not allow the Secret.",
+        "raise the ResourceQuota of the namespace, or delete Secrets that nothing needs";
+    WebhookFailing = "webhook-failing",
+        "An admission webhook of the cluster fails or does not respond, so the API server rejects the write.",
+        "fix the webhook, or exclude this Secret from it; the write is retried automatically";
     RightMissing = "right-missing",
         "The service account lacks a right on a Secret or on namespaces.",
         "apply what `ecr-sidecar manifests` prints, or add the rule to this service account";
@@ -251,9 +269,12 @@ diagnoses! {
     SecretType = "secret-type",
         "The Secret is of a type that its consumer does not read.",
         "a Secret's type can't be changed: delete it and apply what `ecr-sidecar manifests` prints";
+    SecretImmutable = "secret-immutable",
+        "The Secret is immutable, or differs in a field that cannot change.",
+        "delete the Secret if nothing needs it as it is, since an immutable field cannot change, and apply what `ecr-sidecar manifests` prints";
     SecretInvalid = "secret-invalid",
-        "The API server takes the Secret for invalid.",
-        "delete the Secret if nobody needs it as it is, and apply what `ecr-sidecar manifests` prints";
+        "The API server rejects the Secret as invalid.",
+        "see the API server's message, and correct the field that it names, or whatever sets that field";
     SecretMissing = "secret-missing",
         "The Secret of an Argo CD repository, which only its owner can make, is not there.",
         "create the repository in Argo CD, or take the name out of this output";

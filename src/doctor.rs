@@ -31,7 +31,6 @@ pub use self::{
     report::{Finding, Outcome, Report, Step},
 };
 use crate::{
-    app,
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
     diagnosis::Diagnosis,
@@ -57,7 +56,7 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
     let (clock, env) = (Clock::System, &surroundings.env);
     let client = http::client(env);
     let overheard = Overheard::new(clock.clone());
-    let plain = app::sdk_config(surroundings, client.clone()).await;
+    let plain = surroundings.sdk.config(client.clone());
     let limits =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();

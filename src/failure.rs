@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use serde::Serialize;
 
+use self::foreign_text::{clean, clean_of};
 use crate::diagnosis::{Diagnosis, Remedy};
 
 /// How the SDK's endpoint rules begin to say that variables contradict each other.
@@ -112,8 +113,14 @@ pub struct AwsFailure {
 }
 
 impl AwsFailure {
-    /// What `error` of `operation` (for example `sts:AssumeRole`) means; `now` tells the clock's skew.
-    pub fn new<E>(operation: &'static str, error: &SdkError<E, HttpResponse>, now: SystemTime) -> Self
+    /// What `error` of `operation` (for example `sts:AssumeRole`) means; `now` shows the clock's skew. `secrets` are
+    /// those that the request carried, which an answer may repeat.
+    pub fn new<E>(
+        operation: &'static str,
+        error: &SdkError<E, HttpResponse>,
+        now: SystemTime,
+        secrets: &[&str],
+    ) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -125,24 +132,26 @@ impl AwsFailure {
                 let message = context.err().message().unwrap_or_default();
                 let status = context.raw().status().as_u16();
                 let class = classify(operation, code, message, status);
-                let detail = service_detail(code, message, status, error);
+                let detail = service_detail(code, message, status, error, secrets);
                 let diagnosis = diagnose(operation, class, code.unwrap_or_default(), message);
                 Self { operation, detail, class, diagnosis, skew }
             }
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
                 let class = by_status(status);
-                let detail = format!("HTTP {status}, but no answer of AWS's: {}", causes(error));
-                let diagnosis = diagnose(operation, class, "", &detail);
+                let raw = chain(error);
+                let detail = format!("HTTP {status}, but no answer of AWS's: {}", clean_of(&raw, secrets));
+                let diagnosis = diagnose(operation, class, "", &raw);
                 Self { operation, detail, class, diagnosis, skew }
             }
             _ => {
-                let detail = causes(error);
+                let raw = chain(error);
+                let detail = clean_of(&raw, secrets);
                 // The SDK's endpoint rules; they have no code.
-                let is_refused_here = detail.contains(INVALID_CONFIGURATION);
+                let is_refused_here = raw.contains(INVALID_CONFIGURATION);
                 let (class, diagnosis) = match is_refused_here {
                     true => (Class::Denied, Diagnosis::EndpointConflict),
-                    false => (Class::Transient, of_the_way(&detail)),
+                    false => (Class::Transient, of_the_way(&raw)),
                 };
                 Self { operation, detail, class, diagnosis, skew }
             }
@@ -171,8 +180,13 @@ impl fmt::Display for AwsFailure {
 
 impl Error for AwsFailure {}
 
-/// The whole chain of causes in one line, without what is said twice.
+/// The whole chain of causes of an error that is not of this program, fit to be shown.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
+    clean(&chain(error))
+}
+
+/// The whole chain of causes as it is, without what is said twice: for errors of this program.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -245,12 +259,19 @@ fn by_status(status: u16) -> Class {
     }
 }
 
-fn service_detail(code: Option<&str>, message: &str, status: u16, error: &(dyn Error + 'static)) -> String {
-    match (code, message.trim()) {
-        (Some(code), "") => format!("{code} (HTTP {status})"),
-        (Some(code), message) => format!("{code}: {message}"),
+fn service_detail(
+    code: Option<&str>,
+    message: &str,
+    status: u16,
+    error: &(dyn Error + 'static),
+    secrets: &[&str],
+) -> String {
+    let clean = |text: &str| clean_of(text, secrets);
+    match (code.map(clean), clean(message)) {
+        (Some(code), message) if message.is_empty() => format!("{code} (HTTP {status})"),
+        (Some(code), message) => clean(&format!("{code}: {message}")),
         (None, _) if (200..=299).contains(&status) => {
-            format!("HTTP {status}, but no answer of AWS's: {}", causes(error))
+            format!("HTTP {status}, but no answer of AWS's: {}", clean(&chain(error)))
         }
         (None, _) => format!("HTTP {status} without an error code"),
     }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{Flags, env::Environment},
-    failure::causes,
+    failure::chain,
     lookup::{self, LookupError},
     registry::RegistryHost,
 };
@@ -94,14 +94,14 @@ async fn get(asked: &str) -> Result<String, String> {
             serde_json::to_string(&answer).map_err(|error| error.to_string())
         }
         Err(LookupError::NotOurs(_)) => Err(NOT_FOUND.into()),
-        Err(error) => Err(one_line(&causes(&error))),
+        Err(error) => Err(one_line(&chain(&error))),
     }
 }
 
 /// Every registry of the configuration. The caller's own is not among them: its name takes a call to AWS.
 async fn list() -> Result<String, String> {
     let hosts = lookup::hosts(&Flags::default(), Environment::of_process()).await;
-    let hosts = hosts.map_err(|error| one_line(&causes(&error)))?;
+    let hosts = hosts.map_err(|error| one_line(&chain(&error)))?;
     let users: BTreeMap<_, _> = hosts.iter().map(|host| (format!("https://{host}"), "AWS")).collect();
     serde_json::to_string(&users).map_err(|error| error.to_string())
 }

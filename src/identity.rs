@@ -35,6 +35,7 @@ pub use self::{
     error::{IdentityError, Looked},
 };
 use crate::{
+    aws::profile_file,
     clock::Clock,
     config::env::Environment,
     registry::{AccountId, Region},
@@ -122,7 +123,7 @@ impl IdentitySpec {
     /// all the time, and the role is named beside it.
     pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {
         match self.source.behind_auto(env) {
-            None | Some(Source::Profile { .. }) => files::shared_aws_files(env),
+            None | Some(Source::Profile { .. }) => profile_file::paths(env),
             Some(Source::Static(keys)) => vec![keys.access_key_id],
             Some(_) => Vec::new(),
         }
@@ -164,6 +165,11 @@ pub struct Resolved {
     pub credentials: Credentials,
     /// Whose they are.
     pub principal: Principal,
+}
+
+/// What of the credentials an answer must not repeat to a reader.
+pub fn secrets_of(credentials: &Credentials) -> [&str; 2] {
+    [credentials.secret_access_key(), credentials.session_token().unwrap_or_default()]
 }
 
 /// Whom STS takes the credentials for.
@@ -266,7 +272,7 @@ impl Identity {
 
     /// The profile `default` is a source only when it is there and holds credentials.
     async fn default_profile(&self) -> Result<Option<Resolved>, IdentityError> {
-        if !files::shared_aws_files(&self.env).iter().any(|file| file.exists()) {
+        if !profile_file::paths(&self.env).iter().any(|file| file.exists()) {
             return Ok(None);
         }
         match self.profile(None).await {
@@ -318,10 +324,10 @@ impl Identity {
 /// The files whose change may change the credentials of `source`.
 fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
     let named = |variable| env.get(variable).map(PathBuf::from);
-    let Some(source) = source.behind_auto(env) else { return files::shared_aws_files(env) };
+    let Some(source) = source.behind_auto(env) else { return profile_file::paths(env) };
     match source {
         Source::Auto | Source::Environment | Source::Imds => Vec::new(),
-        Source::Profile { .. } => files::shared_aws_files(env),
+        Source::Profile { .. } => profile_file::paths(env),
         Source::WebIdentity { token_file, .. } => {
             token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
         }

@@ -288,7 +288,7 @@ impl Lookup<'_> {
             return Err(TokenError::Empty("the configuration"));
         };
         let env = &self.surroundings.env;
-        let sdk = app::sdk_config(&self.surroundings, http::client(env)).await;
+        let sdk = self.surroundings.sdk.config(http::client(env));
         let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
         let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
         let mut pause = PAUSE;

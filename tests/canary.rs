@@ -9,7 +9,7 @@ use std::{fs, os::unix::fs::symlink, process::Command, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
 use test_support::{Signal, output, wait_for};
-use world::{BINARY, DEADLINE, HOST, PUBLIC, World};
+use world::{BINARY, DEADLINE, HOST, PUBLIC, Running, World};
 
 /// How the `auth` of any ECR token begins: base64 of `AWS:`.
 const ANY_AUTH: &str = "QVdTO";
@@ -98,6 +98,9 @@ fn no_failure_shows_a_secret() {
         Fault::Status(500),
         Fault::Throttled,
         Fault::AccessDenied,
+        Fault::SignatureMismatch,
+        Fault::IncompleteSignature,
+        Fault::Echo,
         Fault::Garbage,
         Fault::Html,
         Fault::Huge,
@@ -194,7 +197,9 @@ fn the_identity_side_shows_no_secret_when_it_fails() {
     let web_identity = world.web_identity_token("system:serviceaccount:a:b");
     let file = world.write("token", &web_identity);
     let secrets = [web_identity];
-    for fault in [Fault::Status(500), Fault::AccessDenied, Fault::Garbage, Fault::Html, Fault::Reset] {
+    for fault in
+        [Fault::Status(500), Fault::AccessDenied, Fault::Echo, Fault::Garbage, Fault::Html, Fault::Reset]
+    {
         let name = format!("{fault:?}");
         world.emulator.set_fault(Service::Sts, fault);
         let once = world.once(|command| {
@@ -219,4 +224,153 @@ fn a_configuration_problem_repeats_no_key() {
     assert_eq!(once.code, Some(64), "{BINARY}: {}", once.said);
     assert!(once.said.contains("identities.default.secretAccessKey: found an unknown key"), "{}", once.said);
     assert!(!once.said.contains("hunter2"), "{}", once.said);
+}
+
+/// Answers of AWS that repeat a request, would steer a terminal, or forge a line of ours.
+fn hostile_answers() -> Vec<(&'static str, Fault)> {
+    let says = |message: String| Fault::Error { status: 400, code: "AccessDeniedException".into(), message };
+    vec![
+        ("the canonical string", Fault::SignatureMismatch),
+        ("the Authorization header", Fault::IncompleteSignature),
+        ("each credential", Fault::Echo),
+        ("terminal escapes", says("no\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{8}\rready".into())),
+        ("bidirectional characters", says("no \u{202e}txet\u{2066} \u{200b}\u{feff}\u{e0041}".into())),
+        ("forged lines", says(format!("no\n{FORGED}\r\n{FORGED}\u{2028}{FORGED}\u{85}{FORGED}"))),
+        ("900 kB", says("0123456789 ".repeat(82_000))),
+        ("900 kB in one word", says("a!".repeat(450_000))),
+        (
+            "a hostile code",
+            Fault::Error {
+                status: 400,
+                code: format!("Access\n{FORGED}\u{1b}[2J{}", "c".repeat(90_000)),
+                message: "no".into(),
+            },
+        ),
+    ]
+}
+
+/// As a line of `doctor` begins, and as one of `/readyz?verbose` does.
+const FORGED: &str = "[+] forged: ok";
+
+/// A text that a terminal shows as it is, of a bounded length, in which no line is forged.
+#[track_caller]
+fn plain(place: &str, text: &str) {
+    let steers = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0041}')
+    };
+    // JSON writes them as escapes, which a reader takes back.
+    let unescaped = text.replace("\\u001b", "\u{1b}").replace("\\n", "\n").replace("\\r", "\r");
+    for text in [text, &unescaped] {
+        if let Some(character) = text.chars().find(|c| steers(*c)) {
+            let line = text.lines().find(|line| line.contains(character)).unwrap_or_default();
+            panic!("{character:?} is in {place}: {line}");
+        }
+        assert!(!text.lines().any(|line| line.trim_start().starts_with(FORGED)), "{place}: {text}");
+    }
+    let longest = text.lines().map(str::len).max().unwrap_or_default();
+    assert!(longest < 8_000, "a line of {longest} bytes is in {place}");
+}
+
+#[test]
+fn no_answer_of_aws_leaks_or_steers_on_any_surface() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let secrets = [key.clone(), token.clone()];
+    let link = world.path("docker-credential-ecr-sidecar");
+    symlink(BINARY, &link).unwrap();
+    let question = world.write("question", HOST);
+    let keys = |command: &mut Command| {
+        command.env("ECR_SIDECAR_LOG", "trace").env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
+    };
+    for (what, fault) in hostile_answers() {
+        world.emulator.clear_faults();
+        world.emulator.set_fault(Service::Ecr, fault);
+        let running = world.run(keys);
+        running.wait_token("a failed attempt", |token| token["failed"].as_u64() > Some(0));
+        let mut said = surfaces_of(&world, &running);
+        for arguments in [&["once", "--timeout", "1s"][..], &["print", HOST], &["doctor"]] {
+            let mut command = world.command(arguments[0]);
+            command.args(&arguments[1..]);
+            keys(&mut command);
+            said.push((arguments[0].to_owned(), everything_said(&mut command)));
+        }
+        let mut helper = Command::new("sh");
+        let usual = world.command("print");
+        helper.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        helper.args(["-c", &format!("exec {} get < {}", link.display(), question.display())]);
+        keys(&mut helper);
+        said.push(("the helper".to_owned(), everything_said(&mut helper)));
+        running.stop(DEADLINE);
+        said.push(("the log".to_owned(), running.stderr()));
+        for (place, text) in said {
+            assert!(!text.is_empty(), "{place}");
+            no_secret(&format!("{place}, with {what}"), &text, &secrets);
+            plain(&format!("{place}, with {what}"), &text);
+        }
+    }
+}
+
+fn surfaces_of(world: &World, running: &Running) -> Vec<(String, String)> {
+    let mut said = Vec::new();
+    for path in ["/status", "/readyz", "/readyz?verbose", "/startupz", "/metrics"] {
+        said.push((path.to_owned(), running.get(path).1));
+    }
+    for arguments in [&["health", "ready"][..], &["status"]] {
+        let mut command = world.command(arguments[0]);
+        command.args(&arguments[1..]).env("ECR_SIDECAR_HEALTH_LISTEN", running.health().to_string());
+        said.push((arguments.join(" "), everything_said(&mut command)));
+    }
+    said
+}
+
+fn everything_said(command: &mut Command) -> String {
+    let output = output(command, DEADLINE);
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+/// The answer comes of a real signature that is wrong, not of a scripted fault.
+#[test]
+fn a_wrong_secret_key_shows_no_session_token() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let wrong: String = key.chars().rev().collect();
+    let once = world.once(|command| {
+        command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace").env("AWS_ACCESS_KEY_ID", &id);
+        command.env("AWS_SECRET_ACCESS_KEY", &wrong).env("AWS_SESSION_TOKEN", &token);
+    });
+    once.failed_saying(&["InvalidSignatureException: The request signature we calculated does not match"]);
+    no_secret("what is said", &once.said, &[wrong, token]);
+    assert!(!once.said.contains("x-amz-"), "{}", once.said);
+}
+
+#[test]
+fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
+    let world = World::new();
+    let [id, key, token] = world.session();
+    let external_id = "a-shared-secret-of-two-companies";
+    for (name, value) in [("id", &id), ("key", &key), ("token", &token)] {
+        world.write(&format!("keys/{name}"), value);
+    }
+    let at = |name: &str| world.path(&format!("keys/{name}")).display().to_string();
+    let config = world.write(
+        "config.yaml",
+        &format!(
+            "identities:\n  default: {{source: static, accessKeyIdFile: {}, secretAccessKeyFile: {}, sessionTokenFile: {}, \
+             assumeRoles: [{{roleArn: 'arn:aws:iam::123456789012:role/r', externalId: {external_id}}}]}}\n",
+            at("id"), at("key"), at("token"),
+        ),
+    );
+    let secrets = [key, token, external_id.to_owned()];
+    for (what, fault) in hostile_answers() {
+        world.emulator.set_fault(Service::Sts, fault);
+        let once = world.once(|command| {
+            command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
+            command.env("ECR_SIDECAR_CONFIG", &config);
+        });
+        assert_eq!(once.code, Some(69), "{what}: {}", once.said);
+        no_secret(what, &once.said, &secrets);
+        plain(what, &once.said);
+    }
 }

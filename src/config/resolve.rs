@@ -12,12 +12,13 @@ use std::{
 use super::{
     Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
     Problems, Registries, Registry, Surroundings, check, file,
-    found::{has_userinfo, may_be_secret, quoted},
+    found::{may_be_secret, quoted},
     layers::Layers,
     nearest,
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
+    aws::endpoint::EndpointUrl,
     http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
@@ -128,7 +129,7 @@ impl Resolver<'_> {
 
     /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
-        let region = self.surroundings.region.clone().unwrap_or_else(|| {
+        let region = self.surroundings.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
                 self.refuse_if_whole(
                     "registries",
@@ -174,7 +175,7 @@ impl Resolver<'_> {
             None => None,
         };
         let key = self.key(path, &host, said, identity)?;
-        let endpoint = registry.endpoint.clone().filter(|url| self.is_endpoint(path, url));
+        let endpoint = registry.endpoint.as_deref().and_then(|url| self.endpoint(path, url));
         Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
     }
 
@@ -220,22 +221,14 @@ impl Resolver<'_> {
         Some(key)
     }
 
-    fn is_endpoint(&mut self, path: &str, url: &str) -> bool {
-        let uri = url.parse::<http::Uri>().ok();
-        let good = uri.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.host().is_some_and(|host| !host.is_empty())
-                && uri.query().is_none()
-                && !has_userinfo(url)
-        });
-        if !good {
-            self.refuse(
-                &format!("{path}.endpoint"),
-                quoted(url),
-                "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query",
-            );
+    fn endpoint(&mut self, path: &str, url: &str) -> Option<EndpointUrl> {
+        match url.parse() {
+            Ok(url) => Some(url),
+            Err(error) => {
+                self.refuse(&format!("{path}.endpoint"), error.to_string(), EndpointUrl::EXPECTED);
+                None
+            }
         }
-        good
     }
 
     fn identity(
@@ -264,7 +257,7 @@ impl Resolver<'_> {
         if let Some(region) = said.and_then(|region| self.parse(&place, region)) {
             return region;
         }
-        let (region, from) = match &self.surroundings.region {
+        let (region, from) = match &self.surroundings.sdk.region {
             Some(region) => (region.clone(), "AWS_REGION"),
             None => (default_sts_region(fallback), "the registries' partition"),
         };

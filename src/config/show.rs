@@ -106,7 +106,7 @@ impl Yaml<'_> {
         self.value(4, false, &place("identity"), &registry.key.identity);
         self.value(4, false, &place("region"), registry.key.region.as_str());
         if let Some(endpoint) = &registry.key.endpoint {
-            self.value(4, false, &place("endpoint"), endpoint);
+            self.value(4, false, &place("endpoint"), endpoint.as_str());
         }
         self.literal(4, false, &place("optional"), if registry.required { "false" } else { "true" });
     }

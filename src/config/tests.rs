@@ -1,13 +1,14 @@
 use serde_json::Value;
 
 use super::*;
+use crate::aws::{endpoint::EndpointUrl, profile_file::Profiles};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
 fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
     let env = Environment::from_pairs(variables.iter().copied());
-    let region = env.get("AWS_REGION").map(|region| region.parse().unwrap());
-    Surroundings { env, region }
+    let sdk = SdkSettings::of(&env, &Profiles::default()).unwrap();
+    Surroundings { env, sdk }
 }
 
 fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -58,7 +59,7 @@ fn the_file_of_the_design_is_understood() {
     assert!(!registries[1].required);
     assert_eq!(registries[2].key.identity, "billing");
     assert_eq!(
-        registries[3].key.endpoint.as_deref(),
+        registries[3].key.endpoint.as_ref().map(EndpointUrl::as_str),
         Some("https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com")
     );
     let billing = &config.identities["billing"];

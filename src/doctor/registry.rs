@@ -6,12 +6,18 @@
 use std::{sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use zeroize::Zeroizing;
 
 use super::report::{Finding, Step};
 use crate::{
     diagnosis::Diagnosis,
-    failure::{causes, of_the_way},
+    failure::{
+        causes,
+        foreign_text::{clean, clean_of},
+        of_the_way,
+    },
     http::{self, Answer},
     registry::RegistryHost,
     secret::Secret,
@@ -58,14 +64,16 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
         Ok(answer) => answer,
         Err(error) => return unreached(host, &causes(&error)),
     };
-    let Some(realm) = bearer_realm(&first) else { return of_answer(host, &first) };
+    let Some(realm) = bearer_realm(&first) else { return of_answer(host, &first, token) };
     if realm.host() != Some(host.as_str()) {
-        let saw =
-            format!("it asks for a token of {}, which is another host", realm.host().unwrap_or("nobody"));
+        let saw = format!(
+            "it asks for a token of {}, which is another host",
+            clean(realm.host().unwrap_or("nobody"))
+        );
         return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::TokenRefused);
     }
     match http::get(sdk, &realm.to_string(), basic()).await {
-        Ok(answer) => of_answer(host, &answer),
+        Ok(answer) => of_answer(host, &answer, token),
         Err(error) => unreached(host, &causes(&error)),
     }
 }
@@ -99,7 +107,7 @@ fn bearer_realm(answer: &Answer) -> Option<::http::Uri> {
     (uri.scheme_str() == Some("https")).then_some(uri)
 }
 
-fn of_answer(host: &RegistryHost, answer: &Answer) -> Finding {
+fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
     let status = answer.status;
     let diagnosis = match status {
         200..=299 => {
@@ -110,8 +118,11 @@ fn of_answer(host: &RegistryHost, answer: &Answer) -> Finding {
         403 => Diagnosis::RegistryForbidden,
         _ => Diagnosis::RegistryUnreachable,
     };
+    let auth = token.auth.expose();
+    let decoded = Zeroizing::new(STANDARD.decode(auth).unwrap_or_default());
+    let password = decoded.strip_prefix(b"AWS:").and_then(|password| std::str::from_utf8(password).ok());
     let said = String::from_utf8_lossy(&answer.body);
-    let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+    let said = clean_of(&said, &[auth, password.unwrap_or_default()]);
     let separator = if said.is_empty() { "" } else { ": " };
     Finding::fail(
         Step::Registry,
@@ -123,17 +134,25 @@ fn of_answer(host: &RegistryHost, answer: &Answer) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::doctor::report::Outcome;
 
     fn answer(status: u16, challenge: Option<&str>) -> Answer {
-        Answer { status, challenge: challenge.map(str::to_owned), body: b"no\x1b[31m".to_vec() }
+        Answer {
+            status,
+            challenge: challenge.map(str::to_owned),
+            body: b"no\x1b[31m QVdTOnBhc3M= pass".to_vec(),
+        }
     }
 
     #[test]
     fn each_status_has_its_diagnosis() {
         let host: RegistryHost = "public.ecr.aws".parse().unwrap();
-        let of = |status| of_answer(&host, &answer(status, None));
+        let auth = Secret::new(STANDARD.encode("AWS:pass"));
+        let token = Token { auth, obtained_at: SystemTime::UNIX_EPOCH, expires_at: SystemTime::UNIX_EPOCH };
+        let of = |status| of_answer(&host, &answer(status, None), &token);
         assert_eq!(of(200).outcome, Outcome::Ok);
         for (status, diagnosis) in [
             (400, Diagnosis::OtherRegion),
@@ -143,7 +162,7 @@ mod tests {
         ] {
             let finding = of(status);
             assert_eq!(finding.remedy.map(|it| it.diagnosis), Some(diagnosis), "{status}");
-            assert!(finding.saw.ends_with(": no[31m"), "{}", finding.saw);
+            assert!(finding.saw.ends_with(": no [31m [redacted] [redacted]"), "{}", finding.saw);
         }
     }
 

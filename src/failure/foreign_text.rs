@@ -6,20 +6,36 @@
 //! * one line without control and bidirectional characters: `a_terminal_sees_plain_text`
 //! * at most [`LIMIT`] characters: `a_long_text_is_cut`
 
+use std::collections::HashSet;
+
 /// The longest text that is kept, in characters.
 pub const LIMIT: usize = 500;
+
+const REDACTED: &str = "[redacted]";
+
+/// No more of a text is read, in bytes: what is kept stands at its beginning.
+const READ: usize = 16 << 10;
+
+/// A secret of at least this many bytes is a random one: a piece of it is redacted too.
+const LONG: usize = 40;
+
+/// So long a piece of one is not there by chance.
+const PIECE: usize = 16;
 
 /// No name in a message is this long; a session token, a web-identity token and a signed request are longer.
 const LONGEST_NAME: usize = 150;
 
 /// What follows repeats a request: the debug form of the SDK's, the header, the string that AWS signed itself.
-const ECHOES: [&str; 4] =
-    ["to request `", "authorization header", "the canonical string", "the string-to-sign"];
+const ECHOES: [&str; 5] =
+    ["to request `", "authorization header", "authorization=", "the canonical string", "the string-to-sign"];
+
+/// What stands before this, in quotes, is a piece of the `Authorization` header.
+const ECHOED_PIECE: &str = "not a valid key=value pair";
 
 /// One line of at most [`LIMIT`] characters that repeats no request and cannot steer a terminal.
 pub fn clean(text: &str) -> String {
     let mut cleaned = String::new();
-    for word in before_echo(text).split(is_separator).filter(|word| !word.is_empty()) {
+    for word in before_echo(beginning(text)).split(is_separator).filter(|word| !word.is_empty()) {
         if !cleaned.is_empty() {
             cleaned.push(' ');
         }
@@ -34,19 +50,47 @@ pub fn clean(text: &str) -> String {
     cleaned
 }
 
-/// The same, with each of `secrets` replaced, however short it is.
+/// The same, with each of `secrets` replaced, however short it is, and each piece of a long one.
 pub fn clean_of(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
+    let mut text = beginning(text).to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "[redacted]");
+        text = text.replace(secret, REDACTED);
+        if secret.len() >= LONG {
+            text = without_pieces(&text, secret);
+        }
     }
     clean(&text)
+}
+
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(READ)]
+}
+
+/// `text` without what it has in common with `secret`: an answer may repeat it cut off, broken up or percent-encoded.
+fn without_pieces(text: &str, secret: &str) -> String {
+    let pieces: HashSet<_> = secret.as_bytes().windows(PIECE).collect();
+    let mut kept = Vec::with_capacity(text.len());
+    let mut hidden_until = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let is_piece = text.as_bytes().get(at..at + PIECE).is_some_and(|window| pieces.contains(window));
+        if is_piece && at >= hidden_until {
+            kept.extend_from_slice(REDACTED.as_bytes());
+        }
+        if is_piece {
+            hidden_until = at + PIECE;
+        }
+        if at >= hidden_until {
+            kept.push(byte);
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
 }
 
 /// `text` up to where it begins to repeat a request.
 fn before_echo(text: &str) -> &str {
     let lower = text.to_ascii_lowercase(); // keeps the positions
-    let end = ECHOES.iter().filter_map(|echo| lower.find(echo)).min();
+    let piece = lower.find(ECHOED_PIECE).map(|end| lower[..end].find('\'').unwrap_or(end));
+    let end = ECHOES.iter().filter_map(|echo| lower.find(echo)).chain(piece).min();
     &text[..end.unwrap_or(text.len())]
 }
 
@@ -99,6 +143,11 @@ mod tests {
                 "the signature is wrong.",
             ),
             ("Authorization header requires 'Signature'. Authorization=SECRET", ""),
+            (
+                "bad: 'SECRET/20181128' not a valid key=value pair (missing equal-sign) in Authorization",
+                "bad:",
+            ),
+            ("Credential must have 5 elements. AUTHORIZATION=SECRET", "Credential must have 5 elements."),
         ] {
             assert_eq!(clean(text), expected);
         }
@@ -116,6 +165,21 @@ mod tests {
         );
         assert_eq!(clean(&arn), arn);
         assert_eq!(clean_of("key hunter2 is wrong", &["hunter2", ""]), "key [redacted] is wrong");
+    }
+
+    #[test]
+    fn a_piece_of_a_long_secret_is_redacted() {
+        let secret = "IQoJb3JpZ2luX2VjEDUaCWV1LXdlc3QtMSJHMEUCIQD/ab+cd";
+        for (text, expected) in [
+            (format!("token {secret} bad"), "token [redacted] bad"),
+            (format!("token {} bad", &secret[..30]), "token [redacted] bad"),
+            (format!("{}\n{}", &secret[..25], &secret[25..]), "[redacted] [redacted]"),
+            (format!("x{}%2Fab%2Bcd", &secret[..44]), "x[redacted]%2Fab%2Bcd"),
+            (format!("ends {}", &secret[..PIECE]), "ends [redacted]"),
+            (format!("by chance {}", &secret[..PIECE - 1]), "by chance IQoJb3JpZ2luX2V"),
+        ] {
+            assert_eq!(clean_of(&text, &[secret]), expected, "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
+use crate::log_queue::LOG;
+
 /// The figures of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
@@ -22,6 +24,8 @@ pub struct Figures {
     pub open_fds: Option<u64>,
     /// How many there may be; `None` too when there is no limit.
     pub max_fds: Option<u64>,
+    /// Log lines that were dropped, since standard error was not read.
+    pub log_lines_dropped: u64,
 }
 
 impl Figures {
@@ -32,7 +36,13 @@ impl Figures {
         let open_fds =
             fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1));
         let max_fds = getrlimit(Resource::Nofile).current;
-        Self { open_fds, max_fds, ..Self::of_stat(&stat, clock_ticks_per_second(), page_size() as u64) }
+        let log_lines_dropped = LOG.dropped();
+        Self {
+            open_fds,
+            max_fds,
+            log_lines_dropped,
+            ..Self::of_stat(&stat, clock_ticks_per_second(), page_size() as u64)
+        }
     }
 
     /// Those of proc_pid_stat(5).

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{IdentityError, IdentitySpec, Looked, Source, files};
-use crate::{config::env::Environment, diagnosis::Diagnosis};
+use super::{IdentityError, IdentitySpec, Looked, Source};
+use crate::{aws::profile_file, config::env::Environment, diagnosis::Diagnosis};
 
 /// The first source that the environment configures, broken or not: a broken one must be mended, not passed
 /// over. The profile `default`, which no variable announces, comes last (`Identity::default_profile`).
@@ -25,7 +25,7 @@ pub(super) fn pick(env: &Environment) -> Option<Source> {
 /// Where `auto` would look, when it is known beforehand that there is nothing: no variable announces a source, and
 /// there is no file of profiles.
 pub fn nothing_announced(env: &Environment) -> Option<Vec<Looked>> {
-    let is_there = pick(env).is_some() || files::shared_aws_files(env).iter().any(|file| file.exists());
+    let is_there = pick(env).is_some() || profile_file::paths(env).iter().any(|file| file.exists());
     (!is_there).then(|| looked(env))
 }
 
@@ -66,7 +66,7 @@ fn looked(env: &Environment) -> Vec<Looked> {
 }
 
 fn profile_files(env: &Environment) -> String {
-    let files = files::shared_aws_files(env);
+    let files = profile_file::paths(env);
     let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     if names.is_empty() {
         "~/.aws/config".into()
@@ -76,7 +76,7 @@ fn profile_files(env: &Environment) -> String {
 }
 
 fn profile_seen(env: &Environment) -> String {
-    let files = files::shared_aws_files(env);
+    let files = profile_file::paths(env);
     if files.is_empty() {
         "HOME is unset".into()
     } else if files.iter().any(|file| Path::exists(file)) {

@@ -13,13 +13,13 @@ use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use super::{Identity, IdentityError, files};
 use crate::{
+    aws::key_material::{FoundKeys, Origin},
     config::env::Environment,
     failure::{
-        causes,
+        chain,
         foreign_text::{clean, clean_of},
     },
     http,
@@ -53,29 +53,36 @@ impl Identity {
     pub(super) async fn container(&self) -> Result<Credentials, IdentityError> {
         let url = agent_url(&self.env)?;
         let authorization = authorization(&self.env).await?;
-        let sent = authorization.as_ref().map(|token| Zeroizing::new(token.expose().clone()));
+        let secret = authorization.clone();
+        let secrets = [secret.as_ref().map(|secret| secret.expose().as_str()).unwrap_or_default()];
         let exchange = tokio::time::timeout(TIMEOUT, http::get(&self.sdk, &url, authorization));
-        let unreachable = |why: String| IdentityError::AgentUnreachable { url: url.clone(), why };
+        let shown = clean(&url);
+        let unreachable = |why: String| IdentityError::AgentUnreachable { url: shown.clone(), why };
         let http::Answer { status, body, .. } = match exchange.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(SdkError::ResponseError(_))) => return Err(NOT_CREDENTIALS),
-            Ok(Err(error)) => return Err(unreachable(causes(&error))),
+            Ok(Err(error)) => return Err(unreachable(clean_of(&chain(&error), &secrets))),
             Err(_) => return Err(unreachable("no answer within 5 s".into())),
         };
         if !(200..300).contains(&status) {
             let start = String::from_utf8_lossy(&body[..body.len().min(MESSAGE_LIMIT)]);
-            let message = clean_of(&start, &[sent.as_deref().map_or("", String::as_str)]);
-            return Err(IdentityError::AgentRefused { url, status, message });
+            let message = clean_of(&start, &secrets);
+            return Err(IdentityError::AgentRefused { url: shown, status, message });
         }
-        parse(&body).ok_or(NOT_CREDENTIALS)
+        parse(&body)
     }
 }
 
-fn parse(body: &[u8]) -> Option<Credentials> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let expiry = SystemTime::try_from(DateTime::from_str(&answer.expiration, Format::DateTime).ok()?).ok()?;
-    let (id, secret, token) = (answer.access_key_id, answer.secret_access_key, answer.token);
-    Some(Credentials::new(id, secret, Some(token), Some(expiry), "container"))
+fn parse(body: &[u8]) -> Result<Credentials, IdentityError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| NOT_CREDENTIALS)?;
+    let expiry = DateTime::from_str(&answer.expiration, Format::DateTime).map_err(|_| NOT_CREDENTIALS)?;
+    let keys = FoundKeys {
+        access_key_id: &answer.access_key_id,
+        secret_access_key: &answer.secret_access_key,
+        session_token: Some(&answer.token),
+        expiry: Some(SystemTime::try_from(expiry).map_err(|_| NOT_CREDENTIALS)?),
+    };
+    Ok(keys.into_credentials(&Origin::of("container", "the answer of the container credentials agent"))?)
 }
 
 fn agent_url(env: &Environment) -> Result<String, IdentityError> {

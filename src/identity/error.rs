@@ -12,6 +12,7 @@ use aws_sdk_sts::{
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use crate::{
+    aws::key_material::MalformedKey,
     diagnosis::{Diagnosis, Remedy},
     failure::{AwsFailure, Class, causes},
     fs::read::ReadError,
@@ -68,14 +69,9 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
-    /// A key or token file holds more than one word.
-    #[error("the {what} in {} is not one word: it holds white space", path.display())]
-    NotOneWord {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
+    /// A value that cannot be a key or token.
+    #[error(transparent)]
+    MalformedKey(#[from] MalformedKey),
     /// The profile is not there, or holds no credentials.
     #[error("the profile `{profile}` gives no credentials: {detail}")]
     ProfileNotFound {
@@ -202,7 +198,7 @@ impl IdentityError {
             Self::File { source: ReadError::TimedOut, .. } => Diagnosis::VolumeHangs,
             Self::File { source, .. } if source.is_malformed() => Diagnosis::InputMalformed,
             Self::File { .. } | Self::EmptyFile { .. } => Diagnosis::InputMissing,
-            Self::NotOneWord { .. } => Diagnosis::InputMalformed,
+            Self::MalformedKey(_) => Diagnosis::InputMalformed,
             Self::ProfileNotFound { .. } => Diagnosis::ProfileMissing,
             Self::Profile { .. } => Diagnosis::ProfileBroken,
             Self::AgentUrl { .. } | Self::AgentToken { .. } => Diagnosis::AgentUrl,
@@ -245,10 +241,10 @@ fn sts_cause(error: &CredentialsError, now: SystemTime) -> Option<AwsFailure> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleError>>() {
-            return Some(AwsFailure::new("sts:AssumeRole", error, now));
+            return Some(AwsFailure::new("sts:AssumeRole", error, now, &[]));
         }
         if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
-            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now));
+            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now, &[]));
         }
         next = cause.source();
     }

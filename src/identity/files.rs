@@ -1,11 +1,16 @@
 //! Static keys, from the environment or from files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aws_credential_types::Credentials;
 
 use super::{IdentityError, StaticFiles};
-use crate::{config::env::Environment, fs::read::read_text, secret::Secret};
+use crate::{
+    aws::key_material::{FoundKeys, KeyMaterial, Malformed, MalformedKey, Origin},
+    config::env::Environment,
+    fs::read::read_text,
+    secret::Secret,
+};
 
 /// No key or token is larger than this.
 const FILE_LIMIT: usize = 64 << 10;
@@ -14,9 +19,14 @@ pub(super) fn from_environment(env: &Environment) -> Result<Credentials, Identit
     let variable = |name: &'static str| {
         env.get(name).ok_or(IdentityError::Incomplete { source_name: "environment", missing: name })
     };
-    let session = env.get("AWS_SESSION_TOKEN").map(str::to_owned);
-    let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
-    Ok(Credentials::new(id, secret, session, None, "environment"))
+    let keys = FoundKeys {
+        access_key_id: variable("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: variable("AWS_SECRET_ACCESS_KEY")?,
+        session_token: env.get("AWS_SESSION_TOKEN"),
+        expiry: None,
+    };
+    let places = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(str::to_owned);
+    Ok(keys.into_credentials(&Origin { provider: "environment", places })?)
 }
 
 pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, IdentityError> {
@@ -26,40 +36,24 @@ pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, Ident
         Some(path) => Some(read_line("session token", path).await?),
         None => None,
     };
-    Ok(Credentials::new(
-        id.expose().as_str(),
-        secret.expose().as_str(),
-        session.map(|token| token.expose().clone()),
-        None,
-        "static",
-    ))
+    let keys = FoundKeys {
+        access_key_id: id.expose(),
+        secret_access_key: secret.expose(),
+        session_token: session.as_ref().map(|token| token.expose().as_str()),
+        expiry: None,
+    };
+    let places = [Some(&files.access_key_id), Some(&files.secret_access_key), files.session_token.as_ref()];
+    let places = places.map(|path| path.map(|path| path.display().to_string()).unwrap_or_default());
+    Ok(keys.into_credentials(&Origin { provider: "static", places })?)
 }
 
-/// The content of a small text file without surrounding white space; never empty, never of several lines.
+/// The key or token in a small file, without surrounding white space.
 pub(crate) async fn read_line(what: &'static str, path: &Path) -> Result<Secret<String>, IdentityError> {
     let failed = |source| IdentityError::File { what, path: path.to_owned(), source };
     let text = read_text(path, FILE_LIMIT).await.map_err(failed)?;
-    let line = text.trim();
-    if line.is_empty() {
-        return Err(IdentityError::EmptyFile { what, path: path.to_owned() });
+    match KeyMaterial::parse(&text) {
+        Ok(key) => Ok(key.into_secret()),
+        Err(Malformed::Empty) => Err(IdentityError::EmptyFile { what, path: path.to_owned() }),
+        Err(why) => Err(MalformedKey { what, place: path.display().to_string(), why }.into()),
     }
-    if line.contains(char::is_whitespace) {
-        return Err(IdentityError::NotOneWord { what, path: path.to_owned() });
-    }
-    Ok(Secret::new(line.to_owned()))
-}
-
-/// `~/.aws/config` and `~/.aws/credentials`, or what `AWS_CONFIG_FILE` and
-/// `AWS_SHARED_CREDENTIALS_FILE` name.
-pub(super) fn shared_aws_files(env: &Environment) -> Vec<PathBuf> {
-    let home = env.get("HOME").map(PathBuf::from);
-    let file = |variable, name: &str| {
-        env.get(variable)
-            .map(PathBuf::from)
-            .or_else(|| home.as_ref().map(|home| home.join(".aws").join(name)))
-    };
-    [file("AWS_CONFIG_FILE", "config"), file("AWS_SHARED_CREDENTIALS_FILE", "credentials")]
-        .into_iter()
-        .flatten()
-        .collect()
 }

@@ -5,8 +5,12 @@ use std::{path::Path, time::SystemTime};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
-use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files};
-use crate::{failure::AwsFailure, registry::AccountId};
+use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files, secrets_of};
+use crate::{
+    aws::key_material::{FoundKeys, Origin},
+    failure::{AwsFailure, foreign_text::clean},
+    registry::AccountId,
+};
 
 const SESSION_NAME: &str = "ecr-sidecar";
 
@@ -32,8 +36,10 @@ impl Identity {
             .web_identity_token(token.expose())
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:AssumeRoleWithWebIdentity", role_arn, &error))?;
-        let arn = answer.assumed_role_user.map_or_else(|| role_arn.to_owned(), |user| user.arn);
+            .map_err(|error| {
+                self.sts_error("sts:AssumeRoleWithWebIdentity", role_arn, &error, &[token.expose()])
+            })?;
+        let arn = answer.assumed_role_user.map_or_else(|| role_arn.to_owned(), |user| clean(&user.arn));
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
@@ -42,6 +48,7 @@ impl Identity {
         role: &AssumeRole,
         credentials: Credentials,
     ) -> Result<Resolved, IdentityError> {
+        let provider = credentials.clone();
         let answer = self
             .sts()
             .assume_role()
@@ -49,11 +56,15 @@ impl Identity {
             .role_session_name(&role.session_name)
             .set_external_id(role.external_id.clone())
             .customize()
-            .config_override(StsConfig::new().credentials_provider(credentials))
+            .config_override(StsConfig::new().credentials_provider(provider))
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:AssumeRole", &role.role_arn, &error))?;
-        let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| user.arn);
+            .map_err(|error| {
+                let [key, session] = secrets_of(&credentials);
+                let secrets = [key, session, role.external_id.as_deref().unwrap_or_default()];
+                self.sts_error("sts:AssumeRole", &role.role_arn, &error, &secrets)
+            })?;
+        let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| clean(&user.arn));
         let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
         Ok(Resolved { credentials, principal: Principal { source: String::new(), arn: Some(arn) } })
     }
@@ -82,8 +93,12 @@ impl Identity {
             .config_override(StsConfig::new().credentials_provider(resolved.credentials.clone()))
             .send()
             .await
-            .map_err(|error| self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error))?;
-        Ok(Caller { account: caller.account.unwrap_or_default(), arn: caller.arn.unwrap_or_default() })
+            .map_err(|error| {
+                let secrets = secrets_of(&resolved.credentials);
+                self.sts_error("sts:GetCallerIdentity", &resolved.principal.source, &error, &secrets)
+            })?;
+        let [account, arn] = [caller.account, caller.arn].map(|text| clean(&text.unwrap_or_default()));
+        Ok(Caller { account, arn })
     }
 
     fn sts(&self) -> &aws_sdk_sts::Client {
@@ -103,9 +118,13 @@ impl Identity {
         if given.access_key_id.is_empty() || given.secret_access_key.is_empty() {
             return Err(incomplete());
         }
-        let expiry = SystemTime::try_from(given.expiration).map_err(|_| incomplete())?;
-        let session = Some(given.session_token);
-        Ok(Credentials::new(given.access_key_id, given.secret_access_key, session, Some(expiry), operation))
+        let keys = FoundKeys {
+            access_key_id: &given.access_key_id,
+            secret_access_key: &given.secret_access_key,
+            session_token: Some(&given.session_token),
+            expiry: Some(SystemTime::try_from(given.expiration).map_err(|_| incomplete())?),
+        };
+        Ok(keys.into_credentials(&Origin::of(operation, format_args!("the answer of {operation}")))?)
     }
 
     fn sts_error<E>(
@@ -113,11 +132,12 @@ impl Identity {
         operation: &'static str,
         subject: &str,
         error: &aws_sdk_sts::error::SdkError<E>,
+        secrets: &[&str],
     ) -> IdentityError
     where
         E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let failure = AwsFailure::new(operation, error, self.clock.now());
+        let failure = AwsFailure::new(operation, error, self.clock.now(), secrets);
         IdentityError::Sts { subject: subject.to_owned(), failure }
     }
 }

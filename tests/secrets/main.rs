@@ -4,6 +4,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod admission;
 mod argocd;
 mod cluster;
 mod doctor;
@@ -13,3 +14,4 @@ mod others;
 mod outages;
 mod reach;
 mod rights;
+mod tenants;

@@ -7,6 +7,7 @@ use thiserror::Error;
 pub use super::document::{BadAuth, Unfit};
 use crate::{
     diagnosis::{Diagnosis, Remedy},
+    failure::foreign_text::clean,
     output::atomic_file::{FileError, FileMode},
 };
 
@@ -186,7 +187,5 @@ impl Warning {
 
 /// A key of the file, made fit for one line; what stands before an `@` may be a password.
 fn shown(key: &str) -> String {
-    const LONGEST: usize = 300;
-    let key = key.rsplit_once('@').map_or(key, |(_, host)| host);
-    key.chars().take(LONGEST).flat_map(char::escape_debug).collect()
+    clean(key.rsplit_once('@').map_or(key, |(_, host)| host))
 }

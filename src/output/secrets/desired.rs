@@ -21,7 +21,7 @@ use super::super::{argocd_names::Flavour, docker_config::read::Base};
 use crate::{
     credentials::CredentialSet,
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem},
+    failure::{Class, Problem, foreign_text::clean},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
 };
@@ -127,7 +127,7 @@ pub(super) fn decide(
 fn refuse_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Result<(), Problem> {
     let Some(found) = found.filter(|found| found.kind != wanted) else { return Ok(()) };
     Err(Problem {
-        message: format!("the Secret {at} is of type {}: consumers read {wanted}", found.kind),
+        message: format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind)),
         remedy: Remedy::with(
             Diagnosis::SecretType,
             format!("kubectl -n {} delete secret {}", at.namespace, at.name),

@@ -8,7 +8,7 @@ use super::desired::{Concern, Content, Decision, InPlace, decide};
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem},
+    failure::{Class, Problem, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, Wanted},
 };
 
@@ -115,7 +115,7 @@ impl Look {
         let Some((body, in_place)) = apply else { return Ok(false) };
         outcome.drift = Some(found.as_ref().map_or(Drift::Gone, |found| {
             let manager = found.metadata.foreign_manager(self.content.keys());
-            Drift::Edited(manager.unwrap_or("unknown").to_owned())
+            Drift::Edited(clean(manager.unwrap_or("unknown")))
         }));
         // What was found is pinned by its version. Where nothing was, whoever was quicker keeps what is theirs; only of
         // two sidecars that make the same Secret at once the slower wins, and the watch mends that if it is the older.

@@ -12,9 +12,10 @@ use crate::journal::Call;
 use crate::metadata;
 use crate::random;
 use crate::registry;
-use crate::reply::{self, Outcome, Reply, set_header, spoil};
+use crate::reply::{self, Failure, Outcome, Reply, set_header, spoil};
 use crate::request::Inbound;
 use crate::shared::Shared;
+use crate::sigv4::Rejection;
 use crate::sts;
 
 /// Answers any request; `host` is the host that it names.
@@ -49,7 +50,20 @@ async fn answer_registry(shared: &Shared, host: &str, request: Request<Incoming>
     let operation = format!("{} {}", request.method(), request.uri().path());
     let mut call = new_call(shared, Service::Registry, operation, request.headers());
     let fault = shared.script.next(Service::Registry);
-    let reply = registry::answer(shared, host, request, &mut call).await;
+    let reply = match &fault {
+        Some(Fault::Echo) => {
+            let headers = request.headers().clone();
+            let inbound = Inbound {
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                query: None,
+                headers,
+                body: hyper::body::Bytes::new(),
+            };
+            Failure::echo(Service::Registry, &inbound).reply(Service::Registry)
+        }
+        _ => registry::answer(shared, host, request, &mut call).await,
+    };
     finish(shared, call, fault, reply).await
 }
 
@@ -63,11 +77,16 @@ async fn answer_api(shared: &Shared, request: &Inbound) -> Outcome {
     let mut call = new_call(shared, service, operation, &request.headers);
     let fault = shared.script.next(service);
     let bend = fault.as_ref();
-    let result = match service {
-        Service::Ecr | Service::EcrPublic => ecr::answer(shared, service, request, bend, &mut call),
-        Service::Sts => sts::answer(shared, request, bend, &mut call),
-        Service::PodIdentity => metadata::pod_identity(shared, request, bend, &mut call),
-        Service::Imds | Service::Registry => metadata::imds(shared, request, bend, &mut call),
+    let result = match (service, bend) {
+        (_, Some(Fault::SignatureMismatch)) => Err(Failure::unsigned(service, Rejection::mismatch(request))),
+        (_, Some(Fault::IncompleteSignature)) => {
+            Err(Failure::unsigned(service, Rejection::incomplete(&request.headers)))
+        }
+        (_, Some(Fault::Echo)) => Err(Failure::echo(service, request)),
+        (Service::Ecr | Service::EcrPublic, _) => ecr::answer(shared, service, request, bend, &mut call),
+        (Service::Sts, _) => sts::answer(shared, request, bend, &mut call),
+        (Service::PodIdentity, _) => metadata::pod_identity(shared, request, bend, &mut call),
+        (Service::Imds | Service::Registry, _) => metadata::imds(shared, request, bend, &mut call),
     };
     let reply = result.unwrap_or_else(|failure| {
         call.error = Some(failure.code.clone());

@@ -46,6 +46,13 @@ pub enum Fault {
         /// The message.
         message: String,
     },
+    /// STS, ECR: the signature does not match; the message repeats the request as AWS's does: the canonical string,
+    /// the session token with it.
+    SignatureMismatch,
+    /// STS, ECR: the signature is incomplete; the message repeats the `Authorization` header as AWS's does.
+    IncompleteSignature,
+    /// An error whose message repeats every credential of the request: headers, web-identity token, external id.
+    Echo,
     /// The service's own way to say "too many requests".
     Throttled,
     /// The service's own way to say "you may not".
@@ -89,6 +96,7 @@ impl Fault {
             Self::EmptyList | Self::NotBase64 | Self::NotAws | Self::EmptyPassword | Self::ColonPassword => {
                 ecr
             }
+            Self::SignatureMismatch | Self::IncompleteSignature => ecr || service == Service::Sts,
             Self::NoExpiry | Self::ExpiredOnArrival | Self::FarFuture => service != Service::Registry,
             _ => true,
         }

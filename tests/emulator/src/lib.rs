@@ -33,7 +33,7 @@
 //!
 //! | request | body or answer |
 //! |---|---|
-//! | `PUT faults` | `{"service": "ecr", "fault": "throttled", "times": 2}`; without `times` it stays. Services: `sts`, `ecr`, `ecr-public`, `pod-identity`, `imds`, `registry`. Faults: `"throttled"`, `"access-denied"`, `"hang"`, `"reset"`, `"garbage"`, `"html"`, `"huge"`, `"empty-list"`, `"no-expiry"`, `"not-base64"`, `"not-aws"`, `"empty-password"`, `"colon-password"`, `"expired-on-arrival"`, `"far-future"`, `{"status": 503}`, `{"slow-body": MILLISECONDS}`, `{"error": {"status": 400, "code": "…", "message": "…"}}` |
+//! | `PUT faults` | `{"service": "ecr", "fault": "throttled", "times": 2}`; without `times` it stays. Services: `sts`, `ecr`, `ecr-public`, `pod-identity`, `imds`, `registry`. Faults: `"signature-mismatch"`, `"incomplete-signature"`, `"echo"`, `"throttled"`, `"access-denied"`, `"hang"`, `"reset"`, `"garbage"`, `"html"`, `"huge"`, `"empty-list"`, `"no-expiry"`, `"not-base64"`, `"not-aws"`, `"empty-password"`, `"colon-password"`, `"expired-on-arrival"`, `"far-future"`, `{"status": 503}`, `{"slow-body": MILLISECONDS}`, `{"error": {"status": 400, "code": "…", "message": "…"}}` |
 //! | `DELETE faults` | clears them all |
 //! | `PUT settings` | any of `{"tokenLifetimeSeconds": 60, "clockOffsetSeconds": -600, "registryUpstream": "http://127.0.0.1:5000", "proxyRefuses": 407}`; `""` and `0` undo the last two |
 //! | `POST revoke-tokens`, `POST expire-credentials` | as the methods of the same name |

@@ -13,7 +13,8 @@ use tokio::time::Sleep;
 
 use crate::fault::{Fault, Service};
 use crate::random;
-use crate::sigv4::Rejection;
+use crate::request::Inbound;
+use crate::sigv4::{Rejection, Signed};
 
 /// What a client is given.
 pub(crate) enum Outcome {
@@ -103,15 +104,33 @@ impl Failure {
             Rejection::UnknownKey => {
                 ("InvalidClientTokenId", "UnrecognizedClientException", INVALID.to_owned())
             }
-            Rejection::Mismatch => {
-                ("SignatureDoesNotMatch", "InvalidSignatureException", MISMATCH.to_owned())
-            }
+            Rejection::Mismatch(Signed { canonical, to_sign }) => (
+                "SignatureDoesNotMatch",
+                "InvalidSignatureException",
+                format!(
+                    "{MISMATCH}\n\nThe Canonical String for this request should have been\n'{canonical}'\n\n\
+                     The String-to-Sign should have been\n'{to_sign}'\n"
+                ),
+            ),
             Rejection::Time(message) | Rejection::Scope(message) => {
                 ("SignatureDoesNotMatch", "InvalidSignatureException", message)
             }
             Rejection::ExpiredSession => ("ExpiredToken", "ExpiredTokenException", EXPIRED.to_owned()),
         };
         if service == Service::Sts { Self::new(403, sts, message) } else { Self::new(400, json, message) }
+    }
+
+    /// An error that repeats every credential of the request.
+    pub(crate) fn echo(service: Service, request: &Inbound) -> Self {
+        let mut message = "This is not valid:".to_owned();
+        for name in ["authorization", "x-amz-security-token"] {
+            message.extend(request.header(name).map(|value| format!(" {value}")));
+        }
+        let form = request.form();
+        for name in ["WebIdentityToken", "ExternalId"] {
+            message.extend(form.value(name).map(|value| format!(" {name}={value}")));
+        }
+        Self::denied(service, message)
     }
 
     pub(crate) fn reply(&self, service: Service) -> Reply {

@@ -34,10 +34,35 @@ pub(crate) enum Rejection {
     UnknownKey,
     /// The AWS message about the time.
     Time(String),
-    Mismatch,
+    /// What AWS repeats of the request.
+    Mismatch(Signed),
     /// The AWS message about the scope.
     Scope(String),
     ExpiredSession,
+}
+
+/// What a signature is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) canonical: String,
+    pub(crate) to_sign: String,
+}
+
+impl Rejection {
+    /// A mismatch, whatever the signature of the request is.
+    pub(crate) fn mismatch(request: &Inbound) -> Self {
+        let claim = match Claim::read(&request.headers) {
+            Ok(claim) => claim,
+            Err(rejection) => return rejection,
+        };
+        Self::Mismatch(claim.signed(request, request.header("x-amz-date").unwrap_or_default()))
+    }
+
+    /// A header that lacks a parameter, whatever the request says.
+    pub(crate) fn incomplete(headers: &HeaderMap) -> Self {
+        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        lacks("Signature", header)
+    }
 }
 
 impl Claim {
@@ -47,7 +72,7 @@ impl Claim {
         let fields = text.strip_prefix(ALGORITHM).ok_or(Rejection::Missing)?;
         let field = |name: &str| {
             let found = fields.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
-            found.ok_or_else(|| incomplete(&format!("Authorization header requires '{name}' parameter.")))
+            found.ok_or_else(|| lacks(name, text))
         };
         let scope: Vec<_> = field("Credential")?.split('/').collect();
         let [access_key_id, date, region, service, "aws4_request"] = scope[..] else {
@@ -81,13 +106,18 @@ impl Claim {
         self.check_scope(service, region)?;
         self.check_time(sent, now)?;
         self.check_signed_headers(&request.headers)?;
-        let scope = format!("{}/{}/{}/aws4_request", self.date, self.region, self.service);
-        let canonical = sha256(canonical_request(request, &self.signed_headers).as_bytes());
-        let to_sign = format!("{ALGORITHM}\n{sent}\n{scope}\n{canonical}");
-        if hex(hmac(&self.signing_key(&key.secret), &to_sign).as_ref()) != self.signature {
-            return Err(Rejection::Mismatch);
+        let signed = self.signed(request, sent);
+        if hex(hmac(&self.signing_key(&key.secret), &signed.to_sign).as_ref()) != self.signature {
+            return Err(Rejection::Mismatch(signed));
         }
         if key.expired { Err(Rejection::ExpiredSession) } else { Ok(key.principal) }
+    }
+
+    fn signed(&self, request: &Inbound, sent: &str) -> Signed {
+        let scope = format!("{}/{}/{}/aws4_request", self.date, self.region, self.service);
+        let canonical = canonical_request(request, &self.signed_headers);
+        let to_sign = format!("{ALGORITHM}\n{sent}\n{scope}\n{}", sha256(canonical.as_bytes()));
+        Signed { canonical, to_sign }
     }
 
     fn check_scope(&self, service: &str, region: Option<&str>) -> Result<(), Rejection> {
@@ -152,6 +182,10 @@ impl Claim {
 
 fn incomplete(message: &str) -> Rejection {
     Rejection::Incomplete(message.to_owned())
+}
+
+fn lacks(name: &str, header: &str) -> Rejection {
+    incomplete(&format!("Authorization header requires '{name}' parameter. Authorization={header}"))
 }
 
 fn canonical_request(request: &Inbound, signed_headers: &[String]) -> String {
@@ -253,9 +287,9 @@ mod tests {
         let claim = Claim::read(&request.headers).unwrap();
         let verify = |request: &Inbound, now| claim.verify(request, "service", None, &iam, now).unwrap_err();
         let altered = Inbound { body: "x".into(), ..vanilla().0 };
-        assert_eq!(verify(&altered, NOW), Rejection::Mismatch);
+        assert!(matches!(verify(&altered, NOW), Rejection::Mismatch(_)));
         let altered = Inbound { path: "/x".to_owned(), ..vanilla().0 };
-        assert_eq!(verify(&altered, NOW), Rejection::Mismatch);
+        assert!(matches!(verify(&altered, NOW), Rejection::Mismatch(_)));
         let mut altered = vanilla().0;
         altered.headers.insert("x-amz-target", "A.B".parse().unwrap());
         assert!(matches!(verify(&altered, NOW), Rejection::Incomplete(_)));
