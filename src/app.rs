@@ -8,7 +8,11 @@ mod once;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
-use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
 
 pub use self::{first_contact::FirstContact, once::once};
 use crate::{
@@ -158,8 +162,9 @@ impl App {
             watcher: Some(FileWatcher::default()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
-        let answers = server::Health { status: status.clone(), clock: clock.clone() };
-        let health = HealthServer::start(&mut engine, listener, answers);
+        let (names, hosts) = watch::channel(config.health.hosts.clone());
+        let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
+        let health = HealthServer::start(&mut engine, listener, answers, names);
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -216,6 +221,7 @@ impl App {
         if config.health.listen != self.config.health.listen {
             self.health.move_to(config.health.listen, &mut self.engine)?;
         }
+        self.health.names.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
@@ -227,21 +233,32 @@ impl App {
 /// The health endpoint and the task that serves it.
 struct HealthServer {
     answers: server::Health,
+    /// What `Host` may say.
+    names: watch::Sender<Vec<String>>,
     task: AbortHandle,
 }
 
 impl HealthServer {
-    fn start(engine: &mut Engine, listener: TcpListener, answers: server::Health) -> Self {
+    fn start(
+        engine: &mut Engine,
+        listener: TcpListener,
+        answers: server::Health,
+        names: watch::Sender<Vec<String>>,
+    ) -> Self {
+        let task = Self::serve(engine, listener, &answers);
+        Self { answers, names, task }
+    }
+
+    fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
         let serving = server::serve(listener, answers.clone());
-        let task = engine.spawn(async move { match serving.await {} });
-        Self { answers, task }
+        engine.spawn(async move { match serving.await {} })
     }
 
     /// Serves at another address; when that fails, at the old one still.
     fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();
-        *self = Self::start(engine, listener, self.answers.clone());
+        self.task = Self::serve(engine, listener, &self.answers);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment},
     doctor::{self, Report},
+    hardening::forbid_dumps,
     health::client,
     helper,
     lookup::{self, LookupError},
@@ -36,6 +37,7 @@ const FAULT: u8 = 1;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    forbid_dumps();
     let mut arguments = std::env::args_os();
     if arguments.next().is_some_and(|name| helper::is_called(&name)) {
         return to_its_end(helper::run(arguments.collect()));

@@ -69,7 +69,8 @@ diagnoses! {
         "The file of a key or token is missing, empty, or on a volume that fails.",
         "check the volume mount and that the Secret or projected token has this key";
     InputMalformed = "input-malformed",
-        "A key or token is malformed: it has white space, quotes, JSON or other characters in it that none has, or its file is no regular one.",
+        "A key or token is malformed (white space, quotes, JSON or other characters in it that none has), or its file is no \
+         regular file or too large.",
         "put nothing but the value into the file, variable or profile that is named";
     ProfileMissing = "profile-missing",
         "There is no such profile, or it holds no credentials.",

@@ -23,7 +23,7 @@
 //! | What is true now? | [`status`], [`health`] |
 //! | Who waits for the reader of the log? | [`log_queue`] |
 //! | How is a file read that others may write? | [`fs`] |
-//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
+//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
 pub mod app;
@@ -37,6 +37,7 @@ pub mod doctor;
 pub mod engine;
 pub mod failure;
 pub mod fs;
+mod hardening;
 pub mod health;
 pub mod helper;
 pub mod http;

@@ -177,6 +177,30 @@ fn every_container_is_confined_limited_and_pinned() {
     }
 }
 
+/// Keys and tokens for AWS are the sidecar's: a container beside it reads what it publishes. (With IRSA's annotation the
+/// webhook gives every container a token of its own.)
+#[test]
+fn no_other_container_has_the_sidecars_keys() {
+    let mut seen = 0;
+    for ours in Ours::all() {
+        for other in
+            ["containers", "initContainers"].iter().filter_map(|key| ours.pod[key].as_array()).flatten()
+        {
+            let mounts = |name: &str| {
+                other["volumeMounts"].as_array().into_iter().flatten().any(|mount| mount["name"] == name)
+            };
+            for volume in ["aws-token", "aws-keys", "ecr-sidecar-aws"] {
+                if other["name"] == "ecr-sidecar" {
+                    seen += usize::from(mounts(volume));
+                } else {
+                    assert!(!mounts(volume), "{}: {} mounts {volume}", ours.place, other["name"]);
+                }
+            }
+        }
+    }
+    assert!(seen > 3 || Ours::all().is_empty());
+}
+
 #[test]
 fn what_runs_on_is_probed_by_exec_and_a_native_sidecar_gates_by_its_startup_probe() {
     for ours in Ours::all() {

@@ -12,6 +12,7 @@ mod flux;
 mod namespaces;
 mod others;
 mod outages;
+mod policy;
 mod reach;
 mod rights;
 mod tenants;
