@@ -16,9 +16,13 @@ use tokio::{
 
 pub use self::{first_contact::FirstContact, once::once};
 use crate::{
-    aws::sdk::{InvalidSetting, SdkSettings},
+    aws::{
+        profile_file::ProfileFiles,
+        sdk::{InvalidSetting, SdkSettings},
+    },
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
+    diagnosis::Diagnosis,
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
     health::{server, server::BindError, verdict},
@@ -121,8 +125,21 @@ async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppE
     }
 }
 
+/// Logs what is worth knowing of the surroundings, and stops nothing.
+fn warn_of(config: &Config, surroundings: &Surroundings) {
+    if let ProfileFiles::Unusable { why, may_be_absent: false } = &surroundings.sdk.profile_files {
+        let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.mend());
+        tracing::warn!(error = why, diagnosis, remedy, "settings of the AWS profile are not used");
+    }
+    if let Some(endpoint) = config.web_identity_in_clear(surroundings) {
+        let (diagnosis, remedy) = (Diagnosis::StsInClear.id(), Diagnosis::StsInClear.mend());
+        tracing::warn!(%endpoint, diagnosis, remedy, "web-identity tokens are sent to STS unencrypted");
+    }
+}
+
 /// The SDK's settings, for a configuration whose outputs can work.
 async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
+    warn_of(config, surroundings);
     let client = http::client(&surroundings.env);
     Engine::preflight(config).await.map_err(AppError::Output)?;
     Ok(surroundings.sdk.config(client))

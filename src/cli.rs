@@ -19,7 +19,7 @@ use crate::{
     doctor::{self, Report},
     hardening::forbid_dumps,
     health::client,
-    helper,
+    helper, identity,
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
@@ -60,6 +60,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(work);
+    identity::end_credential_processes();
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     telemetry::flush();

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 pub use self::file::{LogFormat, schema};
 use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
-    aws::sdk::SdkSettings,
+    aws::{endpoint::EndpointUrl, sdk::SdkSettings},
     failure::foreign_text::clean,
     fs::read::read_text,
     identity::IdentitySpec,
@@ -256,6 +256,14 @@ impl Config {
     /// The effective configuration as YAML, with the origin of each value as a comment.
     pub fn to_yaml(&self) -> String {
         show::yaml(self)
+    }
+
+    /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.
+    pub fn web_identity_in_clear<'a>(&self, surroundings: &'a Surroundings) -> Option<&'a EndpointUrl> {
+        let sends = |spec: &IdentitySpec| spec.sends_web_identity(&surroundings.env);
+        let endpoint = surroundings.sdk.sts_endpoint()?;
+        let in_clear = endpoint.is_plain_http_beyond_loopback() && self.identities.values().any(sends);
+        in_clear.then_some(endpoint)
     }
 
     /// The registries by the token that serves them.

@@ -78,6 +78,12 @@ diagnoses! {
     ProfileBroken = "profile-broken",
         "The profile is there and gives no credentials.",
         "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`";
+    ProfileFile = "profile-file",
+        "A file of AWS profiles is there and cannot be used: no right to read it, no file at the path that a variable names, or another format.",
+        "correct the file that is named (UTF-8 text, readable by the sidecar's uid or group), or the path in AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE";
+    LoginSession = "login-session",
+        "The profile rests on a login by `aws login`, which only the AWS CLI can use.",
+        "let the AWS CLI hand the login over, by a second profile with `credential_process = aws configure export-credentials --profile NAME --format process`, or use another source";
     AgentUrl = "agent-url",
         "The address of the credentials agent is none that a token may be sent to.",
         "leave this variable to the EKS Pod Identity webhook or to ECS";
@@ -153,6 +159,9 @@ diagnoses! {
     NotAws = "not-aws",
         "Something else answers in AWS's place: a captive portal, a proxy, a wrong endpoint.",
         "something between here and AWS answers in its place: check the endpoint, the proxy, and captive portals";
+    StsInClear = "sts-in-clear",
+        "A web-identity token is sent to STS over plain http, where whoever can listen may use it.",
+        "give AWS_ENDPOINT_URL_STS (or AWS_ENDPOINT_URL) an https URL; leave it where this is a test cloud without real roles";
     UnknownCa = "unknown-ca",
         "The certificate of the endpoint, or of a proxy that looks into TLS, is signed by an authority that is not trusted here.",
         "name the certificate authority that signed the endpoint's certificate by AWS_CA_BUNDLE";

@@ -76,7 +76,7 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
         let registries = finished::findings(Step::Registry, "registries", registries).await;
         [aws.findings, registries].concat()
     };
-    let files = files::examine(identities.values(), clock.now());
+    let files = files::examine(identities.values(), env, clock.now());
     let outputs = outputs::examine(&config, env, consumer);
     let cluster = cluster::examine(&config, &clock);
     // None of these waits for another, and each may hang.
@@ -88,6 +88,7 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
     );
     findings.extend(files);
     findings.extend(overheard.findings(env));
+    findings.extend(network::in_clear(&config, surroundings));
     findings.extend(aws);
     findings.extend(outputs);
     findings.extend(cluster);

@@ -27,7 +27,7 @@ impl FirstContact {
         if is_configured || (is_in_a_cluster && sdk.region.is_some()) {
             return None;
         }
-        Some(Self { looked: identity::nothing_announced(env)?, is_in_a_cluster })
+        Some(Self { looked: identity::nothing_announced(env, &sdk.profile_files)?, is_in_a_cluster })
     }
 }
 

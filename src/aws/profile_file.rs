@@ -86,12 +86,9 @@ impl ProfileFileError {
         }
     }
 
-    /// The cause, where it is that the file cannot be read.
-    pub fn read_error(&self) -> Option<&ReadError> {
-        match self {
-            Self::Read { source, .. } => Some(source),
-            Self::Syntax { .. } => None,
-        }
+    /// Whether the file's volume does not respond.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Read { source: ReadError::TimedOut, .. })
     }
 }
 
@@ -127,6 +124,8 @@ pub(crate) struct Profiles {
     profiles: BTreeMap<String, Section>,
     /// Sections that are no profiles, by kind and name, such as `sso-session` and `services`.
     others: BTreeMap<(String, String), Section>,
+    /// Whether there is a file.
+    found: bool,
 }
 
 impl Profiles {
@@ -149,6 +148,7 @@ impl Profiles {
         let mut profiles = Self::default();
         for (place, text) in places.into_iter().zip(texts) {
             let Place { kind, path, variable } = place;
+            profiles.found |= text.is_some();
             profiles
                 .add(kind, &text.unwrap_or_default())
                 .map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })?;
@@ -235,6 +235,47 @@ impl Profiles {
             target.or_default().0.extend(section.0);
         }
     }
+}
+
+/// What became of the profile files when they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ProfileFiles {
+    /// There are none.
+    #[default]
+    Absent,
+    /// At least one was read.
+    Read,
+    /// One of them cannot be used.
+    Unusable {
+        /// The file and the reason.
+        why: String,
+        /// Whether there may be none, for all that can be seen.
+        may_be_absent: bool,
+    },
+}
+
+impl ProfileFiles {
+    pub(crate) fn of(read: &Result<Profiles, ProfileFileError>) -> Self {
+        match read {
+            Ok(Profiles { found: true, .. }) => Self::Read,
+            Ok(_) => Self::Absent,
+            Err(error) => Self::Unusable { why: error.to_string(), may_be_absent: error.may_be_absent() },
+        }
+    }
+
+    /// Whether there are none, for all that can be seen.
+    pub fn may_be_absent(&self) -> bool {
+        matches!(self, Self::Absent | Self::Unusable { may_be_absent: true, .. })
+    }
+}
+
+/// Whether the profile file `path`, if it is one, can be used.
+pub(crate) async fn check(path: &Path, env: &Environment) -> Result<(), ProfileFileError> {
+    let Some(place) = places(env).into_iter().find(|place| place.path == path) else { return Ok(()) };
+    let text = read(&place).await?.unwrap_or_default();
+    let Place { kind, path, variable } = place;
+    let checked = Profiles::default().add(kind, &text);
+    checked.map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })
 }
 
 /// `line` without a comment that white space sets off, and without white space around it.

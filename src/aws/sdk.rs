@@ -21,7 +21,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 pub use super::variables::InvalidSetting;
 use super::{
     endpoint::EndpointUrl,
-    profile_file::{ProfileFileError, Profiles, Section},
+    profile_file::{ProfileFiles, Profiles, Section},
     variables::{self, Form},
 };
 use crate::{config::env::Environment, registry::Region};
@@ -49,8 +49,8 @@ pub(crate) const METADATA: &str = "EC2 METADATA";
 pub struct SdkSettings {
     /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
     pub region: Option<Region>,
-    /// Why the settings of the profile are not among these, where its files cannot be used.
-    pub profile_files: Option<String>,
+    /// What became of the profile files. Where they cannot be used, their settings are not among these.
+    pub profile_files: ProfileFiles,
     use_fips: Option<bool>,
     use_dual_stack: Option<bool>,
     endpoints: Endpoints,
@@ -62,17 +62,16 @@ impl SdkSettings {
     /// cannot be used are no error: an identity that rests on them has one.
     pub async fn load(env: &Environment) -> Result<Self, Vec<InvalidSetting>> {
         let read = tokio::time::timeout(FILES_LIMIT, Profiles::read(env)).await;
-        let (profiles, trouble) = match read {
-            Ok(Ok(profiles)) => (profiles, None),
-            Ok(Err(error)) => {
-                (Profiles::default(), is_worth_a_warning(&error, env).then(|| error.to_string()))
-            }
-            Err(_) => {
-                (Profiles::default(), Some("the volume of the AWS profile files does not respond".into()))
-            }
+        let profile_files = match &read {
+            Ok(read) => ProfileFiles::of(read),
+            Err(_) => ProfileFiles::Unusable {
+                why: "the volume of the AWS profile files does not respond".into(),
+                may_be_absent: false,
+            },
         };
+        let profiles = read.ok().and_then(Result::ok).unwrap_or_default();
         let settings = Self::of(env, &profiles)?;
-        Ok(Self { profile_files: trouble, ..settings })
+        Ok(Self { profile_files, ..settings })
     }
 
     /// The settings of these variables and of the profile that they select among `profiles`.
@@ -82,7 +81,7 @@ impl SdkSettings {
             settings.boolean("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
         let found = Self {
             region: settings.region(),
-            profile_files: None,
+            profile_files: ProfileFiles::default(),
             use_fips: settings.boolean("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"),
             use_dual_stack: settings.boolean("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint"),
             endpoints: settings.endpoints(),
@@ -135,11 +134,6 @@ pub(crate) fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String
         .build()
         .ok()?;
     config.service_config()?.load_config(key)
-}
-
-/// Whether anybody counts on the files: another user's home is none of our business.
-fn is_worth_a_warning(error: &ProfileFileError, env: &Environment) -> bool {
-    !error.may_be_absent() || env.get("AWS_PROFILE").is_some()
 }
 
 /// The endpoint of each service that has one of its own, by the service's id.

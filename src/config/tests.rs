@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::aws::{endpoint::EndpointUrl, profile_file::Profiles};
+use crate::aws::profile_file::Profiles;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
