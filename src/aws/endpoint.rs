@@ -56,6 +56,10 @@ impl FromStr for EndpointUrl {
         if text.contains(['?', '#']) {
             return Err(found("a URL with a query or fragment"));
         }
+        if has_text_for_a_port(text) {
+            // A user and password whose host was forgotten look like this.
+            return Err(found("a URL whose port is not a number"));
+        }
         let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https"))
                 && uri.host().is_some_and(is_host)
@@ -84,6 +88,14 @@ fn is_host(host: &str) -> bool {
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         }
     }
+}
+
+fn has_text_for_a_port(text: &str) -> bool {
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    port.is_some_and(|port| {
+        port.contains(|c: char| !c.is_ascii_digit()) && !port.contains(char::is_whitespace)
+    })
 }
 
 /// `host:` and `host:99999` have neither.
@@ -135,6 +147,7 @@ mod tests {
         }
         assert_eq!(found("https://me:hunter2@host"), "a URL with a user name");
         assert_eq!(found("me:hunter2@host"), "a URL with a user name");
+        assert_eq!(found("https://me:hunter2"), "a URL whose port is not a number");
         assert_eq!(found("https://host/?token=hunter2"), "a URL with a query or fragment");
     }
 
