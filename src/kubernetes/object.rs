@@ -144,6 +144,11 @@ pub struct SecretObject {
 }
 
 impl SecretObject {
+    /// The bytes of its values, as base64.
+    pub fn size(&self) -> usize {
+        self.data.values().map(|value| value.0.len()).sum()
+    }
+
     /// The value of a key; empty when it is no base64, which an API server does not send.
     pub fn value(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
         use base64::{Engine, engine::general_purpose::STANDARD};

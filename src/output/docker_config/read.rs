@@ -18,7 +18,7 @@ use super::{
 use crate::output::atomic_file::{FileError, Operation};
 
 /// More than this is no docker config.
-pub(super) const LARGEST: u64 = 16 << 20;
+pub(super) const LARGEST: u64 = 8 << 20;
 
 /// What was found at a path.
 pub(super) enum Found {

@@ -9,11 +9,14 @@ use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::{Class, Problem, foreign_text::clean},
-    kubernetes::{ApiError, Cluster, ObjectRef, Wanted},
+    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
 };
 
 /// How often somebody else may write between our looking and our writing.
 const TRIES: usize = 5;
+
+/// A Secret of this many bytes takes the runtime's thread for some milliseconds.
+const LARGE: usize = 32 << 10;
 
 /// What became of one look at a target.
 pub(super) struct Outcome {
@@ -101,7 +104,7 @@ impl Look {
             self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
             return Ok(true);
         }
-        let decision = decide(&self.at, &self.content, found.as_ref(), &outcome.desired, self.clock.now());
+        let (found, decision) = self.decide(found, &outcome.desired).await;
         let Decision { concern, in_place, apply, warnings } = match decision {
             Ok(decision) => decision,
             Err(problem) => {
@@ -123,6 +126,29 @@ impl Look {
         let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
         outcome.found = Some(Found { concern, in_place, version });
         Ok(true)
+    }
+
+    /// A large Secret is decided on a thread of its own: probes and other outputs do not wait for it.
+    async fn decide(
+        &self,
+        found: Option<SecretObject>,
+        desired: &Arc<CredentialSet>,
+    ) -> (Option<SecretObject>, Result<Decision, Problem>) {
+        let now = self.clock.now();
+        if found.as_ref().is_none_or(|found| found.size() < LARGE) {
+            let decision = decide(&self.at, &self.content, found.as_ref(), desired, now);
+            return (found, decision);
+        }
+        let (at, content, desired) = (self.at.clone(), self.content.clone(), Arc::clone(desired));
+        let deciding = tokio::task::spawn_blocking(move || {
+            let decision = decide(&at, &content, found.as_ref(), &desired, now);
+            (found, decision)
+        });
+        match deciding.await {
+            Ok(decided) => decided,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => std::future::pending().await, // the runtime ends
+        }
     }
 
     fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {
