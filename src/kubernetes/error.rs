@@ -9,7 +9,7 @@ use kube::{
 
 use crate::{
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, causes, foreign_text::clean},
+    failure::{Class, Problem, causes, foreign_text::clean, of_the_way},
     manifests::VERBS,
 };
 
@@ -132,6 +132,9 @@ impl ApiError {
             Self::Refused(status) if status.code == 429 => {
                 (Class::Throttled, Diagnosis::ApiServerThrottled.into())
             }
+            Self::Unreachable(why) if of_the_way(why) == Diagnosis::TooManyOpenFiles => {
+                (Class::Transient, Diagnosis::TooManyOpenFiles.into())
+            }
             _ => (Class::Transient, Diagnosis::ApiServerUnreachable.into()),
         };
         Problem { message: format!("{what}: {self}"), remedy, class }
@@ -224,6 +227,8 @@ mod tests {
         }
         let client = ConnectError::Client("the client certificate does not parse").problem();
         assert_eq!(client.remedy.diagnosis, Diagnosis::ApiServerCredentials);
+        let no_descriptor = ApiError::Unreachable("tcp: Too many open files (os error 24)".into());
+        assert_eq!(no_descriptor.problem(&wanted).remedy.diagnosis, Diagnosis::TooManyOpenFiles);
         let unreachable = ApiError::Unreachable("refused".into()).problem(&wanted);
         assert_eq!(unreachable.remedy.diagnosis, Diagnosis::ApiServerUnreachable);
         let rule = refused(403, "Forbidden").remedy.to_string();

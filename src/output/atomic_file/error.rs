@@ -10,7 +10,10 @@ use std::{
 use rustix::io::Errno;
 
 use super::directory_of;
-use crate::diagnosis::{Diagnosis, Remedy};
+use crate::{
+    diagnosis::{Diagnosis, Remedy},
+    failure::is_file_limit,
+};
 
 /// A failed step of reading or replacing a file. `Display` says what failed, where and why.
 #[derive(Debug)]
@@ -112,6 +115,7 @@ impl FileError {
             (Operation::SetGroup { group }, Cause::Denied { .. }) => {
                 Remedy::with(Diagnosis::GroupNotPermitted, format!("it is group {group}"))
             }
+            _ if is_file_limit(&self.source) => Diagnosis::TooManyOpenFiles.into(),
             _ => self.cause.remedy(),
         }
     }
