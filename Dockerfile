@@ -2,8 +2,8 @@
 #
 # Behind a mirror, or offline, name images of your own: the first has Rust, a C compiler, glibc's static libraries and
 # CA certificates, the second may be empty. There are no cache mounts: a registry that comes with the first would be
-# hidden by them.
-ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
+# hidden by them. The digest is that of the index, for all architectures.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
 ARG RUNTIME_IMAGE=scratch
 # A bill of materials is taken from Cargo.lock too, for the program itself doesn't tell what is in it.
 ARG BUILDKIT_SBOM_SCAN_CONTEXT=true

@@ -3,44 +3,42 @@
 //! `run` and `once` are the same engine; only the stop condition differs.
 
 mod first_contact;
+mod once;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use aws_config::{
-    BehaviorVersion, SdkConfig, meta::region::ProvideRegion, profile::ProfileFileRegionProvider,
-    retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+use aws_config::SdkConfig;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::AbortHandle,
 };
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use tokio::{net::TcpListener, sync::Notify, task::AbortHandle};
 
-pub use self::first_contact::FirstContact;
+pub use self::{first_contact::FirstContact, once::once};
 use crate::{
+    aws::{
+        profile_file::ProfileFiles,
+        sdk::{InvalidSetting, SdkSettings},
+    },
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
+    diagnosis::Diagnosis,
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
     health::{server, server::BindError, verdict},
     http,
-    registry::{Region, RegionError},
     shutdown::{Signal, Signals},
-    status::{OutputStatus, Status, StatusBoard, Targets, TokenStatus},
+    status::StatusBoard,
     telemetry::{self, FilterHandle},
     watch::{FileWatcher, Watched},
 };
 
-/// Time-outs of a call to AWS: to connect, and in all.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// How long the changed configuration's volume may take.
-const CONFIG_LIMIT: Duration = Duration::from_secs(5);
 /// How often readiness is looked at when nothing happens: expiry is no event.
 const READINESS_TURN: Duration = Duration::from_secs(10);
 /// A loss of readiness that is over within this time is not told.
 const READINESS_SETTLES: Duration = Duration::from_secs(1);
-/// `once` gives up on an output after this many failures.
-const OUTPUT_TRIES: u64 = 3;
 
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +49,6 @@ pub enum AppError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
-    /// The volume of the changed configuration hangs.
-    #[error("the configuration file's volume gives no answer within {} s", CONFIG_LIMIT.as_secs())]
-    ConfigurationHangs,
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
@@ -71,35 +66,29 @@ pub enum AppError {
     Panicked(#[from] TaskPanicked),
 }
 
-/// The environment and the region that it implies. Reads the AWS profile, never the metadata service.
+/// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
 pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
-    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"]
-        .into_iter()
-        .find_map(|name| Some((name, env.get(name)?.to_owned())));
-    let (place, region) = match named {
-        Some((name, region)) => (name, Some(region)),
-        None => (
-            "the AWS profile's region",
-            ProfileFileRegionProvider::new().region().await.map(|region| region.to_string()),
-        ),
+    let invalid = match SdkSettings::load(&env).await {
+        Ok(sdk) => return Ok(Surroundings { env, sdk }),
+        Err(invalid) => invalid,
     };
-    let parsed: Option<Result<Region, RegionError>> = region.as_deref().map(str::parse);
-    match parsed.transpose() {
-        Ok(region) => Ok(Surroundings { env, region }),
-        Err(error) => Err(Problems(vec![config::Problem {
-            path: place.into(),
-            found: format!("`{}`", region.unwrap_or_default()),
-            accepted: error.to_string(),
-            nearest: None,
-        }])),
-    }
+    let problem = |InvalidSetting { place, found, expected }| config::Problem {
+        path: place,
+        found,
+        accepted: expected,
+        nearest: None,
+    };
+    Err(Problems(invalid.into_iter().map(problem).collect()))
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
 pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
-    let config = load(flags, surroundings)?;
-    let log = telemetry::start(&config.log);
     let mut signals = Signals::install().map_err(AppError::Signals)?;
+    let config = tokio::select! {
+        config = load(flags, surroundings) => config?,
+        () = signals.stop() => return Ok(()),
+    };
+    let log = telemetry::start(&config.log);
     let mut app = tokio::select! {
         app = App::start(config, flags, surroundings, log) => app?,
         () = signals.stop() => return Ok(()),
@@ -129,113 +118,31 @@ pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppEr
     Ok(())
 }
 
-/// One refresh, all outputs written, or [`AppError::NotWritten`] after `timeout`, or earlier when only a
-/// person can help.
-pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
-    let config = load(flags, surroundings)?;
-    telemetry::start(&config.log);
-    let sdk = checked_sdk_config(&config, surroundings).await?;
-    let clock = Clock::System;
-    let status = StatusBoard::new(clock.now());
-    let mut engine = Engine::new(Surface {
-        env: surroundings.env.clone(),
-        sdk,
-        clock: clock.clone(),
-        status: status.clone(),
-        watcher: None,
-    });
-    let mut changes = status.subscribe();
-    engine.apply(&config).await;
-    let finished = async {
-        while !status.read(is_finished) {
-            if changes.changed().await.is_err() {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = finished => {}
-        () = tokio::time::sleep(timeout) => {}
-        panicked = engine.panicked() => return Err(panicked.into()),
-    }
-    std::mem::forget(engine); // the process ends: tearing it down would only take time
-    if status.read(is_written) {
-        return Ok(());
-    }
-    let reasons = status.read(|status| verdict::ready(status, clock.now())).text(false);
-    Err(AppError::NotWritten(reasons.trim_end().to_owned()))
-}
-
-fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
+async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
     match FirstContact::of(flags, surroundings) {
         Some(nothing) => Err(AppError::FirstContact(nothing)),
-        None => Ok(config::load(flags, surroundings)?),
+        None => Ok(config::load(flags, surroundings).await?),
     }
 }
 
-/// Every token that exists is in every output, and every required one exists.
-fn is_written(status: &Status) -> bool {
-    status.tokens.values().all(|token| {
-        let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
-        if token.refreshed > 0 { is_in_outputs(token, status) } else { token.failed.total() > 0 && !required }
-    })
+/// Logs what is worth knowing of the surroundings, and stops nothing.
+fn warn_of(config: &Config, surroundings: &Surroundings) {
+    if let ProfileFiles::Unusable { why, may_be_absent: false } = &surroundings.sdk.profile_files {
+        let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.mend());
+        tracing::warn!(error = why, diagnosis, remedy, "settings of the AWS profile are not used");
+    }
+    if let Some(endpoint) = config.web_identity_in_clear(surroundings) {
+        let (diagnosis, remedy) = (Diagnosis::StsInClear.id(), Diagnosis::StsInClear.mend());
+        tracing::warn!(%endpoint, diagnosis, remedy, "web-identity tokens are sent to STS unencrypted");
+    }
 }
 
-/// Every output has the token for each of its registries.
-fn is_in_outputs(token: &TokenStatus, status: &Status) -> bool {
-    status.outputs.values().all(|output| output.holds(token))
-}
-
-/// Written, or beyond what waiting can mend.
-fn is_finished(status: &Status) -> bool {
-    let denied = status.tokens.values().any(|token| {
-        let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
-        required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_a_person())
-    });
-    let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed.total() > 0);
-    let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
-    let all_written = refreshed.all(|token| is_in_outputs(token, status));
-    let broken = || status.outputs.values().any(|output| is_broken(output, status));
-    is_written(status) || (all_asked && broken()) || (denied && all_asked && all_written)
-}
-
-/// It has failed often enough, and each of its Secrets has had its turn with every token.
-fn is_broken(output: &OutputStatus, status: &Status) -> bool {
-    let has_been_tried = |token: &TokenStatus, targets: &Targets| {
-        let Some(expires_at) = token.expires_at else { return true };
-        token.registries.iter().all(|served| targets.have_been_tried(&served.host, expires_at))
-    };
-    let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
-    let all_tried =
-        output.targets.as_ref().is_none_or(|targets| refreshed.all(|token| has_been_tried(token, targets)));
-    output.failed >= OUTPUT_TRIES && output.last_error.is_some() && all_tried
-}
-
-/// The SDK's settings, for a configuration whose outputs can work. Looking at these takes a thread of its own:
-/// the settings are made meanwhile.
+/// The SDK's settings, for a configuration whose outputs can work.
 async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
+    warn_of(config, surroundings);
     let client = http::client(&surroundings.env);
-    let (checked, sdk) = tokio::join!(Engine::preflight(config), sdk_config(surroundings, client));
-    checked.map_err(AppError::Output)?;
-    Ok(sdk)
-}
-
-/// The SDK's settings: region, endpoints, FIPS and dual-stack as the environment says them; no retries, no
-/// credentials of its own.
-pub async fn sdk_config(surroundings: &Surroundings, client: SharedHttpClient) -> SdkConfig {
-    // Every client is given a region of its own. Without one here the SDK would ask the metadata service.
-    let region = surroundings.region.clone().unwrap_or_else(Region::us_east_1);
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(client)
-        .no_credentials()
-        .region(aws_config::Region::new(region.to_string()))
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .load()
-        .await
+    Engine::preflight(config).await.map_err(AppError::Output)?;
+    Ok(surroundings.sdk.config(client))
 }
 
 /// A running sidecar.
@@ -272,8 +179,9 @@ impl App {
             watcher: Some(FileWatcher::default()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
-        let answers = server::Health { status: status.clone(), clock: clock.clone() };
-        let health = HealthServer::start(&mut engine, listener, answers);
+        let (names, hosts) = watch::channel(config.health.hosts.clone());
+        let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
+        let health = HealthServer::start(&mut engine, listener, answers, names);
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -320,19 +228,8 @@ impl App {
         }
     }
 
-    /// Reads the configuration anew; on a thread of its own, since its volume may hang.
-    async fn load(&self) -> Result<Config, AppError> {
-        let (flags, surroundings) = (self.flags.clone(), self.surroundings.clone());
-        let load = tokio::task::spawn_blocking(move || config::load(&flags, &surroundings));
-        match tokio::time::timeout(CONFIG_LIMIT, load).await {
-            Ok(Ok(config)) => Ok(config?),
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(AppError::ConfigurationHangs),
-        }
-    }
-
     async fn try_reload(&mut self) -> Result<bool, AppError> {
-        let config = self.load().await?;
+        let config = config::load(&self.flags, &self.surroundings).await?;
         if config == self.config {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
             return Ok(was_refused); // mended by going back
@@ -341,6 +238,7 @@ impl App {
         if config.health.listen != self.config.health.listen {
             self.health.move_to(config.health.listen, &mut self.engine)?;
         }
+        self.health.names.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
@@ -352,21 +250,32 @@ impl App {
 /// The health endpoint and the task that serves it.
 struct HealthServer {
     answers: server::Health,
+    /// What `Host` may say.
+    names: watch::Sender<Vec<String>>,
     task: AbortHandle,
 }
 
 impl HealthServer {
-    fn start(engine: &mut Engine, listener: TcpListener, answers: server::Health) -> Self {
+    fn start(
+        engine: &mut Engine,
+        listener: TcpListener,
+        answers: server::Health,
+        names: watch::Sender<Vec<String>>,
+    ) -> Self {
+        let task = Self::serve(engine, listener, &answers);
+        Self { answers, names, task }
+    }
+
+    fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
         let serving = server::serve(listener, answers.clone());
-        let task = engine.spawn(async move { match serving.await {} });
-        Self { answers, task }
+        engine.spawn(async move { match serving.await {} })
     }
 
     /// Serves at another address; when that fails, at the old one still.
     fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();
-        *self = Self::start(engine, listener, self.answers.clone());
+        self.task = Self::serve(engine, listener, &self.answers);
         Ok(())
     }
 }

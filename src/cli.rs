@@ -18,8 +18,9 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment},
     doctor::{self, Report},
+    hardening::forbid_dumps,
     health::client,
-    helper,
+    helper, identity,
     lookup::{self, LookupError},
     manifests::{self, Account},
     status::command as status,
@@ -40,6 +41,7 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    forbid_dumps();
     let mut arguments = std::env::args_os();
     if arguments.next().is_some_and(|name| helper::is_called(&name)) {
         return to_its_end(helper::run(arguments.collect()));
@@ -65,6 +67,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(work);
+    identity::end_credential_processes();
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     telemetry::flush();
@@ -78,12 +81,12 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man => print(&manual::page()),
         Command::Health { question } => {
-            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT)
+            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT).await
         }
         Command::Wait { timeout } => {
-            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE)
+            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE).await
         }
-        Command::Status { watch, output } => match config::health_listen(flags, &env) {
+        Command::Status { watch, output } => match config::health_listen(flags, &env).await {
             Ok(listen) => match status::run(listen, &env, output, watch).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, FAULT),
@@ -110,7 +113,7 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
 async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> ExitCode {
     match command {
         Command::Once { timeout } => ended(app::once(flags, surroundings, timeout).await),
-        Command::Config { .. } => match config::load(flags, surroundings) {
+        Command::Config { .. } => match config::load(flags, surroundings).await {
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
@@ -118,7 +121,7 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
             tell(&Box::pin(doctor::examine(flags, surroundings, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
-            let config = match config::load(flags, surroundings) {
+            let config = match config::load(flags, surroundings).await {
                 Ok(config) => config,
                 Err(problems) => return failed(&problems, BAD_CONFIGURATION),
             };
@@ -134,24 +137,22 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
 fn ended(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::FirstContact(_)
-        | AppError::Configuration(_)
-        | AppError::ConfigurationHangs
-        | AppError::Output(_)
-        | AppError::Bind(_) => BAD_CONFIGURATION,
+        AppError::FirstContact(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
+            BAD_CONFIGURATION
+        }
         AppError::NotWritten(_) => UNAVAILABLE,
         AppError::Signals(_) | AppError::Panicked(_) => FAULT,
     };
     failed(&error, status)
 }
 
-fn ask(
+async fn ask(
     flags: &Flags,
     env: &Environment,
     question: impl FnOnce(SocketAddr) -> io::Result<client::Answer>,
     no: u8,
 ) -> ExitCode {
-    let listen = match config::health_listen(flags, env) {
+    let listen = match config::health_listen(flags, env).await {
         Ok(listen) => listen,
         Err(problems) => return failed(&problems, no),
     };

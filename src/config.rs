@@ -6,10 +6,12 @@
 mod check;
 pub mod env;
 mod file;
+mod found;
 mod layers;
 mod resolve;
 mod show;
 pub mod units;
+mod yaml;
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +21,14 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 pub use self::file::{LogFormat, schema};
 use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
+    aws::{endpoint::EndpointUrl, sdk::SdkSettings},
+    failure::foreign_text::clean,
+    fs::read::read_text,
     identity::IdentitySpec,
     output::{
         docker_config::DockerConfigSettings,
@@ -31,7 +38,7 @@ use crate::{
         },
     },
     refresh::plan::Policy,
-    registry::{Region, RegistryHost},
+    registry::RegistryHost,
     token::TokenKey,
 };
 
@@ -39,6 +46,10 @@ use crate::{
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
 /// Where the health endpoint listens unless configured.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
+/// No configuration is larger than this.
+const FILE_LIMIT: usize = 1 << 20;
+/// A probe has a second by default.
+const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 /// The configuration in force.
@@ -137,6 +148,12 @@ impl OutputConfig {
                 };
                 one.namespace == other.namespace && share_name
             }
+            (Self::DockerConfigSecret(one), Self::ArgocdRepositories(other))
+            | (Self::ArgocdRepositories(other), Self::DockerConfigSecret(one)) => {
+                let share_namespace =
+                    matches!(&one.namespaces, Namespaces::Names(names) if names.contains(&other.namespace));
+                share_namespace && matches!(&other.which, Which::Names(names) if names.contains(&one.name))
+            }
             _ => false,
         }
     }
@@ -147,6 +164,8 @@ impl OutputConfig {
 pub struct Health {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Names that the `Host` header may have besides IP literals and `localhost`: lower-case, without a port.
+    pub hosts: Vec<String>,
     /// After this time `/startupz` says yes whatever AWS does.
     pub startup_grace: Duration,
 }
@@ -174,35 +193,77 @@ pub struct Flags {
 pub struct Surroundings {
     /// The environment.
     pub env: Environment,
-    /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
-    pub region: Option<Region>,
+    /// What variables and the AWS profile say about reaching AWS.
+    pub sdk: SdkSettings,
 }
 
-/// Reads and parses the configuration, or tells every problem of it.
-pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
-    resolve::load(flags, surroundings, Purpose::Keep)
+/// Reads and parses the configuration, or reports every problem of it.
+pub async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
+    let file = ConfigFile::read(flags, &surroundings.env).await?;
+    resolve::load(flags, surroundings, file.as_ref(), Purpose::Keep)
 }
 
 /// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
 /// for the caller's own, and nothing need say a region.
-pub fn load_to_answer(
+pub async fn load_to_answer(
     host: Option<&RegistryHost>,
     flags: &Flags,
     surroundings: &Surroundings,
 ) -> Result<Config, Problems> {
-    resolve::load(flags, surroundings, Purpose::Answer(host))
+    let file = ConfigFile::read(flags, &surroundings.env).await?;
+    resolve::load(flags, surroundings, file.as_ref(), Purpose::Answer(host))
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
-/// of a sidecar that runs on its last good one must not fail with the file.
-pub fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
-    layers::health_listen(flags, env)
+/// of a sidecar that runs on its last good one must not fail with the file. A file that cannot be read soon enough for
+/// a probe is passed over.
+pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
+    if let Some(address) = layers::listen_outside_the_file(flags, env)? {
+        return Ok(address);
+    }
+    let file = tokio::time::timeout(PROBE_LIMIT, ConfigFile::read(flags, env)).await;
+    let file = file.ok().and_then(Result::ok).flatten();
+    Ok(file.and_then(|file| layers::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
+}
+
+/// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
+pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
+    layers::own_variables(env)
+}
+
+/// The configuration file as it was read.
+struct ConfigFile {
+    path: PathBuf,
+    text: Zeroizing<String>,
+}
+
+impl ConfigFile {
+    /// The file that a flag or variable names, if any.
+    async fn read(flags: &Flags, env: &Environment) -> Result<Option<Self>, Problems> {
+        let Some(path) = layers::file_path(flags, env) else { return Ok(None) };
+        match read_text(&path, FILE_LIMIT).await {
+            Ok(text) => Ok(Some(Self { path, text })),
+            Err(error) => {
+                let found = format!("a file that cannot be read: {error}");
+                let accepted = "a readable YAML file of at most 1 MiB";
+                Err(Problems(vec![Problem::new(path.display().to_string(), found, accepted)]))
+            }
+        }
+    }
 }
 
 impl Config {
     /// The effective configuration as YAML, with the origin of each value as a comment.
     pub fn to_yaml(&self) -> String {
         show::yaml(self)
+    }
+
+    /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.
+    pub fn web_identity_in_clear<'a>(&self, surroundings: &'a Surroundings) -> Option<&'a EndpointUrl> {
+        let sends = |spec: &IdentitySpec| spec.sends_web_identity(&surroundings.env);
+        let endpoint = surroundings.sdk.sts_endpoint()?;
+        let in_clear = endpoint.is_plain_http_beyond_loopback() && self.identities.values().any(sends);
+        in_clear.then_some(endpoint)
     }
 
     /// The registries by the token that serves them.
@@ -283,13 +344,14 @@ pub struct Problem {
 
 impl Problem {
     fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
-        Self { path: path.into(), found: found.into(), accepted: accepted.into(), nearest: None }
+        let (found, accepted) = (clean(&found.into()), clean(&accepted.into()));
+        Self { path: path.into(), found, accepted, nearest: None }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() { "the file" } else { &self.path };
+        let path = if self.path.is_empty() { "the file" } else { &clean(&self.path) };
         write!(f, "{path}: found {}, accepted: {}", self.found, self.accepted)?;
         match &self.nearest {
             Some(name) => write!(f, "; did you mean `{name}`?"),
@@ -311,6 +373,10 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
 
 /// The known name that `word` was probably meant to be.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -69,14 +69,21 @@ diagnoses! {
         "The file of a key or token is missing, empty, or on a volume that fails.",
         "check the volume mount and that the Secret or projected token has this key";
     InputMalformed = "input-malformed",
-        "The file of a key or token holds more than one word.",
-        "put nothing but the value into the file";
+        "A key or token is malformed (white space, quotes, JSON or other characters in it that none has), or its file is no \
+         regular file or too large.",
+        "put nothing but the value into the file, variable or profile that is named";
     ProfileMissing = "profile-missing",
         "There is no such profile, or it holds no credentials.",
         "check AWS_PROFILE, AWS_CONFIG_FILE and `aws configure list-profiles`";
     ProfileBroken = "profile-broken",
         "The profile is there and gives no credentials.",
         "check the profile with `aws sts get-caller-identity --profile …`; for SSO, `aws sso login`";
+    ProfileFile = "profile-file",
+        "A file of AWS profiles is there and cannot be used: no right to read it, no file at the path that a variable names, or another format.",
+        "correct the file that is named (UTF-8 text, readable by the sidecar's uid or group), or the path in AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE";
+    LoginSession = "login-session",
+        "The profile rests on a login by `aws login`, which only the AWS CLI can use.",
+        "let the AWS CLI hand the login over, by a second profile with `credential_process = aws configure export-credentials --profile NAME --format process`, or use another source";
     AgentUrl = "agent-url",
         "The address of the credentials agent is none that a token may be sent to.",
         "leave this variable to the EKS Pod Identity webhook or to ECS";
@@ -152,6 +159,9 @@ diagnoses! {
     NotAws = "not-aws",
         "Something else answers in AWS's place: a captive portal, a proxy, a wrong endpoint.",
         "something between here and AWS answers in its place: check the endpoint, the proxy, and captive portals";
+    StsInClear = "sts-in-clear",
+        "A web-identity token is sent to STS over plain http, where whoever can listen may use it.",
+        "give AWS_ENDPOINT_URL_STS (or AWS_ENDPOINT_URL) an https URL; leave it where this is a test cloud without real roles";
     UnknownCa = "unknown-ca",
         "The certificate of the endpoint, or of a proxy that looks into TLS, is signed by an authority that is not trusted here.",
         "name the certificate authority that signed the endpoint's certificate by AWS_CA_BUNDLE";
@@ -245,6 +255,24 @@ diagnoses! {
     ApiServerThrottled = "api-server-throttled",
         "The API server asks us to slow down.",
         "nothing to do: it is tried again after a pause";
+    ApiServerCertificate = "api-server-certificate",
+        "The API server's certificate is not trusted: another authority signed it, it has another name, or it has expired.",
+        "check the certificate authority (`certificate-authority` of the kubeconfig; in a pod, ca.crt of the service account), `tls-server-name` and this machine's clock, and that no proxy intercepts TLS";
+    RequestRejected = "request-rejected",
+        "The API server, or a proxy in its place, rejects the request for a reason of its own.",
+        "see the message; check the API server's address (`server` of the kubeconfig) and any proxy in front of it";
+    SelectorRejected = "selector-rejected",
+        "The API server rejects the label selector of the output.",
+        "correct `selector` of this output; `kubectl get namespaces -l SELECTOR` shows whether it is valid";
+    AdmissionDenied = "admission-denied",
+        "An admission policy or webhook of the cluster denies the write.",
+        "see the policy's message; exempt this service account or this Secret from the policy, or make the output comply with it";
+    QuotaExceeded = "quota-exceeded",
+        "A ResourceQuota of the namespace does not allow the Secret.",
+        "raise the ResourceQuota of the namespace, or delete Secrets that nothing needs";
+    WebhookFailing = "webhook-failing",
+        "An admission webhook of the cluster fails or does not respond, so the API server rejects the write.",
+        "fix the webhook, or exclude this Secret from it; the write is retried automatically";
     RightMissing = "right-missing",
         "The service account lacks a right on a Secret or on namespaces.",
         "apply what `ecr-sidecar manifests` prints, or add the rule to this service account";
@@ -254,9 +282,12 @@ diagnoses! {
     SecretType = "secret-type",
         "The Secret is of a type that its consumer does not read.",
         "a Secret's type can't be changed: delete it and apply what `ecr-sidecar manifests` prints";
+    SecretImmutable = "secret-immutable",
+        "The Secret is immutable, or differs in a field that cannot change.",
+        "delete the Secret if nothing needs it as it is, since an immutable field cannot change, and apply what `ecr-sidecar manifests` prints";
     SecretInvalid = "secret-invalid",
-        "The API server takes the Secret for invalid.",
-        "delete the Secret if nobody needs it as it is, and apply what `ecr-sidecar manifests` prints";
+        "The API server rejects the Secret as invalid.",
+        "see the API server's message, and correct the field that it names, or whatever sets that field";
     SecretMissing = "secret-missing",
         "The Secret of an Argo CD repository, which only its owner can make, is not there.",
         "create the repository in Argo CD, or take the name out of this output";

@@ -10,12 +10,15 @@
 //!
 //! Invariants:
 //! * It changes nothing, and tells no secret (`it_changes_nothing_and_tells_no_secret` in `tests/failures`).
+//! * A check that did not finish is a failure (`a_check_that_panics_at_once_later_or_in_a_task_of_its_own_is_a_failure`,
+//!   `an_identity_whose_check_panics_is_a_failure`).
 //! * It ends within 15 s, whatever hangs (`it_ends_when_everything_hangs`): each step has its limit, and those that wait
 //!   for each other have at most 13 s together (`limits_add_up`).
 
 mod aws;
 mod cluster;
 mod files;
+mod finished;
 mod network;
 mod outputs;
 mod registry;
@@ -25,13 +28,12 @@ use std::time::Duration;
 
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use self::network::Overheard;
+use self::{finished::finished, network::Overheard};
 pub use self::{
     outputs::{Consumer, ConsumerError},
     report::{Finding, Outcome, Report, Step},
 };
 use crate::{
-    app,
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
     diagnosis::Diagnosis,
@@ -50,14 +52,14 @@ pub fn of_bad_configuration(problems: &Problems) -> Report {
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
 pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Option<&Consumer>) -> Report {
-    let config = match config::load(flags, surroundings) {
+    let config = match config::load(flags, surroundings).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
     };
     let (clock, env) = (Clock::System, &surroundings.env);
     let client = http::client(env);
     let overheard = Overheard::new(clock.clone());
-    let plain = app::sdk_config(surroundings, client.clone()).await;
+    let plain = surroundings.sdk.config(client.clone());
     let limits =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();
@@ -65,21 +67,29 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
 
     let mut findings = vec![Finding::ok(Step::Configuration, origin(&config), summary(&config))];
     let to_aws = async {
-        let answers = aws::ask(&config, &identities, &sdk, &clock).await;
-        let registries = registry::ask(answers.tokens, &plain).await;
-        (answers.findings, registries)
+        let asked = aws::ask(&config, &identities, &sdk, &clock);
+        let aws = match finished(Step::Identity, "AWS", asked).await {
+            Ok(answers) => answers,
+            Err(unfinished) => return vec![unfinished],
+        };
+        let registries = registry::ask(aws.tokens, &plain);
+        let registries = finished::findings(Step::Registry, "registries", registries).await;
+        [aws.findings, registries].concat()
     };
+    let files = files::examine(identities.values(), env, clock.now());
+    let outputs = outputs::examine(&config, env, consumer);
+    let cluster = cluster::examine(&config, &clock);
     // None of these waits for another, and each may hang.
-    let ((aws, registries), files, outputs, cluster) = tokio::join!(
+    let (aws, files, outputs, cluster) = tokio::join!(
         to_aws,
-        files::examine(identities.values(), clock.now()),
-        outputs::examine(&config, env, consumer),
-        cluster::examine(&config, &clock)
+        finished::findings(Step::Files, "files", files),
+        finished::findings(Step::Output, "outputs", outputs),
+        finished::findings(Step::Kubernetes, "kubernetes", cluster)
     );
     findings.extend(files);
     findings.extend(overheard.findings(env));
+    findings.extend(network::in_clear(&config, surroundings));
     findings.extend(aws);
-    findings.extend(registries);
     findings.extend(outputs);
     findings.extend(cluster);
     Report::new(findings)

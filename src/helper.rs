@@ -12,9 +12,12 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -30,6 +33,8 @@ const NAME: &str = "docker-credential-ecr-sidecar";
 const NOT_FOUND: &str = "credentials not found in native keychain";
 /// What docker's own helpers say to an empty question.
 const NO_SERVER: &str = "no credentials server URL";
+/// How long the question may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 /// More than this is no question.
 const LARGEST: u64 = 64 << 10;
 
@@ -45,13 +50,17 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         _ => "",
     };
     let answer = match action {
-        "get" => get(&question()).await,
+        "get" => match question().await {
+            Ok(asked) => get(&asked).await,
+            Err(error) => Err(error),
+        },
         "list" => list().await,
         "version" => Ok(format!("{NAME} ({}) {}", env!("CARGO_PKG_REPOSITORY"), env!("CARGO_PKG_VERSION"))),
         "store" => refuse(
             "nothing is stored here: credentials of ECR come from AWS. Name this helper for hosts of ECR alone, in `credHelpers`",
-        ),
-        "erase" => refuse("nothing is stored here that could be erased: tokens of ECR end by themselves"),
+        )
+        .await,
+        "erase" => refuse("nothing is stored here that could be erased: tokens of ECR expire").await,
         _ => Err(format!("usage: {NAME} <get|list|store|erase|version>")),
     };
     let (line, code) = match answer {
@@ -97,19 +106,29 @@ async fn list() -> Result<String, String> {
     serde_json::to_string(&users).map_err(|error| error.to_string())
 }
 
-/// What is told on standard input is read, lest its writer fail before the refusal is heard.
-fn refuse(why: &str) -> Result<String, String> {
-    drop(question());
+/// What is written to standard input is read, lest its writer fail before the refusal is heard.
+async fn refuse(why: &str) -> Result<String, String> {
+    let _ = question().await;
     Err(format!("{NAME}: {why}"))
 }
 
-/// What stands on standard input; nothing when that is more than a question, or no text.
-fn question() -> Zeroizing<String> {
-    let mut text = Zeroizing::new(String::new());
-    let read = io::stdin().take(LARGEST + 1).read_to_string(&mut text);
-    match read {
-        Ok(length) if length as u64 <= LARGEST => Zeroizing::new(text.trim().to_owned()),
-        _ => Zeroizing::default(),
+/// What stands on standard input, which whoever holds its other end may never close; nothing when that is more than a
+/// question, or no text. The thread that reads is not waited for when the process ends.
+async fn question() -> Result<Zeroizing<String>, String> {
+    let (sender, receiver) = oneshot::channel();
+    let reader = thread::Builder::new().name("standard-input".into()).spawn(move || {
+        let mut text = Zeroizing::new(String::new());
+        let read = io::stdin().take(LARGEST + 1).read_to_string(&mut text);
+        let asked = match read {
+            Ok(length) if length as u64 <= LARGEST => Zeroizing::new(text.trim().to_owned()),
+            _ => Zeroizing::default(),
+        };
+        let _ = sender.send(asked); // nobody waits any longer
+    });
+    reader.map_err(|error| error.to_string())?;
+    match timeout(QUESTION_LIMIT, receiver).await {
+        Ok(asked) => Ok(asked.unwrap_or_default()),
+        Err(_) => Err(format!("standard input did not end within {} s", QUESTION_LIMIT.as_secs())),
     }
 }
 

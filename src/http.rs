@@ -2,19 +2,20 @@
 //!
 //! What the SDK's own client does not do, and why this exists:
 //! * TLS is set up at the first `https` request, and trust comes from one bundle, read once: the SDK's
-//!   default opens every file of the certificate directory, some 150, at each start.
+//!   default opens every file of the certificate directory, some 150, at each start. The bundle is read like every
+//!   file from outside, so one that hangs fails the requests and nothing else.
 //! * A certificate that does not parse is left out, with a warning; it would panic the SDK's client.
-//! * `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are followed, except for loopback and link-local addresses:
-//!   the EKS Pod Identity agent and the instance metadata service are never behind a proxy.
+//! * `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed as [`proxy`] parses them, except for loopback
+//!   and link-local addresses: the EKS Pod Identity agent and the instance metadata service are never behind a proxy.
 //! * An answer of more than [`ANSWER_LIMIT`] is an error, not memory.
 
 mod get;
+mod proxy;
 
 use std::{
-    io,
     net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aws_smithy_http_client::{
@@ -35,12 +36,22 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tokio::sync::OnceCell;
 
-pub use self::get::{Answer, get};
-use crate::config::env::Environment;
+pub use self::{
+    get::{Answer, get},
+    proxy::{InvalidProxy, Proxies},
+};
+use crate::{
+    config::env::Environment,
+    fs::read::{ReadError, read},
+};
 
 /// The most that is read of one answer. A token takes some 3 kB.
 pub const ANSWER_LIMIT: usize = 1 << 20;
+
+/// The largest bundle. That of Mozilla has some 220 kB.
+const BUNDLE_LIMIT: usize = 4 << 20;
 
 /// Where distributions keep the bundle of certificate authorities: Debian and Alpine, Fedora and RHEL,
 /// openSUSE, Alpine's and BSD's alias.
@@ -51,74 +62,95 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The HTTP client for everything that speaks to AWS.
+/// The HTTP client for everything that speaks to AWS. With proxies that are invalid, which the configuration reports,
+/// every request fails: none is sent past them.
 pub fn client(env: &Environment) -> SharedHttpClient {
-    let named = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"]
+    let bundle = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"]
         .into_iter()
         .find_map(|variable| Some((variable, PathBuf::from(env.get(variable)?))));
+    let proxies = Proxies::of(env);
+    let configs = proxies.as_ref().map_or_else(|_| routes(&Proxies::default()), routes);
     SharedHttpClient::new(Client(Arc::new(Transports {
-        plain: [false, true].map(plain_client),
-        bundle: named,
-        tls: Mutex::default(),
+        plain: configs.clone().map(plain_client),
+        configs,
+        proxies,
+        bundle,
+        tls: OnceCell::new(),
     })))
 }
 
-/// Plain and TLS clients, each without and with the proxy of the environment.
+/// How a request goes: directly, or by a proxy.
+#[derive(Clone, Copy)]
+enum Route {
+    Direct,
+    HttpProxy,
+    HttpsProxy,
+}
+
+fn routes(proxies: &Proxies) -> [ProxyConfig; 3] {
+    [ProxyConfig::disabled(), proxies.http(), proxies.https()]
+}
+
+/// Plain and TLS clients, each by [`Route`].
 struct Transports {
-    plain: [SharedHttpClient; 2],
+    plain: [SharedHttpClient; 3],
+    configs: [ProxyConfig; 3],
+    proxies: Result<Proxies, Vec<InvalidProxy>>,
     bundle: Option<(&'static str, PathBuf)>,
-    tls: Mutex<Option<[SharedHttpClient; 2]>>,
+    tls: OnceCell<[SharedHttpClient; 3]>,
 }
 
 impl Transports {
-    fn pick(&self, request: &HttpRequest) -> Result<SharedHttpClient, TrustError> {
+    async fn pick(&self, request: &HttpRequest) -> Result<&SharedHttpClient, TransportError> {
         let uri: http::Uri = request.uri().parse().unwrap_or_default();
-        let proxied = usize::from(!uri.host().is_some_and(is_local));
-        if uri.scheme_str() != Some("https") {
-            return Ok(self.plain[proxied].clone());
-        }
-        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        let clients = match tls.take() {
-            Some(clients) => clients,
-            None => self.tls_clients()?,
+        let is_https = uri.scheme_str() == Some("https");
+        let proxies = self.proxies.as_ref().map_err(|invalid| TransportError::of(invalid))?;
+        let proxy = if uri.host().is_some_and(is_local) { None } else { proxies.serving(&uri) };
+        let route = match proxy {
+            None => Route::Direct,
+            Some(_) if is_https => Route::HttpsProxy,
+            Some(_) => Route::HttpProxy,
         };
-        let client = clients[proxied].clone();
-        *tls = Some(clients);
-        Ok(client)
+        if !is_https && !proxy.is_some_and(|proxy| proxy.speaks_tls) {
+            return Ok(&self.plain[route as usize]);
+        }
+        let clients = self.tls.get_or_try_init(|| self.tls_clients()).await?;
+        Ok(&clients[route as usize])
     }
 
-    fn tls_clients(&self) -> Result<[SharedHttpClient; 2], TrustError> {
-        let trust = TrustStore::empty().with_pem_certificate(read_bundle(self.bundle.as_ref())?);
+    async fn tls_clients(&self) -> Result<[SharedHttpClient; 3], TransportError> {
+        let (path, pem) = read_bundle(self.bundle.as_ref()).await?;
+        // A large bundle takes its time.
+        let usable = tokio::task::spawn_blocking(move || usable_certificates(&pem)).await.unwrap_or_default();
+        if usable.is_empty() {
+            return Err(TransportError::EmptyBundle(path));
+        }
+        let trust = TrustStore::empty().with_pem_certificate(usable);
         let context = TlsContext::builder()
             .with_trust_store(trust)
             .build()
-            .map_err(|_| TrustError::Empty("bundle".into()))?;
-        Ok([false, true].map(|proxied| tls_client(proxied, context.clone())))
+            .map_err(|_| TransportError::EmptyBundle(path))?;
+        Ok(self.configs.clone().map(|proxy| tls_client(proxy, context.clone())))
     }
 }
 
-fn plain_client(proxied: bool) -> SharedHttpClient {
+fn plain_client(proxy: ProxyConfig) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = Connector::builder().proxy_config(proxy(proxied));
+        let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         builder.build_http()
     })
 }
 
-fn tls_client(proxied: bool, context: TlsContext) -> SharedHttpClient {
+fn tls_client(proxy: ProxyConfig, context: TlsContext) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = Connector::builder()
-            .proxy_config(proxy(proxied))
-            .tls_provider(Provider::Rustls(CryptoMode::Ring));
+        let mut builder =
+            Connector::builder().proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::Ring));
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         builder.tls_context(context.clone()).build()
     })
-}
-
-fn proxy(proxied: bool) -> ProxyConfig {
-    if proxied { ProxyConfig::from_env() } else { ProxyConfig::disabled() }
 }
 
 /// Loopback and link-local: never behind a proxy.
@@ -131,31 +163,39 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-/// Why no certificate authority is trusted.
+/// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
-enum TrustError {
+enum TransportError {
     #[error("no bundle of certificate authorities found (looked at {})", BUNDLES.join(", "))]
-    NotFound,
-    #[error("cannot read the CA bundle {path} that {variable} names")]
-    Unreadable { variable: &'static str, path: PathBuf, source: io::Error },
-    #[error("the CA bundle {0} holds no usable certificate")]
-    Empty(String),
+    NoBundle,
+    #[error("cannot read the CA bundle {} that {variable} names: {source}", path.display())]
+    Unreadable { variable: &'static str, path: PathBuf, source: ReadError },
+    #[error("the CA bundle {} holds no usable certificate", .0.display())]
+    EmptyBundle(PathBuf),
+    #[error("the proxy cannot be used: {0}")]
+    Proxy(InvalidProxy),
 }
 
-/// The usable certificates of the bundle, as PEM.
-fn read_bundle(named: Option<&(&'static str, PathBuf)>) -> Result<Vec<u8>, TrustError> {
-    let (path, pem) = match named {
-        Some((variable, path)) => match std::fs::read(path) {
-            Ok(pem) => (path.display().to_string(), pem),
-            Err(source) => return Err(TrustError::Unreadable { variable, path: path.clone(), source }),
-        },
-        None => BUNDLES
-            .into_iter()
-            .find_map(|path| Some((path.to_owned(), std::fs::read(path).ok()?)))
-            .ok_or(TrustError::NotFound)?,
-    };
-    let usable = usable_certificates(&pem);
-    if usable.is_empty() { Err(TrustError::Empty(path)) } else { Ok(usable) }
+impl TransportError {
+    fn of(invalid: &[InvalidProxy]) -> Self {
+        invalid.first().map_or(Self::NoBundle, |invalid| Self::Proxy(invalid.clone()))
+    }
+}
+
+/// The bundle that a variable names, else that of the distribution.
+async fn read_bundle(named: Option<&(&'static str, PathBuf)>) -> Result<(PathBuf, Vec<u8>), TransportError> {
+    if let Some((variable, path)) = named {
+        return match read(path, BUNDLE_LIMIT).await {
+            Ok(mut pem) => Ok((path.clone(), std::mem::take(&mut *pem))),
+            Err(source) => Err(TransportError::Unreadable { variable, path: path.clone(), source }),
+        };
+    }
+    for path in BUNDLES.map(Path::new) {
+        if let Ok(mut pem) = read(path, BUNDLE_LIMIT).await {
+            return Ok((path.to_owned(), std::mem::take(&mut *pem)));
+        }
+    }
+    Err(TransportError::NoBundle)
 }
 
 fn usable_certificates(pem: &[u8]) -> Vec<u8> {
@@ -204,6 +244,7 @@ impl HttpClient for Client {
 }
 
 /// Picks the transport when the request is known.
+#[derive(Clone)]
 struct ByScheme {
     transports: Arc<Transports>,
     settings: HttpConnectorSettings,
@@ -218,11 +259,12 @@ impl std::fmt::Debug for ByScheme {
 
 impl HttpConnector for ByScheme {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let connector = match self.transports.pick(&request) {
-            Ok(client) => client.http_connector(&self.settings, &self.components),
-            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
-        };
-        HttpConnectorFuture::new(async move { connector.call(request).await.map(limited) })
+        let Self { transports, settings, components } = self.clone();
+        HttpConnectorFuture::new(async move {
+            let client =
+                transports.pick(&request).await.map_err(|error| ConnectorError::user(error.into()))?;
+            client.http_connector(&settings, &components).call(request).await.map(limited)
+        })
     }
 }
 

@@ -11,9 +11,13 @@
 //! retries: that is the refresher's job.
 
 mod auto;
+mod chain;
 mod container;
 mod error;
 mod files;
+mod process;
+mod profile;
+mod sso;
 mod sts;
 
 use std::{
@@ -22,19 +26,17 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{
-    SdkConfig, imds::credentials::ImdsCredentialsProvider, profile::ProfileFileCredentialsProvider,
-    provider_config::ProviderConfig,
-};
-use aws_credential_types::{Credentials, provider::ProvideCredentials};
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
 use serde::Serialize;
 
-pub(crate) use self::files::read_line;
 pub use self::{
     auto::nothing_announced,
     error::{IdentityError, Looked},
 };
+pub(crate) use self::{files::read_line, process::end_all as end_credential_processes};
 use crate::{
+    aws::profile_file,
     clock::Clock,
     config::env::Environment,
     registry::{AccountId, Region},
@@ -42,6 +44,8 @@ use crate::{
 
 /// Credentials are resolved anew when less than this is left of them.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
+/// The name of a session that is given none.
+const SESSION_NAME: &str = "ecr-sidecar";
 
 /// Where an identity comes from, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,11 +122,16 @@ pub struct AssumeRole {
 }
 
 impl IdentitySpec {
+    /// Whether it sends a web-identity token to STS.
+    pub fn sends_web_identity(&self, env: &Environment) -> bool {
+        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. }))
+    }
+
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
     /// all the time, and the role is named beside it.
     pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {
         match self.source.behind_auto(env) {
-            None | Some(Source::Profile { .. }) => files::shared_aws_files(env),
+            None | Some(Source::Profile { .. }) => profile_file::paths(env),
             Some(Source::Static(keys)) => vec![keys.access_key_id],
             Some(_) => Vec::new(),
         }
@@ -149,6 +158,8 @@ pub struct Identity {
     /// Held while resolving, so that any number of refreshers cost one resolution.
     resolving: tokio::sync::Mutex<()>,
     cached: Mutex<Option<Resolved>>,
+    /// A login of an SSO session that was renewed here.
+    login: Mutex<Option<sso::Login>>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -183,8 +194,8 @@ pub struct Caller {
 impl Identity {
     /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
-        let (sts, resolving, cached) = Default::default();
-        Self { spec, env, sdk, sts, clock, resolving, cached }
+        let (sts, resolving, cached, login) = Default::default();
+        Self { spec, env, sdk, sts, clock, resolving, cached, login }
     }
 
     /// How it was configured.
@@ -233,12 +244,10 @@ impl Identity {
     async fn resolve(&self) -> Result<Resolved, IdentityError> {
         let mut resolved = match self.resolve_source(&self.spec.source).await? {
             Some(resolved) => resolved,
-            None => return Err(auto::nothing_found(&self.spec, &self.env)),
+            None => return Err(auto::nothing_found(&self.spec, &self.env).await),
         };
         for role in &self.spec.assume_roles {
-            let assumed = self.assume_role(role, resolved.credentials).await?;
-            let source = resolved.principal.source;
-            resolved = Resolved { principal: Principal { source, ..assumed.principal }, ..assumed };
+            resolved = self.assume_role(role, resolved).await?;
         }
         if let Some(expected) = &self.spec.expect_account {
             self.check_account(expected, &mut resolved).await?;
@@ -252,81 +261,34 @@ impl Identity {
             Source::Auto => {
                 return match auto::pick(&self.env) {
                     Some(source) => Box::pin(self.resolve_source(&source)).await,
-                    None => self.default_profile().await,
+                    None => Box::pin(self.default_profile()).await,
                 };
             }
             Source::Environment => ("environment", files::from_environment(&self.env)?, None),
             Source::Static(files) => ("static", files::from_files(files).await?, None),
             Source::WebIdentity { role_arn, token_file } => {
                 let (credentials, arn) =
-                    self.web_identity(role_arn.as_deref(), token_file.as_deref()).await?;
+                    self.web_identity(role_arn.as_deref(), token_file.as_deref(), None).await?;
                 ("web identity", credentials, Some(arn))
             }
             Source::PodIdentity => ("container", self.container().await?, None),
-            Source::Profile { name } => ("profile", self.profile(name.as_deref()).await?, None),
+            Source::Profile { name } => {
+                let name = name.as_deref().or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default");
+                return Box::pin(self.profile(name)).await.map(Some);
+            }
             Source::Imds => ("imds", self.imds().await?, None),
         };
         Ok(Some(Resolved { credentials, principal: Principal { source: name.into(), arn } }))
-    }
-
-    /// The profile `default` is a source only when it is there and holds credentials.
-    async fn default_profile(&self) -> Result<Option<Resolved>, IdentityError> {
-        if !files::shared_aws_files(&self.env).iter().any(|file| file.exists()) {
-            return Ok(None);
-        }
-        match self.profile(None).await {
-            Ok(credentials) => {
-                let principal = Principal { source: "profile".into(), arn: None };
-                Ok(Some(Resolved { credentials, principal }))
-            }
-            Err(IdentityError::ProfileNotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn profile(&self, name: Option<&str>) -> Result<Credentials, IdentityError> {
-        let mut builder = ProfileFileCredentialsProvider::builder().configure(&self.provider_config());
-        if let Some(name) = name {
-            builder = builder.profile_name(name);
-        }
-        let named = name.or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default").to_owned();
-        builder
-            .build()
-            .provide_credentials()
-            .await
-            .map_err(|source| IdentityError::profile(named, source, self.clock.now()))
-    }
-
-    async fn imds(&self) -> Result<Credentials, IdentityError> {
-        let provider = ImdsCredentialsProvider::builder().configure(&self.provider_config()).build();
-        provider
-            .provide_credentials()
-            .await
-            .map_err(|source| IdentityError::Imds { detail: crate::failure::causes(&source) })
-    }
-
-    /// For the SDK's own providers. They are asked once: the refresher retries.
-    fn provider_config(&self) -> ProviderConfig {
-        let region = aws_config::Region::new(self.spec.sts_region.as_str().to_owned());
-        let mut config = ProviderConfig::without_region()
-            .with_region(Some(region))
-            .with_use_fips(self.sdk.use_fips())
-            .with_use_dual_stack(self.sdk.use_dual_stack())
-            .with_retry_config(aws_config::retry::RetryConfig::disabled());
-        if let Some(client) = self.sdk.http_client() {
-            config = config.with_http_client(client);
-        }
-        config
     }
 }
 
 /// The files whose change may change the credentials of `source`.
 fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
     let named = |variable| env.get(variable).map(PathBuf::from);
-    let Some(source) = source.behind_auto(env) else { return files::shared_aws_files(env) };
+    let Some(source) = source.behind_auto(env) else { return profile_file::paths(env) };
     match source {
         Source::Auto | Source::Environment | Source::Imds => Vec::new(),
-        Source::Profile { .. } => files::shared_aws_files(env),
+        Source::Profile { .. } => profile_file::paths(env),
         Source::WebIdentity { token_file, .. } => {
             token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
         }

@@ -1,34 +1,35 @@
 //! The API server: how it is reached, and the few requests that outputs make of it.
 //!
-//! * `KUBECONFIG` if it is set, else the pod's service account, else `~/.kube/config`. The service account's
-//!   token and certificate authority are read anew as kubelet renews them (kube-rs does that).
-//! * `HTTPS_PROXY` is meant for AWS: it never captures the API server. The kubeconfig's own `proxy-url` is used.
+//! * By a kubeconfig or the pod's service account (`access`), whose files are compared from time to time: when one
+//!   has changed, and when the credentials are not known (401), it is connected to again (`session`).
 //! * At most [`REQUESTS_A_SECOND`], whatever the outputs want; a request without an answer is given up after
 //!   [`REQUEST_LIMIT`]. Retries are the callers' plan.
 //! * Written is by server-side apply as [`FIELD_MANAGER`], from a body that is overwritten when it was sent; the
 //!   answer holds metadata only. No answer is ever logged.
 
+mod access;
 mod error;
+mod exec_plugin;
 mod object;
+mod session;
 mod watch;
 
-use std::{env, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
-use kube::{
-    Client, Config,
-    client::{Body, ClientBuilder},
-    config::{KubeConfigOptions, Kubeconfig},
-    core::Status,
-};
+use kube::client::Body;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::OnceCell;
-use tower::limit::RateLimitLayer;
 use zeroize::Zeroizing;
 
+use self::{
+    access::Source,
+    error::Refusal,
+    session::{Link, Session},
+};
 pub use self::{
     error::{ApiError, ConnectError, Wanted, rule},
     object::{Meta, ObjectRef, SecretObject, Sighting},
@@ -45,8 +46,13 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// No Secret is larger than 1 MiB, and base64 makes a third more of it; a page of metadata is smaller.
 const ANSWER_LIMIT: usize = 8 << 20;
-/// Objects that are listed at a time.
+/// A `Status`: of a longer one only the code counts.
+const REFUSAL_LIMIT: usize = 256 << 10;
+/// Objects that are listed at a time, and in all: no cluster has that many namespaces.
 const PAGE: u32 = 500;
+const LONGEST_LIST: usize = 100_000;
+/// Each page may ask for another, also an empty one.
+const MOST_PAGES: u32 = 1000;
 
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -67,50 +73,23 @@ impl Connection {
 /// An API server and who we are there.
 #[derive(Clone)]
 pub struct Cluster {
-    client: Client,
+    link: Arc<Link>,
     namespace: String,
 }
 
 impl Cluster {
     async fn connect() -> Result<Self, ConnectError> {
-        let runtime = tokio::runtime::Handle::current();
-        // Reads files and may run a plugin of the kubeconfig, which may take its time.
-        let connected = tokio::task::spawn_blocking(move || {
-            let _context = runtime.enter();
-            runtime.block_on(Self::configured())
-        });
-        connected.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ConnectError::Stopping),
-        })
+        let source = Source::of_process();
+        let session = Session::open(&source).await?;
+        let connect = move |known: Arc<Session>, reason| {
+            let source = source.clone();
+            Box::pin(async move { Session::renew(&source, Some(&known), reason).await }) as Pin<Box<_>>
+        };
+        Ok(Self::of(Link::new(session, Box::new(connect))))
     }
 
-    async fn configured() -> Result<Self, ConnectError> {
-        let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
-        let mut config = if !is_set("KUBECONFIG") && is_set("KUBERNETES_SERVICE_HOST") {
-            Config::incluster_env().map_err(ConnectError::in_cluster)?
-        } else {
-            let kubeconfig = Kubeconfig::read().map_err(ConnectError::kubeconfig)?;
-            let proxied = names_proxy(&kubeconfig);
-            let options = KubeConfigOptions::default();
-            let loaded = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            let mut config = loaded.map_err(ConnectError::kubeconfig)?;
-            if !proxied {
-                config.proxy_url = None;
-            }
-            config
-        };
-        if config.cluster_url.scheme_str() != Some("https") {
-            return Err(ConnectError::NotHttps(config.cluster_url.to_string()));
-        }
-        config.default_retry = false;
-        config.connect_timeout = Some(CONNECT_LIMIT);
-        let agent = concat!("ecr-sidecar/", env!("CARGO_PKG_VERSION"));
-        config.headers.push((header::USER_AGENT, header::HeaderValue::from_static(agent)));
-        let namespace = config.default_namespace.trim().to_owned();
-        let limit = RateLimitLayer::new(REQUESTS_A_SECOND, Duration::from_secs(1));
-        let builder = ClientBuilder::try_from(config).map_err(ConnectError::client)?;
-        Ok(Self { client: builder.with_layer(&limit).build(), namespace })
+    fn of(link: Link) -> Self {
+        Self { namespace: link.namespace(), link: Arc::new(link) }
     }
 
     /// The pod's own namespace, or the kubeconfig's.
@@ -123,7 +102,7 @@ impl Cluster {
         let request = request(Method::GET, at.path(), JSON, Body::empty());
         match self.ask(request).await {
             Ok(answer) => Ok(Some(decode(&answer)?)),
-            Err(ApiError::Refused(status)) if status.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -184,16 +163,20 @@ impl Cluster {
     async fn list(&self, scope: &Scope) -> Result<(Vec<Sighting>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
-        loop {
+        for _ in 0..MOST_PAGES {
             let path = scope.path(&[("limit", &PAGE.to_string()), ("continue", &token)]);
             let page: object::Page<Sighting> =
                 decode(&self.ask(request(Method::GET, path, METADATA_LIST, Body::empty())).await?)?;
             found.extend(page.items.into_iter().map(|item| item.metadata));
+            if found.len() > LONGEST_LIST {
+                break;
+            }
             token = page.metadata.next;
             if token.is_empty() {
                 return Ok((found, page.metadata.resource_version));
             }
         }
+        Err(ApiError::cut(format_args!("a list of more than {LONGEST_LIST} objects or {MOST_PAGES} pages")))
     }
 
     /// Opens a watch; its body is a line of JSON an event.
@@ -210,31 +193,17 @@ impl Cluster {
             ("resourceVersion", version),
             ("timeoutSeconds", &seconds),
         ]);
-        let response = self.send(request(Method::GET, path, METADATA, Body::empty())).await?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await?) }
+        let response = self.link.send(request(Method::GET, path, METADATA, Body::empty())).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
     async fn ask(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
-        let response = self.send(request).await?;
+        let response = self.link.send(request).await?;
         if !response.status().is_success() {
-            return Err(refusal(response).await?);
+            return Err(refusal(response).await);
         }
-        read(response).await
+        read(response, ANSWER_LIMIT).await
     }
-
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-        let sent = tokio::time::timeout(REQUEST_LIMIT, self.client.send(request));
-        sent.await.map_err(|_| ApiError::NoAnswer)?.map_err(|error| ApiError::transport(&error))
-    }
-}
-
-/// Whether the cluster of the current context says a proxy of its own.
-fn names_proxy(kubeconfig: &Kubeconfig) -> bool {
-    let current = kubeconfig.contexts.iter().find(|it| Some(&it.name) == kubeconfig.current_context.as_ref());
-    let cluster = current.and_then(|it| it.context.as_ref()).map(|context| &context.cluster);
-    let cluster = kubeconfig.clusters.iter().find(|it| Some(&it.name) == cluster);
-    let proxy = cluster.and_then(|it| it.cluster.as_ref()).and_then(|cluster| cluster.proxy_url.as_ref());
-    proxy.is_some_and(|proxy| !proxy.is_empty())
 }
 
 fn request(method: Method, path: String, accept: &'static str, body: Body) -> Request<Body> {
@@ -246,23 +215,17 @@ fn request(method: Method, path: String, accept: &'static str, body: Body) -> Re
     request
 }
 
-async fn read(response: Response<Body>) -> Result<Bytes, ApiError> {
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect();
+async fn read(response: Response<Body>, limit: usize) -> Result<Bytes, ApiError> {
+    let body = Limited::new(response.into_body(), limit).collect();
     let collected = tokio::time::timeout(REQUEST_LIMIT, body).await.map_err(|_| ApiError::NoAnswer)?;
-    Ok(collected
-        .map_err(|error| ApiError::Cut(crate::failure::foreign_text::clean(&error.to_string())))?
-        .to_bytes())
+    Ok(collected.map_err(ApiError::cut)?.to_bytes())
 }
 
-async fn refusal(response: Response<Body>) -> Result<ApiError, ApiError> {
+async fn refusal(response: Response<Body>) -> ApiError {
     let code = response.status().as_u16();
-    let body = read(response).await?;
-    // A proxy may answer in its place, with anything.
-    let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
-    if status.code == 0 {
-        status.code = code;
-    }
-    Ok(ApiError::Refused(Box::new(status)))
+    // Of one that is too long, or never ends, the code is known.
+    let body = read(response, REFUSAL_LIMIT).await.unwrap_or_default();
+    ApiError::Refused(Refusal::parse(code, &body))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | What is it to do? | [`config`], [`registry`], [`cli`] |
 //! | What does it need in a cluster? | [`manifests`] |
-//! | Who asks AWS, and what is the answer? | [`identity`], [`token`], [`http`] |
+//! | Who asks AWS, and what is the answer? | [`aws`], [`identity`], [`token`], [`http`] |
 //! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
 //! | What is there for one registry, now? | [`lookup`], [`helper`] |
 //! | Why would it not work here? | [`doctor`] |
@@ -23,10 +23,11 @@
 //! | What is true now? | [`status`], [`health`] |
 //! | Who waits for the reader of the log? | [`log_queue`] |
 //! | How is a file read that others may write? | [`fs`] |
-//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`] |
+//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
 pub mod app;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -36,6 +37,7 @@ pub mod doctor;
 pub mod engine;
 pub mod failure;
 pub mod fs;
+mod hardening;
 pub mod health;
 pub mod helper;
 pub mod http;

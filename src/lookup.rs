@@ -140,21 +140,15 @@ pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>,
     })
 }
 
-/// The configuration and what surrounds it, read on a thread of its own: its volume may hang.
+/// The configuration and what surrounds it.
 async fn configuration(
     host: Option<&RegistryHost>,
     flags: &Flags,
     env: Environment,
 ) -> Result<(Config, Surroundings), LookupError> {
     let surroundings = app::surroundings(env).await?;
-    let (flags, host) = (flags.clone(), host.cloned());
-    let load = tokio::task::spawn_blocking(move || {
-        config::load_to_answer(host.as_ref(), &flags, &surroundings).map(|config| (config, surroundings))
-    });
-    match load.await {
-        Ok(loaded) => Ok(loaded?),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    let config = config::load_to_answer(host, flags, &surroundings).await?;
+    Ok((config, surroundings))
 }
 
 /// The configured token key of `host`, else the one that its name tells, for the default identity.
@@ -294,7 +288,7 @@ impl Lookup<'_> {
             return Err(TokenError::Empty("the configuration"));
         };
         let env = &self.surroundings.env;
-        let sdk = app::sdk_config(&self.surroundings, http::client(env)).await;
+        let sdk = self.surroundings.sdk.config(http::client(env));
         let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
         let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
         let mut pause = PAUSE;

@@ -4,7 +4,10 @@
 //! Who may create a Secret can make one of type `kubernetes.io/service-account-token`, and so obtain the token of any
 //! service account of that namespace. So where the namespaces are known, there is no `create`: the Secrets are printed,
 //! to be applied once. Where they are found out (`all`, `selector`), `create` is limited to the one name; server-side
-//! apply is authorised by it (kube-apiserver, `endpoints/handlers/patch.go`), a plain POST is not.
+//! apply is authorised by it (kube-apiserver, `endpoints/handlers/patch.go`), a plain POST is not. An admission policy
+//! ([`policy`]) then holds the account to the type, which RBAC does not know.
+
+mod policy;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +22,7 @@ use crate::{
     },
     registry::RegistryHost,
 };
+use policy::Everywhere;
 
 /// Why nothing can be printed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +75,7 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
     }
     if !needs.everywhere.is_empty() {
         text.push_str(&cluster_role(&needs.everywhere, account));
+        text.push_str(&policy::yaml(&needs, account));
     }
     needs.secrets.iter().for_each(|secret| text.push_str(secret));
     Ok(text)
@@ -107,8 +112,8 @@ pub const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 struct Needs {
     /// The Secrets of each namespace.
     roles: BTreeMap<String, BTreeSet<String>>,
-    /// The names that Secrets have wherever they are, and whether they are removed where they are not wanted.
-    everywhere: BTreeMap<String, bool>,
+    /// The names that Secrets have wherever they are.
+    everywhere: BTreeMap<String, Everywhere>,
     /// The namespaces in which Secrets are found by their labels.
     by_labels: BTreeSet<String>,
     /// The Secrets to create beforehand.
@@ -133,9 +138,11 @@ impl Needs {
                             .iter()
                             .for_each(|namespace| self.add_secret(namespace.as_str(), name, &docker_config));
                     }
-                    Namespaces::All { .. } | Namespaces::Selector(_) => {
-                        *self.everywhere.entry(name.to_owned()).or_default() |= settings.prune;
+                    Namespaces::All { exclude } => {
+                        let excluded = exclude.iter().map(|namespace| namespace.as_str().to_owned());
+                        self.add_everywhere(name, settings.prune, excluded.collect());
                     }
+                    Namespaces::Selector(_) => self.add_everywhere(name, settings.prune, BTreeSet::new()),
                 }
             }
             OutputConfig::ArgocdRepoCreds(settings) => {
@@ -183,13 +190,21 @@ impl Needs {
         for namespace in &self.by_labels {
             rights.extend(VERBS.map(|verb| right(namespace, "secrets", "", verb)));
         }
-        for (name, prune) in &self.everywhere {
+        for (name, everywhere) in &self.everywhere {
             rights.extend(["list", "watch"].map(|verb| right("", "namespaces", "", verb)));
             rights.extend(VERBS.map(|verb| right("", "secrets", name, verb)));
             rights.push(right("", "secrets", name, "create"));
-            rights.extend(prune.then(|| right("", "secrets", name, "delete")));
+            rights.extend(everywhere.prune.then(|| right("", "secrets", name, "delete")));
         }
         rights
+    }
+
+    /// Of two outputs with that name, a namespace is left out only if both leave it out.
+    fn add_everywhere(&mut self, name: &str, prune: bool, excluded: BTreeSet<String>) {
+        let known = self.everywhere.entry(name.to_owned());
+        let known = known.or_insert_with(|| Everywhere { prune, excluded: excluded.clone() });
+        known.prune |= prune;
+        known.excluded.retain(|namespace| excluded.contains(namespace));
     }
 
     fn add_secret(&mut self, namespace: &str, name: &str, manifest: &dyn Fn(&str, &str) -> String) {
@@ -230,9 +245,9 @@ rules:
     )
 }
 
-fn cluster_role(names: &BTreeMap<String, bool>, account: &Account) -> String {
+fn cluster_role(names: &BTreeMap<String, Everywhere>, account: &Account) -> String {
     let name = account.role();
-    let pruned: BTreeSet<_> = names.iter().filter(|(_, prune)| **prune).map(|(name, _)| name).collect();
+    let pruned: BTreeSet<_> = names.iter().filter(|(_, of)| of.prune).map(|(name, _)| name).collect();
     let delete = if pruned.is_empty() {
         String::new()
     } else {
@@ -247,9 +262,10 @@ fn cluster_role(names: &BTreeMap<String, bool>, account: &Account) -> String {
     };
     format!(
         "---
-# The namespaces are found out while it runs, so these rights hold in all of them, `create` included. Know what that
-# means: who may create a Secret, if only of these names, can make one of type kubernetes.io/service-account-token and
-# so obtain the token of any service account. Name the namespaces in the configuration, and this is not needed.
+# The namespaces are found out while it runs, so these rights hold in all of them, `create` included. What may be created
+# is up to the policy below: where it can't be applied (before Kubernetes 1.30), treat this account as an administrator's,
+# or name the namespaces in the configuration, and this role is not needed. Whoever may label or create a namespace that
+# is found gets the pull token of every registry there.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:

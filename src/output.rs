@@ -6,6 +6,7 @@
 pub mod argocd_names;
 pub mod atomic_file;
 pub mod docker_config;
+pub mod label_selector;
 pub mod secret_settings;
 pub mod secrets;
 

@@ -50,6 +50,11 @@ impl RegistryHost {
         self.private().map_or(Location::Other, Location::Private)
     }
 
+    /// Whether this is the host of Amazon ECR Public that answers on IPv6 as well as on IPv4.
+    pub fn is_dual_stack_public(&self) -> bool {
+        self.as_str() == partition::PUBLIC_HOSTS[1]
+    }
+
     /// Why a [`Location::Other`] host is not taken for the ECR registry that it resembles; `None` when it
     /// resembles none, or is one.
     pub fn looks_like_ecr(&self) -> Option<Lookalike> {

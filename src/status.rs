@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     clock::{rfc3339, whole_seconds},
+    diagnosis::Diagnosis,
     failure::{Class, Problem},
     identity::Principal,
     refresh::plan::ClockFault,
@@ -196,26 +197,44 @@ pub struct OutputStatus {
 }
 
 /// The Secrets of an output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Targets {
     /// How many there are.
     pub total: usize,
     /// How many are as desired.
     pub in_sync: usize,
+    /// They are found by namespace or label: one that fails does not count for readiness as long as others work.
+    pub discovered: bool,
     /// The first of those that are not, for a reason.
     pub troubled: Vec<TargetStatus>,
     /// How many more of them there are.
     pub more_troubled: usize,
+    /// How many fail, by diagnosis.
+    #[serde(skip)]
+    pub failures: BTreeMap<Diagnosis, usize>,
+    /// How many of them have failed so often that `once` waits for them no longer.
+    #[serde(skip)]
+    pub given_up: usize,
     /// When the credential of each registry ends that they are, or were not, in sync with.
     #[serde(skip)]
     pub aimed_at: BTreeMap<RegistryHost, SystemTime>,
 }
 
 impl Targets {
-    /// Whether each of them has had its turn with a credential of that registry that ends then or later.
+    /// How many are not as desired, for a reason.
+    pub fn failing(&self) -> usize {
+        self.troubled.len() + self.more_troubled
+    }
+
+    /// Whether each of them has been tried with a credential of that registry that expires then or later.
     pub fn have_been_tried(&self, host: &RegistryHost, expires_at: SystemTime) -> bool {
         let aimed = self.aimed_at.get(host).is_some_and(|end| *end >= expires_at);
-        aimed && self.in_sync + self.troubled.len() + self.more_troubled == self.total
+        aimed && self.in_sync + self.failing() == self.total
+    }
+
+    /// Whether each of them is as desired, or has failed so often that waiting is not worth it.
+    pub fn are_settled(&self) -> bool {
+        self.in_sync + self.given_up == self.total
     }
 }
 
@@ -276,6 +295,11 @@ impl OutputStatus {
         token.registries.iter().all(|served| {
             self.in_place.get(&served.host).is_some_and(|expiry| Some(whole_seconds(*expiry)) >= wanted)
         })
+    }
+
+    /// How many of its Secrets are not as desired, for a reason.
+    pub fn failing_targets(&self) -> usize {
+        self.targets.as_ref().map_or(0, Targets::failing)
     }
 
     /// Whether all is there that should be by what is known of the tokens.

@@ -12,11 +12,11 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
-use aws_types::service_config::ServiceConfigKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::{
+    aws::{endpoint::EndpointUrl, sdk::endpoint_of},
     clock::Clock,
     diagnosis::Diagnosis,
     failure::{AwsFailure, Class, Problem},
@@ -63,7 +63,7 @@ pub struct TokenKey {
     pub region: Region,
     /// A URL in place of the region's usual endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
+    pub endpoint: Option<EndpointUrl>,
     /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
@@ -80,7 +80,9 @@ impl TokenKey {
             Location::Private(registry) => {
                 (Service::Ecr, registry.region, yes(registry.fips), yes(registry.dual_stack))
             }
-            Location::Public => (Service::EcrPublic, Region::us_east_1(), None, None),
+            Location::Public => {
+                (Service::EcrPublic, Region::us_east_1(), None, yes(host.is_dual_stack_public()))
+            }
             Location::Other => return None,
         };
         Some(Self { identity: identity.to_owned(), service, region, endpoint: None, fips, dual_stack })
@@ -201,7 +203,8 @@ impl TokenSource {
             // The SDK refuses these together with an endpoint; ours is named for this one registry.
             builder.set_use_fips(Some(false));
             builder.set_use_dual_stack(Some(false));
-        } else if !has_named_endpoint(sdk, key.service) {
+        } else if endpoint_of(sdk, key.service.id()).is_none() {
+            // A FIPS or dual-stack registry host says nothing about an endpoint that a variable or profile names.
             if let Some(fips) = key.fips {
                 builder.set_use_fips(Some(fips));
             }
@@ -214,14 +217,14 @@ impl TokenSource {
             Service::Ecr => {
                 let mut config = aws_sdk_ecr::config::Builder::from(&sdk);
                 if let Some(endpoint) = &key.endpoint {
-                    config = config.endpoint_url(endpoint);
+                    config = config.endpoint_url(endpoint.as_str());
                 }
                 Client::Ecr(aws_sdk_ecr::Client::from_conf(config.build()))
             }
             Service::EcrPublic => {
                 let mut config = aws_sdk_ecrpublic::config::Builder::from(&sdk);
                 if let Some(endpoint) = &key.endpoint {
-                    config = config.endpoint_url(endpoint);
+                    config = config.endpoint_url(endpoint.as_str());
                 }
                 Client::EcrPublic(aws_sdk_ecrpublic::Client::from_conf(config.build()))
             }
@@ -345,15 +348,6 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
     url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
 }
 
-/// Whether `AWS_ENDPOINT_URL`, that of the service, or the profile names the endpoint. Then a FIPS or
-/// dual-stack registry host says nothing about it.
-fn has_named_endpoint(sdk: &SdkConfig, service: Service) -> bool {
-    let key =
-        ServiceConfigKey::builder().service_id(service.id()).env("AWS_ENDPOINT_URL").profile("endpoint_url");
-    let of_service = || sdk.service_config()?.load_config(key.build().ok()?);
-    sdk.endpoint_url().is_some() || of_service().is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -384,6 +378,13 @@ mod tests {
         assert!(matches!(answer(Some("QVdTOmEK"), Some(1)), Err(TokenError::NotAws(_)))); // AWS:a\n
         assert!(matches!(answer(good, None), Err(TokenError::NoExpiry(_))));
         assert!(answer(good, Some(i64::MAX)).is_ok()); // absurd: the plan's business
+    }
+
+    #[test]
+    fn the_dual_stack_host_of_ecr_public_asks_the_dual_stack_endpoint() {
+        let dual_stack =
+            |host: &str| TokenKey::told_by(&host.parse().unwrap(), "default").unwrap().dual_stack;
+        assert_eq!(["ecr-public.aws.com", "public.ecr.aws"].map(dual_stack), [Some(true), None]);
     }
 
     #[test]

@@ -4,7 +4,15 @@
 
 mod world;
 
-use std::{fs, os::unix::fs::symlink, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::symlink,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
@@ -373,4 +381,34 @@ fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
         no_secret(what, &once.said, &secrets);
         plain(what, &once.said);
     }
+}
+
+/// Who may edit the configuration may name any endpoint: what comes there is signed by the secret key, and has neither it
+/// nor anything else that could sign another request.
+#[test]
+fn an_endpoint_is_sent_signed_requests_and_no_secret_key() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let stranger = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut chunk = [0; 4096];
+        while !request.ends_with(b"{}") {
+            let read = stream.read(&mut chunk).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&chunk[..read]);
+        }
+        stream
+            .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let mut command = world.command("print");
+    command.arg(HOST).envs(world::KEYS).env("AWS_ENDPOINT_URL", endpoint).env_remove("HOME");
+    let printed = output(&mut command, DEADLINE);
+    assert_ne!(printed.status.code(), Some(0));
+    let request = stranger.join().unwrap();
+    assert!(request.contains("AWS4-HMAC-SHA256 Credential=AKIA"), "{request}");
+    no_secret("the request", &request, &[SECRET_ACCESS_KEY.to_owned()]);
 }

@@ -417,3 +417,46 @@ fn five_thousand_idle_connections_hold_up_no_probe() {
     let files = fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
     assert!(files < 600, "{files} open files");
 }
+
+/// A page of another origin whose name resolves to loopback, or to the pod, reads nothing (DNS rebinding).
+#[test]
+fn a_host_that_is_not_ours_gets_nothing_until_the_configuration_names_it() {
+    let rig = Rig::new();
+    let file = |hosts: &str| {
+        let text = format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: '{}'}}]\nhealth: {{listen: '127.0.0.1:0', hosts: [{hosts}]}}\n",
+            rig.file().display()
+        );
+        rig.put("ecr-sidecar.yaml", &text)
+    };
+    let path = file("");
+    let sidecar = rig.run(|command| rig::configured_by(command, &path));
+    sidecar.wait_ready();
+    let ask = |path: &str, host: &str| {
+        let mut stream = http::connect(sidecar.health()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+        http::answer(stream).unwrap()
+    };
+    for path in ["/status", "/metrics", "/readyz?verbose", "/livez", "/"] {
+        for host in
+            ["evil.example", "evil.example:9808", "127.0.0.1.evil.example", "ecr-sidecar.flux-system.svc"]
+        {
+            let answer = ask(path, host);
+            assert_eq!(answer.code, 421, "{path} {host}");
+            assert!(answer.body.contains("health.hosts") && !answer.body.contains(HOST), "{}", answer.body);
+        }
+        let by_address = ask(path, &format!("10.0.0.7:{}", sidecar.health().port()));
+        assert_ne!(by_address.code, 421, "{path}");
+        assert_eq!(by_address.code, ask(path, "localhost").code);
+    }
+    // HTTP/1.0 knows no Host.
+    let mut stream = http::connect(sidecar.health()).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(http::answer(stream).unwrap().code, 200);
+
+    file("ecr-sidecar.flux-system.svc");
+    wait_for("the name to be served", DEADLINE, || {
+        (ask("/status", "ecr-sidecar.flux-system.svc:9808").code == 200).then_some(())
+    });
+    assert_eq!(ask("/status", "evil.example").code, 421);
+}

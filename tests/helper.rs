@@ -253,3 +253,32 @@ fn a_folder_that_fills_up_costs_a_call_and_nothing_else() {
     secret(&world, &get(&world, |_| {}));
     assert_eq!(world.emulator.count(Service::Ecr), 2);
 }
+
+/// Whoever holds the other end of standard input may never close it.
+#[test]
+fn a_question_that_never_ends_is_given_up() {
+    let world = World::new();
+    for action in ["get", "store", "erase"] {
+        let mut command = helper(&world, action, |_| {});
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut held = child.stdin.take().unwrap();
+        held.write_all(HOST.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let sentence = if action == "get" { "standard input did not end" } else { "nothing is stored here" };
+        failed(&output, &[sentence]);
+        drop(held);
+    }
+    assert_eq!(world.counts(), [0; 5]);
+}
+
+#[test]
+fn a_question_without_bound_is_none() {
+    let world = World::new();
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let mut command = helper(&world, "get", |_| {});
+        command.stdin(std::fs::File::open(endless).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        failed(&output, &["no credentials server URL"]);
+    }
+}

@@ -237,20 +237,39 @@ fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
     assert!(lines[2]["failures_before"].as_u64().unwrap() >= 4, "{}", lines[2]);
 }
 
+/// The files of nine identities hang, more than ever were read at a time: the tenth has its token, and its refreshes.
 #[test]
-fn a_key_file_that_hangs_is_told_and_holds_up_no_other_identity() {
+fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
+    if !fuse() {
+        return;
+    }
     let rig = Rig::new();
-    let key = rig.hanging_file("key");
-    let sidecar = rig.run_with_file(&format!(
-        "identities:\n  stuck: {{source: static, accessKeyIdFile: '{}', secretAccessKeyFile: /etc/hostname}}\n\
-         registries: [{{host: {HOST}}}, {{host: {SIBLING}, identity: stuck}}]\n\
-         outputs: [{{type: docker-config, path: '{}'}}]\n",
-        key.display(),
+    let mut file = "identities:\n".to_owned();
+    let mut registries = format!("- {{host: {HOST}}}\n");
+    for n in 0..9 {
+        let key = rig.at(&format!("hung/key-{n}"));
+        file += &format!(
+            "  stuck-{n}: {{source: static, accessKeyIdFile: '{}', secretAccessKeyFile: /etc/hostname}}\n",
+            key.display()
+        );
+        registries +=
+            &format!("- {{host: 21098765432{n}.dkr.ecr.eu-west-1.amazonaws.com, identity: stuck-{n}}}\n");
+    }
+    file += &format!(
+        "registries:\n{registries}outputs: [{{type: docker-config, path: '{}'}}]\n",
         rig.file().display()
-    ));
+    );
+    let config = rig.put("ecr-sidecar.yaml", &file);
+    fs::create_dir(rig.at("hung")).unwrap();
+    let mounts = format!("{HANGING_MOUNT} hung");
+    let sidecar = rig.run_with_mounts(&mounts, |command| rig::configured_by(command, &config));
     wait_auth(&rig.file(), HOST);
-    let line = sidecar.wait_log("the volume gives no answer", DEADLINE);
-    assert!(line.contains(key.to_str().unwrap()), "{line}");
+    for n in 0..9 {
+        sidecar.wait_log(&format!("hung/key-{n}: its volume does not respond within 5 s"), DEADLINE);
+    }
+    let calls = rig.emulator.count(Service::Ecr);
+    sidecar.signal(Signal::HUP);
+    wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
     assert_eq!(sidecar.get("/livez").0, 200);
     let (code, body) = sidecar.get("/readyz");
     assert!(code == 503 && body.contains(SIBLING) && !body.contains(HOST), "{code} {body}");
@@ -258,8 +277,12 @@ fn a_key_file_that_hangs_is_told_and_holds_up_no_other_identity() {
     assert_eq!(sidecar.wait_exit(END).code(), Some(0));
 }
 
+/// The file is a link, as kubelet makes it: it changes to a pipe, to a good file, and to one on a volume that hangs.
 #[test]
-fn a_configuration_file_that_hangs_is_told_and_holds_up_nothing() {
+fn a_configuration_file_that_cannot_be_read_any_more_is_told_and_holds_up_nothing() {
+    if !fuse() {
+        return;
+    }
     let rig = Rig::new();
     let text = |hosts: &str| {
         format!(
@@ -267,15 +290,31 @@ fn a_configuration_file_that_hangs_is_told_and_holds_up_nothing() {
             rig.file().display()
         )
     };
-    let sidecar = rig.run_with_file(&text(&format!("{{host: {HOST}}}")));
+    let good = rig.put("good.yaml", &text(&format!("{{host: {HOST}}}")));
+    fs::create_dir(rig.at("hung")).unwrap();
+    let link = rig.at("ecr-sidecar.yaml");
+    let point = |target: &std::path::Path| {
+        std::os::unix::fs::symlink(target, rig.at("link")).unwrap();
+        fs::rename(rig.at("link"), &link).unwrap();
+    };
+    point(&good);
+    let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} hung"), |command| {
+        rig::configured_by(command, &link);
+    });
     sidecar.wait_ready();
-    let pipe = rig.hanging_file("pipe");
-    fs::rename(pipe, rig.at("ecr-sidecar.yaml")).unwrap();
-    sidecar.wait_log("the configuration file's volume gives no answer", DEADLINE);
-    assert_eq!(sidecar.get("/livez").0, 200);
-    let calls = rig.emulator.count(Service::Ecr);
-    sidecar.signal(Signal::HUP);
-    wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
-    rig.put("ecr-sidecar.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}")));
+    let refreshes = || {
+        let calls = rig.emulator.count(Service::Ecr);
+        sidecar.signal(Signal::HUP);
+        wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
+        assert_eq!(sidecar.get("/livez").0, 200);
+    };
+    point(&rig.hanging_file("pipe"));
+    sidecar.wait_log("a file that cannot be read: it is a FIFO, not a regular file", DEADLINE);
+    refreshes();
+    point(&rig.put("better.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}"))));
     wait_auth(&rig.file(), SIBLING);
+    point(&rig.at("hung/config.yaml"));
+    refreshes();
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.wait_exit(END).code(), Some(0));
 }

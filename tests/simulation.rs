@@ -25,7 +25,6 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::body::SdkBody;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ecr_sidecar::{
-    app,
     clock::{Clock, SimulatedClock},
     config::{self, Flags, Surroundings, env::Environment},
     engine::{Engine, Surface},
@@ -172,14 +171,14 @@ impl World {
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ];
-        let surroundings = Surroundings { env: Environment::from_pairs(env), region: None };
-        let config = config::load(&Flags::default(), &surroundings).unwrap();
+        let surroundings = Surroundings { env: Environment::from_pairs(env), ..Surroundings::default() };
+        let config = config::load(&Flags::default(), &surroundings).await.unwrap();
         let simulated = Clock::Simulated(clock.clone());
         let connector = SharedHttpConnector::new(AwsConnector(Arc::clone(&aws)));
         let client = http_client_fn(move |_, _| connector.clone());
         let status = StatusBoard::new(simulated.now());
         let mut engine = Engine::new(Surface {
-            sdk: app::sdk_config(&surroundings, client).await,
+            sdk: surroundings.sdk.config(client),
             env: surroundings.env,
             clock: simulated,
             status: status.clone(),

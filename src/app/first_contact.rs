@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::{
-    config::{Flags, Surroundings},
+    config::{self, Flags, Surroundings},
     diagnosis::Diagnosis,
     identity::{self, Looked},
 };
@@ -20,15 +20,14 @@ impl FirstContact {
     /// `None` as soon as anything is configured or found. Also in a pod that has a region: waiting for a credential there,
     /// and saying so, serves the main container better than a sidecar that ends again and again.
     pub(super) fn of(flags: &Flags, surroundings: &Surroundings) -> Option<Self> {
-        let Surroundings { env, region } = surroundings;
-        let is_configured = flags.config.is_some()
-            || !flags.values.is_empty()
-            || env.names_with_prefix("ECR_SIDECAR_").next().is_some();
+        let Surroundings { env, sdk } = surroundings;
+        let is_configured =
+            flags.config.is_some() || !flags.values.is_empty() || config::own_variables(env).next().is_some();
         let is_in_a_cluster = env.is_in_a_cluster();
-        if is_configured || (is_in_a_cluster && region.is_some()) {
+        if is_configured || (is_in_a_cluster && sdk.region.is_some()) {
             return None;
         }
-        Some(Self { looked: identity::nothing_announced(env)?, is_in_a_cluster })
+        Some(Self { looked: identity::nothing_announced(env, &sdk.profile_files)?, is_in_a_cluster })
     }
 }
 
@@ -61,16 +60,22 @@ impl std::error::Error for FirstContact {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::env::Environment;
+    use crate::{
+        aws::{profile_file::Profiles, sdk::SdkSettings},
+        config::env::Environment,
+    };
 
     /// Its configuration is whole, by defaults: to end would only have it started again.
     #[test]
     fn a_pod_with_a_region_is_not_turned_away() {
         let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
         let env = Environment::from_pairs(pod);
-        let region = "eu-west-1".parse().ok();
-        let with = Surroundings { env: env.clone(), region };
+        let region = Environment::from_pairs([("AWS_REGION", "eu-west-1")]);
+        let sdk = SdkSettings::of(&region, &Profiles::default()).unwrap();
+        let with = Surroundings { env: env.clone(), sdk };
         assert!(FirstContact::of(&Flags::default(), &with).is_none());
-        assert!(FirstContact::of(&Flags::default(), &Surroundings { env, region: None }).is_some());
+        assert!(
+            FirstContact::of(&Flags::default(), &Surroundings { env, sdk: SdkSettings::default() }).is_some()
+        );
     }
 }

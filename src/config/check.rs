@@ -5,20 +5,52 @@
 
 use serde_json::{Map, Value};
 
-use super::{Problem, nearest};
+use super::{
+    Problem, found, join, nearest,
+    yaml::{Document, Written},
+};
 
-/// Every place where `value` does not fit `schema`. What does not fit is taken out, so that the rest can be read on: an
-/// item of one of the file's own lists leaves a null, lest the others change their places.
-pub(super) fn check(value: &mut Value, schema: &Value) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if !fits(value, schema, "", &mut problems) {
-        *value = Value::Object(Map::new());
+/// More than these are not reported: nobody reads them.
+pub(super) const MOST: usize = 100;
+
+/// Every place where the document does not fit `schema`. What does not fit is taken out, so that the rest can be read on:
+/// an item of one of the file's own lists leaves a null, lest the others change their places.
+pub(super) fn check(document: &mut Document, schema: &Value) -> Vec<Problem> {
+    let mut problems = Found { written: &document.written, problems: Vec::new() };
+    if !fits(&mut document.value, schema, "", &mut problems) {
+        document.value = Value::Object(Map::new());
     }
-    problems
+    problems.problems
+}
+
+/// What does not fit so far.
+struct Found<'a> {
+    written: &'a Written,
+    problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn push(&mut self, problem: Problem) {
+        if self.problems.len() < MOST {
+            self.problems.push(problem);
+        }
+    }
+
+    /// The value at `path` as it is written. A file that is a single value is none of ours: it may be a token.
+    fn show(&self, value: &Value, path: &str) -> String {
+        match (self.written.get(path), value) {
+            (_, Value::Null) => "nothing".into(),
+            (_, Value::Object(_)) => "a mapping".into(),
+            (_, Value::Array(_)) => "a list".into(),
+            _ if path.is_empty() => "a single value".into(),
+            (Some(text), _) | (None, Value::String(text)) => found::quoted(text),
+            (None, other) => found::quoted(&other.to_string()),
+        }
+    }
 }
 
 /// Whether what is left of `value` can be read.
-fn fits(value: &mut Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
+fn fits(value: &mut Value, schema: &Value, path: &str, problems: &mut Found<'_>) -> bool {
     if let Some(optional) = schema["anyOf"].as_array() {
         // an `Option`: the type, or null
         let inner = optional.iter().find(|schema| schema["type"] != "null").unwrap_or(&Value::Null);
@@ -28,7 +60,7 @@ fn fits(value: &mut Value, schema: &Value, path: &str, problems: &mut Vec<Proble
         return variant_fits(value, variants, path, problems);
     }
     if !has_type(value, &schema["type"]) {
-        problems.push(wrong_type(value, schema, path));
+        problems.push(wrong_type(problems.show(value, path), value, schema, path));
         let may_be_empty = schema["type"] == "object" && schema["required"].as_array().is_none();
         if may_be_empty {
             *value = Value::Object(Map::new());
@@ -47,7 +79,7 @@ fn object_fits(
     object: &mut Map<String, Value>,
     schema: &Value,
     path: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Found<'_>,
 ) -> bool {
     let no_properties = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&no_properties);
@@ -60,7 +92,7 @@ fn object_fits(
         match (properties.get(key), &schema["additionalProperties"]) {
             (Some(schema), _) | (None, schema @ Value::Object(_)) => fits(value, schema, &place, problems),
             (None, _) => {
-                problems.push(unknown_key(key, place, properties.keys().map(String::as_str)));
+                problems.push(unknown_key(key, path, properties.keys().map(String::as_str)));
                 false
             }
         }
@@ -68,7 +100,7 @@ fn object_fits(
     required().all(|key| object.contains_key(key))
 }
 
-fn items_fit(items: &mut [Value], schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
+fn items_fit(items: &mut [Value], schema: &Value, path: &str, problems: &mut Found<'_>) -> bool {
     let is_of_the_file = !path.contains('.');
     let mut all_fit = true;
     for (index, item) in items.iter_mut().enumerate() {
@@ -81,7 +113,7 @@ fn items_fit(items: &mut [Value], schema: &Value, path: &str, problems: &mut Vec
 }
 
 /// Variants of an enum: of texts, or of objects told apart by a key with a constant value.
-fn variant_fits(value: &mut Value, variants: &[Value], path: &str, problems: &mut Vec<Problem>) -> bool {
+fn variant_fits(value: &mut Value, variants: &[Value], path: &str, problems: &mut Found<'_>) -> bool {
     let tag_of = |variant: &Value| -> Option<(String, String)> {
         let properties = variant["properties"].as_object()?;
         properties.iter().find_map(|(key, schema)| Some((key.clone(), schema["const"].as_str()?.to_owned())))
@@ -91,7 +123,8 @@ fn variant_fits(value: &mut Value, variants: &[Value], path: &str, problems: &mu
         return choice_fits(value, texts.collect(), path, problems);
     };
     let Value::Object(object) = value else {
-        problems.push(wrong_type(value, &serde_json::json!({"type": "object"}), path));
+        let shown = problems.show(value, path);
+        problems.push(wrong_type(shown, value, &serde_json::json!({"type": "object"}), path));
         return false;
     };
     let said = object.get(&tag).unwrap_or(&Value::Null);
@@ -104,17 +137,17 @@ fn variant_fits(value: &mut Value, variants: &[Value], path: &str, problems: &mu
     choice_fits(said, names.iter().map(String::as_str).collect(), &join(path, &tag), problems)
 }
 
-fn text_fits(text: &str, schema: &Value, path: &str, problems: &mut Vec<Problem>) -> bool {
+fn text_fits(text: &str, schema: &Value, path: &str, problems: &mut Found<'_>) -> bool {
     let accepted: Vec<_> = texts(&schema["enum"]).collect();
     accepted.is_empty() || choice_fits(&Value::from(text), accepted, path, problems)
 }
 
-fn choice_fits(value: &Value, accepted: Vec<&str>, path: &str, problems: &mut Vec<Problem>) -> bool {
+fn choice_fits(value: &Value, accepted: Vec<&str>, path: &str, problems: &mut Found<'_>) -> bool {
     let text = value.as_str().unwrap_or_default();
     if accepted.contains(&text) {
         return true;
     }
-    let found = if value.is_null() { "nothing".into() } else { show(value) };
+    let found = problems.show(value, path);
     let mut problem = Problem::new(path, found, format!("one of {}", accepted.join(", ")));
     problem.nearest = nearest(text, accepted).map(str::to_owned);
     problems.push(problem);
@@ -142,7 +175,7 @@ fn has_type(value: &Value, accepted: &Value) -> bool {
     }
 }
 
-fn wrong_type(value: &Value, schema: &Value, path: &str) -> Problem {
+fn wrong_type(shown: String, value: &Value, schema: &Value, path: &str) -> Problem {
     let names: Vec<_> = match &schema["type"] {
         Value::String(name) => vec![name.as_str()],
         other => texts(other).filter(|name| *name != "null").collect(),
@@ -156,27 +189,18 @@ fn wrong_type(value: &Value, schema: &Value, path: &str) -> Problem {
         Some(&"integer") => "a whole number",
         _ => "another type",
     };
-    Problem::new(path, show(value), accepted)
+    Problem::new(path, shown, accepted)
 }
 
-fn unknown_key<'a>(key: &str, path: String, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
+fn unknown_key<'a>(key: &str, path: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
     let accepted: Vec<_> = known.clone().collect();
-    let mut problem = Problem::new(path, "an unknown key", format!("one of {}", accepted.join(", ")));
+    let mut problem = Problem::new(
+        join(path, &found::key(key)),
+        "an unknown key",
+        format!("one of {}", accepted.join(", ")),
+    );
     problem.nearest = nearest(key, known).map(str::to_owned);
     problem
-}
-
-fn show(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".into(),
-        Value::Object(_) => "a mapping".into(),
-        Value::Array(_) => "a list".into(),
-        other => format!("`{}`", other.to_string().trim_matches('"').chars().take(80).collect::<String>()),
-    }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 #[cfg(test)]
@@ -185,8 +209,9 @@ mod tests {
 
     use super::{super::file::schema, *};
 
-    fn problems(mut value: Value) -> Vec<String> {
-        check(&mut value, &schema()).iter().map(ToString::to_string).collect()
+    fn problems(value: Value) -> Vec<String> {
+        let mut document = Document { value, ..Document::default() };
+        check(&mut document, &schema()).iter().map(ToString::to_string).collect()
     }
 
     #[test]

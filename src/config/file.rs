@@ -158,7 +158,8 @@ pub(super) enum Output {
         /// The names of these Secrets. Left out: those of `selector`.
         #[serde(default)]
         names: Vec<String>,
-        /// A label selector of these Secrets, also of those to come. Left out: those of `names`.
+        /// A label selector of these Secrets, also of those to come: whoever may label one of them gets the token of the
+        /// registry in its `url`. Left out: those of `names`.
         selector: Option<String>,
     },
 }
@@ -169,11 +170,13 @@ pub(super) enum Output {
 pub(super) struct Namespaces {
     /// The names of the namespaces. Left out: none.
     pub(super) names: Vec<String>,
-    /// Whether it is all of them, also those to come. Left out: `false`.
+    /// Whether it is all of them, also those to come: whoever may create a namespace gets the pull token of every
+    /// registry. Left out: `false`.
     pub(super) all: bool,
     /// With `all: true`: but not these. Left out: none.
     pub(super) exclude: Vec<String>,
-    /// A label selector of namespaces, also of those to come. Left out: none.
+    /// A label selector of namespaces, also of those to come: whoever may label or create a namespace that it matches
+    /// gets the pull token of every registry. Left out: none.
     pub(super) selector: Option<String>,
 }
 
@@ -194,6 +197,9 @@ pub(super) struct Refresh {
 pub(super) struct Health {
     /// IP address and port. Left out: `127.0.0.1:9808`.
     pub(super) listen: Option<String>,
+    /// Names that the `Host` header of a request may have, besides IP addresses and `localhost`. Give one for each DNS
+    /// name, such as a Service's, that the endpoint is queried by. Left out: none.
+    pub(super) hosts: Vec<String>,
     /// After this time `/startupz` says yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
     pub(super) startup_grace: Option<String>,
 }

@@ -1,17 +1,15 @@
 //! File, environment and flags laid over each other, with the origin of each value.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    DEFAULT_DOCKER_CONFIG, DEFAULT_LISTEN, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
-    Problems, Surroundings, check, file, nearest,
+    ConfigFile, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
+    Problems, Surroundings, check, file,
+    found::quoted,
+    nearest,
+    yaml::{self, Document},
 };
 
 const CONFIG: &str = "ECR_SIDECAR_CONFIG";
@@ -35,9 +33,6 @@ const KNOWN: [&str; 9] = [
     LOG,
 ];
 
-/// No configuration is larger than this.
-const FILE_LIMIT: u64 = 4 << 20;
-
 /// What the layers amount to, in the shape of the file.
 #[derive(Default)]
 pub(super) struct Layers {
@@ -49,13 +44,22 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Reads the file, checks its shape, and lays environment and flags over it. An error if nothing can be read.
-    pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Result<Self, Problems> {
-        let path = flags.config.as_deref().or(surroundings.env.get(CONFIG)).map(PathBuf::from);
-        let mut layers = Self { value: read_file(path.as_ref())?, path, ..Self::default() };
-        if layers.path.is_some() {
-            layers.problems = check::check(&mut layers.value, &file::schema());
+    /// Checks the file's shape, and lays environment and flags over it. An error if it is no YAML.
+    pub(super) fn of(
+        flags: &Flags,
+        surroundings: &Surroundings,
+        file: Option<&ConfigFile>,
+    ) -> Result<Self, Problems> {
+        let mut document = Document { value: json!({}), ..Document::default() };
+        let mut problems = Vec::new();
+        if let Some(file) = file {
+            let place = || file.path.display().to_string();
+            let refused = |error: yaml::YamlError| Problem::new(place(), error.to_string(), "YAML");
+            document = yaml::parse(&file.text).map_err(|error| Problems(vec![refused(error)]))?;
+            problems = check::check(&mut document, &file::schema());
         }
+        let path = file.map(|file| file.path.clone());
+        let mut layers = Self { path, value: document.value, problems, ..Self::default() };
         layers.note_file_origins();
         layers.refuse_unknown_variables(surroundings);
         layers.overlay(flags, surroundings);
@@ -83,25 +87,20 @@ impl Layers {
     }
 
     fn refuse_unknown_variables(&mut self, surroundings: &Surroundings) {
-        for name in surroundings.env.names_with_prefix("ECR_SIDECAR_") {
-            // Kubernetes sets these for a Service that is called ecr-sidecar.
-            let of_a_service =
-                name.starts_with("ECR_SIDECAR_SERVICE_") || name.starts_with("ECR_SIDECAR_PORT");
-            if !KNOWN.contains(&name) && !of_a_service {
-                let mut problem =
-                    Problem::new(name, "an unknown variable", format!("one of {}", KNOWN.join(", ")));
-                problem.nearest = nearest(name, KNOWN).map(str::to_owned);
-                self.problems.push(problem);
-            }
+        for name in own_variables(&surroundings.env).filter(|name| !KNOWN.contains(name)) {
+            let accepted = format!("one of {}", KNOWN.join(", "));
+            let mut problem = Problem::new(name, "an unknown variable", accepted);
+            problem.nearest = nearest(name, KNOWN).map(str::to_owned);
+            self.problems.push(problem);
         }
     }
 
     fn overlay(&mut self, flags: &Flags, surroundings: &Surroundings) {
         let given = |variable: &'static str| {
-            let by_flag = flags.values.get(variable).map(|(flag, value)| (value.clone(), Origin::Flag(flag)));
-            by_flag.or_else(|| {
-                Some((surroundings.env.get(variable)?.to_owned(), Origin::Env(variable.to_owned())))
-            })
+            let flag = flags.values.get(variable).map(|(flag, value)| (value.trim(), Origin::Flag(flag)));
+            let flag = flag.filter(|(value, _)| !value.is_empty());
+            let by_env = || Some((given(&surroundings.env, variable)?, Origin::Env(variable.to_owned())));
+            flag.or_else(by_env).map(|(value, origin)| (value.to_owned(), origin))
         };
         if let Some((hosts, origin)) = given(REGISTRIES) {
             let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
@@ -133,7 +132,7 @@ impl Layers {
         {
             if let Some((text, origin)) = given(variable) {
                 if key == "format" && !["json", "text"].contains(&text.as_str()) {
-                    self.problems.push(Problem::new(origin.to_string(), format!("`{text}`"), "json or text"));
+                    self.problems.push(Problem::new(origin.to_string(), quoted(&text), "json or text"));
                     continue;
                 }
                 let path = format!("{section}.{key}");
@@ -193,45 +192,60 @@ impl Layers {
     }
 }
 
-/// Where a running sidecar listens. A configuration that is refused as a whole still tells it: the probes of a
-/// sidecar that runs on its last good one must not fail with the file.
-pub(super) fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
-    let flag = flags.values.get(HEALTH_LISTEN).map(|(flag, value)| (*flag, value.clone()));
-    if let Some((name, text)) = flag.or_else(|| Some((HEALTH_LISTEN, env.get(HEALTH_LISTEN)?.to_owned()))) {
-        let problem = || Problem::new(name, format!("`{text}`"), LISTEN_ACCEPTED);
-        return text.parse().map_err(|_| Problems(vec![problem()]));
-    }
-    let file = flags.config.as_deref().or(env.get(CONFIG));
-    let text = file.and_then(|path| read_text(Path::new(path)).ok()).unwrap_or_default();
-    Ok(listen_of(&text).unwrap_or(DEFAULT_LISTEN))
+/// The configuration file that a flag or variable names.
+pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
+    let flag = flags.config.as_deref().map(str::trim).filter(|path| !path.is_empty());
+    flag.or_else(|| given(env, CONFIG)).map(PathBuf::from)
+}
+
+/// Where the sidecar listens, if a flag or variable says so.
+pub(super) fn listen_outside_the_file(
+    flags: &Flags,
+    env: &Environment,
+) -> Result<Option<SocketAddr>, Problems> {
+    let flag = flags.values.get(HEALTH_LISTEN).map(|(flag, value)| (*flag, value.trim()));
+    let flag = flag.filter(|(_, value)| !value.is_empty());
+    let Some((name, text)) = flag.or_else(|| Some((HEALTH_LISTEN, given(env, HEALTH_LISTEN)?))) else {
+        return Ok(None);
+    };
+    let problem = || Problem::new(name, quoted(text), LISTEN_ACCEPTED);
+    text.parse().map(Some).map_err(|_| Problems(vec![problem()]))
 }
 
 /// `health.listen` of a file; in a file that is no YAML, the first line that says `listen:`.
-fn listen_of(text: &str) -> Option<SocketAddr> {
-    if let Ok(value) = serde_saphyr::from_str::<Value>(text) {
+pub(super) fn listen_of(text: &str) -> Option<SocketAddr> {
+    if let Ok(Document { value, .. }) = yaml::parse(text) {
         return value["health"]["listen"].as_str()?.parse().ok();
     }
     let said = text.lines().find_map(|line| line.split_once("listen:"))?.1;
     said.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
 }
 
-fn read_file(path: Option<&PathBuf>) -> Result<Value, Problems> {
-    let Some(path) = path else { return Ok(json!({})) };
-    let place = path.display().to_string();
-    let refuse = |found: String, accepted: &str| Problems(vec![Problem::new(&place, found, accepted)]);
-    let text = read_text(path).map_err(|error| refuse(error.to_string(), "a readable YAML file"))?;
-    if text.trim().is_empty() {
-        return Ok(json!({}));
-    }
-    match serde_saphyr::from_str::<Value>(&text) {
-        Ok(Value::Null) => Ok(json!({})), // nothing but comments
-        Ok(value) => Ok(value),
-        Err(error) => Err(refuse(error.to_string(), "YAML")),
-    }
+/// A variable of ours, without surrounding white space; empty is unset.
+fn given<'a>(env: &'a Environment, variable: &str) -> Option<&'a str> {
+    env.get(variable).map(str::trim).filter(|value| !value.is_empty())
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(FILE_LIMIT).read_to_string(&mut text)?;
-    Ok(text)
+/// Whether Kubernetes sets it for a Service whose name begins with `ecr-sidecar`: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
+/// `…_SERVICE_PORT_<NAME>`, `…_PORT` (a URL), `…_PORT_<N>_<PROTOCOL>` and that with `_PROTO`, `_PORT` or `_ADDR`.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let is_of_a_port = |port: &str| {
+        let mut parts = port.split('_');
+        let number = parts.next().is_some_and(|part| part.parse::<u16>().is_ok());
+        let protocol = parts.next().is_some_and(|part| ["TCP", "UDP", "SCTP"].contains(&part));
+        let property = parts.next().is_none_or(|part| ["PROTO", "PORT", "ADDR"].contains(&part));
+        number && protocol && property && parts.next().is_none()
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.rsplit_once("_PORT_").is_some_and(|(_, port)| is_of_a_port(port))
+}
+
+/// The variables that are set and have our prefix, without those of a Service.
+pub(super) fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
+    env.names_with_prefix("ECR_SIDECAR_").filter(|name| {
+        given(env, name).is_some_and(|value| KNOWN.contains(name) || !is_of_a_service(name, value))
+    })
 }

@@ -10,30 +10,41 @@ use std::{
 };
 
 use super::{
-    Config, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem, Problems,
-    Registries, Registry, Surroundings, file,
+    Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
+    Problems, Registries, Registry, Surroundings, check, file,
+    found::{may_be_secret, quoted},
     layers::Layers,
     nearest,
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
+    aws::endpoint::EndpointUrl,
+    http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
     registry::{Partition, Region, RegistryHost},
     token::{Service, TokenKey},
 };
 
+/// In place of an error that quotes a value which is not shown.
+const NOT_SHOWN: &str = "a value without a user, a password, a key or a token in it";
+
 pub(super) fn load(
     flags: &Flags,
     surroundings: &Surroundings,
+    file: Option<&ConfigFile>,
     purpose: Purpose<'_>,
 ) -> Result<Config, Problems> {
-    let Layers { path, value, origins, mut problems } = Layers::read(flags, surroundings)?;
-    let file = serde_json::from_value(value).unwrap_or_else(|error| {
-        problems.push(Problem::new("", error.to_string(), "what config.schema.json describes"));
+    let Layers { path, value, origins, mut problems } = Layers::of(flags, surroundings, file)?;
+    let file = serde_json::from_value(value).unwrap_or_else(|_| {
+        // The error's text would quote the file.
+        problems.push(Problem::new("", "another shape", "what config.schema.json describes"));
         file::File::default()
     });
     let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
+    if let Err(invalid) = Proxies::of(&surroundings.env) {
+        problems.extend(invalid.into_iter().map(|it| Problem::new(it.variable, it.found, it.expected)));
+    }
     let mut resolver = Resolver { surroundings, purpose, origins, unfit, problems };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
@@ -79,8 +90,8 @@ impl Resolver<'_> {
         Config {
             path,
             identities,
+            outputs: self.outputs(file.outputs, &registries),
             registries,
-            outputs: self.outputs(file.outputs),
             refresh: self.refresh(file.refresh),
             health: self.health(file.health),
             log: self.log(file.log),
@@ -118,7 +129,7 @@ impl Resolver<'_> {
 
     /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
-        let region = self.surroundings.region.clone().unwrap_or_else(|| {
+        let region = self.surroundings.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
                 self.refuse_if_whole(
                     "registries",
@@ -151,7 +162,7 @@ impl Resolver<'_> {
             let known: Vec<_> = identities.keys().map(String::as_str).chain(["default"]).collect();
             let mut problem = Problem::new(
                 format!("{path}.identity"),
-                format!("`{identity}`"),
+                quoted(&identity),
                 format!("one of {}", known.join(", ")),
             );
             problem.nearest = nearest(&identity, known).map(str::to_owned);
@@ -164,7 +175,7 @@ impl Resolver<'_> {
             None => None,
         };
         let key = self.key(path, &host, said, identity)?;
-        let endpoint = registry.endpoint.clone().filter(|url| self.is_endpoint(path, url));
+        let endpoint = registry.endpoint.as_deref().and_then(|url| self.endpoint(path, url));
         Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
     }
 
@@ -210,21 +221,14 @@ impl Resolver<'_> {
         Some(key)
     }
 
-    fn is_endpoint(&mut self, path: &str, url: &str) -> bool {
-        let uri = url.parse::<http::Uri>().ok();
-        let good = uri.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-                && uri.query().is_none()
-        });
-        if !good {
-            self.refuse(
-                &format!("{path}.endpoint"),
-                format!("`{url}`"),
-                "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query",
-            );
+    fn endpoint(&mut self, path: &str, url: &str) -> Option<EndpointUrl> {
+        match url.parse() {
+            Ok(url) => Some(url),
+            Err(error) => {
+                self.refuse(&format!("{path}.endpoint"), error.to_string(), EndpointUrl::EXPECTED);
+                None
+            }
         }
-        good
     }
 
     fn identity(
@@ -253,7 +257,7 @@ impl Resolver<'_> {
         if let Some(region) = said.and_then(|region| self.parse(&place, region)) {
             return region;
         }
-        let (region, from) = match &self.surroundings.region {
+        let (region, from) = match &self.surroundings.sdk.region {
             Some(region) => (region.clone(), "AWS_REGION"),
             None => (default_sts_region(fallback), "the registries' partition"),
         };
@@ -327,7 +331,7 @@ impl Resolver<'_> {
         if !matches!(arn.as_slice(), ["arn", _, "iam", "", _, resource] if resource.starts_with("role/")) {
             self.refuse(
                 &format!("{path}.roleArn"),
-                format!("`{}`", role.role_arn),
+                quoted(&role.role_arn),
                 "a role's ARN such as arn:aws:iam::123456789012:role/NAME",
             );
         }
@@ -339,7 +343,7 @@ impl Resolver<'_> {
         if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(is_allowed) {
             self.refuse(
                 &format!("{path}.sessionName"),
-                format!("`{session_name}`"),
+                quoted(&session_name),
                 "2 to 64 letters, digits and _=,.@-",
             );
         }
@@ -366,25 +370,33 @@ impl Resolver<'_> {
     fn health(&mut self, health: file::Health) -> Health {
         let listen = health.listen.map_or(Ok(DEFAULT_LISTEN), |text| text.parse().map_err(|_| text));
         let listen = listen.unwrap_or_else(|text| {
-            self.refuse("health.listen", format!("`{text}`"), LISTEN_ACCEPTED);
+            self.refuse("health.listen", quoted(&text), LISTEN_ACCEPTED);
             DEFAULT_LISTEN
         });
         let grace = health.startup_grace.as_deref().unwrap_or("60s");
         let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
-            self.refuse("health.startupGrace", format!("`{grace}`"), error.to_string());
+            self.refuse("health.startupGrace", quoted(grace), error.to_string());
             Duration::ZERO
         });
-        Health { listen, startup_grace }
+        Health { listen, hosts: self.health_hosts(&health.hosts), startup_grace }
+    }
+
+    fn health_hosts(&mut self, hosts: &[String]) -> Vec<String> {
+        let mut names = Vec::new();
+        for (index, host) in hosts.iter().enumerate() {
+            if is_dns_name(host) {
+                names.push(host.to_ascii_lowercase());
+            } else {
+                self.refuse(&format!("health.hosts[{index}]"), quoted(host), "a DNS name, without a port");
+            }
+        }
+        names
     }
 
     fn log(&mut self, log: file::Log) -> Log {
         let filter = log.filter.unwrap_or_else(|| "info".into());
         let filter = filter.parse().unwrap_or_else(|error| {
-            self.refuse(
-                "log.filter",
-                format!("`{filter}`"),
-                format!("a level, or target=level pairs ({error})"),
-            );
+            self.refuse("log.filter", quoted(&filter), format!("a level, or target=level pairs ({error})"));
             LogFilter::default()
         });
         Log { format: log.format, filter }
@@ -394,7 +406,8 @@ impl Resolver<'_> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                self.refuse(path, format!("`{text}`"), error.to_string());
+                let accepted = if may_be_secret(text) { NOT_SHOWN.into() } else { error.to_string() };
+                self.refuse(path, quoted(text), accepted);
                 None
             }
         }
@@ -419,8 +432,19 @@ impl Resolver<'_> {
             Origin::Env(variable) => variable,
             _ => path.to_owned(),
         };
-        self.problems.push(Problem::new(path, found, accepted));
+        if self.problems.len() < check::MOST {
+            self.problems.push(Problem::new(path, found, accepted));
+        }
     }
+}
+
+/// Whether a `Host` header can have it: letters, digits, hyphens and dots, no empty label.
+fn is_dns_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// The identity, registry, output or section that `path` is in.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::{
+    failure::foreign_text::clean,
     identity::{AssumeRole, IdentitySpec, Source},
     output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
 };
@@ -12,7 +13,7 @@ use crate::{
 pub(super) fn yaml(config: &Config) -> String {
     let mut yaml = Yaml { config, text: String::new() };
     if let Some(path) = &config.path {
-        yaml.line(0, &format!("# file: {}", path.display()));
+        yaml.line(0, &format!("# file: {}", clean(&path.display().to_string())));
     }
     yaml.line(0, "identities:");
     config.identities.values().for_each(|identity| yaml.identity(identity));
@@ -105,7 +106,7 @@ impl Yaml<'_> {
         self.value(4, false, &place("identity"), &registry.key.identity);
         self.value(4, false, &place("region"), registry.key.region.as_str());
         if let Some(endpoint) = &registry.key.endpoint {
-            self.value(4, false, &place("endpoint"), endpoint);
+            self.value(4, false, &place("endpoint"), endpoint.as_str());
         }
         self.literal(4, false, &place("optional"), if registry.required { "false" } else { "true" });
     }
@@ -171,6 +172,10 @@ impl Yaml<'_> {
         self.value(2, false, "refresh.jitter", config.refresh.jitter);
         self.line(0, "health:");
         self.value(2, false, "health.listen", config.health.listen);
+        if !config.health.hosts.is_empty() {
+            let hosts = list(config.health.hosts.iter().map(String::as_str));
+            self.literal(2, false, "health.hosts", &hosts);
+        }
         self.value(2, false, "health.startupGrace", duration(config.health.startup_grace));
         self.line(0, "log:");
         if let Some(format) = config.log.format {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use aws_config::SdkConfig;
 use tokio::task::JoinSet;
 
-use super::report::{Finding, Step};
+use super::{
+    finished::finished,
+    report::{Finding, Step},
+};
 use crate::{
     clock::{Clock, rfc3339},
     config::{Config, env::Environment},
@@ -46,15 +49,26 @@ pub(super) async fn ask(
             continue; // named, and used by no registry
         }
         // Boxed: what the SDK makes of a call is larger than a future of many should be.
-        asking.spawn(Box::pin(of_identity(Arc::clone(identity), keys, sdk.clone(), clock.clone())));
+        let (name, check) =
+            (name.clone(), of_identity(Arc::clone(identity), keys, sdk.clone(), clock.clone()));
+        asking.spawn(Box::pin(async move { finished(Step::Identity, &name, check).await }));
     }
-    let mut answers = Answers::default();
-    while let Some(of_one) = asking.join_next().await {
-        let Ok(of_one) = of_one else { continue };
-        answers.findings.extend(of_one.findings);
-        answers.tokens.extend(of_one.tokens);
+    all(asking.join_all().await)
+}
+
+/// One that did not finish is a finding, and the others are told all the same.
+fn all(checks: Vec<Result<Answers, Finding>>) -> Answers {
+    let mut all = Answers::default();
+    for check in checks {
+        match check {
+            Ok(answers) => {
+                all.findings.extend(answers.findings);
+                all.tokens.extend(answers.tokens);
+            }
+            Err(unfinished) => all.findings.push(unfinished),
+        }
     }
-    answers
+    all
 }
 
 async fn of_identity(
@@ -204,6 +218,18 @@ pub(super) fn identities(
 mod tests {
     use super::*;
     use crate::doctor::report::Outcome;
+
+    #[tokio::test]
+    async fn an_identity_whose_check_panics_is_a_failure() {
+        let broken = finished(Step::Identity, "billing", async { panic!("in the SDK") }).await;
+        let well = Answers { findings: vec![Finding::ok(Step::Identity, "default", "")], tokens: Vec::new() };
+        let findings = all(vec![broken, Ok(well)]).findings;
+        assert_eq!(
+            findings.iter().map(|finding| finding.outcome).collect::<Vec<_>>(),
+            [Outcome::Fail, Outcome::Ok]
+        );
+        assert_eq!(findings[0].subject, "billing");
+    }
 
     #[test]
     fn a_registry_of_another_account_is_worth_a_word() {

@@ -68,7 +68,8 @@ async fn of_output(
         match tokio::time::timeout_at(until, survey(output, cluster, &desired, clock)).await {
             Ok(surveyed) => findings.extend(surveyed.into_iter().flat_map(|secret| of_secret(&id, secret))),
             Err(_) => {
-                findings.push(Finding::skip(Step::Kubernetes, id, "there was no time to look at its Secrets"))
+                let saw = format!("its Secrets could not be read within {} s", LIMIT.as_secs());
+                findings.push(Finding::fail(Step::Kubernetes, id, saw, Diagnosis::ApiServerUnreachable));
             }
         }
     }

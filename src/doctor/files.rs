@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 
 use super::report::{Finding, Step};
 use crate::{
+    aws::profile_file,
     clock::rfc3339,
+    config::env::Environment,
     diagnosis::{Diagnosis, Remedy},
-    identity::{Identity, Source, read_line},
+    identity::{Identity, IdentityError, Source, read_line},
 };
 
 /// The audience that IRSA's trust policies and providers name unless somebody chose another.
@@ -39,14 +41,16 @@ enum Holds {
 /// Looks at the files of the identities, all at a time.
 pub(super) async fn examine<'a>(
     identities: impl Iterator<Item = &'a Arc<Identity>>,
+    env: &Environment,
     now: SystemTime,
 ) -> Vec<Finding> {
     // Two identities may rest on one file.
     let files: BTreeMap<PathBuf, Holds> = identities.flat_map(|identity| files(identity)).collect();
     let mut looking = JoinSet::new();
     for (path, holds) in files {
+        let env = env.clone();
         looking.spawn(async move {
-            let found = tokio::time::timeout(LIMIT, examine_one(&path, holds, now)).await;
+            let found = tokio::time::timeout(LIMIT, examine_one(&path, holds, &env, now)).await;
             found.unwrap_or_else(|_| {
                 let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
                 Some(Finding::fail(Step::Files, path.display().to_string(), saw, Diagnosis::VolumeHangs))
@@ -58,12 +62,12 @@ pub(super) async fn examine<'a>(
     findings
 }
 
-async fn examine_one(path: &Path, holds: Holds, now: SystemTime) -> Option<Finding> {
+async fn examine_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime) -> Option<Finding> {
     let subject = path.display().to_string();
-    let looks = looks(path).await;
     if holds == Holds::Profiles {
-        return looks.map(|looks| Finding::ok(Step::Files, subject, looks));
+        return of_profiles(path, env).await;
     }
+    let looks = looks(path).await;
     let looks = looks.unwrap_or_else(|| "not to be seen".into());
     Some(match read_line("value", path).await {
         Ok(text) if holds == Holds::WebIdentityToken => {
@@ -74,6 +78,25 @@ async fn examine_one(path: &Path, holds: Holds, now: SystemTime) -> Option<Findi
             let saw = format!("{error} ({looks}; we are {})", ourselves());
             Finding::fail(Step::Files, subject, saw, error.remedy())
         }
+    })
+}
+
+/// Nothing where there is no file and none has to be.
+async fn of_profiles(path: &Path, env: &Environment) -> Option<Finding> {
+    let subject = path.display().to_string();
+    let read = profile_file::check(path, env).await;
+    let looks = looks(path).await;
+    let error = match read {
+        Ok(()) => return looks.map(|looks| Finding::ok(Step::Files, subject, looks)),
+        Err(error) => error,
+    };
+    let may_be_absent = error.may_be_absent();
+    let looks = looks.unwrap_or_else(|| "not to be seen".into());
+    let saw = format!("{error} ({looks}; we are {})", ourselves());
+    let remedy = IdentityError::from(error).remedy();
+    Some(match may_be_absent {
+        true => Finding::warn(Step::Files, subject, saw, remedy),
+        false => Finding::fail(Step::Files, subject, saw, remedy),
     })
 }
 

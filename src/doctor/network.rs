@@ -19,7 +19,7 @@ use aws_smithy_runtime_api::client::{
 use super::report::{Finding, Step};
 use crate::{
     clock::Clock,
-    config::env::Environment,
+    config::{Config, Surroundings, env::Environment},
     diagnosis::{Diagnosis, Remedy},
     failure::{causes, of_the_way, skew, skew_seconds},
 };
@@ -73,6 +73,13 @@ impl Overheard {
         findings.push(of_clock(notes.skew));
         findings
     }
+}
+
+/// A web-identity token that is sent unencrypted.
+pub(super) fn in_clear(config: &Config, surroundings: &Surroundings) -> Option<Finding> {
+    let endpoint = config.web_identity_in_clear(surroundings)?;
+    let saw = "web-identity tokens are sent to STS unencrypted";
+    Some(Finding::warn(Step::Network, endpoint.as_str(), saw, Remedy::from(Diagnosis::StsInClear)))
 }
 
 fn of_host(host: &str, calls: &Calls, by: &str) -> Finding {

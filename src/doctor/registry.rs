@@ -10,7 +10,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use zeroize::Zeroizing;
 
-use super::report::{Finding, Step};
+use super::{
+    finished::finished,
+    report::{Finding, Step},
+};
 use crate::{
     diagnosis::Diagnosis,
     failure::{
@@ -40,10 +43,12 @@ pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConf
             let (token, places, sdk) = (Arc::clone(&token), Arc::clone(&places), sdk.clone());
             asking.spawn(Box::pin(async move {
                 let Ok(Ok(_place)) = tokio::time::timeout_at(until, places.acquire()).await else {
-                    return Finding::skip(Step::Registry, host.as_str(), "there was no time for it");
+                    let saw = format!("not asked within {} s: others took all of it", LIMIT.as_secs());
+                    return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable);
                 };
-                match tokio::time::timeout_at(until, ask_one(&host, &token, &sdk)).await {
-                    Ok(finding) => finding,
+                let asked = finished(Step::Registry, host.as_str(), ask_one(&host, &token, &sdk));
+                match tokio::time::timeout_at(until, asked).await {
+                    Ok(Ok(finding) | Err(finding)) => finding,
                     Err(_) => {
                         let saw = format!("no answer within {} s", LIMIT.as_secs());
                         Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable)

@@ -71,6 +71,11 @@ impl ReadError {
         self.kind() == Some(io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether the file is there, and another file or content has to be put there.
+    pub fn is_malformed(&self) -> bool {
+        !matches!(self, Self::Io(_) | Self::TimedOut)
+    }
+
     fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io(error) => Some(error.kind()),

@@ -5,8 +5,9 @@
 //! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics/endpoint.rs`).
 //!
 //! Invariants:
-//! * The number of series is bounded by tokens and outputs: Secrets and namespaces are counted, not labelled, and of
-//!   registries at most [`REGISTRIES_TOLD`] are named (`a_thousand_registries_are_counted_and_some_named`).
+//! * The number of series is bounded by tokens, outputs and diagnoses: Secrets and namespaces are counted, not labelled
+//!   (`a_thousand_failing_secrets_are_a_series_a_diagnosis`), and of registries at most [`REGISTRIES_TOLD`] are named
+//!   (`a_thousand_registries_are_counted_and_some_named`).
 //! * A label takes any text (`labels_are_escaped`).
 //! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
 //!   for Secrets that go `our_entry_leaves_with_the_namespace_and_the_secret_stays`).
@@ -145,6 +146,17 @@ fn of_outputs(page: &mut Page, status: &Status) {
     }
 
     let mut family = page.family(
+        "ecr_sidecar_output_failing_targets",
+        Kind::Gauge,
+        "Secrets of the output that cannot be written, by diagnosis.",
+    );
+    for (labels, output) in &outputs {
+        for (diagnosis, count) in output.targets.iter().flat_map(|targets| &targets.failures) {
+            family.sample("", &labels.with("diagnosis", diagnosis.id()), *count as f64);
+        }
+    }
+
+    let mut family = page.family(
         "ecr_sidecar_output_writes_total",
         Kind::Counter,
         "Writes of the output, and reconciliations that failed.",
@@ -217,7 +229,8 @@ fn labels_of(key: &TokenKey) -> Labels {
         Service::EcrPublic => "ecr-public",
     };
     let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
-    let labels = if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint) } else { labels };
+    let labels =
+        if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint.as_str()) } else { labels };
     let choice = |labels: Labels, name, choice: Option<bool>| match choice {
         Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
         None => labels,
@@ -239,7 +252,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::status::{Served, StatusBoard, Targets};
+    use crate::{
+        diagnosis::Diagnosis,
+        status::{Served, StatusBoard, Targets},
+    };
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -362,13 +378,7 @@ mod tests {
             change(token, status.outputs.values_mut().next().unwrap());
             value(&text(&status, Format::Prometheus), "ecr_sidecar_output_in_sync")
         };
-        let targets = |in_sync| Targets {
-            total: 2,
-            in_sync,
-            troubled: Vec::new(),
-            more_troubled: 0,
-            aimed_at: Default::default(),
-        };
+        let targets = |in_sync| Targets { total: 2, in_sync, ..Targets::default() };
         assert_eq!(in_sync(&|_, _| {}), 1.0);
         assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(2000))), 0.0, "an older one");
         assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(500))), 1.0, "another sidecar's");
@@ -381,6 +391,19 @@ mod tests {
             output.in_place.clear();
         };
         assert_eq!(in_sync(&without_token), 1.0, "an output is not to blame for AWS");
+    }
+
+    #[tokio::test]
+    async fn a_thousand_failing_secrets_are_a_series_a_diagnosis() {
+        let mut status = status(1);
+        let failures = [(Diagnosis::QuotaExceeded, 999), (Diagnosis::SecretType, 1)].into();
+        let targets =
+            Targets { total: 2000, in_sync: 1000, more_troubled: 1000, failures, ..Targets::default() };
+        status.outputs.values_mut().for_each(|output| output.targets = Some(targets.clone()));
+        let text = text(&status, Format::Prometheus);
+        let of = r#"ecr_sidecar_output_failing_targets{output="docker-config /c",diagnosis="#;
+        assert_eq!(value(&text, &format!(r#"{of}"quota-exceeded"}}"#)), 999.0);
+        assert_eq!(text.lines().filter(|line| line.starts_with(of)).count(), 2, "{text}");
     }
 
     #[tokio::test]
@@ -397,7 +420,7 @@ mod tests {
         for change in [
             (|key: &mut TokenKey| key.identity = "other".into()) as fn(&mut TokenKey),
             |key| key.service = Service::EcrPublic,
-            |key| key.endpoint = Some("https://vpce.example".into()),
+            |key| key.endpoint = "https://vpce.example".parse().ok(),
             |key| key.fips = Some(true),
             |key| key.dual_stack = Some(true),
         ] {

@@ -21,12 +21,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
 
 use super::{
+    host::{self, Rejected},
     metrics::{self, Format},
     process::Figures,
     verdict::{self, Verdict},
@@ -100,6 +101,8 @@ pub struct Health {
     pub status: StatusBoard,
     /// The time of day.
     pub clock: Clock,
+    /// The names of `health.hosts`, which a reload may change.
+    pub hosts: watch::Receiver<Vec<String>>,
 }
 
 /// Opens the endpoint.
@@ -227,6 +230,9 @@ async fn connection(stream: TcpStream, health: Health) -> Option<Infallible> {
 }
 
 fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
+    if let Err(rejected) = host::check(request, &health.hosts.borrow()) {
+        return reject(rejected);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n".into());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -246,6 +252,17 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         "/metrics" => metrics(request.headers(), health),
         _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status /metrics\n".into()),
     }
+}
+
+fn reject(rejected: Rejected) -> Response<Full<Bytes>> {
+    let (code, body) = match rejected {
+        Rejected::Malformed => (StatusCode::BAD_REQUEST, "the request needs one valid Host header\n"),
+        Rejected::Unknown => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "unknown Host: use an IP address or localhost, or list the name in health.hosts\n",
+        ),
+    };
+    text(code, body.to_owned())
 }
 
 fn told(verdict: &Verdict, verbose: bool) -> Response<Full<Bytes>> {
@@ -334,7 +351,8 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let clock = Clock::System;
-        let health = Health { status: StatusBoard::new(clock.now()), clock };
+        let (_names, hosts) = watch::channel(Vec::new());
+        let health = Health { status: StatusBoard::new(clock.now()), clock, hosts };
         let server = tokio::spawn(serve(listener, health));
         let connect = || TcpStream::connect(address).unwrap();
 

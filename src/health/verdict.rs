@@ -1,7 +1,9 @@
 //! Whether all is well: a pure function of (status, now).
 //!
 //! * live: the loops turn; never depends on AWS or Kubernetes.
-//! * ready: every required registry has an unexpired credential in every output, now. False again at expiry.
+//! * ready: every required registry has an unexpired credential in every output, now. False again at expiry. Of an
+//!   output that discovers its Secrets, one that cannot be written is reported and does not count
+//!   (`a_failing_target_is_reported_and_does_not_count`); the output's own credential is what its other Secrets hold.
 //! * started: ready once, or the grace period is over, so that an AWS outage cannot keep a GitOps controller
 //!   down for ever.
 
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     clock::rfc3339,
     registry::RegistryHost,
-    status::{OutputStatus, Status, TokenStatus},
+    status::{OutputStatus, Status, Targets, TokenStatus},
 };
 
 /// A loop that has not turned for this long is stuck. Every loop turns at least once a minute, but for an
@@ -36,23 +38,34 @@ pub struct Check {
     pub name: String,
     /// Why it failed, if it did.
     pub failure: Option<String>,
-    /// Whether the verdict depends on it.
-    pub required: bool,
+    /// What its failure means for the verdict.
+    pub weight: Weight,
+}
+
+/// What a failed check means for the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The verdict is bad.
+    Required,
+    /// Nothing, and it is always shown.
+    Reported,
+    /// Nothing, and it is shown on request.
+    Optional,
 }
 
 impl Verdict {
     /// Whether every required check passed.
     pub fn is_good(&self) -> bool {
-        self.checks.iter().all(|check| check.failure.is_none() || !check.required)
+        self.checks.iter().all(|check| check.failure.is_none() || check.weight != Weight::Required)
     }
 
-    /// One `[+]name ok` or `[-]name reason` line a check; without `verbose` only those that count.
+    /// One `[+]name ok` or `[-]name reason` line a check; without `verbose` only failures that count or are reported.
     pub fn text(&self, verbose: bool) -> String {
         let mut text = String::new();
         for check in &self.checks {
-            let optional = if check.required { "" } else { " (optional)" };
+            let optional = if check.weight == Weight::Optional { " (optional)" } else { "" };
             let _ = match &check.failure {
-                Some(reason) if verbose || check.required => {
+                Some(reason) if verbose || check.weight != Weight::Optional => {
                     writeln!(text, "[-]{}{optional} {reason}", check.name)
                 }
                 None if verbose => writeln!(text, "[+]{}{optional} ok", check.name),
@@ -71,7 +84,7 @@ pub fn live(status: &Status, now: Instant) -> Verdict {
     let check = |(name, turned): (String, Instant)| {
         let age = now.saturating_duration_since(turned);
         let failure = (age > TURN_DEADLINE).then(|| format!("has not turned for {} s", age.as_secs()));
-        Check { name, failure, required: true }
+        Check { name, failure, weight: Weight::Required }
     };
     Verdict { checks: tokens.chain(outputs).map(check).collect() }
 }
@@ -82,19 +95,23 @@ pub fn ready(status: &Status, now: SystemTime) -> Verdict {
     for token in status.tokens.values() {
         if token.awaits_own_registry {
             let name = format!("own registry in {}", token.key.region.as_str());
-            checks.push(Check { name, failure: Some(no_token(token)), required: true });
+            checks.push(Check { name, failure: Some(no_token(token)), weight: Weight::Required });
         }
         for served in &token.registries {
             for (id, output) in &status.outputs {
                 let failure = lacks(token, output, &served.host, now);
                 let name = format!("registry {} in {id}", served.host);
-                checks.push(Check { name, failure, required: served.required });
+                let weight = if served.required { Weight::Required } else { Weight::Optional };
+                checks.push(Check { name, failure, weight });
             }
         }
     }
     if checks.is_empty() {
         let failure = Some("is being applied".into());
-        checks.push(Check { name: "configuration".into(), failure, required: true });
+        checks.push(Check { name: "configuration".into(), failure, weight: Weight::Required });
+    }
+    for (id, output) in &status.outputs {
+        checks.extend(output.targets.iter().flat_map(|targets| failing(id, targets)));
     }
     Verdict { checks }
 }
@@ -104,9 +121,27 @@ pub fn started(status: &Status, now: SystemTime) -> Verdict {
     let mut verdict = ready(status, now);
     let age = now.duration_since(status.started_at).unwrap_or_default();
     if status.has_been_ready || age >= status.startup_grace {
-        verdict.checks.iter_mut().for_each(|check| check.required = false);
+        let required = verdict.checks.iter_mut().filter(|check| check.weight == Weight::Required);
+        required.for_each(|check| check.weight = Weight::Optional);
     }
     verdict
+}
+
+/// How many Secrets of an output are in sync, and the first of those that fail: a line each.
+fn failing(id: &str, targets: &Targets) -> Vec<Check> {
+    let reported = |name, failure| Check { name, failure: Some(failure), weight: Weight::Reported };
+    let count = targets.failing();
+    if count == 0 {
+        return Vec::new();
+    }
+    let summary = format!("{} of {} in sync, {count} failing", targets.in_sync, targets.total);
+    let mut checks = vec![reported(format!("Secrets of {id}"), summary)];
+    let named = targets.troubled.iter();
+    checks.extend(named.map(|it| reported(format!("Secret {}", it.name), it.last_error.to_string())));
+    if targets.more_troubled > 0 {
+        checks.push(reported(format!("{} more Secrets of {id}", targets.more_troubled), "failing".into()));
+    }
+    checks
 }
 
 /// Why a consumer of `output` would be refused by `host`, if it would.
@@ -144,7 +179,7 @@ mod tests {
     use crate::{
         diagnosis::Diagnosis,
         failure::{Class, Problem},
-        status::{Served, StatusBoard},
+        status::{Served, StatusBoard, TargetStatus, Targets},
         token::{Service, TokenKey},
     };
 
@@ -236,6 +271,50 @@ mod tests {
                 Diagnosis::VolumeFull.mend()
             )
         );
+    }
+
+    /// The credential of the output is that of its other Secrets: `everywhere_but_where_it_fails` (`output/secrets`).
+    #[tokio::test]
+    async fn a_failing_target_is_reported_and_does_not_count() {
+        let failing = |count: usize| {
+            let problem = Problem {
+                message: "the API server refused: exceeded quota: q (HTTP 403)".into(),
+                remedy: Diagnosis::QuotaExceeded.into(),
+                class: Class::Denied,
+            };
+            let named = (0..count.min(20)).map(|number| TargetStatus {
+                name: format!("tenant-{number}/ecr"),
+                last_error: problem.clone(),
+            });
+            with_output(&well(true), |output| {
+                output.targets = Some(Targets {
+                    total: 1000,
+                    in_sync: 1000 - count,
+                    discovered: true,
+                    troubled: named.collect(),
+                    more_troubled: count.saturating_sub(20),
+                    ..Targets::default()
+                });
+            })
+        };
+        let verdict = ready(&failing(1), at(0));
+        assert!(verdict.is_good());
+        let text = verdict.text(false);
+        let expected = format!(
+            "[-]Secrets of docker-config /c 999 of 1000 in sync, 1 failing\n\
+             [-]Secret tenant-0/ecr the API server refused: exceeded quota: q (HTTP 403) ({})\nok\n",
+            Diagnosis::QuotaExceeded.mend()
+        );
+        assert_eq!(text, expected);
+        // However many a tenant makes: a bounded text.
+        let text = ready(&failing(999), at(0)).text(true);
+        assert_eq!(text.lines().count(), 1 + 1 + 20 + 1 + 1, "{text}");
+        assert!(text.contains("[-]979 more Secrets of docker-config /c failing\n"), "{text}");
+        assert!(ready(&failing(0), at(0)).text(false) == "ok\n");
+        // What counts is the credential: without one in any Secret it is not ready.
+        let mut none = failing(1000);
+        none.outputs.values_mut().for_each(|output| output.in_place.clear());
+        assert!(!ready(&none, at(0)).is_good());
     }
 
     #[tokio::test]

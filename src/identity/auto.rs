@@ -1,9 +1,11 @@
 //! `source: auto`: which source is configured, and what to say when none is.
 
-use std::path::Path;
-
-use super::{IdentityError, IdentitySpec, Looked, Source, files};
-use crate::{config::env::Environment, diagnosis::Diagnosis};
+use super::{IdentityError, IdentitySpec, Looked, Source};
+use crate::{
+    aws::profile_file::{self, ProfileFiles, Profiles},
+    config::env::Environment,
+    diagnosis::Diagnosis,
+};
 
 /// The first source that the environment configures, broken or not: a broken one must be mended, not passed
 /// over. The profile `default`, which no variable announces, comes last (`Identity::default_profile`).
@@ -24,14 +26,14 @@ pub(super) fn pick(env: &Environment) -> Option<Source> {
 
 /// Where `auto` would look, when it is known beforehand that there is nothing: no variable announces a source, and
 /// there is no file of profiles.
-pub fn nothing_announced(env: &Environment) -> Option<Vec<Looked>> {
-    let is_there = pick(env).is_some() || files::shared_aws_files(env).iter().any(|file| file.exists());
-    (!is_there).then(|| looked(env))
+pub fn nothing_announced(env: &Environment, files: &ProfileFiles) -> Option<Vec<Looked>> {
+    let nothing = pick(env).is_none() && files.may_be_absent();
+    nothing.then(|| looked(env, files))
 }
 
 /// The error that tells what was looked for, what was seen, and the likely mend.
-pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
-    let mut looked = looked(env);
+pub(super) async fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
+    let mut looked = looked(env, &ProfileFiles::of(&Profiles::read(env).await));
     looked.push(Looked {
         source: "imds",
         looked_for: "nothing".into(),
@@ -41,14 +43,14 @@ pub(super) fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityE
     IdentityError::NothingFound { identity: spec.name.clone(), looked, diagnosis }
 }
 
-fn looked(env: &Environment) -> Vec<Looked> {
+fn looked(env: &Environment, files: &ProfileFiles) -> Vec<Looked> {
     vec![
         Looked {
             source: "environment",
             looked_for: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into(),
             saw: "neither is set".into(),
         },
-        Looked { source: "profile", looked_for: profile_files(env), saw: profile_seen(env) },
+        Looked { source: "profile", looked_for: profile_files(env), saw: profile_seen(env, files) },
         Looked {
             source: "web identity",
             looked_for: "AWS_WEB_IDENTITY_TOKEN_FILE".into(),
@@ -66,7 +68,7 @@ fn looked(env: &Environment) -> Vec<Looked> {
 }
 
 fn profile_files(env: &Environment) -> String {
-    let files = files::shared_aws_files(env);
+    let files = profile_file::paths(env);
     let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     if names.is_empty() {
         "~/.aws/config".into()
@@ -75,14 +77,12 @@ fn profile_files(env: &Environment) -> String {
     }
 }
 
-fn profile_seen(env: &Environment) -> String {
-    let files = files::shared_aws_files(env);
-    if files.is_empty() {
-        "HOME is unset".into()
-    } else if files.iter().any(|file| Path::exists(file)) {
-        "no credentials in it, and AWS_PROFILE is unset".into()
-    } else {
-        "neither file exists".into()
+fn profile_seen(env: &Environment, files: &ProfileFiles) -> String {
+    match files {
+        _ if profile_file::paths(env).is_empty() => "HOME is unset".into(),
+        ProfileFiles::Absent => "neither file exists".into(),
+        ProfileFiles::Read => "no credentials in it, and AWS_PROFILE is unset".into(),
+        ProfileFiles::Unusable { why, .. } => why.clone(),
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::{Identity, IdentityError, files};
 use crate::{
+    aws::key_material::{FoundKeys, Origin},
     config::env::Environment,
     failure::{
         chain,
@@ -25,6 +26,12 @@ use crate::{
     secret::Secret,
 };
 
+const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+/// The most that is looked at of an answer that is an error.
+const MESSAGE_LIMIT: usize = 4 << 10;
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,35 +65,62 @@ impl Identity {
             Err(_) => return Err(unreachable("no answer within 5 s".into())),
         };
         if !(200..300).contains(&status) {
-            let message = clean_of(&String::from_utf8_lossy(&body), &secrets);
+            let start = String::from_utf8_lossy(&body[..body.len().min(MESSAGE_LIMIT)]);
+            let message = clean_of(&start, &secrets);
             return Err(IdentityError::AgentRefused { url: shown, status, message });
         }
-        parse(&body).ok_or(NOT_CREDENTIALS)
+        parse(&body)
     }
 }
 
-fn parse(body: &[u8]) -> Option<Credentials> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let expiry = SystemTime::try_from(DateTime::from_str(&answer.expiration, Format::DateTime).ok()?).ok()?;
-    let (id, secret, token) = (answer.access_key_id, answer.secret_access_key, answer.token);
-    Some(Credentials::new(id, secret, Some(token), Some(expiry), "container"))
+fn parse(body: &[u8]) -> Result<Credentials, IdentityError> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| NOT_CREDENTIALS)?;
+    let expiry = DateTime::from_str(&answer.expiration, Format::DateTime).map_err(|_| NOT_CREDENTIALS)?;
+    let keys = FoundKeys {
+        access_key_id: &answer.access_key_id,
+        secret_access_key: &answer.secret_access_key,
+        session_token: Some(&answer.token),
+        expiry: Some(SystemTime::try_from(expiry).map_err(|_| NOT_CREDENTIALS)?),
+    };
+    Ok(keys.into_credentials(&Origin::of("container", "the answer of the container credentials agent"))?)
 }
 
 fn agent_url(env: &Environment) -> Result<String, IdentityError> {
-    if let Some(path) = env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
-        return Ok(format!("{ECS_AGENT}{path}"));
+    if let Some(path) = env.get(RELATIVE_URI) {
+        let refused = |why| IdentityError::AgentUrl { variable: RELATIVE_URI, shown: "invalid".into(), why };
+        // Otherwise it would go on with the authority: another host, port or user.
+        if !path.starts_with('/') {
+            return Err(refused("it must start with /"));
+        }
+        return checked(format!("{ECS_AGENT}{path}")).map_err(|(_, why)| refused(why));
     }
-    let url = env.get("AWS_CONTAINER_CREDENTIALS_FULL_URI").ok_or(IdentityError::Incomplete {
-        source_name: "container",
-        missing: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    })?;
-    let refused = |why: &str| IdentityError::AgentUrl { url: clean(url), why: why.to_owned() };
-    let uri: ::http::Uri = url.parse().map_err(|_| refused("it is no URL"))?;
-    let host = uri.host().ok_or_else(|| refused("it names no host"))?;
-    if uri.scheme_str() == Some("https") || is_agent(host) {
-        return Ok(url.to_owned());
+    let url =
+        env.get(FULL_URI).ok_or(IdentityError::Incomplete { source_name: "container", missing: FULL_URI })?;
+    checked(url.to_owned()).map_err(|(shown, why)| IdentityError::AgentUrl { variable: FULL_URI, shown, why })
+}
+
+/// The URL, if the authorization token may be sent there; else how it may be shown, and why not.
+fn checked(url: String) -> Result<String, (String, &'static str)> {
+    let not_shown = |why| Err(("invalid".to_owned(), why));
+    let Ok(uri) = url.parse::<::http::Uri>() else { return not_shown("it is no URL") };
+    let Some(host) = uri.host() else { return not_shown("it names no host") };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return not_shown("a user name stands before its host");
     }
-    Err(refused("over plain http only loopback, 169.254.170.2, 169.254.170.23 and fd00:ec2::23 are asked"))
+    if uri.port_u16().is_none()
+        && uri.authority().is_some_and(|authority| authority.as_str().len() > host.len())
+    {
+        return not_shown("its port is no number");
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_agent(host) => Ok(url),
+        Some("http") => Err((
+            format!("`{}`", clean(&url)),
+            "over plain http only loopback, 169.254.170.2, 169.254.170.23 and fd00:ec2::23 are asked",
+        )),
+        _ => not_shown("its scheme is neither http nor https"),
+    }
 }
 
 /// The addresses that every AWS SDK admits over plain HTTP, so that a planted variable cannot send the
@@ -103,10 +137,15 @@ fn is_agent(host: &str) -> bool {
 
 /// The token file is read anew each time: kubelet rotates it.
 async fn authorization(env: &Environment) -> Result<Option<Secret<String>>, IdentityError> {
-    if let Some(file) = env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
-        return files::read_line("container authorization token", Path::new(file)).await.map(Some);
-    }
-    Ok(env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(|token| Secret::new(token.to_owned())))
+    let (variable, token) = if let Some(file) = env.get(TOKEN_FILE) {
+        (TOKEN_FILE, files::read_line("container authorization token", Path::new(file)).await?)
+    } else if let Some(token) = env.get(TOKEN) {
+        (TOKEN, Secret::new(token.to_owned()))
+    } else {
+        return Ok(None);
+    };
+    let is_sendable = ::http::HeaderValue::from_str(token.expose()).is_ok_and(|value| value.to_str().is_ok());
+    if is_sendable { Ok(Some(token)) } else { Err(IdentityError::AgentToken { variable }) }
 }
 
 #[cfg(test)]
@@ -114,7 +153,7 @@ mod tests {
     use super::*;
 
     fn url(full: &str) -> Result<String, IdentityError> {
-        agent_url(&Environment::from_pairs([("AWS_CONTAINER_CREDENTIALS_FULL_URI", full)]))
+        agent_url(&Environment::from_pairs([(FULL_URI, full)]))
     }
 
     #[test]
@@ -131,10 +170,54 @@ mod tests {
             "http://169.254.169.254/c",
             "http://evil.example/c",
             "http://127.0.0.1.evil.example/c",
+            "http://127.0.0.1./c",
+            "http://[::ffff:169.254.169.254]/c",
             "ftp:x",
+            "ftp://127.0.0.1/c",
+            "//127.0.0.1/c",
+            "http://hunter2@127.0.0.1/c",
+            "https://me:hunter2@agent.example/c",
+            "http://127.0.0.1:hunter2@evil.example/c",
+            "http://hunter2:x",
             "",
         ] {
-            assert!(url(evil).is_err(), "{evil}");
+            let error = url(evil).expect_err(evil).to_string();
+            assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    /// Each would be another host, port or user behind `http://169.254.170.2`.
+    #[test]
+    fn a_relative_uri_leads_nowhere_else() {
+        let url = |path| agent_url(&Environment::from_pairs([(RELATIVE_URI, path)]));
+        for evil in [
+            "@127.0.0.1:19059/creds",
+            ":80@host/x",
+            ".evil.example/x",
+            ":8080/x",
+            "3/x",
+            "?x",
+            "#x",
+            "http://127.0.0.1/x",
+            "/a b",
+            "/a\nb",
+        ] {
+            let error = url(evil).expect_err(evil).to_string();
+            assert!(error.starts_with("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is invalid: "), "{error}");
+        }
+        assert_eq!(url("/v2/credentials/1").unwrap(), "http://169.254.170.2/v2/credentials/1");
+        assert_eq!(url("/x@y").unwrap(), "http://169.254.170.2/x@y");
+        assert_eq!(url("//evil/x").unwrap(), "http://169.254.170.2//evil/x"); // a path still
+    }
+
+    #[tokio::test]
+    async fn a_token_that_no_header_may_hold_is_not_sent_and_not_shown() {
+        for token in ["hunter2\r\nX: y", "hunter2\u{1}", "hunter2\u{7f}", "hunter2\u{e4}"] {
+            let error =
+                authorization(&Environment::from_pairs([(TOKEN, token)])).await.unwrap_err().to_string();
+            assert!(error.contains(TOKEN) && !error.contains("hunter2"), "{error}");
+        }
+        let token = authorization(&Environment::from_pairs([(TOKEN, "Basic aHVudGVyMg==")])).await.unwrap();
+        assert_eq!(token.unwrap().expose(), "Basic aHVudGVyMg==");
     }
 }

@@ -1,19 +1,12 @@
 //! Why there are no credentials, and what to do about it.
 
-use std::{fmt::Write, io, path::PathBuf, time::SystemTime};
-
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_sts::{
-    error::SdkError,
-    operation::{
-        assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
-    },
-};
-use aws_smithy_runtime_api::client::result::ConnectorError;
+use std::{fmt::Write, path::PathBuf};
 
 use crate::{
+    aws::{key_material::MalformedKey, profile_file::ProfileFileError},
     diagnosis::{Diagnosis, Remedy},
-    failure::{AwsFailure, Class, causes},
+    failure::{AwsFailure, Class},
+    fs::read::ReadError,
     registry::AccountId,
 };
 
@@ -57,7 +50,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: ReadError,
     },
     /// A key or token file is empty.
     #[error("the {what} in {} is empty", path.display())]
@@ -67,20 +60,15 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
-    /// A key or token file holds more than one word.
-    #[error("the {what} in {} is not one word: it holds white space", path.display())]
-    NotOneWord {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
+    /// A value that cannot be a key or token.
+    #[error(transparent)]
+    MalformedKey(#[from] MalformedKey),
     /// The profile is not there, or holds no credentials.
     #[error("the profile `{profile}` gives no credentials: {detail}")]
     ProfileNotFound {
         /// The profile's name.
         profile: String,
-        /// In the SDK's words.
+        /// What there is instead.
         detail: String,
     },
     /// The profile is there and does not work.
@@ -88,18 +76,37 @@ pub enum IdentityError {
     Profile {
         /// The profile's name.
         profile: String,
-        /// In the SDK's words.
+        /// What is wrong with it.
         detail: String,
         /// Decides when to try again.
         class: Class,
     },
+    /// The AWS profile files cannot be used.
+    #[error(transparent)]
+    ProfileFile(#[from] ProfileFileError),
+    /// The profile rests on a login that is not supported.
+    #[error("the profile `{profile}` rests on `aws login` (login_session), which is not supported")]
+    LoginSession {
+        /// The profile's name.
+        profile: String,
+    },
     /// The URL of the credentials agent is not acceptable.
-    #[error("AWS_CONTAINER_CREDENTIALS_FULL_URI is `{url}`: {why}")]
+    #[error("{variable} is {shown}: {why}")]
     AgentUrl {
-        /// The URL.
-        url: String,
+        /// The variable.
+        variable: &'static str,
+        /// Its value, unless that may hold a password.
+        shown: String,
         /// What is wrong with it.
-        why: String,
+        why: &'static str,
+    },
+    /// The credentials agent's authorization token is not one. It is not shown.
+    #[error(
+        "the container authorization token of {variable} cannot be sent: it holds characters that no header may hold"
+    )]
+    AgentToken {
+        /// The variable.
+        variable: &'static str,
     },
     /// The credentials agent does not answer.
     #[error("the credentials agent {url} cannot be reached: {why}")]
@@ -154,26 +161,12 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// The error of a profile, from the SDK's.
-    pub(super) fn profile(profile: String, error: CredentialsError, now: SystemTime) -> Self {
-        if let Some(failure) = sts_cause(&error, now) {
-            return Self::Sts { subject: format!("profile `{profile}`"), failure };
-        }
-        let detail = causes(&error);
-        match error {
-            CredentialsError::CredentialsNotLoaded(_) => Self::ProfileNotFound { profile, detail },
-            error => {
-                let class = if is_network(&error) { Class::Transient } else { Class::Denied };
-                Self::Profile { profile, detail, class }
-            }
-        }
-    }
-
     /// When to try again.
     pub fn class(&self) -> Class {
         match self {
             Self::Sts { failure, .. } => failure.class(),
             Self::Profile { class, .. } => *class,
+            Self::ProfileFile(error) if error.is_timeout() => Class::Transient,
             Self::AgentUnreachable { .. } | Self::Imds { .. } => Class::Transient,
             Self::AgentRefused { status, .. } if *status == 429 => Class::Throttled,
             Self::AgentRefused { status, .. } if *status >= 500 => Class::Transient,
@@ -187,14 +180,17 @@ impl IdentityError {
         let diagnosis = match self {
             Self::NothingFound { diagnosis, .. } => *diagnosis,
             Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),
-            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Diagnosis::InputUnreadable
-            }
+            Self::File { source, .. } if source.is_permission_denied() => Diagnosis::InputUnreadable,
+            Self::File { source: ReadError::TimedOut, .. } => Diagnosis::VolumeHangs,
+            Self::File { source, .. } if source.is_malformed() => Diagnosis::InputMalformed,
             Self::File { .. } | Self::EmptyFile { .. } => Diagnosis::InputMissing,
-            Self::NotOneWord { .. } => Diagnosis::InputMalformed,
+            Self::MalformedKey(_) => Diagnosis::InputMalformed,
             Self::ProfileNotFound { .. } => Diagnosis::ProfileMissing,
             Self::Profile { .. } => Diagnosis::ProfileBroken,
-            Self::AgentUrl { .. } => Diagnosis::AgentUrl,
+            Self::ProfileFile(error) if error.is_timeout() => Diagnosis::VolumeHangs,
+            Self::ProfileFile(_) => Diagnosis::ProfileFile,
+            Self::LoginSession { .. } => Diagnosis::LoginSession,
+            Self::AgentUrl { .. } | Self::AgentToken { .. } => Diagnosis::AgentUrl,
             Self::AgentUnreachable { .. } => Diagnosis::AgentUnreachable,
             Self::AgentRefused { status, .. } if *status == 429 || *status >= 500 => Diagnosis::AgentBusy,
             Self::AgentRefused { .. } => Diagnosis::NoAssociation,
@@ -214,32 +210,4 @@ fn list(looked: &[Looked]) -> String {
         let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
     }
     text
-}
-
-/// Whether the network failed the SDK's profile provider. All else that may fail it (a broken file, an SSO
-/// session without a login, a `credential_process` that ends badly) waits for a person.
-fn is_network(error: &CredentialsError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if cause.is::<ConnectorError>() {
-            return true;
-        }
-        next = cause.source();
-    }
-    matches!(error, CredentialsError::ProviderTimedOut(_))
-}
-
-/// The STS failure inside an error of the SDK's profile provider.
-fn sts_cause(error: &CredentialsError, now: SystemTime) -> Option<AwsFailure> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleError>>() {
-            return Some(AwsFailure::new("sts:AssumeRole", error, now, &[]));
-        }
-        if let Some(error) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
-            return Some(AwsFailure::new("sts:AssumeRoleWithWebIdentity", error, now, &[]));
-        }
-        next = cause.source();
-    }
-    None
 }

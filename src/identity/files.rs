@@ -1,32 +1,32 @@
 //! Static keys, from the environment or from files.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::path::Path;
 
 use aws_credential_types::Credentials;
-use tokio::sync::Semaphore;
 
 use super::{IdentityError, StaticFiles};
-use crate::{config::env::Environment, secret::Secret};
+use crate::{
+    aws::key_material::{FoundKeys, KeyMaterial, Malformed, MalformedKey, Origin},
+    config::env::Environment,
+    fs::read::read_text,
+    secret::Secret,
+};
 
-/// The most that is read of a key or token file.
-const FILE_LIMIT: u64 = 64 << 10;
-/// A volume that takes longer gives no answer.
-const READ_LIMIT: Duration = Duration::from_secs(5);
-/// Threads that may wait for volumes: those that hang for ever must not become more with each attempt.
-static READERS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(8));
+/// No key or token is larger than this.
+const FILE_LIMIT: usize = 64 << 10;
 
 pub(super) fn from_environment(env: &Environment) -> Result<Credentials, IdentityError> {
     let variable = |name: &'static str| {
         env.get(name).ok_or(IdentityError::Incomplete { source_name: "environment", missing: name })
     };
-    let session = env.get("AWS_SESSION_TOKEN").map(str::to_owned);
-    let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
-    Ok(Credentials::new(id, secret, session, None, "environment"))
+    let keys = FoundKeys {
+        access_key_id: variable("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: variable("AWS_SECRET_ACCESS_KEY")?,
+        session_token: env.get("AWS_SESSION_TOKEN"),
+        expiry: None,
+    };
+    let places = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].map(str::to_owned);
+    Ok(keys.into_credentials(&Origin { provider: "environment", places })?)
 }
 
 pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, IdentityError> {
@@ -36,62 +36,24 @@ pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, Ident
         Some(path) => Some(read_line("session token", path).await?),
         None => None,
     };
-    Ok(Credentials::new(
-        id.expose().as_str(),
-        secret.expose().as_str(),
-        session.map(|token| token.expose().clone()),
-        None,
-        "static",
-    ))
+    let keys = FoundKeys {
+        access_key_id: id.expose(),
+        secret_access_key: secret.expose(),
+        session_token: session.as_ref().map(|token| token.expose().as_str()),
+        expiry: None,
+    };
+    let places = [Some(&files.access_key_id), Some(&files.secret_access_key), files.session_token.as_ref()];
+    let places = places.map(|path| path.map(|path| path.display().to_string()).unwrap_or_default());
+    Ok(keys.into_credentials(&Origin { provider: "static", places })?)
 }
 
-/// The content of a small text file without surrounding white space; never empty, never of several lines.
+/// The key or token in a small file, without surrounding white space.
 pub(crate) async fn read_line(what: &'static str, path: &Path) -> Result<Secret<String>, IdentityError> {
-    let text =
-        read(path).await.map_err(|source| IdentityError::File { what, path: path.to_owned(), source })?;
-    let line = text.expose().trim();
-    if line.is_empty() {
-        return Err(IdentityError::EmptyFile { what, path: path.to_owned() });
+    let failed = |source| IdentityError::File { what, path: path.to_owned(), source };
+    let text = read_text(path, FILE_LIMIT).await.map_err(failed)?;
+    match KeyMaterial::parse(&text) {
+        Ok(key) => Ok(key.into_secret()),
+        Err(Malformed::Empty) => Err(IdentityError::EmptyFile { what, path: path.to_owned() }),
+        Err(why) => Err(MalformedKey { what, place: path.display().to_string(), why }.into()),
     }
-    if line.contains(char::is_whitespace) {
-        return Err(IdentityError::NotOneWord { what, path: path.to_owned() });
-    }
-    Ok(Secret::new(line.to_owned()))
-}
-
-/// On a thread of its own: a volume may hang, and nothing else must wait for it.
-async fn read(path: &Path) -> io::Result<Secret<String>> {
-    let path = path.to_owned();
-    let reading = async {
-        let permit = READERS.acquire().await.map_err(io::Error::other)?;
-        let read = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            read_now(&path)
-        });
-        read.await.map_err(io::Error::other)?
-    };
-    let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the volume gives no answer");
-    tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| hangs())?
-}
-
-fn read_now(path: &Path) -> io::Result<Secret<String>> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_LIMIT).read_to_string(&mut text)?;
-    Ok(Secret::new(text))
-}
-
-/// `~/.aws/config` and `~/.aws/credentials`, or what `AWS_CONFIG_FILE` and
-/// `AWS_SHARED_CREDENTIALS_FILE` name.
-pub(super) fn shared_aws_files(env: &Environment) -> Vec<PathBuf> {
-    let home = env.get("HOME").map(PathBuf::from);
-    let file = |variable, name: &str| {
-        env.get(variable)
-            .map(PathBuf::from)
-            .or_else(|| home.as_ref().map(|home| home.join(".aws").join(name)))
-    };
-    [file("AWS_CONFIG_FILE", "config"), file("AWS_SHARED_CREDENTIALS_FILE", "credentials")]
-        .into_iter()
-        .flatten()
-        .collect()
 }

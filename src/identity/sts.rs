@@ -5,13 +5,14 @@ use std::{path::Path, time::SystemTime};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
-use super::{AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, files, secrets_of};
+use super::{
+    AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, files, secrets_of,
+};
 use crate::{
+    aws::key_material::{FoundKeys, Origin},
     failure::{AwsFailure, foreign_text::clean},
     registry::AccountId,
 };
-
-const SESSION_NAME: &str = "ecr-sidecar";
 
 impl Identity {
     /// The credentials of a web-identity token's role, and its session's ARN. The token is read anew each
@@ -20,6 +21,7 @@ impl Identity {
         &self,
         role_arn: Option<&str>,
         token_file: Option<&Path>,
+        session_name: Option<&str>,
     ) -> Result<(Credentials, String), IdentityError> {
         let missing = |missing| IdentityError::Incomplete { source_name: "web identity", missing };
         let role_arn = role_arn.or_else(|| self.env.get("AWS_ROLE_ARN")).ok_or(missing("AWS_ROLE_ARN"))?;
@@ -27,11 +29,13 @@ impl Identity {
             .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
         let token = files::read_line("web-identity token", token_file).await?;
+        let session_name = session_name.or_else(|| self.env.get("AWS_ROLE_SESSION_NAME"));
+        let session_name = session_name.unwrap_or(SESSION_NAME);
         let answer = self
             .sts()
             .assume_role_with_web_identity()
             .role_arn(role_arn)
-            .role_session_name(self.env.get("AWS_ROLE_SESSION_NAME").unwrap_or(SESSION_NAME))
+            .role_session_name(session_name)
             .web_identity_token(token.expose())
             .send()
             .await
@@ -42,11 +46,13 @@ impl Identity {
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
+    /// The role's credentials, obtained with those of `from`.
     pub(super) async fn assume_role(
         &self,
         role: &AssumeRole,
-        credentials: Credentials,
+        from: Resolved,
     ) -> Result<Resolved, IdentityError> {
+        let Resolved { credentials, principal } = from;
         let provider = credentials.clone();
         let answer = self
             .sts()
@@ -65,7 +71,7 @@ impl Identity {
             })?;
         let arn = answer.assumed_role_user.map_or_else(|| role.role_arn.clone(), |user| clean(&user.arn));
         let credentials = self.temporary(answer.credentials, "sts:AssumeRole")?;
-        Ok(Resolved { credentials, principal: Principal { source: String::new(), arn: Some(arn) } })
+        Ok(Resolved { credentials, principal: Principal { arn: Some(arn), ..principal } })
     }
 
     /// Fails unless the credentials belong to the `expected` account; learns the ARN by the way.
@@ -117,9 +123,13 @@ impl Identity {
         if given.access_key_id.is_empty() || given.secret_access_key.is_empty() {
             return Err(incomplete());
         }
-        let expiry = SystemTime::try_from(given.expiration).map_err(|_| incomplete())?;
-        let session = Some(given.session_token);
-        Ok(Credentials::new(given.access_key_id, given.secret_access_key, session, Some(expiry), operation))
+        let keys = FoundKeys {
+            access_key_id: &given.access_key_id,
+            secret_access_key: &given.secret_access_key,
+            session_token: Some(&given.session_token),
+            expiry: Some(SystemTime::try_from(given.expiration).map_err(|_| incomplete())?),
+        };
+        Ok(keys.into_credentials(&Origin::of(operation, format_args!("the answer of {operation}")))?)
     }
 
     fn sts_error<E>(

@@ -1,15 +1,19 @@
-//! What can go wrong on the way to the API server and there, and the mend.
+//! What can go wrong on the way to the API server and there, and the remedy.
+//!
+//! Invariants:
+//! * Of a refusal the message decides before the code, since webhooks choose their codes:
+//!   `a_refusal_is_judged_by_its_message`, and against a real API server `tests/secrets/admission.rs`.
+//! * Text of the API server is shown clean: `no_answer_panics_or_shows_more_than_clean_text`.
+
+mod refusal;
 
 use std::error::Error;
 
-use kube::{
-    config::{InClusterError, KubeconfigError},
-    core::Status,
-};
-
+use self::refusal::Kind;
+pub(super) use self::refusal::Refusal;
 use crate::{
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, causes, foreign_text::clean, of_the_way},
+    failure::{Class, Problem, foreign_text::clean, of_the_way},
     manifests::VERBS,
 };
 
@@ -22,6 +26,22 @@ pub enum ConnectError {
     /// The kubeconfig cannot be used. Without the parser's text, which may quote a token.
     #[error("the kubeconfig cannot be used: {0}")]
     Kubeconfig(String),
+    /// A key of the kubeconfig cannot be used, or is not supported. Without its value, which may be a secret.
+    #[error("the kubeconfig cannot be used: `{key}` {reason}")]
+    Key {
+        /// Which.
+        key: &'static str,
+        /// Why; completes the sentence.
+        reason: String,
+    },
+    /// The plugin of the kubeconfig issues no credentials. Without its output, which may be a secret.
+    #[error("the plugin {name} of the kubeconfig issues no credentials: {reason}")]
+    Plugin {
+        /// The program.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// Tokens are not sent in clear.
     #[error("the API server's address {0} does not begin with https://")]
     NotHttps(String),
@@ -34,22 +54,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    pub(super) fn in_cluster(error: InClusterError) -> Self {
-        Self::InCluster(causes(&error))
-    }
-
-    pub(super) fn kubeconfig(error: KubeconfigError) -> Self {
-        Self::Kubeconfig(match &error {
-            KubeconfigError::Parse(_) => "it is not valid YAML".into(),
-            other => causes(other),
-        })
+    pub(super) fn key(key: &'static str, reason: &str) -> Self {
+        Self::Key { key, reason: clean(reason) }
     }
 
     pub(super) fn client(error: kube::Error) -> Self {
         Self::Client(match error {
-            kube::Error::Auth(_) => {
-                "its credentials cannot be read (token file, client certificate or plugin)"
-            }
+            kube::Error::Auth(_) => "the token or password is none that can be sent",
             _ => "the certificate authority or client certificate does not parse",
         })
     }
@@ -58,8 +69,8 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         let diagnosis = match self {
             Self::InCluster(_) => Diagnosis::ServiceAccountToken,
-            Self::Kubeconfig(_) | Self::NotHttps(_) => Diagnosis::Kubeconfig,
-            Self::Client(_) => Diagnosis::ApiServerCredentials,
+            Self::Kubeconfig(_) | Self::Key { .. } | Self::NotHttps(_) => Diagnosis::Kubeconfig,
+            Self::Plugin { .. } | Self::Client(_) => Diagnosis::ApiServerCredentials,
             Self::Stopping => Diagnosis::Fault,
         };
         Problem { message: self.to_string(), remedy: diagnosis.into(), class: Class::Denied }
@@ -70,15 +81,15 @@ impl ConnectError {
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The API server refused.
-    #[error("the API server refused: {}", said(.0))]
-    Refused(Box<Status>),
-    /// The request did not reach it, or its answer not us.
+    #[error("the API server refused: {0}")]
+    Refused(Refusal),
+    /// The request did not reach it, or its answer not us. The text is clean.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
     /// Nothing came in time.
     #[error("the API server gave no answer within {} s", super::REQUEST_LIMIT.as_secs())]
     NoAnswer,
-    /// The answer ended early, or was too long.
+    /// The answer ended early, or was too long. The text is clean.
     #[error("the API server's answer was cut off: {0}")]
     Cut(String),
     /// The answer is not what the API says.
@@ -106,39 +117,95 @@ impl ApiError {
         Self::Unreachable(clean(&text))
     }
 
-    /// Whether somebody else wrote in between.
+    pub(super) fn cut(error: impl std::fmt::Display) -> Self {
+        Self::Cut(clean(&error.to_string()))
+    }
+
+    /// Whether another field manager wrote in between.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Refused(status) if status.is_conflict())
+        self.is(Kind::Conflict)
     }
 
-    /// Whether a watch has to begin anew with a list.
+    /// Whether a watch has to begin again with a list.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Refused(status) if status.code == 410)
+        self.is(Kind::Gone)
     }
 
-    /// The failure as a person reads it: what `verbs` on `what` needs.
+    /// Whether there is no such object.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.is(Kind::NotFound)
+    }
+
+    fn is(&self, kind: Kind) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.kind == kind)
+    }
+
+    /// The failure as a person reads it: what `verb` on `what` needs.
     pub fn problem(&self, what: &Wanted<'_>) -> Problem {
         let (class, remedy) = match self {
-            Self::Refused(status) if status.is_forbidden() => (Class::Denied, forbidden_remedy(status, what)),
-            Self::Refused(status) if status.code == 401 => (Class::Denied, Diagnosis::ApiServerLogin.into()),
-            Self::Refused(status) if status.is_not_found() => {
-                (Class::Denied, Remedy::with(Diagnosis::NamespaceMissing, what.namespace))
+            Self::Refused(refusal) => refused(refusal, what),
+            Self::Unreachable(text) => unreachable(text),
+            Self::NoAnswer | Self::Cut(_) | Self::Garbled { .. } => {
+                (Class::Transient, Diagnosis::ApiServerUnreachable.into())
             }
-            Self::Refused(status) if status.is_invalid() => {
-                let Wanted { namespace, name, .. } = what;
-                let command = format!("kubectl -n {namespace} delete secret {name}");
-                (Class::Denied, Remedy::with(Diagnosis::SecretInvalid, command))
-            }
-            Self::Refused(status) if status.code == 429 => {
-                (Class::Throttled, Diagnosis::ApiServerThrottled.into())
-            }
-            Self::Unreachable(why) if of_the_way(why) == Diagnosis::TooManyOpenFiles => {
-                (Class::Transient, Diagnosis::TooManyOpenFiles.into())
-            }
-            _ => (Class::Transient, Diagnosis::ApiServerUnreachable.into()),
         };
         Problem { message: format!("{what}: {self}"), remedy, class }
     }
+}
+
+fn refused(refusal: &Refusal, what: &Wanted<'_>) -> (Class, Remedy) {
+    let remedy = match refusal.kind {
+        Kind::Unauthenticated => Diagnosis::ApiServerLogin.into(),
+        Kind::RightMissing => missing_right(&refusal.message, what),
+        Kind::NotFound | Kind::NamespaceEnding => Remedy::with(Diagnosis::NamespaceMissing, what.namespace),
+        Kind::AdmissionDenied => Diagnosis::AdmissionDenied.into(),
+        Kind::QuotaExceeded => Diagnosis::QuotaExceeded.into(),
+        Kind::Immutable => {
+            let Wanted { namespace, name, .. } = what;
+            let command = format!("kubectl -n {namespace} delete secret {name}");
+            Remedy::with(Diagnosis::SecretImmutable, command)
+        }
+        Kind::TooLarge => Diagnosis::SecretTooLarge.into(),
+        Kind::Selector => Diagnosis::SelectorRejected.into(),
+        Kind::Invalid => Diagnosis::SecretInvalid.into(),
+        Kind::Rejected => Diagnosis::RequestRejected.into(),
+        Kind::Conflict => return (Class::Transient, Diagnosis::SecretFight.into()),
+        Kind::WebhookFailing => return (Class::Transient, Diagnosis::WebhookFailing.into()),
+        Kind::Throttled => return (Class::Throttled, Diagnosis::ApiServerThrottled.into()),
+        Kind::Gone | Kind::ServerError => return (Class::Transient, Diagnosis::ApiServerUnreachable.into()),
+    };
+    (Class::Denied, remedy)
+}
+
+/// The words are those of rustls, for its errors and for the alerts that the server sends.
+fn unreachable(text: &str) -> (Class, Remedy) {
+    const OUR_CERTIFICATE: [&str; 5] = [
+        "fatal alert: CertificateRequired",
+        "fatal alert: BadCertificate",
+        "fatal alert: CertificateUnknown",
+        "fatal alert: CertificateExpired",
+        "fatal alert: UnknownCA",
+    ];
+    if of_the_way(text) == Diagnosis::TooManyOpenFiles {
+        (Class::Transient, Diagnosis::TooManyOpenFiles.into())
+    } else if text.contains("invalid peer certificate") {
+        (Class::Denied, Diagnosis::ApiServerCertificate.into())
+    } else if OUR_CERTIFICATE.iter().any(|alert| text.contains(alert)) {
+        (Class::Denied, Diagnosis::ApiServerCredentials.into())
+    } else {
+        (Class::Transient, Diagnosis::ApiServerUnreachable.into())
+    }
+}
+
+fn missing_right(message: &str, what: &Wanted<'_>) -> Remedy {
+    let verbs = if what.resource == "secrets" { VERBS.join(", ") } else { "list, watch".to_owned() };
+    let creating = if message.contains("cannot create") {
+        "create the Secret beforehand, for it is not there and we may not create it; "
+    } else {
+        ""
+    };
+    let rule = rule(what.namespace, what.resource, what.name, &verbs);
+    Remedy::with(Diagnosis::RightMissing, format!("{creating}{rule}"))
 }
 
 /// What a request was for.
@@ -165,31 +232,6 @@ impl std::fmt::Display for Wanted<'_> {
     }
 }
 
-fn said(status: &Status) -> String {
-    let text = if status.message.is_empty() { &status.reason } else { &status.message };
-    // An admission webhook may say anything, at any length.
-    format!("{} (HTTP {})", clean(text), status.code)
-}
-
-fn forbidden_remedy(status: &Status, what: &Wanted<'_>) -> Remedy {
-    let is_ending = status
-        .details
-        .iter()
-        .flat_map(|details| &details.causes)
-        .any(|cause| cause.reason == "NamespaceTerminating");
-    if is_ending {
-        return Remedy::with(Diagnosis::NamespaceMissing, what.namespace);
-    }
-    let verbs = if what.resource == "secrets" { VERBS.join(", ") } else { "list, watch".to_owned() };
-    let creating = if status.message.contains("cannot create") {
-        "create the Secret beforehand, for it is not there and we may not create it; "
-    } else {
-        ""
-    };
-    let rule = rule(what.namespace, what.resource, what.name, &verbs);
-    Remedy::with(Diagnosis::RightMissing, format!("{creating}{rule}"))
-}
-
 /// The rule that gives those rights, and where it belongs.
 pub fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String {
     let (kind, place) = match namespace {
@@ -204,20 +246,19 @@ pub fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String 
 mod tests {
     use super::*;
 
+    const WANTED: Wanted<'_> = Wanted { verb: "patch", resource: "secrets", namespace: "apps", name: "ecr" };
+
     #[test]
     fn each_refusal_has_its_diagnosis() {
-        let wanted = Wanted { verb: "patch", resource: "secrets", namespace: "apps", name: "ecr" };
         let refused = |code: u16, reason: &str| {
-            let status: Status = serde_json::from_value(
-                serde_json::json!({"code": code, "reason": reason, "status": "Failure"}),
-            )
-            .unwrap();
-            ApiError::Refused(Box::new(status)).problem(&wanted)
+            let status = format!(r#"{{"reason": "{reason}", "status": "Failure"}}"#);
+            ApiError::Refused(Refusal::parse(code, status.as_bytes())).problem(&WANTED)
         };
         for (code, reason, diagnosis, class) in [
             (401, "Unauthorized", Diagnosis::ApiServerLogin, Class::Denied),
             (403, "Forbidden", Diagnosis::RightMissing, Class::Denied),
             (404, "NotFound", Diagnosis::NamespaceMissing, Class::Denied),
+            (413, "RequestEntityTooLarge", Diagnosis::SecretTooLarge, Class::Denied),
             (422, "Invalid", Diagnosis::SecretInvalid, Class::Denied),
             (429, "TooManyRequests", Diagnosis::ApiServerThrottled, Class::Throttled),
             (500, "InternalError", Diagnosis::ApiServerUnreachable, Class::Transient),
@@ -227,14 +268,51 @@ mod tests {
         }
         let client = ConnectError::Client("the client certificate does not parse").problem();
         assert_eq!(client.remedy.diagnosis, Diagnosis::ApiServerCredentials);
-        let no_descriptor = ApiError::Unreachable("tcp: Too many open files (os error 24)".into());
-        assert_eq!(no_descriptor.problem(&wanted).remedy.diagnosis, Diagnosis::TooManyOpenFiles);
-        let unreachable = ApiError::Unreachable("refused".into()).problem(&wanted);
-        assert_eq!(unreachable.remedy.diagnosis, Diagnosis::ApiServerUnreachable);
         let rule = refused(403, "Forbidden").remedy.to_string();
         assert!(
             rule.contains("Role in namespace apps: {") && rule.contains("resourceNames: [ecr]"),
             "{rule}"
         );
+    }
+
+    /// The texts are those of rustls, as hyper hands them on.
+    #[test]
+    fn what_only_a_person_can_fix_in_tls_is_denied() {
+        for (text, diagnosis, class) in [
+            (
+                "client error (Connect): invalid peer certificate: UnknownIssuer",
+                Diagnosis::ApiServerCertificate,
+                Class::Denied,
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"10.0.0.1\"",
+                Diagnosis::ApiServerCertificate,
+                Class::Denied,
+            ),
+            ("received fatal alert: CertificateRequired", Diagnosis::ApiServerCredentials, Class::Denied),
+            ("received fatal alert: HandshakeFailure", Diagnosis::ApiServerUnreachable, Class::Transient),
+            ("tcp connect error: Connection refused", Diagnosis::ApiServerUnreachable, Class::Transient),
+        ] {
+            let problem = ApiError::Unreachable(text.into()).problem(&WANTED);
+            assert_eq!((problem.remedy.diagnosis, problem.class), (diagnosis, class), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_immutable_field_calls_for_a_deletion() {
+        let remedy = |code, message: &str| {
+            let status = serde_json::json!({"message": message}).to_string();
+            ApiError::Refused(Refusal::parse(code, status.as_bytes())).problem(&WANTED).remedy.to_string()
+        };
+        let immutable =
+            "Secret \"ecr\" is invalid: data: Forbidden: field is immutable when `immutable` is set";
+        assert!(remedy(422, immutable).ends_with("(kubectl -n apps delete secret ecr)"));
+        for other in [
+            "Secret \"ecr\" is invalid: metadata.labels: Invalid value: \"-\"",
+            "secrets \"ecr\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+            "",
+        ] {
+            assert!(!remedy(422, other).contains("kubectl -n"), "{other}");
+        }
     }
 }

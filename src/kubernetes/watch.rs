@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
-use kube::{client::Body, core::Status};
+use kube::client::Body;
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{ApiError, Cluster, Sighting, object::Partial};
-use crate::failure::foreign_text::clean;
+use super::{ApiError, Cluster, Sighting, error::Refusal, object::Partial};
 
 /// How long one watch is asked to last, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
@@ -137,7 +136,7 @@ enum Event {
     Modified(Partial<Sighting>),
     Deleted(Partial<Sighting>),
     Bookmark(Partial<Sighting>),
-    Error(Box<Status>),
+    Error(serde_json::Value),
 }
 
 impl Event {
@@ -150,7 +149,7 @@ impl Event {
             }
             Self::Deleted(object) => (version(&object), Some(Seen::Gone(object.metadata))),
             Self::Bookmark(object) => (version(&object), None),
-            Self::Error(status) => return Err(ApiError::Refused(status)),
+            Self::Error(status) => return Err(ApiError::Refused(Refusal::of_event(status))),
         })
     }
 }
@@ -171,14 +170,14 @@ impl Lines {
                 return Ok(Some(line));
             }
             if self.rest.len() > EVENT_LIMIT {
-                return Err(ApiError::Cut(format!("an event of more than {EVENT_LIMIT} bytes")));
+                return Err(ApiError::cut(format_args!("an event of more than {EVENT_LIMIT} bytes")));
             }
             let Ok(frame) = tokio::time::timeout_at(self.until, self.body.frame()).await else {
                 return Ok(None);
             };
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(ApiError::Cut(clean(&error.to_string()))),
+                Some(Err(error)) => return Err(ApiError::cut(error)),
                 Some(Ok(frame)) => {
                     let data: Bytes = frame.into_data().unwrap_or_default();
                     self.rest.extend_from_slice(&data);

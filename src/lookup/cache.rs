@@ -14,7 +14,7 @@
 use std::{
     fmt::Write,
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
-    io::{self, Read},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,10 +23,10 @@ use std::{
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::{
     config::env::Environment,
+    fs::read::{as_text, read_now, read_open},
     identity::IdentitySpec,
     output::atomic_file::{
         FileError, FileMode, Replaced, Replacement, Version, expected_group, remove_stale,
@@ -36,9 +36,9 @@ use crate::{
 };
 
 /// More than this is not ours.
-const LARGEST: u64 = 64 << 10;
+const LARGEST: usize = 64 << 10;
 /// More than this is not read of a file that says whose the credentials are.
-const LARGEST_INPUT: u64 = 1 << 20;
+const LARGEST_INPUT: usize = 1 << 20;
 /// A token that was written longer ago than this has ended.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Variables that change while the principal stays.
@@ -89,12 +89,8 @@ impl Slot {
 
     /// The token, if there is one. It may have ended.
     pub(super) fn token(&self) -> Option<Token> {
-        let mut file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
-        if file.metadata().ok()?.len() > LARGEST {
-            return None;
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.by_ref().take(LARGEST).read_to_string(&mut text).ok()?;
+        let file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
+        let text = as_text(&read_open(file, LARGEST).ok()?).ok()?;
         let stored: Stored<'_> = serde_json::from_str(&text).ok()?;
         Some(Token {
             auth: Secret::new(stored.auth.to_owned()),
@@ -245,20 +241,12 @@ fn name(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> String {
     }
     for file in spec.principal_files(env) {
         add(file.as_os_str().as_encoded_bytes());
-        add(&read(&file).unwrap_or_default());
+        add(&read_now(&file, LARGEST_INPUT).unwrap_or_default());
     }
     digest.finalize().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let file =
-        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    file.take(LARGEST_INPUT).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr};
 
+use super::label_selector::LabelSelector;
+
 /// The name of a Secret or service account: a DNS subdomain of at most 253 characters (RFC 1123).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
@@ -12,10 +14,6 @@ pub struct ObjectName(String);
 /// The name of a namespace: a DNS label of at most 63 characters (RFC 1123).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceName(String);
-
-/// A label selector such as `ecr=enabled,team in (a, b)`. The API server has the last word on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabelSelector(String);
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +28,6 @@ pub enum NameError {
         "a namespace's name: at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
     )]
     Namespace,
-    /// Not a selector.
-    #[error("a label selector such as ecr=enabled")]
-    Selector,
 }
 
 impl FromStr for ObjectName {
@@ -53,16 +48,6 @@ impl FromStr for NamespaceName {
     }
 }
 
-impl FromStr for LabelSelector {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./=!,() ".contains(c);
-        let is_good = !text.trim().is_empty() && text.len() <= 1024 && text.chars().all(allowed);
-        is_good.then(|| Self(text.to_owned())).ok_or(NameError::Selector)
-    }
-}
-
 fn is_label(text: &str) -> bool {
     let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.bytes().all(|c| is_inner(c) || c == b'-')
@@ -79,13 +64,6 @@ impl ObjectName {
 
 impl NamespaceName {
     /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl LabelSelector {
-    /// The selector.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -210,9 +188,5 @@ mod tests {
             assert!(bad.parse::<NamespaceName>().is_err(), "{bad}");
         }
         assert!("flux-system".parse::<NamespaceName>().is_ok());
-        for bad in ["", " ", "a=b&limit=1", "a\nb"] {
-            assert!(bad.parse::<LabelSelector>().is_err(), "{bad}");
-        }
-        assert!("ecr=enabled,team in (a, b),!legacy".parse::<LabelSelector>().is_ok());
     }
 }

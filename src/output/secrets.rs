@@ -13,6 +13,7 @@
 //! * three replicas never replace a credential by one that ends sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
+mod coverage;
 mod desired;
 mod keeper;
 mod look;
@@ -82,7 +83,12 @@ impl SecretsReconciler {
         let mut reminder = Reminder::default();
         let mut failures = 0;
         let cluster = loop {
-            let problem = match self.connection.cluster().await {
+            // A plugin may take its time.
+            let connected = tokio::select! {
+                _ = &mut stop => return,
+                connected = self.connection.cluster() => connected,
+            };
+            let problem = match connected {
                 Ok(cluster) => break cluster.clone(),
                 Err(error) => error.problem(),
             };

@@ -70,7 +70,7 @@ impl fmt::Display for Partition {
 }
 
 /// The hosts of Amazon ECR Public: IPv4, then dual-stack.
-pub(super) const PUBLIC_HOSTS: &[&str] = &["public.ecr.aws", "ecr-public.aws.com"];
+pub(super) const PUBLIC_HOSTS: [&str; 2] = ["public.ecr.aws", "ecr-public.aws.com"];
 
 /// One partition.
 pub(super) struct Row {

@@ -19,8 +19,9 @@ const HEAD: &str = "# Configuration
 
 A flag goes over its environment variable, that over the file, the file over the default. `ecr-sidecar config` prints what
 came out of it and where each value came from. Problems are told together, first those of shape, then those of values, each
-with its key, what was found and what is accepted. Keys that nobody knows are errors, and so are variables that begin with
-`ECR_SIDECAR_`.
+with its key, what was found and what is accepted. Unknown keys are errors, and so are unknown variables that begin with
+`ECR_SIDECAR_`, except those that Kubernetes sets for Services (`…_SERVICE_HOST`, `…_SERVICE_PORT…`, `…_PORT`,
+`…_PORT_<n>_<protocol>…`). White space around a value is not part of it, and an empty variable is unset.
 
 ## Flags and variables
 
@@ -33,12 +34,17 @@ What begins with `AWS_` means what it means to the AWS CLI: `AWS_REGION`, `AWS_D
 `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
 `AWS_ROLE_ARN`, `AWS_ROLE_SESSION_NAME`, `AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_CONTAINER_CREDENTIALS_FULL_URI` and its
 companions, `AWS_ENDPOINT_URL` with `AWS_ENDPOINT_URL_ECR` and `AWS_ENDPOINT_URL_STS`, `AWS_USE_FIPS_ENDPOINT`,
-`AWS_USE_DUALSTACK_ENDPOINT`, `AWS_CA_BUNDLE`. `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are for AWS, `KUBECONFIG` is for
-Kubernetes.
+`AWS_USE_DUALSTACK_ENDPOINT`, `AWS_CA_BUNDLE`. `KUBECONFIG` is for Kubernetes.
+
+`HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` name the proxy for requests to AWS, in capitals or in lower case: a URL of
+`http` or `https`, with user and password if needed, or `host:port`. SOCKS proxies are not supported. `NO_PROXY` lists what
+is reached without it, separated by commas: `*`, host names (each with what is below it, with or without `.` or `*.` before
+it), IP addresses and CIDR ranges, each with `:port` if needed. Loopback and link-local addresses are always reached
+directly. Anything else in these variables is an error.
 
 ## The file
 
-YAML, named by `--config` or `ECR_SIDECAR_CONFIG`; everything may be left out. It is watched: a valid change is applied
+YAML of at most 1 MiB, named by `--config` or `ECR_SIDECAR_CONFIG`; everything may be left out. It is watched: a valid change is applied
 without a restart, a bad one is logged, counted and ignored. [`config.schema.json`](../config.schema.json) lets an editor
 complete it, and [`tests/data/full.yaml`](../tests/data/full.yaml) has every key once. In the tables, `NAME` is a name of
 your choice, and `[]` stands for each item of a list.

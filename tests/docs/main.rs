@@ -10,3 +10,5 @@ mod examples;
 mod links;
 mod names;
 mod pages;
+mod pins;
+mod security;

@@ -10,7 +10,7 @@ use test_support::{free_port, install, root};
 
 use crate::{
     rig::{self, Rig},
-    rows::{Row, are_told_everywhere, doctor, first, report_of, row},
+    rows::{Row, are_told_by_the_doctor, are_told_everywhere, doctor, first, report_of, row},
     world::{BINARY, HOST, KEYS, PUBLIC, World},
 };
 
@@ -82,6 +82,14 @@ fn who_asks() {
             world.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
             command.env("AWS_PROFILE", "broken");
         }),
+        row(D::ProfileFile, |world, command| {
+            world.write(".aws/credentials", "{\"AccessKeyId\": \"of another tool\"}");
+            command.env("AWS_PROFILE", "me");
+        }),
+        row(D::LoginSession, |world, command| {
+            world.write(".aws/config", "[profile me]\nlogin_session = arn:aws:iam::123456789012:user/me\n");
+            command.env("AWS_PROFILE", "me");
+        }),
         row(D::AgentUrl, |_, command| {
             command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/v1/credentials");
         }),
@@ -110,6 +118,15 @@ fn who_asks() {
             identity(world, command, "{source: imds, expectAccount: '999999999999'}");
         }),
     ]);
+}
+
+/// The token goes to a name of the emulated AWS's proxy, over plain http.
+#[test]
+fn what_the_doctor_warns_of() {
+    are_told_by_the_doctor(vec![row(D::StsInClear, |world, command| {
+        irsa(world, command, "sts.amazonaws.com");
+        command.env("AWS_ENDPOINT_URL_STS", "http://sts.eu-west-1.amazonaws.com");
+    })]);
 }
 
 #[test]

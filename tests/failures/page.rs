@@ -10,7 +10,7 @@ use ecr_sidecar::diagnosis::Diagnosis as D;
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 21] = [
+const ELSEWHERE: [(D, &str, &str); 28] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -31,6 +31,13 @@ const ELSEWHERE: [(D, &str, &str); 21] = [
     (D::ApiServerUnreachable, "tests/failures/doctor.rs", "it_ends_when_everything_hangs"),
     (D::ApiServerThrottled, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::NamespaceMissing, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
+    (D::ApiServerCertificate, "src/kubernetes/error.rs", "what_only_a_person_can_fix_in_tls_is_denied"),
+    (D::RequestRejected, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
+    (D::SelectorRejected, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
+    (D::AdmissionDenied, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
+    (D::QuotaExceeded, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
+    (D::WebhookFailing, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
+    (D::SecretImmutable, "src/kubernetes/error.rs", "only_an_immutable_field_calls_for_a_deletion"),
     (D::SecretInvalid, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_told_with_the_rule"),
     (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_told"),

@@ -6,6 +6,7 @@
 mod world;
 
 mod auto;
+mod inputs;
 mod network;
 mod rotation;
 mod sources;

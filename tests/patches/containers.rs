@@ -133,6 +133,20 @@ impl Ours {
     }
 }
 
+/// Kubernetes would set variables for each Service of the namespace, some with our prefix. In a pod that is the main
+/// container's this is not ours to change.
+#[test]
+fn a_pod_of_ours_is_not_given_the_variables_of_services() {
+    for (file, pod) in [
+        ("deployment/deployment.yaml", "/spec/template/spec"),
+        ("cronjob/cronjob.yaml", "/spec/jobTemplate/spec/template/spec"),
+    ] {
+        let objects = Objects::parse(&read(&format!("patches/standalone/{file}"))).0;
+        let pods: Vec<_> = objects.iter().filter_map(|object| object.pointer(pod)).collect();
+        assert!(pods.len() == 1 && pods[0]["enableServiceLinks"] == false, "{file}: {pods:?}");
+    }
+}
+
 #[test]
 fn every_container_is_confined_limited_and_pinned() {
     for ours in Ours::all() {
@@ -161,6 +175,30 @@ fn every_container_is_confined_limited_and_pinned() {
             assert!(mount["name"] == "ecr-credentials" || mount["readOnly"] == true, "{place}: {mount}");
         }
     }
+}
+
+/// Keys and tokens for AWS are the sidecar's: a container beside it reads what it publishes. (With IRSA's annotation the
+/// webhook gives every container a token of its own.)
+#[test]
+fn no_other_container_has_the_sidecars_keys() {
+    let mut seen = 0;
+    for ours in Ours::all() {
+        for other in
+            ["containers", "initContainers"].iter().filter_map(|key| ours.pod[key].as_array()).flatten()
+        {
+            let mounts = |name: &str| {
+                other["volumeMounts"].as_array().into_iter().flatten().any(|mount| mount["name"] == name)
+            };
+            for volume in ["aws-token", "aws-keys", "ecr-sidecar-aws"] {
+                if other["name"] == "ecr-sidecar" {
+                    seen += usize::from(mounts(volume));
+                } else {
+                    assert!(!mounts(volume), "{}: {} mounts {volume}", ours.place, other["name"]);
+                }
+            }
+        }
+    }
+    assert!(seen > 3 || Ours::all().is_empty());
 }
 
 #[test]

@@ -162,7 +162,7 @@ spec:
 /// A chart in the place of argo-cd, which is not at hand: it renders the same keys, by the same functions.
 fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer) {
     let Some(helm) = program("helm3") else { return };
-    let [upgrade, open_health] = blocks else { panic!("{blocks:?}") };
+    let [upgrade, open_health, older_chart] = blocks else { panic!("{blocks:?}") };
     let chart = folder.path().join("helm/argo/argo-cd");
     fs::create_dir_all(chart.join("templates")).unwrap();
     write(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
@@ -186,14 +186,18 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         let text = rendered["data"]["pod"].as_str().unwrap();
         assert!(text.contains("ecr-sidecar") && text.contains("defaultMode: 292"), "{text}");
-        let opened = bash(&format!("{on_path}\n{open_health}"), folder, ".", server, &[]);
-        assert!(opened.status.success(), "{open_health}: {}", String::from_utf8_lossy(&opened.stderr));
+        for block in [older_chart, open_health] {
+            let opened = bash(&format!("{on_path}\n{block}"), folder, ".", server, &[]);
+            assert!(opened.status.success(), "{block}: {}", String::from_utf8_lossy(&opened.stderr));
+        }
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         assert_eq!(rendered["data"]["pod"], text, "it changed a list");
         assert_eq!(rendered["data"]["configs"], r#"{"params":{"ecrsidecar.health.listen":"[::]:9808"}}"#);
         assert_eq!(rendered["data"]["labels"], r#"{"ecr-sidecar/health":"open"}"#);
     }
-    assert!(server.get("networkpolicy", "argocd", "allow-ecr-sidecar-health").is_some());
+    for policy in ["allow-ecr-sidecar-health", "allow-argocd-repo-server"] {
+        assert!(server.get("networkpolicy", "argocd", policy).is_some());
+    }
     assert!(server.get("role", "argocd", "ecr-sidecar-argocd-argocd-repo-server").is_some());
 }
 

@@ -7,6 +7,7 @@ mod containers;
 mod docs;
 mod iam;
 mod kustomize;
+mod network;
 mod node;
 mod rights;
 mod values;

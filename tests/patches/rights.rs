@@ -4,7 +4,15 @@ use serde_json::Value;
 
 use crate::{build::Objects, containers::Ours};
 
-const RIGHTS: [&str; 5] = ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Secret"];
+const RIGHTS: [&str; 7] = [
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Secret",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
 
 #[test]
 fn the_rights_of_every_container_are_those_that_manifests_prints() {

@@ -4,6 +4,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod admission;
 mod argocd;
 mod cluster;
 mod doctor;
@@ -11,5 +12,7 @@ mod flux;
 mod namespaces;
 mod others;
 mod outages;
+mod policy;
 mod reach;
 mod rights;
+mod tenants;

@@ -74,3 +74,124 @@ fn a_proxy_for_aws_is_not_one_for_the_api_server_but_that_of_the_kubeconfig_is()
     });
     wait_for("the proxy to be asked", DEADLINE, || asked().then_some(()));
 }
+
+/// The account's kubeconfig with another `user` in it.
+fn kubeconfig_with(cluster: &Cluster, name: &str, user: &str) -> std::path::PathBuf {
+    let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
+    let own = format!("tokenFile: '{}'", cluster.account.token_file().display());
+    assert!(kubeconfig.contains(&own), "{kubeconfig}");
+    cluster.rig.put(name, &kubeconfig.replace(&own, user))
+}
+
+fn token(cluster: &Cluster) -> String {
+    std::fs::read_to_string(cluster.account.token_file()).unwrap().trim().to_owned()
+}
+
+/// Makes the account's tokens worthless, waits until the sidecar is told so, and gives it a new one.
+fn revoke(cluster: &Cluster, sidecar: &rig::Running) {
+    cluster.server.revoke_tokens(&cluster.account);
+    wait_for("the old token to be worth nothing", DEADLINE, || {
+        let answer = cluster.server.kubectl_as(&cluster.account, ["get", "secret", SECRET]);
+        (!answer.status.success()).then_some(())
+    });
+    sidecar.signal(test_support::Signal::HUP);
+    sidecar.wait_log("the API server does not know this token", DEADLINE);
+    cluster.server.renew_token(&cluster.account);
+}
+
+#[test]
+fn a_kubeconfig_that_is_replaced_is_read_again() {
+    let Some(cluster) = Cluster::new("relogin") else { return };
+    let write = || kubeconfig_with(&cluster, "kubeconfig", &format!("token: {}", token(&cluster)));
+    let kubeconfig = write();
+    let sidecar = cluster.run(|command| {
+        command.env("KUBECONFIG", &kubeconfig);
+    });
+    sidecar.wait_ready();
+    let before = cluster.wait_password("relogin");
+    revoke(&cluster, &sidecar);
+    write();
+    wait_for("the newer credential", DEADLINE, || (cluster.password("relogin")? != before).then_some(()));
+    sidecar.wait_log("connecting to the API server again", DEADLINE);
+}
+
+#[test]
+fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
+    let Some(cluster) = Cluster::new("plugin") else { return };
+    let script = format!(
+        "printf '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"%s\"}}}}' \"$(cat '{}')\"",
+        cluster.account.token_file().display()
+    );
+    cluster.rig.put("plugin.sh", &script);
+    // The program is relative to the kubeconfig's folder where it has a separator, and this one has none.
+    let plugin = format!(
+        "exec: {{apiVersion: client.authentication.k8s.io/v1, interactiveMode: IfAvailable, command: sh, args: ['{}']}}",
+        cluster.rig.at("plugin.sh").display()
+    );
+    let kubeconfig = kubeconfig_with(&cluster, "kubeconfig", &plugin);
+    let sidecar = cluster.run(|command| {
+        command.env("KUBECONFIG", &kubeconfig).env("PATH", "/usr/bin:/bin");
+    });
+    sidecar.wait_ready();
+    let before = cluster.wait_password("plugin");
+    revoke(&cluster, &sidecar);
+    wait_for("the newer credential", DEADLINE, || (cluster.password("plugin")? != before).then_some(()));
+}
+
+/// Neither the runtime nor the end wait for it, and its words are nobody's.
+#[test]
+fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
+    const CANARY: &str = "c4n4ry-0f-the-plugin";
+    let rig = Rig::new();
+    let script =
+        format!("echo {CANARY} >&2; echo {CANARY}; echo $$ > '{}'; sleep 1000", rig.at("pid").display());
+    rig.put("plugin.sh", &script);
+    let user = format!("exec: {{command: sh, args: ['{}']}}", rig.at("plugin.sh").display());
+    let kubeconfig = rig.put(
+        "kubeconfig",
+        &format!(
+            "current-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:1'}}}}]\n\
+             contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\nusers: [{{name: a, user: {{{user}}}}}]\n"
+        ),
+    );
+    let sidecar = rig.run(|command| {
+        command.env("KUBECONFIG", &kubeconfig).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
+        command.env("PATH", "/usr/bin:/bin").env("ECR_SIDECAR_LOG", "trace");
+    });
+    let pid = wait_for("the plugin", DEADLINE, || {
+        std::fs::read_to_string(rig.at("pid")).ok().filter(|it| it.ends_with('\n'))
+    });
+    rig::wait_auth(&rig.file(), HOST);
+    assert_eq!(sidecar.get("/livez").0, 200);
+    sidecar.signal(test_support::Signal::TERM);
+    assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(sidecar.count_log("the volume hangs"), 0, "it did not wait for the plugin");
+    let stat = format!("/proc/{}/stat", pid.trim());
+    wait_for("the plugin to end", DEADLINE, || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z")).then_some(())
+    });
+    assert_eq!(sidecar.count_log(CANARY), 0);
+    assert!(!sidecar.stderr().contains(CANARY), "{}", sidecar.stderr());
+}
+
+#[test]
+fn an_api_server_with_another_certificate_is_told_and_once_ends() {
+    let Some(cluster) = Cluster::new("other-ca") else { return };
+    let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
+    let other = cluster.rig.emulator.ca_file();
+    let kubeconfig = kubeconfig.replace(
+        &format!("certificate-authority: '{}'", cluster.server.ca_file().display()),
+        &format!("certificate-authority: '{}'", other.display()),
+    );
+    assert!(kubeconfig.contains(&other.display().to_string()), "{kubeconfig}");
+    let kubeconfig = cluster.rig.put("kubeconfig", &kubeconfig);
+    let once = cluster.once_with(|command| {
+        command.env("KUBECONFIG", &kubeconfig);
+    });
+    let said = String::from_utf8_lossy(&once.stderr).into_owned();
+    assert_eq!(once.status.code(), Some(69), "{said}");
+    assert!(
+        said.contains("invalid peer certificate") && said.contains("\"api-server-certificate\""),
+        "{said}"
+    );
+}

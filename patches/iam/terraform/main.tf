@@ -1,4 +1,4 @@
-# The role of ecr-sidecar in the account of the registry: it may pull, and nothing else. Its policies are those of the
+# The role of ecr-sidecar in the account of the registry: it may pull and list tags, and nothing else. Its policies are those of the
 # JSON files beside this folder, with your values in them.
 
 terraform {
@@ -52,9 +52,14 @@ locals {
         Resource = "*"
       },
       {
-        Sid      = "Pull"
-        Effect   = "Allow"
-        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Sid    = "Pull"
+        Effect = "Allow"
+        Action = [
+          "ecr:BatchCheckLayerAvailability",
+          "ecr:BatchGetImage",
+          "ecr:GetDownloadUrlForLayer",
+          "ecr:ListImages", # to list tags: Flux's image-reflector, version ranges of charts
+        ]
         Resource = "arn:aws:ecr:${var.region}:${var.account_id}:repository/${var.repositories}"
       },
     ]

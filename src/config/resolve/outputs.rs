@@ -3,18 +3,28 @@
 use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
 
 use super::{
-    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, file},
+    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, Registries, file, found::quoted},
     Resolver,
 };
-use crate::output::{
-    docker_config::DockerConfigSettings,
-    secret_settings::{
-        DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
+use crate::{
+    output::{
+        argocd_names::{Flavour, template_name},
+        docker_config::DockerConfigSettings,
+        label_selector::LabelSelector,
+        secret_settings::{
+            DockerConfigSecretSettings, Namespaces, ObjectName, RepoCredsSettings, RepositoriesSettings,
+            Which,
+        },
     },
+    registry::RegistryHost,
 };
 
 impl Resolver<'_> {
-    pub(super) fn outputs(&mut self, outputs: Vec<Option<file::Output>>) -> Vec<OutputConfig> {
+    pub(super) fn outputs(
+        &mut self,
+        outputs: Vec<Option<file::Output>>,
+        registries: &Registries,
+    ) -> Vec<OutputConfig> {
         let outputs = if outputs.is_empty() {
             vec![Some(file::Output::DockerConfig {
                 path: DEFAULT_DOCKER_CONFIG.into(),
@@ -38,7 +48,42 @@ impl Resolver<'_> {
             }
             resolved.push((index, output));
         }
+        self.refuse_repositories_that_are_templates(&resolved, registries);
         resolved.into_iter().map(|(_, output)| output).collect()
+    }
+
+    /// A template of Argo CD's that one output makes is no repository that another one may fill.
+    fn refuse_repositories_that_are_templates(
+        &mut self,
+        outputs: &[(usize, OutputConfig)],
+        registries: &Registries,
+    ) {
+        let templates: Vec<_> = outputs
+            .iter()
+            .filter_map(|(index, output)| match output {
+                OutputConfig::ArgocdRepoCreds(settings) => Some((index, &settings.namespace)),
+                _ => None,
+            })
+            .collect();
+        for (index, output) in outputs {
+            let OutputConfig::ArgocdRepositories(settings) = output else { continue };
+            let Some((maker, _)) = templates.iter().find(|(_, namespace)| **namespace == settings.namespace)
+            else {
+                continue;
+            };
+            let (key, found) = match &settings.which {
+                Which::Selector(selector) if selects_templates(selector) => ("selector", "a selector"),
+                Which::Names(names) if hosts(registries).any(|host| names_a_template(names, host)) => {
+                    ("names", "names")
+                }
+                _ => continue,
+            };
+            self.refuse(
+                &format!("outputs[{index}].{key}"),
+                format!("{found} of the credential templates of outputs[{maker}]"),
+                "repositories alone, such as those with argocd.argoproj.io/secret-type=repository",
+            );
+        }
     }
 
     fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
@@ -49,7 +94,7 @@ impl Resolver<'_> {
                 if path.file_name().is_none() {
                     self.refuse(
                         &format!("{place}.path"),
-                        format!("`{}`", path.display()),
+                        quoted(&path.display().to_string()),
                         "the path of a file",
                     );
                 }
@@ -130,4 +175,22 @@ impl Resolver<'_> {
         // All of them, so that all problems are told.
         parsed.collect::<Vec<_>>().into_iter().collect()
     }
+}
+
+fn selects_templates(selector: &LabelSelector) -> bool {
+    let label = ("argocd.argoproj.io/secret-type", "repo-creds");
+    // With the label of who made it, and without.
+    selector.matches(&[label]) || selector.matches(&[label, ("app.kubernetes.io/managed-by", "ecr-sidecar")])
+}
+
+fn names_a_template(names: &BTreeSet<ObjectName>, host: &RegistryHost) -> bool {
+    Flavour::ALL.iter().any(|flavour| names.contains(&template_name(host, *flavour)))
+}
+
+fn hosts(registries: &Registries) -> impl Iterator<Item = &RegistryHost> {
+    let listed = match registries {
+        Registries::Listed(registries) => registries.as_slice(),
+        Registries::Own(_) => &[],
+    };
+    listed.iter().map(|registry| &registry.host)
 }

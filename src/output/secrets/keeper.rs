@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     super::{Remaining, docker_config::read::Base},
     Kind, SecretsReconciler,
+    coverage::{are_all_tried, where_it_works},
     desired::InPlace,
     look::{Look, Outcome},
     roster::{News, Roster},
@@ -31,6 +32,8 @@ const TURN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(15 * 60);
 /// Secrets that are worked on at a time.
 const AT_A_TIME: usize = 16;
+/// `once` waits for a Secret no longer that has failed as often.
+const GIVEN_UP: u32 = 3;
 /// How long the base's volume may take.
 const BASE_LIMIT: Duration = Duration::from_secs(5);
 /// How long what is ours may take to leave the Secrets that a new configuration does not keep.
@@ -49,6 +52,8 @@ pub(super) struct Keeper {
     working: JoinSet<(ObjectRef, Outcome)>,
     /// What the last target that was looked at holds: most of them hold the same.
     in_place: Arc<InPlace>,
+    /// Each of the Secrets that were found first has been tried.
+    has_been_tried: bool,
     /// Writes that are not in the status yet, and when the last one was.
     written: (u64, Option<SystemTime>),
 }
@@ -70,6 +75,7 @@ impl Keeper {
             outdated: true,
             working: JoinSet::new(),
             in_place: Arc::default(),
+            has_been_tried: false,
             written: (0, None),
         }
     }
@@ -215,7 +221,11 @@ impl Keeper {
                     target.miss();
                 }
             }
-            News::Nothing => {}
+            // `once` counts failures.
+            News::Denied if !self.roster.is_complete() => {
+                self.it.with.status.update_output(&self.it.with.id, |output| output.failed += 1);
+            }
+            News::Denied | News::Nothing => {}
         }
     }
 
@@ -291,13 +301,24 @@ impl Keeper {
         let is_complete = self.roster.is_complete();
         let desired = self.it.with.credentials.borrow();
         let kept = || self.targets.iter().filter(|(_, target)| !target.leaving);
-        let in_place =
-            if is_complete { everywhere(kept().map(|(_, target)| target), &desired) } else { InPlace::new() };
+        let discovered = self.it.kind.finds_out();
+        self.has_been_tried |= is_complete && are_all_tried(kept().map(|(_, target)| target));
+        let kept_targets = kept().map(|(_, target)| target);
+        let in_place = match (is_complete, discovered) {
+            (false, _) => InPlace::new(),
+            (true, false) => everywhere(kept_targets, &desired),
+            (true, true) => where_it_works(kept_targets, &desired, self.has_been_tried),
+        };
         let mut troubled = Vec::new();
         let (mut total, mut in_sync, mut more_troubled) = (0, 0, 0);
         let mut reconciled = is_complete;
+        let (mut given_up, mut failures) = (0, BTreeMap::new());
         for (at, target) in kept() {
             total += 1;
+            given_up += usize::from(target.problem.is_some() && target.failures >= GIVEN_UP);
+            if let Some(problem) = &target.problem {
+                *failures.entry(problem.remedy.diagnosis).or_default() += 1;
+            }
             match &target.problem {
                 Some(_) if troubled.len() >= TOLD => more_troubled += 1,
                 Some(problem) => {
@@ -310,7 +331,8 @@ impl Keeper {
         let problem = troubled.first().map(|target| &target.last_error).or(self.roster.problem()).cloned();
         let ends = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at));
         let aimed_at = ends.collect();
-        let targets = Targets { total, in_sync, troubled, more_troubled, aimed_at };
+        let targets =
+            Targets { total, in_sync, discovered, troubled, more_troubled, failures, given_up, aimed_at };
         let of_targets = kept().flat_map(|(_, target)| &target.warnings);
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
         let (writes, written_at) = std::mem::take(&mut self.written);

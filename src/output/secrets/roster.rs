@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    failure::Problem,
+    failure::{Class, Problem},
     kubernetes::{ApiError, Cluster, ObjectRef, Scope, Seen, Sighting, Wanted, follow},
     refresh::Reminder,
 };
@@ -65,6 +65,8 @@ pub(super) enum News {
     SeenAll(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
     /// It is gone.
     Gone(ObjectRef),
+    /// What there should be cannot be found out, and waiting does not help.
+    Denied,
     /// Nothing that calls for work.
     Nothing,
 }
@@ -218,8 +220,9 @@ impl Roster {
             },
         };
         if let Seen::Failed(error) = seen {
-            self.note_blind(watching, &error);
-            return News::Nothing;
+            let is_finder = self.is_finder(&watching);
+            let class = self.note_blind(watching, &error);
+            return if is_finder && class == Class::Denied { News::Denied } else { News::Nothing };
         }
         self.blind.remove(&watching);
         if self.is_finder(&watching) {
@@ -230,7 +233,7 @@ impl Roster {
         news
     }
 
-    fn note_blind(&mut self, watching: Watching, error: &ApiError) {
+    fn note_blind(&mut self, watching: Watching, error: &ApiError) -> Class {
         let what = match &watching {
             Watching::Namespaces => Wanted { verb: "watch", resource: "namespaces", namespace: "", name: "" },
             Watching::Secret(at) => {
@@ -249,7 +252,9 @@ impl Roster {
         if self.reminders.entry(watching.clone()).or_default().is_due(&problem) {
             tracing::warn!(output = %self.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "changes go unnoticed");
         }
+        let class = problem.class;
         self.blind.insert(watching, problem);
+        class
     }
 
     /// Whether it is known that there is no such Secret.

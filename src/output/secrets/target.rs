@@ -9,6 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    coverage::Standing,
     desired::{Concern, Content, InPlace},
     look::{Drift, Outcome},
 };
@@ -42,6 +43,7 @@ pub(super) struct Target {
     pub(super) not_before: Option<Instant>,
     pub(super) failures: u32,
     pub(super) problem: Option<Problem>,
+    pub(super) standing: Standing,
     /// The version that we found or made last.
     pub(super) version: String,
     /// The version that was told of last.
@@ -70,6 +72,7 @@ impl Target {
             not_before: None,
             failures: 0,
             problem: None,
+            standing: Standing::default(),
             version: String::new(),
             told: String::new(),
             in_place: Arc::default(),
@@ -184,6 +187,7 @@ impl Target {
                     tracing::info!(output = %id, secret = %at, "output in sync again");
                 }
                 self.failures = 0;
+                self.standing = Standing::Proven;
                 self.not_before = self.truce();
                 self.settled = Some(outcome.desired);
             }
@@ -195,6 +199,7 @@ impl Target {
                 if is_new && troubled < TOLD {
                     tracing::warn!(output = %id, secret = %at, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
                 }
+                self.standing = self.standing.after(&problem);
                 self.problem = Some(problem);
             }
         }

@@ -47,7 +47,7 @@ pub(crate) fn answer(
     };
     call.registry_ids = registry_ids(body.get("registryIds"));
     for action in actions(service) {
-        if shared.iam.denies(&principal, action) {
+        if shared.iam.denies(&principal.arn, action) {
             return Err(Failure::not_allowed(service, &principal.arn, action, "*"));
         }
     }

@@ -16,6 +16,7 @@ pub(crate) struct Iam {
     users: Vec<User>,
     roles: Vec<Role>,
     deny: Vec<(String, String)>,
+    allow: Option<Vec<String>>,
     sessions: Mutex<HashMap<String, Session>>,
 }
 
@@ -64,6 +65,7 @@ impl Iam {
                 .iter()
                 .map(|denial| (denial.arn_prefix.clone(), denial.action.clone()))
                 .collect(),
+            allow: settings.allow.clone(),
             sessions: Mutex::default(),
         }
     }
@@ -108,10 +110,14 @@ impl Iam {
         }
     }
 
-    pub(crate) fn denies(&self, principal: &Principal, action: &str) -> bool {
-        self.deny
-            .iter()
-            .any(|(prefix, denied)| denied == action && principal.arn.starts_with(prefix.as_str()))
+    /// Whether a principal, by its ARN, may not do that.
+    pub(crate) fn denies(&self, arn: &str, action: &str) -> bool {
+        let allowed = match &self.allow {
+            Some(allow) if action.starts_with("ecr:") => allow.iter().any(|allowed| allowed == action),
+            _ => true,
+        };
+        let denied = |(prefix, denied): &(String, String)| denied == action && arn.starts_with(prefix);
+        !allowed || self.deny.iter().any(denied)
     }
 
     /// The audience that the role wants of a web-identity token.

@@ -103,6 +103,8 @@ pub enum Reason {
     WrongRegion(String),
     /// A public token at a private registry, or the other way about.
     WrongKind,
+    /// No policy allows this action.
+    NotAllowed(String),
 }
 
 /// All that has happened so far.

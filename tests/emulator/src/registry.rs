@@ -6,6 +6,8 @@
 //!
 //! public.ecr.aws challenges with Basic too (the real one gives anonymous bearer tokens as well, which this one
 //! never does).
+//!
+//! A token opens what its principal's policies allow, action by action, as ECR has it.
 
 pub(crate) mod content;
 pub(crate) mod upstream;
@@ -17,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Method, Request};
 
 use crate::fault::Service;
 use crate::hosts::{self, Place};
@@ -82,11 +84,40 @@ pub(crate) async fn answer(
     match admitted {
         Ok(token) => {
             call.principal = Some(token.principal.clone());
+            let action = action(request.method(), request.uri().path());
+            if let Some(action) = action.filter(|action| shared.iam.denies(&token.principal, action)) {
+                return refuse(shared, host, &request, call, Reason::NotAllowed(action.to_owned()));
+            }
             record_pull(shared, host, &request, call, token);
             serve(shared, request).await
         }
         Err(reason) => refuse(shared, host, &request, call, reason),
     }
+}
+
+/// What a policy has to allow for it: facts of AWS's documentation and of its registry's refusals.
+fn action(method: &Method, path: &str) -> Option<&'static str> {
+    if path.ends_with("/tags/list") {
+        Some("ecr:ListImages")
+    } else if path.contains("/manifests/") {
+        Some("ecr:BatchGetImage")
+    } else if path.contains("/blobs/") {
+        Some(if method == Method::HEAD {
+            "ecr:BatchCheckLayerAvailability"
+        } else {
+            "ecr:GetDownloadUrlForLayer"
+        })
+    } else {
+        None
+    }
+}
+
+/// The repository that a path names, as a policy does.
+fn resource(host: &str, region: Option<&str>, path: &str) -> String {
+    let account = host.split('.').next().unwrap_or_default();
+    let rest = path.trim_start_matches("/v2/");
+    let name = ["/tags/", "/manifests/", "/blobs/"].iter().find_map(|part| Some(rest.split_once(part)?.0));
+    format!("arn:aws:ecr:{}:{account}:repository/{}", region.unwrap_or_default(), name.unwrap_or(rest))
 }
 
 fn password(headers: &HeaderMap) -> Result<String, Reason> {
@@ -141,6 +172,11 @@ fn refuse(
         }
         Reason::WrongRegion(_) | Reason::WrongKind => {
             Failure::new(400, "DENIED", "The authorization token was issued for another registry")
+        }
+        Reason::NotAllowed(action) => {
+            let principal = call.principal.as_deref().unwrap_or_default();
+            let resource = resource(host, call.region.as_deref(), request.uri().path());
+            Failure::not_allowed(Service::Registry, principal, action, &resource)
         }
     };
     call.error = Some(failure.code.clone());

@@ -72,7 +72,7 @@ fn assume_role(
     let action = "sts:AssumeRole";
     let external_id = form.value("ExternalId");
     let applicant = Applicant::Principal { principal: &principal, external_id };
-    if shared.iam.denies(&principal, action) {
+    if shared.iam.denies(&principal.arn, action) {
         return Err(Failure::not_allowed(Service::Sts, &principal.arn, action, wanted.role));
     }
     if !shared.iam.trusts(wanted.role, &applicant) {

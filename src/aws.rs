@@ -1,0 +1,8 @@
+//! How AWS is reached, and as whom: what the SDK would read by itself from the environment and from the AWS profile files
+//! is read and parsed here.
+
+pub mod endpoint;
+pub mod key_material;
+pub mod profile_file;
+pub mod sdk;
+pub(crate) mod variables;

@@ -1,0 +1,256 @@
+//! Every variable that the AWS SDK or this program reads in order to reach AWS, held against its form.
+//!
+//! An empty variable is an unset one. Anything else that does not parse is reported with the variable's name; the value of
+//! a credential never is.
+
+use super::{
+    endpoint::EndpointUrl,
+    key_material::{AccessKeyId, KeyMaterial},
+};
+use crate::{
+    config::env::Environment,
+    failure::foreign_text,
+    registry::{AccountId, Region},
+};
+
+/// A setting that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSetting {
+    /// The variable, or the property of a profile.
+    pub place: String,
+    /// What was found there, without secrets.
+    pub found: String,
+    /// What is accepted.
+    pub expected: String,
+}
+
+/// The form of a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Endpoint,
+    Region,
+    Boolean,
+    OneOf(&'static [&'static str]),
+    Count,
+    RoleArn,
+    SessionName,
+    /// A name without control characters.
+    Name,
+    /// Printable ASCII, which is never shown.
+    Header,
+    AccessKeyId,
+    Secret,
+}
+
+use Form::{
+    AccessKeyId as KeyId, Boolean, Count, Endpoint, Header, Name, OneOf, Region as RegionName, RoleArn,
+    Secret, SessionName,
+};
+
+const TABLE: &[(&str, Form)] = &[
+    ("AWS_REGION", RegionName),
+    ("AWS_DEFAULT_REGION", RegionName),
+    ("AWS_ENDPOINT_URL", Endpoint),
+    ("AWS_ENDPOINT_URL_ECR", Endpoint),
+    ("AWS_ENDPOINT_URL_ECR_PUBLIC", Endpoint),
+    ("AWS_ENDPOINT_URL_STS", Endpoint),
+    ("AWS_ENDPOINT_URL_SSO", Endpoint),
+    ("AWS_ENDPOINT_URL_SSO_OIDC", Endpoint),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", Endpoint),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", OneOf(&["IPv4", "IPv6"])),
+    ("AWS_EC2_METADATA_DISABLED", Boolean),
+    ("AWS_EC2_METADATA_V1_DISABLED", Boolean),
+    ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", Boolean),
+    ("AWS_USE_FIPS_ENDPOINT", Boolean),
+    ("AWS_USE_DUALSTACK_ENDPOINT", Boolean),
+    ("AWS_STS_REGIONAL_ENDPOINTS", OneOf(&["legacy", "regional"])),
+    ("AWS_RETRY_MODE", OneOf(&["legacy", "standard", "adaptive"])),
+    ("AWS_MAX_ATTEMPTS", Count),
+    ("AWS_SDK_UA_APP_ID", Name),
+    ("AWS_PROFILE", Name),
+    ("AWS_ROLE_ARN", RoleArn),
+    ("AWS_ROLE_SESSION_NAME", SessionName),
+    ("AWS_ACCESS_KEY_ID", KeyId),
+    ("AWS_SECRET_ACCESS_KEY", Secret),
+    ("AWS_SESSION_TOKEN", Secret),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN", Header),
+];
+
+/// What the SDK reads from the process whatever it is given, as the value is.
+const RAW: [&str; 1] = ["AWS_EXECUTION_ENV"];
+
+/// The SDK panics when this one names no readable file of partitions, also when it is empty.
+const CUSTOM_PARTITION: &str = "SMITHY_CLIENT_SDK_CUSTOM_PARTITION";
+
+/// Every variable that does not parse.
+pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
+    let set = TABLE.iter().filter_map(|(name, form)| Some((*name, *form, env.get(name)?)));
+    let mut invalid: Vec<_> = set.filter_map(|(name, form, value)| form.check(name, value).err()).collect();
+    let raw = RAW.iter().filter_map(|name| Some((*name, env.raw(name)?)));
+    invalid.extend(raw.filter_map(|(name, value)| Header.check(name, value).err()));
+    if env.raw(CUSTOM_PARTITION).is_some() {
+        invalid.push(InvalidSetting {
+            place: CUSTOM_PARTITION.into(),
+            found: "a value".into(),
+            expected: "nothing: partitions of your own are not supported; unset it".into(),
+        });
+    }
+    invalid.extend(env.not_unicode().iter().filter(|name| is_read_here(name)).map(|name| InvalidSetting {
+        place: name.clone(),
+        found: "a value that is not UTF-8".into(),
+        expected: "UTF-8 text".into(),
+    }));
+    invalid
+}
+
+/// Whether the value of a variable of that name matters here.
+fn is_read_here(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    ["AWS_", "ECR_SIDECAR_", "KUBERNETES_SERVICE_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"].contains(&upper.as_str())
+        || ["HOME", "SSL_CERT_FILE", "KUBECONFIG"].contains(&name)
+}
+
+impl Form {
+    /// An error unless `value`, found in `place`, has this form.
+    pub(super) fn check(self, place: &str, value: &str) -> Result<(), InvalidSetting> {
+        let shown = || format!("`{}`", foreign_text::clean(value));
+        let refuse = |found: String, expected: &str| {
+            Err(InvalidSetting { place: place.to_owned(), found, expected: expected.to_owned() })
+        };
+        match self {
+            Self::Endpoint => match value.parse::<EndpointUrl>() {
+                Ok(_) => Ok(()),
+                Err(error) => refuse(error.to_string(), EndpointUrl::EXPECTED),
+            },
+            Self::Region => match value.parse::<Region>() {
+                Ok(_) => Ok(()),
+                Err(error) => refuse(shown(), &error.to_string()),
+            },
+            Self::Boolean => match boolean(value) {
+                Some(_) => Ok(()),
+                None => refuse(shown(), "true or false"),
+            },
+            Self::OneOf(texts) if texts.iter().any(|text| text.eq_ignore_ascii_case(value)) => Ok(()),
+            Self::OneOf(texts) => refuse(shown(), &format!("one of {}", texts.join(", "))),
+            Self::Count if value.parse::<u32>().is_ok_and(|count| count > 0) => Ok(()),
+            Self::Count => refuse(shown(), "a whole number from 1"),
+            Self::RoleArn if is_role_arn(value) => Ok(()),
+            Self::RoleArn => refuse(shown(), "a role's ARN such as arn:aws:iam::123456789012:role/NAME"),
+            Self::SessionName if is_session_name(value) => Ok(()),
+            Self::SessionName => refuse(shown(), "2 to 64 letters, digits and _=,.@+-"),
+            Self::Name if !value.contains(char::is_control) => Ok(()),
+            Self::Name => refuse("control characters".into(), "a name"),
+            Self::Header if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
+            Self::Header => {
+                refuse("characters that are not printable ASCII".into(), "one line of ASCII text")
+            }
+            Self::AccessKeyId => match AccessKeyId::parse(value) {
+                Ok(_) => Ok(()),
+                Err(why) => refuse(why.to_string(), "an access key id: letters and digits alone"),
+            },
+            Self::Secret => match KeyMaterial::parse(value) {
+                Ok(_) => Ok(()),
+                Err(why) => refuse(why.to_string(), "the value alone, as AWS gave it"),
+            },
+        }
+    }
+}
+
+/// `true` or `false`, in whatever case, as the SDKs have it.
+pub(super) fn boolean(value: &str) -> Option<bool> {
+    [("true", true), ("false", false)]
+        .into_iter()
+        .find_map(|(text, is)| text.eq_ignore_ascii_case(value).then_some(is))
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
+pub(crate) fn is_role_arn(text: &str) -> bool {
+    let parts: Vec<_> = text.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else { return false };
+    partition.starts_with("aws")
+        && account.parse::<AccountId>().is_ok()
+        && resource.strip_prefix("role/").is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_/-".contains(&b))
+        })
+}
+
+/// What STS accepts as the name of a session.
+pub(crate) fn is_session_name(text: &str) -> bool {
+    (2..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_=,.@+-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(name: &str, value: &str) -> Vec<InvalidSetting> {
+        check(&Environment::from_pairs([(name, value)]))
+    }
+
+    #[test]
+    fn empty_is_unset_and_white_space_around_a_value_is_none_of_it() {
+        let usual = |form: Form| match form {
+            Endpoint => "http://localhost:4566",
+            RegionName => "eu-west-1",
+            Boolean => "TRUE",
+            OneOf(texts) => texts[0],
+            Count => "3",
+            RoleArn => "arn:aws-us-gov:iam::123456789012:role/path/name",
+            SessionName => "me@example.com",
+            Name => "my profile",
+            Header => "Bearer abc",
+            KeyId => "AKIAIOSFODNN7EXAMPLE",
+            Secret => "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY=",
+        };
+        for (name, form) in TABLE {
+            let usual = usual(*form);
+            for value in ["", " \r\n", usual, &format!(" {usual}\n")] {
+                assert_eq!(problems(name, value), [], "{name}={value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_parse_is_reported_by_name() {
+        for (name, value) in [
+            ("AWS_REGION", "eu-west-1a"),
+            ("AWS_DEFAULT_REGION", "\"eu-west-1\""),
+            ("AWS_ENDPOINT_URL_STS", "sts.amazonaws.com"),
+            ("AWS_USE_FIPS_ENDPOINT", "1"),
+            ("AWS_MAX_ATTEMPTS", "0"),
+            ("AWS_RETRY_MODE", "bold"),
+            ("AWS_ROLE_ARN", "arn:aws:iam::${ACCOUNT}:role/x"),
+            ("AWS_ROLE_ARN", "ecr-pull"),
+            ("AWS_ROLE_SESSION_NAME", "a b"),
+            ("AWS_PROFILE", "a\nb"),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "a\nHost: evil"),
+            ("AWS_ACCESS_KEY_ID", "AKIA KEY"),
+            ("AWS_SECRET_ACCESS_KEY", "'secret'"),
+            ("AWS_SESSION_TOKEN", "tökén"),
+            ("AWS_EXECUTION_ENV", "a\n"),
+            ("SMITHY_CLIENT_SDK_CUSTOM_PARTITION", ""),
+        ] {
+            let problems = problems(name, value);
+            assert_eq!(problems.len(), 1, "{name}={value:?}");
+            assert_eq!(problems[0].place, name);
+        }
+    }
+
+    proptest::proptest! {
+        /// Newlines, quotes and non-ASCII included; what a credential held is not in the message.
+        #[test]
+        fn no_value_panics_or_is_shown(value in "[\\x00-\u{ff}\u{202e}]{0,12}CANARY[\\x00-\u{ff}]{0,12}") {
+            for (name, form) in TABLE {
+                for InvalidSetting { found, expected, .. } in problems(name, &value) {
+                    let message = found + &expected;
+                    proptest::prop_assert!(!message.contains(char::is_control));
+                    if matches!(form, KeyId | Secret | Header) {
+                        proptest::prop_assert!(!message.contains("CANARY"));
+                    }
+                }
+            }
+        }
+    }
+}

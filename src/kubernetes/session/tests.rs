@@ -1,0 +1,169 @@
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use http::Method;
+
+use super::*;
+use crate::{
+    diagnosis::Diagnosis,
+    kubernetes::{Cluster, ObjectRef, Wanted},
+};
+
+/// What a session's API server answers, in turn; the last for ever. `None` is silence.
+type Answers = Vec<Option<(u16, Vec<u8>)>>;
+
+fn session(answers: Answers) -> Session {
+    let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+    let service = tower::service_fn(move |_request: Request<Body>| {
+        let mut answers = answers.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
+        async move {
+            let Some((status, body)) = answer else { return std::future::pending().await };
+            let response = Response::builder().status(status).body(http_body_util::Full::from(body)).unwrap();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    Session {
+        client: Client::new(service, "apps"),
+        namespace: "apps".into(),
+        digest: [0; 32],
+        expires_at: None,
+    }
+}
+
+/// A cluster whose first session has those answers, and which gets the others in turn; how often it asked.
+fn cluster(
+    first: Answers,
+    others: Vec<Result<Option<Session>, ConnectError>>,
+) -> (Cluster, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let others = Mutex::new(VecDeque::from(others));
+    let count = Arc::clone(&asked);
+    let connect = move |_known, _reason| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let next = others.lock().unwrap().pop_front().unwrap_or(Ok(None));
+        Box::pin(async move { next }) as Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    (Cluster::of(Link::new(session(first), Box::new(connect))), asked)
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Option<(u16, Vec<u8>)> {
+    let body = serde_json::json!({"kind": "Status", "code": code, "reason": reason, "message": message});
+    Some((code, body.to_string().into_bytes()))
+}
+
+fn secret() -> Option<(u16, Vec<u8>)> {
+    Some((200, br#"{"metadata":{"name":"ecr","resourceVersion":"7"},"type":"t"}"#.to_vec()))
+}
+
+fn at() -> ObjectRef {
+    ObjectRef::new("apps", "ecr")
+}
+
+fn diagnosis(error: &ApiError) -> Diagnosis {
+    error
+        .problem(&Wanted { verb: "get", resource: "secrets", namespace: "apps", name: "ecr" })
+        .remedy
+        .diagnosis
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_session_is_renewed_and_the_request_sent_again() {
+    let unknown = || status(401, "Unauthorized", "Unauthorized");
+    let (cluster, asked) = cluster(vec![unknown()], vec![Ok(Some(session(vec![secret()])))]);
+    let found = cluster.secret(&at()).await.unwrap().unwrap();
+    assert_eq!(found.metadata.resource_version, "7");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert!(cluster.secret(&at()).await.is_ok());
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the new session is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_session_is_renewed_once_in_a_while() {
+    let unknown = || status(401, "Unauthorized", "Unauthorized");
+    let rejected = || Ok(Some(session(vec![unknown()])));
+    let (cluster, asked) = cluster(vec![unknown()], vec![rejected(), rejected(), rejected()]);
+    let requests = (0..100).map(|_| {
+        let cluster = cluster.clone();
+        tokio::spawn(async move { cluster.secret(&at()).await })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        let error = request.await.unwrap().unwrap_err();
+        assert_eq!(diagnosis(&error), Diagnosis::ApiServerLogin);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "a plugin is not run for each request");
+    tokio::time::advance(CHECK_INTERVAL).await;
+    assert!(cluster.secret(&at()).await.is_err());
+    assert!((2..=3).contains(&asked.load(Ordering::Relaxed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_keeps_the_session() {
+    let failed = || Err(ConnectError::Kubeconfig("it is not valid YAML".into()));
+    let (cluster, asked) =
+        cluster(vec![secret()], vec![failed(), Ok(None), Ok(Some(session(vec![secret()])))]);
+    for checks in 1..=3 {
+        tokio::time::advance(CHECK_INTERVAL).await;
+        assert!(cluster.secret(&at()).await.is_ok());
+        assert_eq!(asked.load(Ordering::Relaxed), checks);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_answer_is_told_from_the_others() {
+    let wanted = |answer| {
+        let (cluster, _) = cluster(vec![answer], Vec::new());
+        async move { cluster.secret(&at()).await }
+    };
+    let denied = "admission webhook \"w\" denied the request: no";
+    for (answer, expected) in [
+        (status(403, "Forbidden", "User \"u\" cannot get resource \"secrets\""), Diagnosis::RightMissing),
+        (status(403, "Forbidden", denied), Diagnosis::AdmissionDenied),
+        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretFight),
+        (status(410, "Expired", "too old resource version"), Diagnosis::ApiServerUnreachable),
+        (Some((404, b"<html>not here".to_vec())), Diagnosis::RequestRejected),
+        (Some((503, Vec::new())), Diagnosis::ApiServerUnreachable),
+        (Some((200, b"\xff\xfe\0{".to_vec())), Diagnosis::ApiServerUnreachable),
+        // Deeper and larger than anything that an API server sends.
+        (
+            Some((200, [b"{\"metadata\":".as_slice(), &b"[".repeat(1 << 20)].concat())),
+            Diagnosis::ApiServerUnreachable,
+        ),
+        (Some((200, b" ".repeat(9 << 20))), Diagnosis::ApiServerUnreachable),
+        (Some((403, b"x".repeat(9 << 20))), Diagnosis::RightMissing),
+        (None, Diagnosis::ApiServerUnreachable),
+    ] {
+        let shown = answer.as_ref().map(|(code, body)| (*code, body.len()));
+        let error = wanted(answer).await.unwrap_err();
+        assert_eq!(diagnosis(&error), expected, "{shown:?}: {error}");
+    }
+    assert!(wanted(status(404, "NotFound", "secrets \"ecr\" not found")).await.unwrap().is_none());
+    let (cluster, _) = cluster(vec![status(409, "Conflict", "")], Vec::new());
+    let applied = cluster.apply(&at(), Default::default(), true).await;
+    assert!(applied.unwrap_err().is_conflict());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_without_end_is_given_up() {
+    let page = br#"{"metadata":{"resourceVersion":"1","continue":"more"},"items":[]}"#;
+    let (cluster, _) = cluster(vec![Some((200, page.to_vec()))], Vec::new());
+    let scope =
+        crate::kubernetes::Scope { resource: "namespaces", namespace: None, name: None, labels: None };
+    assert!(matches!(cluster.list(&scope).await, Err(ApiError::Cut(_))));
+}
+
+#[test]
+fn a_copy_is_the_same_request() {
+    let mut request = Request::new(Body::from(b"body".to_vec()));
+    *request.method_mut() = Method::PATCH;
+    *request.uri_mut() = "/api?x=1".parse().unwrap();
+    request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static("a"));
+    let copy = copy(&request).unwrap();
+    assert_eq!(
+        (copy.method(), copy.uri(), copy.headers()),
+        (request.method(), request.uri(), request.headers())
+    );
+}

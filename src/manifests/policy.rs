@@ -1,0 +1,173 @@
+//! The admission policy that holds a service account with `create` to the Secrets that the sidecar writes.
+//!
+//! RBAC limits `create` by name, and a Secret of any name may be of type `kubernetes.io/service-account-token`: the
+//! token of any service account of the namespace is then written into it. So the policy looks at the object: its name,
+//! its type, its keys, and the metadata by which controllers know what a Secret is for. It is evaluated for whoever
+//! asks as the account, also by impersonation, and for no one else.
+//!
+//! What it denies, and that apply, adopt and prune still work: `tests/secrets/policy.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Account, Needs, list};
+
+/// The Secrets of one name, wherever they are.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Everywhere {
+    /// They are deleted where they are not wanted.
+    pub(super) prune: bool,
+    /// Not in these namespaces.
+    pub(super) excluded: BTreeSet<String>,
+}
+
+/// The policy and its binding, for an account whose Secrets are found out while it runs.
+pub(super) fn yaml(needs: &Needs, account: &Account) -> String {
+    let name = account.role();
+    let user = format!("system:serviceaccount:{}:{}", account.namespace.as_str(), account.name.as_str());
+    let names = list(needs.everywhere.keys());
+    let validations: String = validations(needs)
+        .into_iter()
+        .map(|(message, expression)| {
+            let expression = expression.trim().replace('\n', "\n        ");
+            format!(
+                "    - message: {message}\n      reason: Forbidden\n      expression: >-\n        {expression}\n"
+            )
+        })
+        .collect();
+    format!(
+        "---
+# Holds the account to Secrets of that type, whatever its roles allow: without this policy, who may create a Secret can
+# create one of type kubernetes.io/service-account-token, and so obtain the token of any service account. It takes
+# Kubernetes 1.30 or later. Whatever else runs as this account may write no other Secret either.
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata:
+  name: '{name}'
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+      - apiGroups: [\"\"]
+        apiVersions: [\"*\"]
+        operations: [CREATE, UPDATE, DELETE]
+        resources: [secrets]
+  matchConditions:
+    - name: account
+      expression: request.userInfo.username == '{user}'
+  variables:
+    - name: secret
+      expression: >-
+        request.operation == 'DELETE' ? oldObject : object
+    - name: ours
+      expression: variables.secret.metadata.name in [{names}]
+    - name: exempt
+      expression: request.operation == 'DELETE' || !variables.ours
+    - name: oldLabels
+      expression: >-
+        request.operation == 'UPDATE' && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {{}}
+    - name: oldAnnotations
+      expression: >-
+        request.operation == 'UPDATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {{}}
+    - name: oldData
+      expression: >-
+        request.operation == 'UPDATE' && has(oldObject.data) ? oldObject.data : {{}}
+  validations:
+{validations}---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: '{name}'
+spec:
+  policyName: '{name}'
+  validationActions: [Deny]
+"
+    )
+}
+
+/// What has to be true, each with what is said when it isn't.
+fn validations(needs: &Needs) -> Vec<(String, String)> {
+    let names = list(needs.everywhere.keys()).replace('\'', "");
+    let mut validations = vec![
+        (
+            format!("this account may write Secrets called {names}, and those that its Roles are for"),
+            allowed(needs),
+        ),
+        (
+            "this account may only write Secrets of type kubernetes.io/dockerconfigjson".to_owned(),
+            "!variables.ours || variables.secret.type == 'kubernetes.io/dockerconfigjson'".to_owned(),
+        ),
+        (
+            "this account may only set the key .dockerconfigjson, and may not make a Secret immutable"
+                .to_owned(),
+            "variables.exempt
+|| (!has(object.data) || object.data.all(key, key == '.dockerconfigjson'
+|| (key in variables.oldData && variables.oldData[key] == object.data[key])))
+&& (!has(object.immutable) || !object.immutable)"
+                .to_owned(),
+        ),
+        (
+            "this account may only set the label app.kubernetes.io/managed-by and its own annotations"
+                .to_owned(),
+            "variables.exempt
+|| (!has(object.metadata.labels) || object.metadata.labels.all(key,
+(key == 'app.kubernetes.io/managed-by' && object.metadata.labels[key] == 'ecr-sidecar')
+|| (key in variables.oldLabels && variables.oldLabels[key] == object.metadata.labels[key])))
+&& (!has(object.metadata.annotations) || object.metadata.annotations.all(key, key.startsWith('ecr-sidecar/')
+|| (key in variables.oldAnnotations && variables.oldAnnotations[key] == object.metadata.annotations[key])))"
+                .to_owned(),
+        ),
+        (
+            "this account may set neither finalizers nor owners".to_owned(),
+            "variables.exempt
+|| (!has(object.metadata.finalizers) || (request.operation == 'UPDATE' && has(oldObject.metadata.finalizers)
+&& object.metadata.finalizers == oldObject.metadata.finalizers))
+&& (!has(object.metadata.ownerReferences) || (request.operation == 'UPDATE'
+&& has(oldObject.metadata.ownerReferences)
+&& object.metadata.ownerReferences == oldObject.metadata.ownerReferences))"
+                .to_owned(),
+        ),
+    ];
+    validations.extend(excluded(needs));
+    validations
+}
+
+/// By name, or one of those whose name and namespace, or namespace alone, a Role gives; there is no `create` for these.
+fn allowed(needs: &Needs) -> String {
+    let mut allowed = "variables.ours".to_owned();
+    for (namespace, names) in needs.roles.iter().filter(|(name, _)| !needs.by_labels.contains(*name)) {
+        let names = list(names);
+        allowed += &format!(
+            "\n|| (request.operation == 'UPDATE' && request.namespace == '{namespace}'\n\
+             && variables.secret.metadata.name in [{names}])"
+        );
+    }
+    if !needs.by_labels.is_empty() {
+        let namespaces = list(&needs.by_labels);
+        allowed += &format!("\n|| (request.operation == 'UPDATE' && request.namespace in [{namespaces}])");
+    }
+    allowed
+}
+
+/// In a namespace that is left out there is nothing to write but what takes our own fields out again.
+fn excluded(needs: &Needs) -> Vec<(String, String)> {
+    let mut by_namespaces: BTreeMap<Vec<&String>, Vec<&String>> = BTreeMap::new();
+    for (name, everywhere) in &needs.everywhere {
+        let named =
+            |namespace: &&String| needs.roles.get(*namespace).is_some_and(|names| names.contains(name));
+        let excluded: Vec<_> = everywhere.excluded.iter().filter(|namespace| !named(namespace)).collect();
+        if !excluded.is_empty() {
+            by_namespaces.entry(excluded).or_default().push(name);
+        }
+    }
+    let expression = |(namespaces, names): (Vec<&String>, Vec<&String>)| {
+        let (names, namespaces) = (list(names), list(namespaces));
+        let message = format!("this account may write no Secret in {}", namespaces.replace('\'', ""));
+        let expression = format!(
+            "!(variables.secret.metadata.name in [{names}]) || !(request.namespace in [{namespaces}])
+|| (request.operation != 'CREATE' && has(oldObject.metadata.managedFields)
+&& oldObject.metadata.managedFields.exists(entry, entry.manager == 'ecr-sidecar' && entry.operation == 'Apply'))"
+        );
+        (message, expression)
+    };
+    by_namespaces.into_iter().map(expression).collect()
+}

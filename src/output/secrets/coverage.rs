@@ -1,0 +1,179 @@
+//! What consumers of an output find that discovers its Secrets: pure.
+//!
+//! Whoever may write to a discovered namespace decides whether our write succeeds there: a Secret of another type, an
+//! immutable one, a quota, a webhook, edits without end. So one Secret says nothing about the others, and a Secret that
+//! fails for a reason of its own does not count while others work (`everywhere_but_where_it_fails`). Neither does one
+//! that is new, once each of the first has been tried: a tenant may make namespaces as fast as the API server allows.
+
+use std::collections::BTreeSet;
+
+use super::{
+    desired::{Concern, InPlace},
+    target::{Target, everywhere},
+};
+use crate::{credentials::CredentialSet, diagnosis::Diagnosis, failure::Problem};
+
+/// What is known of a Secret's ability to hold credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    /// It has not been written yet.
+    #[default]
+    New,
+    /// It has been as desired, and nothing of its own has failed since.
+    Proven,
+    /// It fails for a reason of its own.
+    Failing,
+}
+
+impl Standing {
+    /// After a failure: the API server's own trouble says nothing about the Secret.
+    pub(super) fn after(self, problem: &Problem) -> Self {
+        match problem.remedy.diagnosis {
+            Diagnosis::ApiServerUnreachable
+            | Diagnosis::ApiServerThrottled
+            | Diagnosis::ApiServerLogin
+            | Diagnosis::ApiServerCertificate
+            | Diagnosis::ApiServerCredentials
+            | Diagnosis::RequestRejected => self,
+            _ => Self::Failing,
+        }
+    }
+}
+
+/// Whether each of the Secrets has been tried.
+pub(super) fn are_all_tried<'a>(mut targets: impl Iterator<Item = &'a Target>) -> bool {
+    targets.all(|target| target.standing != Standing::New)
+}
+
+/// For each registry the earliest expiry of its credential in the Secrets that work; where none works, in those that
+/// still hold one. New Secrets count until each of the first has been tried.
+pub(super) fn where_it_works<'a>(
+    targets: impl Iterator<Item = &'a Target>,
+    desired: &CredentialSet,
+    has_been_tried: bool,
+) -> InPlace {
+    let (mut working, mut failing) = (Vec::new(), Vec::new());
+    for target in targets {
+        match target.standing {
+            Standing::Proven => working.push(target),
+            Standing::New if !has_been_tried => working.push(target),
+            Standing::New => {}
+            Standing::Failing => failing.push(target),
+        }
+    }
+    let mut in_place = everywhere(working.iter().copied(), desired);
+    if failing.is_empty() || working.iter().any(|target| target.concern == Concern::All) {
+        return in_place;
+    }
+    let hosts: BTreeSet<_> =
+        desired.current.keys().chain(failing.iter().flat_map(|target| target.in_place.keys())).collect();
+    for host in hosts {
+        if working.iter().any(|target| target.concern.is_for(host)) {
+            continue;
+        }
+        let mut holders = failing.iter().filter(|target| target.concern.is_for(host)).peekable();
+        if holders.peek().is_none() {
+            continue;
+        }
+        match holders.filter_map(|target| target.in_place.get(host)).min() {
+            Some(expiry) => in_place.insert(host.clone(), *expiry),
+            None => in_place.remove(host),
+        };
+    }
+    in_place
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::{
+        failure::Class, output::secrets::desired::Content, registry::RegistryHost, secret::Secret,
+        token::Token,
+    };
+
+    const HOST: &str = "a.example";
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// A Secret that is to hold every registry, and holds that one until `expiry`.
+    fn target(standing: Standing, expiry: Option<u64>) -> Target {
+        let in_place = expiry.map(|expiry| (HOST.parse::<RegistryHost>().unwrap(), at(expiry)));
+        Target {
+            standing,
+            in_place: Arc::new(in_place.into_iter().collect()),
+            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
+        }
+    }
+
+    fn expiry(targets: &[Target], has_been_tried: bool) -> Option<SystemTime> {
+        let token = Token { auth: Secret::new("x".into()), obtained_at: at(0), expires_at: at(1000) };
+        let host: RegistryHost = HOST.parse().unwrap();
+        let current = [(host.clone(), Arc::new(token))].into();
+        let desired = CredentialSet { current, ..CredentialSet::default() };
+        where_it_works(targets.iter(), &desired, has_been_tried).get(&host).copied()
+    }
+
+    #[test]
+    fn everywhere_but_where_it_fails() {
+        use Standing::{Failing, New, Proven};
+        for (targets, tried, expected, why) in [
+            (vec![target(Proven, Some(9)), target(Failing, None)], true, Some(9), "one tenant fails"),
+            (
+                vec![target(Proven, Some(9)), target(Proven, Some(5))],
+                true,
+                Some(5),
+                "the earliest of those that work",
+            ),
+            (
+                vec![target(Proven, Some(9)), target(Failing, Some(1))],
+                true,
+                Some(9),
+                "a tenant puts an old one there",
+            ),
+            (
+                vec![target(Proven, Some(9)), target(Failing, Some(99))],
+                true,
+                Some(9),
+                "a tenant forges an expiry",
+            ),
+            (vec![target(Proven, None), target(Failing, Some(9))], true, None, "one that works lacks it"),
+            (vec![target(Failing, None), target(Failing, None)], true, None, "all fail: a right is missing"),
+            (
+                vec![target(Failing, None), target(Failing, Some(9))],
+                true,
+                Some(9),
+                "all fail, and what is there is good",
+            ),
+            (vec![target(Proven, Some(9)), target(New, None)], true, Some(9), "a tenant makes namespaces"),
+            (vec![target(Proven, Some(9)), target(New, None)], false, None, "the start: each is tried once"),
+            (vec![target(Failing, None), target(New, None)], true, None, "none works"),
+            (vec![target(New, None)], true, Some(1000), "there was no Secret to keep until now"),
+            (vec![], true, Some(1000), "there is no Secret to keep"),
+        ] {
+            assert_eq!(expiry(&targets, tried), expected.map(at), "{why}");
+        }
+    }
+
+    #[test]
+    fn an_outage_of_the_api_server_is_no_failure_of_a_secret() {
+        let problem = |diagnosis: Diagnosis| Problem {
+            message: String::new(),
+            remedy: diagnosis.into(),
+            class: Class::Transient,
+        };
+        for standing in [Standing::New, Standing::Proven, Standing::Failing] {
+            assert_eq!(standing.after(&problem(Diagnosis::ApiServerUnreachable)), standing);
+            // Also what comes back: five conflicts in a row, a webhook, a namespace that goes.
+            for own in [Diagnosis::SecretFight, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
+                assert_eq!(standing.after(&problem(own)), Standing::Failing);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What another process of the same user gets out of this one: nothing. And what it still knows of itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+mod world;
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        process::CommandExt,
+    },
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use ecr_emulator::{Fault, Service};
+use test_support::{Process, output, root, wait_for};
+use world::{BINARY, DEADLINE, HOST, KEYS, World};
+
+/// Who runs it in the image and beside Flux.
+const NOBODY: u32 = 65534;
+
+/// A world whose files are that user's; `None` where this test may not become another user.
+fn world_of_nobody() -> Option<World> {
+    if !root() {
+        return None;
+    }
+    let world = World::new();
+    for folder in [".", "out"] {
+        let path = world.path(folder);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    Some(world)
+}
+
+/// Whether a process of that user may read a file.
+fn may_read(path: &str) -> bool {
+    let mut cat = Command::new("cat");
+    cat.arg(path).uid(NOBODY).gid(NOBODY);
+    output(&mut cat, DEADLINE).status.success()
+}
+
+#[track_caller]
+fn is_hardened(pid: u32, what: &str) {
+    let proc = |name: &str| format!("/proc/{pid}/{name}");
+    // Before its first line of code a process is as any other.
+    wait_for(what, DEADLINE, || {
+        let limits = fs::read_to_string(proc("limits")).ok()?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size"))?;
+        (core.split_whitespace().skip(4).take(2).collect::<Vec<_>>() == ["0", "0"]).then_some(())
+    });
+    for file in ["environ", "maps", "auxv"] {
+        assert!(!may_read(&proc(file)), "{what}: {file}");
+    }
+}
+
+#[test]
+fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
+    let Some(world) = world_of_nobody() else { return };
+    let helper = world.path("docker-credential-ecr-sidecar");
+    symlink(BINARY, &helper).unwrap();
+    // As long as the agent hangs, so does each of them.
+    world.emulator.set_fault(Service::Ecr, Fault::Hang);
+    let commands = [
+        world.command("run"),
+        world.command("once"),
+        world.command("doctor"),
+        {
+            let mut print = world.command("print");
+            print.arg(HOST);
+            print
+        },
+        {
+            let usual = world.command("list");
+            let mut list = Command::new(&helper);
+            list.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            list.arg("list");
+            list
+        },
+    ];
+    for mut command in commands {
+        let what = format!("{command:?}");
+        command.envs(KEYS).uid(NOBODY).gid(NOBODY);
+        let process = Process::spawn(&mut command);
+        is_hardened(process.pid(), &what);
+    }
+    // Without it, they are.
+    let mut sleep = Command::new("sleep");
+    let sleep = Process::spawn(sleep.arg("60").uid(NOBODY).gid(NOBODY));
+    wait_for("the control", DEADLINE, || may_read(&format!("/proc/{}/environ", sleep.pid())).then_some(()));
+}
+
+#[test]
+fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
+    let Some(world) = world_of_nobody() else { return };
+    let running = world.run_ready(|command| {
+        command.uid(NOBODY).gid(NOBODY);
+    });
+    is_hardened(running.pid(), "run");
+    let (code, metrics) = running.get("/metrics");
+    assert_eq!(code, 200);
+    for figure in [
+        "process_open_fds",
+        "process_max_fds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+    ] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {figure} in {metrics}"));
+        assert!(
+            value.parse::<f64>().unwrap() > 0.0 || figure == "process_cpu_seconds_total",
+            "{figure} {value}"
+        );
+    }
+    // It looks into its own mounts before it writes, and doctor into files and groups.
+    let mut doctor = world.command("doctor");
+    doctor.envs(KEYS).uid(NOBODY).gid(NOBODY);
+    doctor.env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    let report = output(&mut doctor, Duration::from_secs(60));
+    let said = String::from_utf8_lossy(&report.stdout);
+    assert!(report.status.success() && said.contains("docker-config"), "{said}");
+    assert!(Path::new(&world.docker_config()).exists());
+}

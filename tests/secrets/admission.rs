@@ -1,0 +1,111 @@
+//! What the cluster's own policies reject: told by the policy's words, and never fixed by deleting the Secret.
+
+use ecr_sidecar::diagnosis::Diagnosis as D;
+use serde_json::Value;
+use test_support::wait_for;
+
+use crate::{
+    cluster::{Cluster, SECRET},
+    rig::{DEADLINE, Running},
+};
+
+/// The problem that `/status` and the log tell, which has this diagnosis and these words.
+fn is_told(sidecar: &Running, diagnosis: D, words: &str) {
+    let line = sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", diagnosis.id()), DEADLINE);
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert!(line["error"].as_str().unwrap().contains(words), "{line}");
+    let remedy = line["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with(diagnosis.mend()), "{line}");
+    assert!(!remedy.contains("kubectl -n") && !remedy.contains("Role"), "{line}");
+    sidecar.wait_status(diagnosis.id(), |status| {
+        status["outputs"][0]["last_error"]["diagnosis"] == diagnosis.id()
+    });
+}
+
+#[test]
+fn a_validating_admission_policy_is_told_by_its_words() {
+    let Some(cluster) = Cluster::new("vap") else { return };
+    cluster.server.apply(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: vap}\nspec:\n  \
+         failurePolicy: Fail\n  matchConstraints:\n    \
+         namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: vap}}\n    \
+         resourceRules: [{apiGroups: [''], apiVersions: [v1], operations: [UPDATE], resources: [secrets]}]\n  \
+         validations: [{expression: 'false', message: 'field is immutable, says the tenant'}]\n---\n\
+         apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {name: vap}\n\
+         spec: {policyName: vap, validationActions: [Deny]}\n",
+    );
+    // A policy counts some time after it was made.
+    cluster.server.apply("{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: vap}}");
+    let mut probes = 0;
+    wait_for("the policy to count", DEADLINE, || {
+        probes += 1;
+        let text = format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: probe, namespace: vap, labels: {{a: a{probes}}}}}}}"
+        );
+        (!cluster.server.apply_with(["--server-side", "--force-conflicts"], &text).status.success())
+            .then_some(())
+    });
+    let sidecar = cluster.run(|_| {});
+    is_told(
+        &sidecar,
+        D::AdmissionDenied,
+        "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request",
+    );
+    let once = cluster.once();
+    assert_eq!(once.status.code(), Some(69));
+}
+
+#[test]
+fn a_webhook_that_nobody_serves_is_told_as_such() {
+    let Some(cluster) = Cluster::new("webhook") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    cluster.server.apply(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: webhook}\n\
+         webhooks:\n- name: secrets.example.com\n  clientConfig: {url: 'https://127.0.0.1:1/validate'}\n  \
+         admissionReviewVersions: [v1]\n  sideEffects: None\n  timeoutSeconds: 2\n  failurePolicy: Fail\n  \
+         namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: webhook}}\n  \
+         rules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}]\n",
+    );
+    let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: webhook}}";
+    wait_for("the webhook to be called", DEADLINE, || {
+        (!cluster.server.apply_with(["--server-side"], probe).status.success()).then_some(())
+    });
+    let sidecar = cluster.start(|_| {});
+    is_told(&sidecar, D::WebhookFailing, "failed calling webhook \"secrets.example.com\"");
+    // It is tried again without a restart.
+    cluster.server.kubectl(["delete", "validatingwebhookconfiguration", "webhook"]);
+    cluster.wait_password("webhook");
+    sidecar.wait_ready();
+}
+
+#[test]
+fn a_quota_is_told_as_such() {
+    let Some(cluster) = Cluster::new("quota") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    // What this account may do beyond that: make the Secret, which the quota then does not allow.
+    cluster.server.kubectl(["delete", "secret", SECRET, "-n", "quota"]);
+    let user = format!("quota:{}", cluster.account.name());
+    cluster.server.kubectl(["create", "role", "maker", "--verb=create", "--resource=secrets", "-n", "quota"]);
+    let account = format!("--serviceaccount={user}");
+    cluster.server.kubectl(["create", "rolebinding", "maker", "--role=maker", &account, "-n", "quota"]);
+    cluster.server.kubectl(["create", "quota", "q", "--hard=secrets=0", "-n", "quota"]);
+    // As the controller does, which is not here.
+    cluster.server.kubectl([
+        "patch",
+        "resourcequota",
+        "q",
+        "-n",
+        "quota",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        r#"{"status":{"hard":{"secrets":"0"},"used":{"secrets":"0"}}}"#,
+    ]);
+    wait_for("the quota to count", DEADLINE, || {
+        let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: quota}}";
+        let applied = cluster.server.apply_with(["--server-side"], probe);
+        String::from_utf8_lossy(&applied.stderr).contains("exceeded quota").then_some(())
+    });
+    let sidecar = cluster.start(|_| {});
+    is_told(&sidecar, D::QuotaExceeded, "exceeded quota: q");
+}

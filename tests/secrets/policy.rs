@@ -1,0 +1,267 @@
+//! The admission policy that `ecr-sidecar manifests` prints where namespaces are found out, against whoever holds our
+//! token: each attempt succeeds for an account that has the same rights and no policy, and is denied to ours.
+
+use test_support::{ServiceAccount, wait_for};
+
+use crate::{
+    cluster::{Cluster, SOON, by_file, value},
+    rig::{DEADLINE, HOST},
+};
+
+/// The printed manifests without the policy and its binding.
+fn without_policy(manifests: &str) -> String {
+    let kept: Vec<_> =
+        manifests.split("---\n").filter(|document| !document.contains("admissionregistration")).collect();
+    kept.join("---\n")
+}
+
+/// Two accounts that may do the same, of which one is held by the policy.
+struct Attack {
+    held: Cluster,
+    free: ServiceAccount,
+}
+
+impl Attack {
+    fn new(namespace: &str, namespaces: &str) -> Option<Self> {
+        let held = Cluster::new(namespace)?;
+        let text = format!(
+            "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {namespace}-pull, \
+             prune: true, namespaces: {namespaces}}}]\n"
+        );
+        let file = held.rig.put("attack.yaml", &text);
+        let manifests = held.manifests(by_file(&file));
+        let free = held.server.service_account(namespace, "free");
+        let of_free = without_policy(&manifests).replace("reflector", free.name());
+        assert!(manifests.contains("kind: ValidatingAdmissionPolicyBinding") && !of_free.contains("Policy"));
+        held.server.apply(&manifests);
+        held.server.apply(&of_free);
+        let attack = Self { held, free };
+        let bad = attack.secret(namespace, "type: Opaque");
+        wait_for("the rights and the policy to count", SOON, || {
+            let free = attack.held.server.apply_as(&attack.free, ["--server-side", "--dry-run=server"], &bad);
+            let dry = ["--server-side", "--dry-run=server"];
+            let held = attack.held.server.apply_as(&attack.held.account, dry, &bad);
+            let denied = String::from_utf8_lossy(&held.stderr).contains("ValidatingAdmissionPolicy");
+            (free.status.success() && denied).then_some(())
+        });
+        Some(attack)
+    }
+
+    fn name(&self) -> String {
+        format!("{}-pull", self.held.namespace())
+    }
+
+    /// A Secret of the one name, with more of YAML's lines.
+    fn secret(&self, namespace: &str, more: &str) -> String {
+        let name = self.name();
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: {namespace}\n{}\n",
+            more.replace("META", "  ")
+        )
+    }
+
+    /// Server-side apply by force, as nothing of ours.
+    fn apply(&self, account: &ServiceAccount, yaml: &str) -> Result<(), String> {
+        let arguments = ["--server-side", "--force-conflicts", "--field-manager=evil"];
+        let answer = self.held.server.apply_as(account, arguments, yaml);
+        if answer.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&answer.stderr).into_owned())
+    }
+
+    fn delete(&self, account: &ServiceAccount, namespace: &str) -> Result<(), String> {
+        let name = self.name();
+        let arguments = ["delete", "secret", &name, "-n", namespace, "--wait=false"];
+        let answer = self.held.server.kubectl_as(account, arguments);
+        if answer.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&answer.stderr).into_owned())
+    }
+
+    /// As the cluster's admin: what is there before an attempt, or nothing.
+    fn prepare(&self, namespace: &str, before: Option<&str>) {
+        let name = self.name();
+        let server = &self.held.server;
+        if server.get("secret", namespace, &name).is_some() {
+            let nothing = r#"{"metadata":{"finalizers":null}}"#;
+            server.kubectl(["patch", "secret", &name, "-n", namespace, "-p", nothing]);
+            server.kubectl(["delete", "secret", &name, "-n", namespace]);
+        }
+        if let Some(before) = before {
+            server.apply(&self.secret(namespace, before));
+        }
+    }
+
+    /// The attempt succeeds without the policy, and is denied with it.
+    #[track_caller]
+    fn is_held(&self, what: &str, namespace: &str, before: Option<&str>, attempt: &str) {
+        let yaml = self.secret(namespace, attempt);
+        self.prepare(namespace, before);
+        self.apply(&self.free, &yaml).unwrap_or_else(|said| panic!("{what}: the control failed: {said}"));
+        self.prepare(namespace, before);
+        let said = self.apply(&self.held.account, &yaml).expect_err(what);
+        assert!(said.contains("ValidatingAdmissionPolicy") && said.contains("denied"), "{what}: {said}");
+    }
+}
+
+const EMPTY: &str = "type: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: '{\"auths\":{}}'}";
+
+fn with_meta(meta: &str) -> String {
+    format!("META{meta}\n{EMPTY}")
+}
+
+#[test]
+fn whoever_holds_our_token_creates_no_other_secret_than_ours() {
+    let Some(attack) = Attack::new("vap-create", "{selector: 'vap-create=enabled'}") else { return };
+    let there = "vap-create";
+    let token = "METAannotations: {kubernetes.io/service-account.name: free}\ntype: kubernetes.io/service-account-token";
+    for (what, attempt) in [
+        // The token of any service account of the namespace is written into it.
+        ("a service account's token", token.to_owned()),
+        // A cluster that Argo CD then deploys to with its own rights, or a repository that it trusts.
+        (
+            "an Argo CD cluster",
+            "METAlabels: {argocd.argoproj.io/secret-type: cluster}\nstringData: {server: x}".to_owned(),
+        ),
+        ("an Argo CD repository", with_meta("labels: {argocd.argoproj.io/secret-type: repository}")),
+        // What Helm takes for its release.
+        ("a release", "METAlabels: {owner: helm}\ntype: helm.sh/release.v1".to_owned()),
+        ("a key that is not ours", format!("{EMPTY}\ndata: {{password: YQ==}}")),
+        (
+            "an annotation that is not ours",
+            with_meta("annotations: {kubernetes.io/service-account.name: free}"),
+        ),
+        (
+            "what a garbage collector deletes",
+            with_meta(
+                "ownerReferences: [{apiVersion: v1, kind: Pod, name: x, uid: 11111111-1111-1111-1111-111111111111}]",
+            ),
+        ),
+        ("what holds its namespace up for ever", with_meta("finalizers: [example.com/never]")),
+        ("what nobody can change any more", format!("{EMPTY}\nimmutable: true")),
+    ] {
+        attack.is_held(what, there, None, &attempt);
+    }
+    // It holds us, and nobody else; and whoever takes our name, too.
+    attack.prepare(there, None);
+    attack.held.server.apply(&attack.secret(there, token));
+    let user = format!("--as={}", attack.held.account.user());
+    let answer = attack
+        .held
+        .server
+        .apply_with(["--server-side", "--force-conflicts", &user], &attack.secret("default", token));
+    let said = String::from_utf8_lossy(&answer.stderr);
+    assert!(!answer.status.success() && said.contains("ValidatingAdmissionPolicy"), "{said}");
+    // And what it is there for, it may.
+    attack.prepare(there, None);
+    attack.apply(&attack.held.account, &attack.secret(there, EMPTY)).unwrap();
+    attack.delete(&attack.held.account, there).unwrap();
+}
+
+#[test]
+fn whoever_holds_our_token_makes_no_existing_secret_into_another_and_deletes_none_of_another_type() {
+    let Some(attack) = Attack::new("vap-update", "{selector: 'vap-update=enabled'}") else { return };
+    let there = "vap-update";
+    let before = format!("METAlabels: {{team: a}}\n{EMPTY}\ndata: {{extra: YQ==}}");
+    for (what, attempt) in [
+        ("an Argo CD cluster", with_meta("labels: {argocd.argoproj.io/secret-type: cluster}")),
+        ("another one's label", with_meta("labels: {team: b}")),
+        ("an annotation", with_meta("annotations: {kubernetes.io/service-account.name: free}")),
+        ("another one's key", format!("{EMPTY}\ndata: {{extra: Yg==}}")),
+        ("a new key", format!("{EMPTY}\ndata: {{password: YQ==}}")),
+        ("a finalizer", with_meta("finalizers: [example.com/never]")),
+        (
+            "an owner",
+            with_meta(
+                "ownerReferences: [{apiVersion: v1, kind: Pod, name: x, uid: 11111111-1111-1111-1111-111111111111}]",
+            ),
+        ),
+        ("an immutable one", format!("{EMPTY}\nimmutable: true")),
+        ("an Opaque one's data", "type: Opaque\nstringData: {a: b}".to_owned()),
+    ] {
+        let opaque = "type: Opaque\nstringData: {a: a}";
+        let before = if attempt.starts_with("type: Opaque") { opaque } else { &before };
+        attack.is_held(what, there, Some(before), &attempt);
+    }
+    // What another one has put there stays as it is while ours is written beside it.
+    attack.prepare(there, Some(&before));
+    let ours = with_meta("labels: {app.kubernetes.io/managed-by: ecr-sidecar}");
+    attack.apply(&attack.held.account, &attack.secret(there, &ours)).unwrap();
+    // To delete: of our type alone.
+    attack.delete(&attack.held.account, there).unwrap();
+    for account in [&attack.free, &attack.held.account] {
+        attack.prepare(there, Some("type: Opaque"));
+        let deleted = attack.delete(account, there);
+        assert_eq!(deleted.is_ok(), *account == attack.free, "{deleted:?}");
+    }
+}
+
+#[test]
+fn in_a_namespace_that_is_left_out_nothing_is_written_but_what_takes_ours_away() {
+    let Some(attack) = Attack::new("vap-left-out", "{all: true, exclude: [vap-left-out]}") else { return };
+    let there = "vap-left-out";
+    attack.is_held("a new one", there, None, EMPTY);
+    attack.is_held(
+        "another one's",
+        there,
+        Some(EMPTY),
+        &with_meta("annotations: {ecr-sidecar/expires: '{}'}"),
+    );
+    // One from before it was left out.
+    attack.prepare(there, None);
+    let ours = attack.secret(there, EMPTY);
+    let applied = attack.held.server.apply_with(["--server-side", "--field-manager=ecr-sidecar"], &ours);
+    assert!(applied.status.success());
+    attack.apply(&attack.held.account, &ours).unwrap();
+    attack.delete(&attack.held.account, there).unwrap();
+    attack.held.namespace_with("vap-not-left-out", "{}");
+    attack.apply(&attack.held.account, &attack.secret("vap-not-left-out", EMPTY)).unwrap();
+}
+
+#[test]
+fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
+    let Some(cluster) = Cluster::new("vap-works") else { return };
+    cluster.namespace_with("vap-works-a", "{vap-works: enabled}");
+    cluster.namespace_with("vap-works-b", "{vap-works: enabled}");
+    cluster.namespace_with("vap-works-argocd", "{}");
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\noutputs:\n\
+         - {{type: docker-config-secret, name: vap-works-pull, prune: true, adopt: true, \
+         namespaces: {{selector: vap-works=enabled}}}}\n\
+         - {{type: docker-config-secret, name: vap-works-own}}\n\
+         - {{type: argocd-repo-creds, namespace: vap-works-argocd}}\n"
+    );
+    let file = cluster.rig.put("works.yaml", &text);
+    let manifests = cluster.manifests(by_file(&file));
+    cluster.server.apply(&manifests);
+    let name = "vap-works-pull";
+    // The policy counts before anything is written.
+    let opaque =
+        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: vap-works-a}}}}");
+    wait_for("the policy to count", SOON, || {
+        let arguments = ["--server-side", "--dry-run=server"];
+        let answer = cluster.server.apply_as(&cluster.account, arguments, &opaque);
+        String::from_utf8_lossy(&answer.stderr).contains("ValidatingAdmissionPolicy").then_some(())
+    });
+    // One with what others put into it: entries, a key, a label, an annotation.
+    cluster.server.apply(&format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata:\n  name: {name}\n  \
+         namespace: vap-works-b\n  labels: {{team: b}}\n  annotations: {{example.com/note: b}}\nstringData:\n  \
+         note: b\n  .dockerconfigjson: '{{\"auths\":{{\"ghcr.io\":{{}}}}}}'\n"
+    ));
+    let sidecar = cluster.start(by_file(&file));
+    sidecar.wait_ready();
+    let config = |namespace: &str| value(&cluster.secret(namespace, name)?, ".dockerconfigjson");
+    assert!(config("vap-works-a").unwrap().contains(HOST));
+    assert!(
+        config("vap-works-b").unwrap().contains(HOST) && config("vap-works-b").unwrap().contains("ghcr.io")
+    );
+    for namespace in ["vap-works-a", "vap-works-b"] {
+        cluster.server.kubectl(["label", "namespace", namespace, "vap-works-"]);
+    }
+    wait_for("our Secret to go", SOON, || config("vap-works-a").is_none().then_some(()));
+    wait_for("our entry to go", DEADLINE, || (!config("vap-works-b")?.contains(HOST)).then_some(()));
+    assert!(cluster.secret("vap-works-b", name).unwrap()["metadata"]["labels"]["team"] == "b");
+}
