@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, error::ErrorKind};
@@ -35,6 +36,9 @@ const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
 
+/// A thread for blocking work ends after so long without any.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     forbid_dumps();
@@ -55,7 +59,10 @@ pub fn main() -> ExitCode {
 }
 
 fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Each living thread keeps what it freed last: the next one takes that over from one that ended.
+    builder.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, FAULT),
     };

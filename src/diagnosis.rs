@@ -229,6 +229,9 @@ diagnoses! {
     InotifyExhausted = "inotify-exhausted",
         "The node has no inotify instances or watches left: files are looked at every second instead.",
         "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on the node";
+    TooManyOpenFiles = "too-many-open-files",
+        "This process, or the node, has as many files and connections open as it may.",
+        "raise the limit of open files (`ulimit -n`, LimitNOFILE): 256 suffice for a few registries; if that is high, the node's fs.file-max is used up";
     ConsumerCannotRead = "consumer-cannot-read",
         "The consumer's user may not read the file: helm then asks without credentials and says nothing.",
         "give both containers one group (`fsGroup` of the pod) with mode 0640, or set ECR_SIDECAR_FILE_MODE to 0644";

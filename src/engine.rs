@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     config::{Config, OutputConfig, Registries, env::Environment},
     credentials::CredentialStore,
-    failure::Problem,
+    failure::{Problem, foreign_text::clean},
     identity::Identity,
     kubernetes::Connection,
     output::{self, Output, Remaining},
@@ -60,15 +60,37 @@ pub struct Engine {
     reconcilers: BTreeMap<String, RunningReconciler>,
     /// The outputs of the running configuration.
     outputs: watch::Sender<Arc<[OutputConfig]>>,
-    input_watches: Vec<(Option<Watched>, AbortHandle)>,
+    input_watches: BTreeMap<String, InputWatch>,
     tasks: JoinSet<()>,
 }
 
 struct RunningRefresher {
     identity: Arc<Identity>,
-    policy: Policy,
+    policy: watch::Sender<Policy>,
     wake: Arc<Notify>,
     task: AbortHandle,
+}
+
+/// The files of one identity are watched, and who is woken by their change.
+struct InputWatch {
+    identity: Arc<Identity>,
+    wakes: Vec<Arc<Notify>>,
+    task: AbortHandle,
+    _watched: Watched,
+}
+
+impl InputWatch {
+    fn is_for(&self, identity: &Arc<Identity>, wakes: &[Arc<Notify>]) -> bool {
+        Arc::ptr_eq(&self.identity, identity)
+            && self.wakes.len() == wakes.len()
+            && self.wakes.iter().zip(wakes).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+impl Drop for InputWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 struct RunningReconciler {
@@ -99,7 +121,7 @@ impl Engine {
             refreshers: BTreeMap::new(),
             reconcilers: BTreeMap::new(),
             outputs: watch::Sender::new(Arc::default()),
-            input_watches: Vec::new(),
+            input_watches: BTreeMap::new(),
             tasks,
         }
     }
@@ -143,7 +165,7 @@ impl Engine {
                     let payload = error.into_panic();
                     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
                     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-                    return TaskPanicked(text.unwrap_or_else(|| "no message".into()));
+                    return TaskPanicked(clean(&text.unwrap_or_else(|| "no message".into())));
                 }
                 Some(_) => {}
                 None => std::future::pending().await,
@@ -198,9 +220,13 @@ impl Engine {
                 .identities
                 .get(&key.identity)
                 .is_some_and(|identity| Arc::ptr_eq(identity, &running.identity));
-            !keys.contains(key) || !same || running.policy != policy
+            !keys.contains(key) || !same
         }) {
             stale.task.abort();
+        }
+        // Who runs on keeps its token, its back-off and its random number: a reload is no reason to ask AWS.
+        for running in self.refreshers.values() {
+            running.policy.send_if_modified(|current| std::mem::replace(current, policy) != policy);
         }
         for key in keys {
             if !self.refreshers.contains_key(&key) {
@@ -227,9 +253,10 @@ impl Engine {
         let Some(identity) = self.identities.get(&key.identity).cloned() else { return };
         let Surface { sdk, clock, status, .. } = &self.surface;
         let wake = Arc::new(Notify::new());
+        let (policy, followed) = watch::channel(policy);
         let refresher = Refresher {
             source: TokenSource::new(key.clone(), Arc::clone(&identity), sdk, clock.clone()),
-            policy,
+            policy: followed,
             clock: clock.clone(),
             credentials: self.credentials.clone(),
             status: status.clone(),
@@ -295,29 +322,34 @@ impl Engine {
     /// A change of the files that an identity rests on is used at once.
     async fn watch_inputs(&mut self) {
         let Some(watcher) = &self.surface.watcher else { return };
-        for (_, task) in self.input_watches.drain(..) {
-            task.abort();
-        }
+        let mut before = std::mem::take(&mut self.input_watches);
         for (name, identity) in &self.identities {
+            let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == *name);
+            let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
+            // One that stays misses no change, as one that is made again might.
+            if let Some(same) = before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
+                self.input_watches.insert(name.clone(), same);
+                continue;
+            }
             let files = identity.files();
             if files.is_empty() {
                 continue;
             }
             let changed = Arc::new(Notify::new());
             let watched = watcher.watch(files, Arc::clone(&changed)).await;
-            let identity = Arc::clone(identity);
-            let name = name.clone();
-            let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == name);
-            let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
-            let task = self.tasks.spawn(async move {
-                loop {
-                    changed.notified().await;
-                    tracing::info!(identity = name, "a file of the identity changed: asking AWS anew");
-                    identity.forget();
-                    wakes.iter().for_each(|wake| wake.notify_one());
-                }
-            });
-            self.input_watches.push((Some(watched), task));
+            let task = {
+                let (name, identity, wakes) = (name.clone(), Arc::clone(identity), wakes.clone());
+                self.tasks.spawn(async move {
+                    loop {
+                        changed.notified().await;
+                        tracing::info!(identity = name, "credential file changed; refreshing");
+                        identity.forget();
+                        wakes.iter().for_each(|wake| wake.notify_one());
+                    }
+                })
+            };
+            let watch = InputWatch { identity: Arc::clone(identity), wakes, task, _watched: watched };
+            self.input_watches.insert(name.clone(), watch);
         }
     }
 }

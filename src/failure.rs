@@ -7,13 +7,14 @@
 
 pub mod foreign_text;
 
-use std::{error::Error, fmt, time::SystemTime};
+use std::{error::Error, fmt, io, time::SystemTime};
 
 use aws_smithy_runtime_api::{
     client::{orchestrator::HttpResponse, result::SdkError},
     http::Headers,
 };
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use self::foreign_text::{clean, clean_of};
@@ -292,9 +293,17 @@ fn diagnose(operation: &str, class: Class, code: &str, message: &str) -> Diagnos
     }
 }
 
+/// Whether there is no descriptor left for this process, or for the node.
+pub fn is_file_limit(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// What has gone wrong on the way, by the words of the libraries below us, which have no codes.
 pub fn of_the_way(detail: &str) -> Diagnosis {
-    if detail.contains("CA bundle") || detail.contains("bundle of certificate") {
+    // First: without a descriptor neither the bundle nor the name can be read.
+    if detail.contains("(os error 24)") || detail.contains("(os error 23)") {
+        Diagnosis::TooManyOpenFiles
+    } else if detail.contains("CA bundle") || detail.contains("bundle of certificate") {
         Diagnosis::NoCaBundle
     } else if detail.contains("UnknownIssuer") || detail.contains("certificate") {
         Diagnosis::UnknownCa

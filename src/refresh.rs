@@ -11,7 +11,10 @@ pub mod plan;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use self::plan::{Failures, Lifetime, Policy, State, attempt_limit, plan};
 use crate::{
@@ -34,8 +37,8 @@ const REMINDER: Duration = Duration::from_secs(600);
 pub struct Refresher {
     /// Where tokens come from.
     pub source: TokenSource,
-    /// When to refresh.
-    pub policy: Policy,
+    /// When to refresh; a reload may change it.
+    pub policy: watch::Receiver<Policy>,
     /// The time of day.
     pub clock: Clock,
     /// Where tokens go.
@@ -48,7 +51,7 @@ pub struct Refresher {
 
 impl Refresher {
     /// Refreshes for ever; dropped to end.
-    pub async fn run(self) -> Infallible {
+    pub async fn run(mut self) -> Infallible {
         let mut state = State { roll: fastrand::f64(), ..State::default() };
         let mut reminder = Reminder::default();
         let mut last_attempt = None;
@@ -77,10 +80,10 @@ impl Refresher {
         }
     }
 
-    async fn wait_until_due(&self, state: &State, last_attempt: Option<Instant>) {
+    async fn wait_until_due(&mut self, state: &State, last_attempt: Option<Instant>) {
         loop {
             let now = self.clock.now();
-            let due = plan(now, state, &self.policy);
+            let due = plan(now, state, &self.policy.borrow_and_update());
             self.status.update_token(self.source.key(), |token| {
                 token.next_attempt = Some(due);
                 token.turned = Instant::now();
@@ -91,6 +94,7 @@ impl Refresher {
             }
             tokio::select! {
                 () = tokio::time::sleep(left.min(STRETCH)) => {}
+                Ok(()) = self.policy.changed() => {}
                 () = self.wake.notified() => {
                     if let Some(last) = last_attempt {
                         tokio::time::sleep_until(last + SPACING).await;
@@ -127,7 +131,7 @@ impl Refresher {
         let Fetched { token, principal, own_registry } = fetched;
         let key = self.source.key();
         let fault = state.token.and_then(|token| token.fault());
-        let next = plan(self.clock.now(), state, &self.policy);
+        let next = plan(self.clock.now(), state, &self.policy.borrow());
         let (obtained_at, expires_at) = (token.obtained_at, token.expires_at);
         if let Some(fault) = fault {
             tracing::warn!(
@@ -165,7 +169,7 @@ impl Refresher {
     }
 
     fn failed(&self, problem: Problem, state: &State, reminder: &mut Reminder) {
-        let next = plan(self.clock.now(), state, &self.policy);
+        let next = plan(self.clock.now(), state, &self.policy.borrow());
         let failures = state.failures.map_or(0, |failures| failures.count);
         if reminder.is_due(&problem) {
             let last_good_until = state.token.map(|token| rfc3339(token.expires_at));

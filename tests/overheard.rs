@@ -226,7 +226,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     // Everything anew: a reload, another web-identity token, a configuration that is refused, SIGHUP.
     let second_web_token = web_token();
     replace(&web, &second_web_token);
-    sidecar.wait_log("a file of the identity changed", DEADLINE);
+    sidecar.wait_log("credential file changed", DEADLINE);
     replace(&config, "registrys: 1");
     sidecar.wait_log("is refused", DEADLINE);
     replace(&config, &yaml(count + 1));

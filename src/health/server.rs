@@ -2,7 +2,8 @@
 //!
 //! It stays small whatever clients do: requests are GET or HEAD, heads of at most [`HEAD_LIMIT`] that arrive
 //! within [`HEAD_TIMEOUT`], one request a connection, at most [`SILENT`] that have said nothing yet, which cost
-//! next to nothing, and [`TALKING`] others at a time. The newest connection always gets in, the oldest goes:
+//! next to nothing, and [`TALKING`] others at a time, fewer where the process may open few files ([`Limits`]):
+//! `a_flood_leaves_descriptors_for_the_work`. The newest connection always gets in, the oldest goes:
 //! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
 //! reach of this module.
 
@@ -17,6 +18,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -32,6 +34,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    diagnosis::Diagnosis,
+    failure::is_file_limit,
     status::{Status, StatusBoard},
 };
 
@@ -53,6 +57,32 @@ const TALKING: usize = 64;
 const BACKLOG: u32 = 4096;
 /// After a failed accept (no file descriptors left), wait this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Descriptors that are left to the rest of the process: AWS, Kubernetes, files.
+const RESERVED: u64 = 40;
+/// A failed accept is logged again after this time.
+const REMINDER: Duration = Duration::from_secs(600);
+
+/// How many connections there may be at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    silent: usize,
+    talking: usize,
+    turn: Duration,
+}
+
+impl Limits {
+    /// Those of a process that may have `files` open; `None` is no limit.
+    fn of(files: Option<u64>) -> Self {
+        let spare = files.map_or(u64::MAX, |files| files.saturating_sub(RESERVED));
+        let spare = usize::try_from(spare).unwrap_or(usize::MAX);
+        let talking = (spare / 4).clamp(1, TALKING);
+        let silent = spare.saturating_sub(talking).clamp(2, SILENT);
+        // Where there are fewer turns at a time they are shorter, so that a flood waits no longer for its turns.
+        let turn = TURN * u32::try_from(silent).unwrap_or(u32::MAX) / SILENT as u32;
+        Self { silent, talking, turn }
+    }
+}
 
 /// Why the endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +118,12 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Serves for ever; dropped to end.
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
-    let mut silent = Crowd::of(SILENT);
-    let mut talking = Crowd::of(TALKING);
+    let limits = Limits::of(getrlimit(Resource::Nofile).current);
+    let mut silent = Crowd::of(limits.silent);
+    let mut talking = Crowd::of(limits.talking);
+    let mut reminded: Option<Instant> = None;
     // Turns are of one length, so they end in the order of the connections: while one is free, the oldest had its own.
-    let turns = Arc::new(Semaphore::new(SILENT));
+    let turns = Arc::new(Semaphore::new(limits.silent));
     loop {
         tokio::select! {
             biased;
@@ -102,9 +134,12 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
                 }
             }
             accepted = accept(&listener, &turns) => match accepted {
-                Ok((stream, turn)) => silent.admit(first_words(stream, turn)),
+                Ok((stream, turn)) => silent.admit(first_words(stream, turn, limits.turn)),
                 Err(error) => {
-                    tracing::debug!(%error, "health endpoint: accept failed");
+                    if reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
+                        reminded = Some(Instant::now());
+                        log_failed_accept(&error);
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -112,6 +147,14 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
         // Who was admitted has its turn before the next one is: a request that is here already is answered.
         tokio::task::yield_now().await;
     }
+}
+
+fn log_failed_accept(error: &io::Error) {
+    let diagnosis = if is_file_limit(error) { Diagnosis::TooManyOpenFiles } else { Diagnosis::Fault };
+    tracing::warn!(
+        %error, diagnosis = diagnosis.id(), remedy = diagnosis.mend(),
+        "health endpoint: cannot accept a connection"
+    );
 }
 
 async fn accept(
@@ -157,15 +200,15 @@ impl<T: Send + 'static> Crowd<T> {
 }
 
 /// The connection, once its client has said something, or nothing more to come.
-async fn first_words(stream: TcpStream, turn: OwnedSemaphorePermit) -> Option<TcpStream> {
+async fn first_words(stream: TcpStream, turn: OwnedSemaphorePermit, lasts: Duration) -> Option<TcpStream> {
     // Not `readable`, which is true of any accepted connection, said something or not, until a read finds nothing.
     let mut one = [0];
     // A turn ends here, after a look at the connection: so what came while this process was held up is not missed.
-    let in_turn = timeout(TURN, stream.peek(&mut one)).await;
+    let in_turn = timeout(lasts, stream.peek(&mut one)).await;
     drop(turn);
     match in_turn {
         Ok(said) => said.ok()?,
-        Err(_) => timeout(HEAD_TIMEOUT - TURN, stream.peek(&mut one)).await.ok()?.ok()?,
+        Err(_) => timeout(HEAD_TIMEOUT - lasts, stream.peek(&mut one)).await.ok()?.ok()?,
     };
     Some(stream)
 }
@@ -261,7 +304,7 @@ mod tests {
         net::TcpStream,
     };
 
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use rustix::process::{Rlimit, setrlimit};
     use tokio::task::yield_now;
 
     use super::*;
@@ -282,6 +325,23 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer)?;
         Ok(answer)
+    }
+
+    #[test]
+    fn the_limits_follow_those_of_the_process() {
+        for (files, silent, talking) in [
+            (None, SILENT, TALKING),
+            (Some(1024), SILENT, TALKING),
+            (Some(64), 18, 6),
+            (Some(48), 6, 2),
+            (Some(8), 2, 1),
+        ] {
+            let limits = Limits::of(files);
+            assert_eq!((limits.silent, limits.talking), (silent, talking), "{files:?}");
+            // A flood of ten thousand a second is through its turns in time, whatever the limit is.
+            assert!(limits.turn / silent as u32 <= Duration::from_micros(100), "{limits:?}");
+        }
+        assert_eq!(Limits::of(None).turn, TURN);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use self::refusal::Kind;
 pub(super) use self::refusal::Refusal;
 use crate::{
     diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, foreign_text::clean},
+    failure::{Class, Problem, foreign_text::clean, of_the_way},
     manifests::VERBS,
 };
 
@@ -186,7 +186,9 @@ fn unreachable(text: &str) -> (Class, Remedy) {
         "fatal alert: CertificateExpired",
         "fatal alert: UnknownCA",
     ];
-    if text.contains("invalid peer certificate") {
+    if of_the_way(text) == Diagnosis::TooManyOpenFiles {
+        (Class::Transient, Diagnosis::TooManyOpenFiles.into())
+    } else if text.contains("invalid peer certificate") {
         (Class::Denied, Diagnosis::ApiServerCertificate.into())
     } else if OUR_CERTIFICATE.iter().any(|alert| text.contains(alert)) {
         (Class::Denied, Diagnosis::ApiServerCredentials.into())

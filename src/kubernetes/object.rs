@@ -196,6 +196,11 @@ pub struct SecretObject {
 }
 
 impl SecretObject {
+    /// The bytes of its values, as base64.
+    pub fn size(&self) -> usize {
+        self.data.values().map(|value| value.0.len()).sum()
+    }
+
     /// The value of a key; empty when it is no base64, which an API server does not send.
     pub fn value(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
         use base64::{Engine, engine::general_purpose::STANDARD};
@@ -206,11 +211,6 @@ impl SecretObject {
     /// The value of a key as the API server has it: base64.
     pub fn encoded(&self, key: &str) -> Option<&str> {
         self.data.get(key).map(|encoded| encoded.0.as_str())
-    }
-
-    /// The size of the values together, in bytes of base64.
-    pub fn size(&self) -> usize {
-        self.data.values().map(|encoded| encoded.0.len()).sum()
     }
 }
 

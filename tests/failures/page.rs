@@ -10,7 +10,8 @@ use ecr_sidecar::diagnosis::Diagnosis as D;
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 30] = [
+const ELSEWHERE: [(D, &str, &str); 31] = [
+    (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (D::VolumeBroken, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),

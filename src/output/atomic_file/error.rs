@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::directory_of;
 use crate::{
     diagnosis::{Diagnosis, Remedy},
+    failure::is_file_limit,
     fs::directory::UntrustedLink,
 };
 
@@ -117,6 +118,7 @@ impl FileError {
             (Operation::SetGroup { group }, Cause::Denied { .. }) => {
                 Remedy::with(Diagnosis::GroupNotPermitted, format!("it is group {group}"))
             }
+            _ if is_file_limit(&self.source) => Diagnosis::TooManyOpenFiles.into(),
             _ => self.cause.remedy(),
         }
     }

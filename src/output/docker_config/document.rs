@@ -3,9 +3,16 @@
 //! Only the three levels that matter are taken apart; each value below is a slice of the text, so that numbers,
 //! escapes, order and unknown keys survive, and a document of some megabytes is not copied.
 //!
-//! No error shows a value of the document: `errors_show_no_value`.
+//! No error shows a value of the document: `errors_show_no_value`. What a document costs is bounded, whoever wrote it:
+//! it has at most [`MOST_ENTRIES`] (`a_document_has_a_bounded_number_of_entries`), and depth takes no stack
+//! (`deep_nesting_is_no_stack`).
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use base64::{
     Engine,
@@ -13,7 +20,10 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use indexmap::IndexMap;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -25,8 +35,13 @@ pub(super) const CRED_HELPERS: &str = "credHelpers";
 /// The key that names a credential-helper program for every registry.
 pub(super) const CREDS_STORE: &str = "credsStore";
 
+/// The most entries of a document, those of its top level and its two maps together. With `read::LARGEST` it bounds what
+/// a document takes in memory: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
+/// fit into the 64 MiB that the patches allow.
+pub(super) const MOST_ENTRIES: usize = 1 << 17;
+
 /// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
-pub(in crate::output) type Entries<'a> = IndexMap<String, &'a RawValue>;
+pub(in crate::output) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 
 /// A docker config, taken apart.
 #[derive(Default)]
@@ -37,6 +52,8 @@ pub(in crate::output) struct Document<'a> {
     pub(in crate::output) auths: Entries<'a>,
     /// What is under `credHelpers`.
     pub(super) helpers: Entries<'a>,
+    /// The hosts for which a credential helper is asked, by their hashes: there may be a hundred thousand.
+    helped: HashSet<u64>,
 }
 
 impl<'a> Document<'a> {
@@ -48,24 +65,21 @@ impl<'a> Document<'a> {
         if text.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let top = object(text).ok_or(Unfit::NotAnObject { key: None })??;
-        let inner = |key: &'static str| match top.get(key) {
+        let mut left = MOST_ENTRIES;
+        let top = object(text, &mut left).ok_or(Unfit::NotAnObject { key: None })??;
+        let mut inner = |key: &'static str| match top.get(key) {
             None => Ok(Entries::new()),
             Some(raw) if raw.get() == "null" => Ok(Entries::new()),
-            Some(raw) => object(raw.get()).ok_or(Unfit::NotAnObject { key: Some(key) })?,
+            Some(raw) => object(raw.get(), &mut left).ok_or(Unfit::NotAnObject { key: Some(key) })?,
         };
-        Ok(Self { auths: inner(AUTHS)?, helpers: inner(CRED_HELPERS)?, top })
+        let (auths, helpers) = (inner(AUTHS)?, inner(CRED_HELPERS)?);
+        let helped = helpers.keys().map(|key| hash(host_meant(key))).collect();
+        Ok(Self { auths, helpers, helped, top })
     }
 
     /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.
     pub(in crate::output) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
-        let helped = self.helpers.keys().any(|key| host_meant(key) == host);
-        if helped { None } else { self.entry_auth(host) }
-    }
-
-    /// The hosts for which a credential helper is asked instead of an entry.
-    pub(in crate::output) fn helped_hosts(&self) -> BTreeSet<String> {
-        self.helpers.keys().map(|key| host_meant(key)).collect()
+        if self.helped.contains(&hash(host)) { None } else { self.entry_auth(host) }
     }
 
     /// The `auth` in the entry of the host, whether or not a consumer reads it.
@@ -98,12 +112,25 @@ pub enum Unfit {
         /// The most that is read, in bytes.
         limit: u64,
     },
+    /// It has more entries than any docker config.
+    #[error("it has more than {limit} entries")]
+    TooManyEntries {
+        /// The most that are taken.
+        limit: usize,
+    },
     /// It cannot be read by this process.
     #[error("this process (uid {uid}) has no permission to read it")]
     NoPermission {
         /// Our user.
         uid: u32,
     },
+}
+
+/// Stands for a key where there may be too many to keep them.
+pub(super) fn hash(key: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The host that clients take an `auths` or `credHelpers` key for: no scheme, no API path, lower case.
@@ -220,19 +247,53 @@ fn user(auth: &str) -> Result<Zeroizing<Vec<u8>>, BadAuth> {
     }
 }
 
-/// The entries of an object; nothing when the text begins as something else.
-fn object(text: &str) -> Option<Result<Entries<'_>, Unfit>> {
+/// The entries of an object, which are taken off what is `left`; nothing when the text begins as something else.
+fn object<'a>(text: &'a str, left: &mut usize) -> Option<Result<Entries<'a>, Unfit>> {
     text.trim_ascii_start().starts_with('{').then(|| {
-        serde_json::from_str(text).map_err(|error| {
-            // Only errors of syntax: those of data quote the data.
-            let said = if error.is_data() {
-                format!("unexpected data at line {} column {}", error.line(), error.column())
-            } else {
-                error.to_string()
-            };
-            Unfit::NotJson(said)
+        // Counted first: then the map has its size from the start, and one that is too large is never made.
+        let mut count = 0;
+        parse(text, |_, _| count += 1)?;
+        *left = left.checked_sub(count).ok_or(Unfit::TooManyEntries { limit: MOST_ENTRIES })?;
+        let mut entries = Entries::with_capacity(count);
+        parse(text, |key, value| {
+            entries.insert(key, value);
+        })?;
+        Ok(entries)
+    })
+}
+
+/// Hands each entry of the object to `take`.
+fn parse<'a>(text: &'a str, take: impl FnMut(Cow<'a, str>, &'a RawValue)) -> Result<(), Unfit> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(Taker(take)).and_then(|()| deserializer.end()).map_err(|error| {
+        // Only errors of syntax: those of data quote the data.
+        Unfit::NotJson(if error.is_data() {
+            format!("unexpected data at line {} column {}", error.line(), error.column())
+        } else {
+            error.to_string()
         })
     })
+}
+
+struct Taker<F>(F);
+
+impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Taker<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
+        /// A key without escapes is a slice of the text.
+        #[derive(Deserialize)]
+        struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        while let Some((Key(key), value)) = map.next_entry()? {
+            (self.0)(key, value);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +350,34 @@ mod tests {
     fn deep_nesting_is_no_stack() {
         let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(Document::parse(&deep).is_ok());
+    }
+
+    #[test]
+    fn a_document_has_a_bounded_number_of_entries() {
+        let entries = |count: usize| (0..count).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(",");
+        let too_many = Some(Unfit::TooManyEntries { limit: MOST_ENTRIES });
+        // `auths` itself is one.
+        let of_auths = |count| format!("{{\"auths\":{{{}}}}}", entries(count));
+        assert!(Document::parse(&of_auths(MOST_ENTRIES - 1)).is_ok());
+        assert_eq!(Document::parse(&of_auths(MOST_ENTRIES)).err(), too_many);
+        assert_eq!(Document::parse(&format!("{{{}}}", entries(MOST_ENTRIES + 1))).err(), too_many);
+        let half = entries(MOST_ENTRIES / 2);
+        let both = format!("{{\"auths\":{{{half}}},\"credHelpers\":{{{half}}}}}");
+        assert_eq!(Document::parse(&both).err(), too_many);
+        let equal = format!("{{{}\"x\":1}}", "\"x\":0,".repeat(MOST_ENTRIES - 1));
+        assert_eq!(Document::parse(&equal).unwrap().top.len(), 1);
+    }
+
+    #[test]
+    fn a_helper_is_asked_whatever_its_key_looks_like() {
+        let text = format!(
+            "{{\"auths\":{{\"h.example\":{{\"auth\":\"QVdTOng=\"}}}},\"credHelpers\":{{{}}}}}",
+            "\"HTTPS://H.example/v2/\":\"x\""
+        );
+        assert_eq!(Document::parse(&text).unwrap().auth_of("h.example"), None);
+        let document =
+            Document::parse(&text.replace("v2/", "v2/app")).map(|it| it.auth_of("h.example").is_some());
+        assert_eq!(document, Ok(true));
     }
 
     #[test]

@@ -109,13 +109,19 @@ pub enum Warning {
     /// An entry of somebody else's for which clients reject the whole file.
     #[error(
         "the entry `{key}` makes docker and go-containerregistry reject the whole file, our credentials with it: \
-         {reason}; mend or remove it"
+         {reason}; fix or remove it"
     )]
     ForeignAuth {
         /// The key.
         key: String,
         /// What is wrong with it.
         reason: BadAuth,
+    },
+    /// There is more to warn of than is worth a line each.
+    #[error("{count} more entries of the file call for a warning like these")]
+    More {
+        /// How many.
+        count: usize,
     },
     /// The base could not be read: its last known entries are kept.
     #[error("the base `{}` is not usable: {reason}; the entries that it had last are kept", path.display())]

@@ -13,40 +13,50 @@
 //! * a host without a token is left as it is: `a_host_without_a_token_is_left_alone`
 
 use std::{
-    collections::BTreeSet,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashSet},
     io::{self, Write},
+    sync::Arc,
 };
 
-use indexmap::IndexMap;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
-    document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, host_meant},
+    document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
     error::Warning,
 };
-use crate::credentials::CredentialSet;
+use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
 
-/// The keys that a base has supplied.
+/// So many warnings of a document are kept; of the others their number.
+const WARNINGS: usize = 20;
+
+/// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
+/// thousand.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(in crate::output) struct BaseKeys {
-    top: BTreeSet<String>,
-    auths: BTreeSet<String>,
-    helpers: BTreeSet<String>,
-}
+pub(in crate::output) struct BaseKeys(HashSet<u64>);
 
 impl BaseKeys {
     /// Those of one base.
     pub(super) fn of(base: &Document<'_>) -> Self {
-        let keys = |entries: &Entries<'_>| entries.keys().cloned().collect();
-        Self { top: keys(&base.top), auths: keys(&base.auths), helpers: keys(&base.helpers) }
+        let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
+        Self(
+            maps.into_iter()
+                .flat_map(|(map, keys)| keys.keys().map(move |key| hash((map, &**key))))
+                .collect(),
+        )
     }
 }
+
+/// Stands for the top level where the others are named by their keys.
+const TOP: &str = "";
 
 /// A docker config as it should be, ready to be compared or written.
 pub(in crate::output) struct Merged<'a> {
     top: Entries<'a>,
-    auths: IndexMap<String, Entry<'a>>,
+    auths: Entries<'a>,
+    /// These replace what `auths` has of their hosts.
+    tokens: &'a BTreeMap<RegistryHost, Arc<Token>>,
     helpers: Entries<'a>,
     /// There is something of ours in it, or something that left because of us.
     pub(in crate::output) ours: bool,
@@ -54,10 +64,22 @@ pub(in crate::output) struct Merged<'a> {
     pub(in crate::output) warnings: Vec<Warning>,
 }
 
-#[derive(Clone, Copy)]
-enum Entry<'a> {
-    Foreign(&'a RawValue),
-    Token(&'a str),
+/// What the user should know: the first [`WARNINGS`] of what one document gives rise to, and how many more.
+#[derive(Default)]
+struct Warnings {
+    kept: Vec<Warning>,
+    more: usize,
+}
+
+impl Warnings {
+    fn push(&mut self, warning: impl FnOnce() -> Warning) {
+        if self.kept.len() < WARNINGS { self.kept.push(warning()) } else { self.more += 1 }
+    }
+
+    fn into_all(self) -> Vec<Warning> {
+        let more = (self.more > 0).then_some(Warning::More { count: self.more });
+        self.kept.into_iter().chain(more).collect()
+    }
 }
 
 /// Merges; `base_before` are the keys that the base of this process has supplied up to now.
@@ -69,29 +91,37 @@ pub(in crate::output) fn merge<'a>(
 ) -> Merged<'a> {
     let has_base = base.is_some();
     let base = base.unwrap_or_default();
-    let mut warnings = Vec::new();
+    let retired = desired.retired.iter().map(RegistryHost::as_str);
+    let retired: BTreeSet<_> = retired.filter(|host| !base.auths.contains_key(*host)).collect();
+    let mut warnings = Warnings::default();
     let mut removed = false;
 
-    let auths = merge_auths(existing.auths, &base, base_before, desired, &mut warnings, &mut removed);
+    let mut top = existing.top;
+    overlay(TOP, &mut top, base.top, base_before);
+    // The two maps are written from what was merged; their places in the order are kept.
+    if !top.contains_key(AUTHS) {
+        top.shift_insert(0, Cow::Borrowed(AUTHS), RawValue::NULL);
+    }
+    // The first, since it concerns every entry.
+    if let Some(warning) = creds_store(&top).filter(|_| !desired.current.is_empty()) {
+        warnings.push(|| warning);
+    }
+    let mut auths = existing.auths;
+    overlay(AUTHS, &mut auths, base.auths, base_before);
+    correct(&mut auths, desired, &retired, &mut warnings, &mut removed);
     let mut helpers = existing.helpers;
-    overlay(&mut helpers, base.helpers, &base_before.helpers);
+    overlay(CRED_HELPERS, &mut helpers, base.helpers, base_before);
     helpers.retain(|key, _| {
         let host = host_meant(key);
         let ours = desired.current.contains_key(host.as_str());
         if ours {
             removed = true;
-            warnings.push(Warning::helper_removed(key, &host));
+            warnings.push(|| Warning::helper_removed(key, &host));
         }
         !ours
     });
-    let mut top = existing.top;
-    overlay(&mut top, base.top, &base_before.top);
-    // The two maps are written from what was merged; their places in the order are kept.
-    if !top.contains_key(AUTHS) {
-        top.shift_insert(0, AUTHS.to_owned(), RawValue::NULL);
-    }
-    warnings.extend(creds_store(&top).filter(|_| !desired.current.is_empty()));
-    Merged { top, auths, helpers, ours: !desired.current.is_empty() || has_base || removed, warnings }
+    let ours = !desired.current.is_empty() || has_base || removed;
+    Merged { top, auths, tokens: &desired.current, helpers, ours, warnings: warnings.into_all() }
 }
 
 /// The store that docker would ask before it reads an entry.
@@ -117,8 +147,8 @@ impl Serialize for Merged<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.top.len()))?;
         for (key, value) in &self.top {
-            match key.as_str() {
-                AUTHS => map.serialize_entry(key, &self.auths)?,
+            match key.as_ref() {
+                AUTHS => map.serialize_entry(key, &Auths { entries: &self.auths, tokens: self.tokens })?,
                 CRED_HELPERS => map.serialize_entry(key, &self.helpers)?,
                 _ => map.serialize_entry(key, value)?,
             }
@@ -127,37 +157,52 @@ impl Serialize for Merged<'_> {
     }
 }
 
-impl Serialize for Entry<'_> {
+/// The entries with the tokens in their places, and the tokens that have none behind them.
+struct Auths<'m> {
+    entries: &'m Entries<'m>,
+    tokens: &'m BTreeMap<RegistryHost, Arc<Token>>,
+}
+
+impl Serialize for Auths<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Foreign(value) => value.serialize(serializer),
-            Self::Token(auth) => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("auth", auth)?;
-                map.end()
+        #[derive(Serialize)]
+        struct Entry<'t> {
+            auth: &'t str,
+        }
+        fn entry(token: &Token) -> Entry<'_> {
+            Entry { auth: token.auth.expose() }
+        }
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.entries {
+            match self.tokens.get(key.as_ref()) {
+                Some(token) => map.serialize_entry(key, &entry(token))?,
+                None => map.serialize_entry(key, value)?,
             }
         }
+        for (host, token) in self.tokens.iter().filter(|(host, _)| !self.entries.contains_key(host.as_str()))
+        {
+            map.serialize_entry(host.as_str(), &entry(token))?;
+        }
+        map.end()
     }
 }
 
-fn merge_auths<'a>(
-    existing: Entries<'a>,
-    base: &Document<'a>,
-    base_before: &BaseKeys,
-    desired: &'a CredentialSet,
-    warnings: &mut Vec<Warning>,
+/// Takes away what clients would take for an entry of ours, and what is left of `retired` hosts.
+fn correct(
+    auths: &mut Entries<'_>,
+    desired: &CredentialSet,
+    retired: &BTreeSet<&str>,
+    warnings: &mut Warnings,
     removed: &mut bool,
-) -> IndexMap<String, Entry<'a>> {
-    let mut foreign = existing;
-    overlay(&mut foreign, base.auths.clone(), &base_before.auths);
-    foreign.retain(|key, entry| {
-        if desired.current.contains_key(key.as_str()) {
+) {
+    auths.retain(|key, entry| {
+        if desired.current.contains_key(key.as_ref()) {
             return true;
         }
         let host = host_meant(key);
         if desired.current.contains_key(host.as_str()) {
             *removed = true;
-            warnings.push(Warning::twin_removed(key, &host));
+            warnings.push(|| Warning::twin_removed(key, &host));
             return false;
         }
         if let Some(host) = document::repository_host(key)
@@ -165,34 +210,32 @@ fn merge_auths<'a>(
         {
             if document::is_of_aws(entry) {
                 *removed = true;
-                warnings.push(Warning::twin_removed(key, &host));
+                warnings.push(|| Warning::twin_removed(key, &host));
                 return false;
             }
-            warnings.push(Warning::repository_entry(key, &host));
+            warnings.push(|| Warning::repository_entry(key, &host));
         }
-        let retired = desired.retired.contains(key.as_str()) && !base.auths.contains_key(key);
-        if retired && document::is_ecr_token(entry) {
+        if retired.contains(key.as_ref()) && document::is_ecr_token(entry) {
             *removed = true;
             return false;
         }
         if let Err(reason) = document::check(entry) {
-            warnings.push(Warning::foreign_auth(key, reason));
+            warnings.push(|| Warning::foreign_auth(key, reason));
         }
         true
     });
-    let mut auths: IndexMap<String, Entry<'a>> =
-        foreign.into_iter().map(|(key, entry)| (key, Entry::Foreign(entry))).collect();
-    for (host, token) in &desired.current {
-        auths.insert(host.to_string(), Entry::Token(token.auth.expose()));
-    }
-    auths
 }
 
 /// Puts the base over the entries, and takes away what an earlier base had and this one has not.
-fn overlay<'a>(entries: &mut Entries<'a>, base: Entries<'a>, base_before: &BTreeSet<String>) {
-    let keep = |key: &str| base.contains_key(key) || !base_before.contains(key);
-    entries.retain(|key, _| keep(key) || key == AUTHS || key == CRED_HELPERS);
-    entries.extend(base);
+fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, base_before: &BaseKeys) {
+    if !base_before.0.is_empty() {
+        let keep = |key: &str| base.contains_key(key) || !base_before.0.contains(&hash((map, key)));
+        entries.retain(|key, _| keep(key) || key == AUTHS || key == CRED_HELPERS);
+    }
+    // One by one: `extend` makes room for as many again, and most are there already.
+    for (key, value) in base {
+        entries.insert(key, value);
+    }
 }
 
 /// What is still to come of the text that is being compared; a difference is an error.

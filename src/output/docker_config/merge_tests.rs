@@ -308,7 +308,7 @@ proptest! {
         let (out, _) = merged(&existing, &set);
         let after = Document::parse(&out).unwrap();
         let raw = |entries: &Entries<'_>| -> Vec<(String, String)> {
-            entries.iter().map(|(key, value)| (key.clone(), value.get().to_owned())).collect()
+            entries.iter().map(|(key, value)| (key.to_string(), value.get().to_owned())).collect()
         };
         let is_foreign = |key: &String| {
             let host = host_meant(key);
@@ -348,5 +348,41 @@ proptest! {
             let auth = document.auth_of(host.as_str());
             prop_assert_eq!(auth.as_deref(), Some(token.auth.expose().as_str()));
         }
+    }
+}
+
+#[test]
+fn of_many_warnings_the_first_are_kept_and_the_others_counted() {
+    let broken: Vec<_> = (0..100_000).map(|number| format!("\"{number}\":0")).collect();
+    let existing = format!("{{\"auths\":{{{}}},\"credsStore\":\"desktop\"}}", broken.join(","));
+    let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
+    assert_eq!(warnings.len(), WARNINGS + 1);
+    assert!(matches!(warnings[0], Warning::CredsStore { .. }), "what concerns every entry is among them");
+    assert_eq!(warnings[1], Warning::foreign_auth("0", super::super::error::BadAuth::NotAnEntry));
+    assert_eq!(warnings[WARNINGS], Warning::More { count: 100_000 - (WARNINGS - 1) });
+    assert_eq!(
+        merged(&out, &desired(&[(A, ONE)], &[])),
+        (out.clone(), warnings),
+        "and the same the next time"
+    );
+}
+
+#[test]
+fn of_many_twins_and_helpers_the_first_are_named() {
+    // Each key another writing of one host.
+    let keys = (0..1000_u32).map(|number| {
+        let flip = |(at, c): (usize, char)| {
+            if number >> at & 1 == 1 { c.to_ascii_uppercase() } else { c }
+        };
+        B.chars().filter(|c| c.is_ascii_alphabetic()).enumerate().map(flip).collect::<String>()
+    });
+    let entries: Vec<_> =
+        keys.map(|key| format!("\"{}.{}.{}\":\"x\"", &key[..6], &key[6..9], &key[9..])).collect();
+    let entries = entries.join(",");
+    for map in ["auths", "credHelpers"] {
+        let (out, warnings) = merged(&format!("{{\"{map}\":{{{entries}}}}}"), &desired(&[(B, ONE)], &[]));
+        assert_eq!(out.matches(B).count(), 1, "{map}");
+        assert!(!out.to_ascii_lowercase().contains(&format!("\"{B}\":\"x\"")), "{map}");
+        assert_eq!(warnings.len(), WARNINGS + 1, "{map}");
     }
 }

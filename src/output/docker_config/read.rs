@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// More than this is no docker config.
-pub(super) const LARGEST: usize = 16 << 20;
+pub(super) const LARGEST: usize = 8 << 20;
 
 /// What was found under a name.
 pub(super) enum Found {

@@ -272,7 +272,7 @@ fn an_unusable_file_is_set_aside() {
         (b"{\"auths\":[]}", "its `auths` is not a JSON object"),
         (b"{} {}", "trailing characters"),
         (b"\xff\xfe{}", "it is not UTF-8 text"),
-        (large.as_bytes(), "it is larger than 16 MiB"),
+        (large.as_bytes(), "it is larger than 8 MiB"),
     ];
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
     for (content, reason) in cases {

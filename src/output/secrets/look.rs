@@ -19,7 +19,7 @@ use crate::{
 const TRIES: usize = 5;
 /// A decision on a Secret of more bytes leaves the runtime thread, and waits for its turn: each takes some times as much
 /// memory, and whoever may write Secrets can have many looked at at once.
-const LARGE: usize = 64 << 10;
+const LARGE: usize = 32 << 10;
 static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 
 /// What became of one look at a target.

@@ -118,17 +118,13 @@ fn known(
     ownership: &Ownership<'_>,
     basis: &Basis<'_>,
 ) -> BTreeMap<RegistryHost, Known> {
-    let helped = document.helped_hosts();
     let current = &basis.desired.current;
     // Before our first token: what the process before us, or another sidecar, left.
     let marked = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
     let marked = marked.filter(|host| !current.contains_key(host));
     let mut known = BTreeMap::new();
     for host in current.keys().cloned().chain(marked) {
-        if helped.contains(host.as_str()) {
-            continue;
-        }
-        let Some(auth) = document.entry_auth(host.as_str()) else { continue };
+        let Some(auth) = document.auth_of(host.as_str()) else { continue };
         let desired = current.get(&host).filter(|token| auth == token.auth.expose().as_str());
         let expiry = match desired {
             Some(token) => Some(token.expires_at),

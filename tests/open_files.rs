@@ -1,0 +1,81 @@
+//! A process that may open few files does its work, also in a flood of connections, and says it when it cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+mod world;
+
+use std::{io::Write, net::TcpStream, process::Command, time::Duration};
+
+use test_support::{Sidecar, http_get, output, wait_for};
+use world::{BINARY, DEADLINE, KEYS, World};
+
+/// The same program with this environment, that may open so many files.
+fn limited(command: &Command, files: u64) -> Command {
+    let mut limited = Command::new("sh");
+    limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.current_dir(command.get_current_dir().unwrap());
+    limited
+}
+
+#[test]
+fn a_flood_leaves_descriptors_for_the_work() {
+    let world = World::new();
+    let usual = world.command("run");
+    let sidecar = Sidecar::spawn("sh", |command| {
+        let limited = limited(&usual, 64);
+        command
+            .args(limited.get_args())
+            .envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.envs(KEYS);
+    });
+    let line = sidecar.wait_log("ecr-sidecar starts", DEADLINE);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let health = line["health"].as_str().unwrap().parse().unwrap();
+    let status = || {
+        let (_, body) = http_get(health, "/status").ok()?;
+        serde_json::from_str::<serde_json::Value>(&body).ok()
+    };
+    wait_for("readiness", DEADLINE, || (http_get(health, "/readyz").ok()?.0 == 200).then_some(()));
+
+    let mut flood: Vec<TcpStream> = Vec::new();
+    for round in 1..=3 {
+        for number in 0..200 {
+            let mut client = TcpStream::connect_timeout(&health, Duration::from_secs(5)).unwrap();
+            if number % 4 == 0 {
+                let _ = client.write_all(b"GET /metrics HTTP/1.1\r\n"); // it may have had to go already
+            }
+            flood.push(client);
+        }
+        assert_eq!(http_get(health, "/livez").unwrap().0, 200);
+        sidecar.signal(test_support::Signal::HUP);
+        wait_for("another token in the file", DEADLINE, || {
+            let status = status()?;
+            let (token, output) = (&status["tokens"][0], &status["outputs"][0]);
+            let is_there =
+                token["refreshed"].as_u64() > Some(round) && output["writes"].as_u64() > Some(round);
+            is_there.then_some(())
+        });
+    }
+    assert!(!sidecar.stderr().contains("open files"), "{}", sidecar.stderr());
+    drop(flood);
+}
+
+#[test]
+fn whatever_the_limit_is_it_is_named() {
+    let world = World::new();
+    let mut diagnosed = 0;
+    // With fewer the runtime itself, which panics, cannot start.
+    for files in 10..24 {
+        let mut usual = world.command("once");
+        usual.args(["--timeout", "2s"]).envs(KEYS);
+        let output = output(&mut limited(&usual, files), DEADLINE);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("panicked") && !said.contains("please report"), "{files}: {said}");
+        diagnosed += usize::from(said.contains("\"diagnosis\":\"too-many-open-files\""));
+        if !output.status.success() {
+            assert!(said.contains("open files"), "{files} of {BINARY}: {said}");
+        }
+    }
+    assert!(diagnosed > 0);
+}
