@@ -20,9 +20,10 @@ use crate::{
     doctor::{self, Report},
     hardening::forbid_dumps,
     health::client,
-    helper, identity,
+    helper,
     lookup::{self, LookupError},
     manifests::{self, Account},
+    process_group,
     status::command as status,
     telemetry,
 };
@@ -67,7 +68,7 @@ fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return failed(&error, FAULT),
     };
     let outcome = runtime.block_on(work);
-    identity::end_credential_processes();
+    process_group::kill_all();
     // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
     std::mem::forget(runtime);
     telemetry::flush();

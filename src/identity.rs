@@ -30,11 +30,11 @@ use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use serde::Serialize;
 
+pub(crate) use self::files::read_line;
 pub use self::{
     auto::nothing_announced,
     error::{IdentityError, Looked},
 };
-pub(crate) use self::{files::read_line, process::end_all as end_credential_processes};
 use crate::{
     aws::profile_file,
     clock::Clock,

@@ -22,7 +22,7 @@
 //! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
 //! | What is true now? | [`status`], [`health`] |
 //! | Who waits for the reader of the log? | [`log_queue`] |
-//! | How is a file read that others may write? | [`fs`] |
+//! | How is a file read that others may write, a program run that may hang? | [`fs`], [`process_group`] |
 //! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
@@ -47,6 +47,7 @@ pub mod log_queue;
 pub mod lookup;
 pub mod manifests;
 pub mod output;
+mod process_group;
 pub mod refresh;
 pub mod registry;
 pub mod secret;

@@ -12,23 +12,22 @@
 use std::{
     io,
     process::{ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use aws_credential_types::Credentials;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 use serde_json::{Map, Value};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
-    time::{sleep, timeout},
+    process::Command,
+    time::timeout,
 };
 use zeroize::Zeroizing;
 
 use crate::{
     aws::key_material::{FoundKeys, MalformedKey, Origin},
     failure::foreign_text,
+    process_group::ProcessGroup,
 };
 
 /// How long a command may take.
@@ -71,78 +70,11 @@ pub(super) async fn credentials(command: &str, profile: &str) -> Result<Credenti
     parse(&output, profile)
 }
 
-/// The groups that run: they end with this process.
-static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// Ends every command that runs. For the end of this process, where nothing is dropped any more.
-pub(crate) fn end_all() {
-    for group in running().drain(..) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-}
-
-fn running() -> MutexGuard<'static, Vec<Pid>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A child and what it has started. Ended when it is dropped, unless the child has ended by itself.
-struct Group(Child);
-
-impl Group {
-    fn new(child: Child) -> Self {
-        let group = Self(child);
-        running().extend(group.leader());
-        group
-    }
-
-    /// `None` when the child has ended. Until it is waited for, its number is nobody else's.
-    fn leader(&self) -> Option<Pid> {
-        Pid::from_raw(self.0.id()?.cast_signed())
-    }
-
-    /// Waits for the child to end by itself.
-    async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let leader = self.leader();
-        let status = self.0.wait().await;
-        running().retain(|group| Some(*group) != leader);
-        status
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let Some(group) = self.leader() else { return };
-        running().retain(|other| *other != group);
-        let _ = kill_process_group(group, Signal::KILL);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(reap(group));
-        }
-    }
-}
-
-/// As process 1 of a container we inherit the descendants, which stay in the process table until they are waited for.
-async fn reap(group: Pid) {
-    for _ in 0..50 {
-        match waitpgid(group, WaitOptions::NOHANG) {
-            Ok(Some(_)) => {}
-            Ok(None) => sleep(Duration::from_millis(20)).await,
-            Err(_) => return, // none is left
-        }
-    }
-}
-
 async fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, ProcessError> {
-    let child = Command::new("sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(ProcessError::Start)?;
-    let mut group = Group::new(child);
-    let (stdout, mut stderr) = (group.0.stdout.take(), group.0.stderr.take());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = ProcessGroup::spawn(&mut shell).map_err(ProcessError::Start)?;
+    let (stdout, mut stderr) = group.take_output();
     let mut complaint = Vec::new();
     let work = async {
         let mut output = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
@@ -284,16 +216,15 @@ mod tests {
         let run = tokio::spawn(async move { credentials(&command, "p").await.map(drop) });
         let pid = loop {
             match std::fs::read_to_string(&file) {
-                Ok(text) => break text.trim().parse().unwrap(),
+                Ok(text) => break text.trim().to_owned(),
                 Err(_) => tokio::task::yield_now().await,
             }
         };
         run.abort();
         let _ = run.await;
-        let pid = Pid::from_raw(pid).unwrap();
         // A zombie whose parent has not waited for it yet is one that has ended.
         let is_running = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
             stat.is_ok_and(|stat| !stat.contains(") Z "))
         };
         while is_running() {

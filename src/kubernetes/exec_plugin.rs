@@ -12,14 +12,13 @@ use std::{
 };
 
 use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 use zeroize::Zeroizing;
 
 use super::ConnectError;
-use crate::{failure::foreign_text::clean, fs::read::as_text};
+use crate::{failure::foreign_text::clean, fs::read::as_text, process_group::ProcessGroup};
 
 /// How long a plugin may take: it may start an interpreter, and ask a cloud.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -92,38 +91,23 @@ async fn output(
         .args(plugin.args.iter().flatten())
         .envs(plugin.env.iter().flatten().filter_map(variable))
         .env("KUBERNETES_EXEC_INFO", request.to_string())
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("it does not start: {error}"))?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        .stderr(Stdio::null());
+    let mut group =
+        ProcessGroup::spawn(&mut command).map_err(|error| format!("it does not start: {error}"))?;
     let mut output = Zeroizing::new(Vec::with_capacity(64 << 10));
-    if let Some(stdout) = child.stdout.take() {
+    if let (Some(stdout), _) = group.take_output() {
         let read = stdout.take(OUTPUT_LIMIT + 1).read_to_end(&mut output).await;
         read.map_err(|error| format!("its output cannot be read: {error}"))?;
     }
     if output.len() as u64 > OUTPUT_LIMIT {
         return Err(format!("it writes more than {OUTPUT_LIMIT} bytes"));
     }
-    let status = child.wait().await.map_err(|error| format!("its end is not known: {error}"))?;
-    group.0 = None;
+    let status = group.wait().await.map_err(|error| format!("its end is not known: {error}"))?;
     if status.success() {
         Ok(output)
     } else {
         Err(format!("{status}; what it wrote is not shown, since it may hold a token: run it by hand"))
-    }
-}
-
-/// A plugin and what it has started, killed on drop.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            let _ = kill_process_group(leader, Signal::KILL); // it may have ended
-        }
     }
 }
 
