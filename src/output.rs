@@ -10,6 +10,7 @@ pub mod docker_config;
 pub mod label_selector;
 pub mod secret_settings;
 pub mod secrets;
+mod warning_log;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ use self::{
     docker_config::{DockerConfigError, DockerConfigFile, Report, Written},
     secret_settings::{DockerConfigSecretSettings, ObjectName},
     secrets::{Kind, SecretsReconciler},
+    warning_log::WarningLog,
 };
 use crate::{
     clock::Clock,
@@ -197,11 +199,12 @@ struct FileReconciler {
     /// The file; away while a thread works on it.
     file: Option<Box<DockerConfigFile>>,
     conflict: Conflict,
+    warnings: WarningLog,
 }
 
 impl FileReconciler {
     fn new(with: Surroundings, file: Box<DockerConfigFile>) -> Self {
-        Self { with, file: Some(file), conflict: Conflict::default() }
+        Self { with, file: Some(file), conflict: Conflict::default(), warnings: WarningLog::default() }
     }
 
     async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
@@ -262,7 +265,10 @@ impl FileReconciler {
         let Reconciled { found, mut in_place, warnings, restored, result } = reconciled;
         let edge = self.conflict.note(restored, Instant::now());
         let conflict = self.conflict.is_active();
-        self.log(&warnings, &result, in_place.len(), failures, reminder);
+        for warning in self.warnings.replace(warnings, Instant::now()) {
+            tracing::warn!(output = %self.with.id, warning, "output has a warning");
+        }
+        self.log(&result, in_place.len(), failures, reminder);
         self.log_conflict(edge);
         if conflict {
             // What is restored now is gone again in a moment: consumers find what was found.
@@ -272,7 +278,7 @@ impl FileReconciler {
         let contended = conflict.then(|| self.contended());
         self.with.status.update_output(&self.with.id, |output| {
             output.in_place = in_place;
-            output.warnings = warnings;
+            output.warnings = self.warnings.current().to_vec();
             output.reconciled = true;
             match result {
                 Ok(written) => {
@@ -288,22 +294,7 @@ impl FileReconciler {
         });
     }
 
-    fn log(
-        &self,
-        warnings: &[String],
-        result: &Result<bool, Problem>,
-        registries: usize,
-        failures: u32,
-        reminder: &mut Reminder,
-    ) {
-        let mut known_warnings = Vec::new();
-        self.with.status.read(|status| {
-            known_warnings =
-                status.outputs.get(&self.with.id).map(|output| output.warnings.clone()).unwrap_or_default()
-        });
-        for warning in warnings.iter().filter(|warning| !known_warnings.contains(warning)) {
-            tracing::warn!(output = %self.with.id, warning, "output has a flaw");
-        }
+    fn log(&self, result: &Result<bool, Problem>, registries: usize, failures: u32, reminder: &mut Reminder) {
         if self.conflict.is_active() {
             return; // it is written, or not, all the time
         }

@@ -57,7 +57,7 @@ fn writes(running: &Running) -> u64 {
 }
 
 fn flaws(running: &Running) -> usize {
-    running.logged("output has a flaw").len()
+    running.logged("output has a warning").len()
 }
 
 #[test]

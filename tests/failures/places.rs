@@ -106,7 +106,7 @@ fn a_mode_that_the_consumer_cannot_read_by() {
         command.env("ECR_SIDECAR_FILE_MODE", "0600");
     };
     let sidecar = rig.run(private);
-    let line = sidecar.wait_log("output has a flaw", DEADLINE);
+    let line = sidecar.wait_log("output has a warning", DEADLINE);
     assert!(line.contains(D::ConsumerCannotRead.mend()), "{line}");
     sidecar.wait_status("the flaw in /status", |status| {
         let warnings = status["outputs"][0]["warnings"].as_array().unwrap();

@@ -378,24 +378,17 @@ fn a_directory_is_refused() {
 }
 
 #[test]
-fn a_thousand_hosts_are_quick() {
+fn a_thousand_hosts_are_written_once_a_rotation() {
     let place = Place::new();
     let hosts: Vec<_> = (0..1000).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com")).collect();
-    let auth = "QVdT".repeat(640);
-    let set = desired(&hosts.iter().map(|host| (host.as_str(), auth.as_str(), 12)).collect::<Vec<_>>());
     let mut file = place.file();
-    for expected in [Written::Changed, Written::Unchanged] {
-        let start = std::time::Instant::now();
-        assert_eq!(written(&file.reconcile(&set, now())), expected);
-        println!("{expected:?} in {:?}", start.elapsed());
+    for token in ["QVdT", "QVdU"] {
+        let auth = token.repeat(640);
+        let set = desired(&hosts.iter().map(|host| (host.as_str(), auth.as_str(), 12)).collect::<Vec<_>>());
+        for expected in [Written::Changed, Written::Unchanged] {
+            assert_eq!(written(&file.reconcile(&set, now())), expected);
+        }
     }
-    let newer = "QVdU".repeat(640);
-    let set = desired(&hosts.iter().map(|host| (host.as_str(), newer.as_str(), 12)).collect::<Vec<_>>());
-    let start = std::time::Instant::now();
-    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
-    println!("rotated in {:?}", start.elapsed());
-    // Generous, since this also runs unoptimised on a busy machine; the release build takes some tens of ms.
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

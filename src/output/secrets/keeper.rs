@@ -320,7 +320,7 @@ impl Keeper {
         let aimed_at = ends.collect();
         let targets =
             Targets { total, in_sync, discovered, troubled, more_troubled, failures, given_up, aimed_at };
-        let of_targets = kept().flat_map(|(_, target)| &target.warnings);
+        let of_targets = kept().flat_map(|(_, target)| target.warnings.current());
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
         let (writes, written_at) = std::mem::take(&mut self.written);
         self.it.with.status.update_output(&self.it.with.id, |output| {

@@ -15,6 +15,7 @@ use crate::{
     diagnosis::Diagnosis,
     failure::{Class, Problem},
     kubernetes::ObjectRef,
+    output::warning_log::WarningLog,
 };
 
 /// The first and the longest pause of a target after a failure. In a crowd of targets in trouble each waits longer.
@@ -55,7 +56,7 @@ pub(super) struct Target {
     /// This process has had it in sync: it stays managed, whoever replaces it.
     pub(super) kept: bool,
     pub(super) conflict: Conflict,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: WarningLog,
 }
 
 impl Target {
@@ -80,7 +81,7 @@ impl Target {
             settled: None,
             kept: false,
             conflict: Conflict::default(),
-            warnings: Vec::new(),
+            warnings: WarningLog::default(),
         }
     }
 
@@ -192,10 +193,9 @@ impl Target {
         }
         // As many as somebody puts there: each is compared with all that are known.
         outcome.warnings.truncate(TOLD + 1);
-        for warning in outcome.warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
-            tracing::warn!(output = %id, warning, "output has a flaw");
+        for warning in self.warnings.replace(outcome.warnings, moment.now) {
+            tracing::warn!(output = %id, warning, "output has a warning");
         }
-        self.warnings = outcome.warnings;
         let was_settled = self.settled.take().is_some_and(|settled| Arc::ptr_eq(&settled, &outcome.desired));
         match outcome.result {
             Ok(written) => {
