@@ -55,6 +55,8 @@ struct Shared {
     named: Mutex<BTreeSet<PathBuf>>,
     /// Files of which a check hangs.
     hung: Mutex<BTreeSet<PathBuf>>,
+    /// What was seen of a file whose check had been given up as hung.
+    late: Mutex<BTreeMap<PathBuf, Sight>>,
 }
 
 struct Subscription {
@@ -160,11 +162,14 @@ impl FileWatcher {
 
 /// Compares every file with what was seen of it last, and notifies whom it concerns.
 async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
-    let files = shared.files();
+    // What has come late is not checked again at once: a slow volume would be checked without a pause.
+    let late = std::mem::take(&mut *locked(&shared.late));
+    let mut files = shared.files();
+    files.retain(|file, _| !late.contains_key(file));
     // Before the files are checked: what happens to one from here on is seen, or named for the next check.
     let named = std::mem::take(&mut *locked(&shared.named));
     inotify.begin(&files);
-    let seen = sights(shared, files, {
+    let mut seen = sights(shared, files, {
         let inotify = Arc::clone(inotify);
         move |file, kept| {
             let folders = folders_of(file, kept);
@@ -173,6 +178,7 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         }
     })
     .await;
+    seen.extend(late);
     inotify.end();
     for subscription in shared.lock().iter_mut() {
         let mut changed = false;
@@ -208,9 +214,9 @@ async fn sights(
         let thread = tokio::task::spawn_blocking(move || {
             for (file, kept) in batch {
                 let sight = see(&file, kept);
-                if sender.send((file.clone(), sight)).is_err() {
-                    // It was given up as hung, and responds after all: whatever happened to it meanwhile is a change.
-                    locked(&board.named).insert(file.clone());
+                if let Err(mpsc::error::SendError((file, sight))) = sender.send((file, sight)) {
+                    // It was given up as hung, and responds after all.
+                    locked(&board.late).insert(file.clone(), sight);
                     locked(&board.hung).remove(&file);
                     return board.look.notify_one();
                 }

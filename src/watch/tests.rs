@@ -148,6 +148,26 @@ async fn a_file_that_hangs_delays_no_other() {
     }
     drop(release);
     shared.look.notified().await;
-    assert!(locked(&shared.hung).is_empty() && locked(&shared.named).contains(Path::new("/hung")));
+    assert!(locked(&shared.hung).is_empty() && locked(&shared.late).contains_key(Path::new("/hung")));
     assert_eq!(sights(&shared, files(&shared), see).await.len(), 3);
+}
+
+/// As on a volume that takes a moment for everything, or that has stalled once.
+#[tokio::test]
+async fn a_file_that_is_seen_late_has_changed_only_if_it_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a");
+    let (shared, changed) = (Arc::new(Shared::default()), Arc::new(Notify::new()));
+    let inotify = Arc::new(Inotify::start(Arc::clone(&shared)));
+    let files = vec![Watching { file: file.clone(), kept: false, last: None }];
+    shared.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: None });
+    check(&shared, &inotify, false).await;
+    let seen = shared.lock()[0].files[0].last.clone().unwrap();
+    for (late, differs) in [(seen.clone(), false), (Sight { folders: Folders::new(), ..seen }, true)] {
+        locked(&shared.late).insert(file.clone(), late.clone());
+        check(&shared, &inotify, false).await;
+        let notified = tokio::time::timeout(Duration::ZERO, changed.notified()).await.is_ok();
+        assert_eq!(notified, differs);
+        assert_eq!(shared.lock()[0].files[0].last, Some(late), "it is not checked again at once");
+    }
 }
