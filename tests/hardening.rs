@@ -10,7 +10,7 @@ use std::{
         process::CommandExt,
     },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -63,29 +63,26 @@ fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
     symlink(BINARY, &helper).unwrap();
     // As long as the agent hangs, so does each of them.
     world.emulator.set_fault(Service::Ecr, Fault::Hang);
-    let commands = [
-        world.command("run"),
-        world.command("once"),
-        world.command("doctor"),
-        {
-            let mut print = world.command("print");
-            print.arg(HOST);
-            print
-        },
-        {
-            let usual = world.command("list");
-            let mut list = Command::new(&helper);
-            list.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            list.arg("list");
-            list
-        },
-    ];
+    let commands = [world.command("run"), world.command("once"), world.command("doctor"), {
+        let mut print = world.command("print");
+        print.arg(HOST);
+        print
+    }];
     for mut command in commands {
         let what = format!("{command:?}");
         command.envs(KEYS).uid(NOBODY).gid(NOBODY);
         let process = Process::spawn(&mut command);
         is_hardened(process.pid(), &what);
     }
+    // The helper waits for its question.
+    let usual = world.command("get");
+    let mut get = Command::new(&helper);
+    get.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    get.arg("get").uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut get = get.spawn().unwrap();
+    is_hardened(get.id(), "the helper");
+    drop(get.stdin.take());
+    get.wait().unwrap();
     // Without it, they are.
     let mut sleep = Command::new("sleep");
     let sleep = Process::spawn(sleep.arg("60").uid(NOBODY).gid(NOBODY));
