@@ -98,8 +98,10 @@ impl LogQueue {
             self.lock().bytes -= line.len();
             self.changed.notify_all();
             let dropped = self.dropped();
+            // The report takes a place in the queue like any line.
+            let has_room = self.lock().bytes <= self.limit / 2;
             match written {
-                Ok(()) if dropped > reported => {
+                Ok(()) if dropped > reported && has_room => {
                     report(dropped - reported);
                     reported = dropped;
                 }

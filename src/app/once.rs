@@ -52,7 +52,10 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
         return Err(AppError::NotWritten(reasons.trim_end().to_owned()));
     }
     if status.read(|status| status.outputs.values().any(|output| output.failing_targets() > 0)) {
-        eprint!("ecr-sidecar: some Secrets could not be written:\n{reasons}");
+        telemetry::print_error(&format!(
+            "ecr-sidecar: some Secrets could not be written:\n{}",
+            reasons.trim_end()
+        ));
     }
     Ok(())
 }
