@@ -16,7 +16,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
-            ffi::OsStringExt,
+            ffi::{OsStrExt, OsStringExt},
             fs::{MetadataExt, PermissionsExt},
         },
     },
@@ -138,12 +138,16 @@ impl Directory {
         Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// The names in it.
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let entries = rustix::fs::Dir::new(self.opened()?)?;
-        let name = |entry: rustix::fs::DirEntry| OsString::from_vec(entry.file_name().to_bytes().to_vec());
-        let names = entries.map(|entry| Ok(name(entry?))).collect::<io::Result<Vec<_>>>()?;
-        Ok(names.into_iter().filter(|name| name != "." && name != "..").collect())
+    /// Whether a name in it `matches`, one at a time: others may have made any number of them.
+    pub fn any_name(&self, mut matches: impl FnMut(&OsStr) -> bool) -> io::Result<bool> {
+        for entry in rustix::fs::Dir::new(self.opened()?)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." && matches(name) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes the names in it durable.
@@ -200,9 +204,11 @@ impl Directory {
         }
         // With a umask that keeps its owner out it stays as it is: opening or entering it then fails, and says so.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        // Where it is right it stays: chmod(2) takes setgid away from who is not in the group.
         if let Ok(made) = self.openat(name, flags, Mode::empty()).map(File::from)
             && let Ok(metadata) = made.metadata()
             && metadata.uid() == rustix::process::geteuid().as_raw()
+            && metadata.mode() & 0o777 != MODE
         {
             let mode = MODE | (metadata.mode() & SETGID);
             let _ = made.set_permissions(std::fs::Permissions::from_mode(mode));

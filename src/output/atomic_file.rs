@@ -60,6 +60,11 @@ impl Version {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// Whether both are of the same file with the same content; its name, owner or mode may have changed.
+    pub fn has_content_of(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self } == *other
+    }
 }
 
 /// One replacement of a file.
@@ -139,8 +144,11 @@ impl Replacement<'_> {
             Err(_) => {
                 directory.exchange(temp.name(), name).map_err(failed)?;
                 if let Err(error) = take_name(directory, temp.name(), aside) {
-                    directory.exchange(temp.name(), name).map_err(failed)?; // the old file is not lost
-                    return Err(failed(error));
+                    let back = directory.exchange(temp.name(), name);
+                    if back.is_err() {
+                        temp.renamed(); // what has its name is the old file, which is not lost
+                    }
+                    return Err(failed(back.err().unwrap_or(error)));
                 }
                 temp.renamed();
             }

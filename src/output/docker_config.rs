@@ -29,6 +29,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, Metadata},
+    io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -259,7 +260,7 @@ impl DockerConfigFile {
         if let Some(error) = unsynced {
             warnings.push(Warning::NotSynced { path, error: error.kind() });
         }
-        warnings.extend(self.recheck_mode(target, metadata.ino(), group));
+        warnings.extend(self.recheck_mode(target, &metadata, group));
         Ok(Attempt::Over(Written::Changed, warnings))
     }
 
@@ -286,10 +287,13 @@ impl DockerConfigFile {
     }
 
     /// Learns what the file system makes of mode and group, lest the same file be written for ever.
-    fn recheck_mode(&mut self, target: &Target, inode: u64, group: u32) -> Option<Warning> {
+    fn recheck_mode(&mut self, target: &Target, written: &Metadata, group: u32) -> Option<Warning> {
         let now = target.metadata().ok().flatten();
-        self.left = now.as_ref().map(Version::of);
-        let shown = now.filter(|now| now.ino() == inode).as_ref().map(shown_by)?;
+        // What another process has put there since counts as drift: the version before the rename is never seen again.
+        let written_version = Version::of(written);
+        let left = now.as_ref().map(Version::of).filter(|now| now.has_content_of(&written_version));
+        self.left = Some(left.unwrap_or(written_version));
+        let shown = now.filter(|now| now.ino() == written.ino()).as_ref().map(shown_by)?;
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
         let (found, found_group) = self.imposed?;
@@ -404,7 +408,10 @@ fn aside_of(target: &Target) -> OsString {
 
 fn is_empty(directory: &Target) -> bool {
     let opened = directory.directory.open_from(Path::new(&directory.name));
-    opened.and_then(|opened| opened.names()).is_ok_and(|names| names.is_empty())
+    match opened.and_then(|opened| opened.any_name(|_| true)) {
+        Ok(any) => !any,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied, // whether it can be removed will show
+    }
 }
 
 /// Permission bits and group.

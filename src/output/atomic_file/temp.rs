@@ -94,16 +94,17 @@ impl Drop for TempFile<'_> {
 pub fn remove_stale(target: &Target) -> io::Result<usize> {
     let prefix = prefix(target.name());
     let mut removed = 0;
-    for name in target.directory.names()? {
-        if !is_temp_name(&name, &prefix) {
-            continue;
-        }
-        let Ok(file) = target.directory.read(&name) else { continue };
-        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular && file.try_lock().is_ok() && target.directory.remove(&name).is_ok() {
+    target.directory.any_name(|name| {
+        if is_temp_name(name, &prefix)
+            && let Ok(file) = target.directory.read(name)
+            && file.metadata().is_ok_and(|metadata| metadata.is_file())
+            && file.try_lock().is_ok()
+            && target.directory.remove(name).is_ok()
+        {
             removed += 1;
         }
-    }
+        false
+    })?;
     Ok(removed)
 }
 
