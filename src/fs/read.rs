@@ -3,10 +3,10 @@
 //! Whoever names such a file, or may write to its volume, can neither stop the program nor fill its memory:
 //! * a file is opened without blocking, and read only if it is a regular file: `only_regular_files_are_read`
 //! * it has at most `limit` bytes; more is an error, never a cut: `a_file_over_the_limit_is_an_error`
-//! * each path has one pending read, on a thread of its own, for which nobody waits longer than [`TIME_LIMIT`];
+//! * each path has one pending read, on a thread for blocking work, for which nobody waits longer than [`TIME_LIMIT`];
 //!   a hung volume costs one thread and the callers that read from it: `a_hung_read_delays_no_other_path`
 //!
-//! The threads are not the runtime's: a runtime waits for its own when it ends.
+//! A process ends without waiting for such threads, since `cli` does not drop its runtime.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,11 @@ use std::{
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread,
     time::Duration,
 };
 
 use rustix::fs::OFlags;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
 /// How long a caller waits for a file.
@@ -87,7 +83,7 @@ impl ReadError {
 /// The content of a regular file of at most `limit` bytes, within [`TIME_LIMIT`].
 pub async fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     let file = path.to_owned();
-    on_own_thread(path, move || read_now(&file, limit)).await
+    within(TIME_LIMIT, path, move || read_now(&file, limit)).await
 }
 
 /// The same as UTF-8 text, without a byte order mark.
@@ -137,21 +133,22 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-async fn on_own_thread<T: Send + 'static>(
+/// Works for `path` off the runtime's thread; nobody waits longer than `limit`.
+async fn within<T: Send + 'static>(
+    limit: Duration,
     path: &Path,
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
     let slot = slot_of(path);
     let reading = async move {
         let slot = slot.acquire_owned().await.map_err(io::Error::other)?;
-        let (sender, receiver) = oneshot::channel();
-        thread::Builder::new().name("file-reader".into()).spawn(move || {
-            let _slot = slot;
-            let _ = sender.send(work()); // the caller may have given up
-        })?;
-        receiver.await.map_err(io::Error::other)?
+        let work = tokio::task::spawn_blocking(move || {
+            let _slot = slot; // also when nobody waits any more
+            work()
+        });
+        work.await.map_err(io::Error::other)?
     };
-    timeout(TIME_LIMIT, reading).await.unwrap_or(Err(ReadError::TimedOut))
+    timeout(limit, reading).await.unwrap_or(Err(ReadError::TimedOut))
 }
 
 /// Held by the one pending read of `path`.
@@ -165,6 +162,8 @@ fn slot_of(path: &Path) -> Arc<Semaphore> {
 #[cfg(test)]
 mod tests {
     use std::{os::unix::net::UnixListener, sync::mpsc};
+
+    use tokio::sync::oneshot;
 
     use rustix::fs::{CWD, FileType as Kind, Mode, mknodat};
 
@@ -220,23 +219,23 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_hung_read_delays_no_other_path() {
+        const SHORT: Duration = Duration::from_millis(50);
         let (hung, other) = (Path::new("/hung"), Path::new("/other"));
         let (release, hangs) = mpsc::channel::<()>();
         let (done, waits) = oneshot::channel();
-        let first = on_own_thread(hung, move || {
+        let first = within(SHORT, hung, move || {
             let _ = hangs.recv();
             let _ = done.send(());
             Ok(1)
         });
         assert!(matches!(first.await, Err(ReadError::TimedOut)));
-        let second = on_own_thread(hung, || -> Result<(), _> { panic!("a second thread for one path") });
+        let second = within(SHORT, hung, || -> Result<(), _> { panic!("a second thread for one path") });
         assert!(matches!(second.await, Err(ReadError::TimedOut)));
-        tokio::time::resume();
-        assert_eq!(on_own_thread(other, || Ok(2)).await.unwrap(), 2);
+        assert_eq!(within(TIME_LIMIT, other, || Ok(2)).await.unwrap(), 2);
         drop(release);
         waits.await.unwrap();
-        assert_eq!(on_own_thread(hung, || Ok(3)).await.unwrap(), 3);
+        assert_eq!(within(TIME_LIMIT, hung, || Ok(3)).await.unwrap(), 3);
     }
 }
