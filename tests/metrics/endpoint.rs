@@ -168,10 +168,12 @@ fn an_output_that_can_not_be_written_is_out_of_sync() {
     let rig = Rig::new();
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
+    let full = rig.file().with_file_name("full"); // an empty one would be replaced
+    fs::create_dir_all(full.join("x")).unwrap();
     // Until the sidecar is the slower one: it puts the file back.
     wait_for("a folder in the place of the file", DEADLINE, || {
         let _ = fs::remove_file(rig.file());
-        fs::create_dir(rig.file()).ok()
+        fs::rename(&full, rig.file()).ok()
     });
     let id = format!("docker-config {}", rig.file().display());
     let of_output = [("output", id.as_str())];
