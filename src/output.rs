@@ -46,6 +46,8 @@ use crate::{
 
 /// Without events an output is reconciled at least this often.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// The longest pause between a reconciliation and one that an event calls for; else it is as long as the first took.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// A write that takes longer is said to hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failed reconciliation.
@@ -200,11 +202,19 @@ struct FileReconciler {
     file: Option<Box<DockerConfigFile>>,
     conflict: Conflict,
     warnings: WarningLog,
+    /// Events are left until then.
+    rests_until: Instant,
 }
 
 impl FileReconciler {
     fn new(with: Surroundings, file: Box<DockerConfigFile>) -> Self {
-        Self { with, file: Some(file), conflict: Conflict::default(), warnings: WarningLog::default() }
+        Self {
+            with,
+            file: Some(file),
+            conflict: Conflict::default(),
+            warnings: WarningLog::default(),
+            rests_until: Instant::now(),
+        }
     }
 
     async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
@@ -227,6 +237,7 @@ impl FileReconciler {
 
     /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
     async fn reconcile(&mut self, desired: Arc<CredentialSet>) -> Option<Reconciled> {
+        let started = Instant::now();
         let mut file = self.file.take()?;
         let now = self.with.clock.now();
         let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
@@ -237,6 +248,7 @@ impl FileReconciler {
             match tokio::time::timeout(PATIENCE, &mut task).await {
                 Ok(Ok((file, reconciled))) => {
                     self.file = Some(file);
+                    self.rests_until = Instant::now() + started.elapsed().min(LONGEST_REST);
                     return Some(reconciled);
                 }
                 Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -257,7 +269,11 @@ impl FileReconciler {
             _ = stop => None,
             () = tokio::time::sleep(pause.unwrap_or(RESYNC_INTERVAL)) => Some(()),
             changed = self.with.credentials.changed() => changed.ok(),
-            () = self.with.wake.notified(), if !conflict => Some(()),
+            // Whoever touches a large file all the time has half a processor at most.
+            () = async {
+                self.with.wake.notified().await;
+                tokio::time::sleep_until(self.rests_until).await;
+            }, if !conflict => Some(()),
         }
     }
 
