@@ -41,6 +41,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// A file that cannot be checked within this time hangs.
 const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE_IF_LATE: Duration = Duration::from_secs(2);
 
 /// Watches any number of files with one inotify instance.
 #[derive(Clone, Default)]
@@ -162,14 +163,12 @@ impl FileWatcher {
 
 /// Compares every file with what was seen of it last, and notifies whom it concerns.
 async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
-    // What has come late is not checked again at once: a slow volume would be checked without a pause.
     let late = std::mem::take(&mut *locked(&shared.late));
-    let mut files = shared.files();
-    files.retain(|file, _| !late.contains_key(file));
+    let files = shared.files();
     // Before the files are checked: what happens to one from here on is seen, or named for the next check.
     let named = std::mem::take(&mut *locked(&shared.named));
     inotify.begin(&files);
-    let mut seen = sights(shared, files, {
+    let mut seen = sights(shared, files, &late, {
         let inotify = Arc::clone(inotify);
         move |file, kept| {
             let folders = folders_of(file, kept);
@@ -178,7 +177,9 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         }
     })
     .await;
-    seen.extend(late);
+    for (file, sight) in late {
+        seen.entry(file).or_insert(sight);
+    }
     inotify.end();
     for subscription in shared.lock().iter_mut() {
         let mut changed = false;
@@ -200,10 +201,12 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
     }
 }
 
-/// What `see` sees of each file, without those that hang; one after the other, on a thread that a hung file keeps.
+/// What `see` sees of each file, without those that hang; one after the other, on a thread that a hung file keeps. One
+/// that was `late` gets more time: it is slow, and would be late for ever.
 async fn sights(
     shared: &Arc<Shared>,
     files: BTreeMap<PathBuf, bool>,
+    late: &BTreeMap<PathBuf, Sight>,
     see: impl Fn(&Path, bool) -> Sight + Clone + Send + 'static,
 ) -> BTreeMap<PathBuf, Sight> {
     let mut seen = BTreeMap::new();
@@ -223,7 +226,8 @@ async fn sights(
             }
         });
         loop {
-            match timeout(PATIENCE, results.recv()).await {
+            let is_slow = ahead.front().is_some_and(|(file, _)| late.contains_key(file));
+            match timeout(if is_slow { PATIENCE_IF_LATE } else { PATIENCE }, results.recv()).await {
                 Ok(Some((file, sight))) => {
                     ahead.pop_front();
                     seen.insert(file, sight);
