@@ -90,6 +90,7 @@ impl Target {
         if !std::mem::replace(&mut self.leaving, true) {
             self.marked = true;
             self.not_before = None;
+            self.deferred_until = None;
             self.failures = 0;
         }
     }
@@ -127,7 +128,9 @@ impl Target {
             return None;
         }
         let marked = self.marked.then(|| self.not_before.unwrap_or(now));
-        marked.into_iter().chain(self.deferred_until).min()
+        // A failure's pause counts for it too.
+        let deferred = self.deferred_until.map(|until| self.not_before.map_or(until, |at| until.max(at)));
+        marked.into_iter().chain(deferred).min()
     }
 
     /// Whether it is to be looked at now.

@@ -185,18 +185,51 @@ proptest! {
                     target.begin();
                     prop_assert!(target.due(now).is_none(), "two at once");
                     let outcome = outcome(farewell, &desired, millis, defers);
+                    let failed = outcome.result.is_err();
                     let moment = Moment { now, random: 0.5 };
                     if target.leaving || farewell {
-                        target.has_left("o", &here(), &outcome, moment);
+                        let is_over = target.has_left("o", &here(), &outcome, moment);
+                        let is_retry = failed && !is_over && target.leaving && farewell;
+                        prop_assert!(!is_retry || target.due(now) > Some(now), "without a pause");
                     } else {
                         target.note("o", &here(), outcome, 0, moment);
                         // What is to be done is done within a bounded time.
                         let due = target.due(now);
                         prop_assert!(due.is_none_or(|due| due <= now + Duration::from_secs(61)), "{:?}", due);
+                        prop_assert!(!failed || due > Some(now), "without a pause");
                     }
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// A look that found what it is to hold, in this version.
+fn found(desired: &Arc<CredentialSet>, version: &str) -> Outcome {
+    let found = Found { concern: Concern::All, in_place: InPlace::new(), version: version.into() };
+    Outcome {
+        farewell: false,
+        found: Some(found),
+        desired: Arc::clone(desired),
+        drift: None,
+        warnings: Vec::new(),
+        deferred: false,
+        result: Ok(false),
+    }
+}
+
+#[test]
+fn a_failure_of_what_was_deferred_has_its_pause() {
+    let now = tokio::time::Instant::now();
+    let desired = Arc::new(credentials("ours", 1000));
+    let mut target = Target::new(flux(false), false);
+    target.deferred_until = Some(now);
+    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
+    target.begin();
+    let outcome = Outcome { result: Err(problem), ..found(&desired, "1") };
+    target.note("o", &here(), outcome, 0, Moment { now, random: 0.5 });
+    assert!(target.due(now) > Some(now));
+    target.leave();
+    assert_eq!(target.deferred_until, None, "there is nothing left to put right");
 }
