@@ -45,7 +45,7 @@ pub(super) struct Target {
     pub(super) standing: Standing,
     /// The version that we found or made last.
     pub(super) version: String,
-    /// The version that was told of last.
+    /// The version that was told of last since the last look began.
     pub(super) told: String,
     /// Of which registries it is to hold the credential.
     pub(super) concern: Concern,
@@ -148,6 +148,7 @@ impl Target {
         self.marked = false;
         self.urgent = false;
         self.busy = true;
+        self.told.clear(); // what was told before is what is looked at now
     }
 
     /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.

@@ -233,3 +233,29 @@ fn a_failure_of_what_was_deferred_has_its_pause() {
     target.leave();
     assert_eq!(target.deferred_until, None, "there is nothing left to put right");
 }
+
+/// A watch that lags told of an older version before a look: one look is enough. What is told during it is news.
+#[test]
+fn a_version_told_before_a_look_is_no_reason_for_another() {
+    let moment = Moment { now: tokio::time::Instant::now(), random: 0.5 };
+    let desired = Arc::new(credentials("ours", 1000));
+    let mut target = Target::new(flux(false), false);
+    target.see("1".into());
+    target.begin();
+    target.note("o", &here(), found(&desired, "2"), 0, moment);
+    assert!(!target.marked, "told before");
+    target.see("3".into());
+    assert!(target.marked, "told between looks");
+    target.begin();
+    target.see("4".into());
+    target.note("o", &here(), found(&desired, "3"), 0, moment);
+    assert!(target.marked, "told during it");
+    target.begin();
+    target.see("4".into());
+    target.note("o", &here(), found(&desired, "4"), 0, moment);
+    assert!(!target.marked, "of its own version");
+    target.begin();
+    target.miss();
+    target.note("o", &here(), found(&desired, "4"), 0, moment);
+    assert!(target.marked, "gone during it");
+}
