@@ -104,7 +104,10 @@ fn is_broken(output: &OutputStatus, status: &Status) -> bool {
     let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
     let all_tried =
         output.targets.as_ref().is_none_or(|targets| refreshed.all(|token| has_been_tried(token, targets)));
-    output.failed >= OUTPUT_TRIES && output.last_error.is_some() && all_tried && is_settled(output)
+    // Failures are counted over all Secrets: each of those that fail has to have failed often enough itself.
+    let given_up = output.targets.as_ref().is_none_or(|targets| targets.given_up == targets.failing());
+    let has_failed = output.failed >= OUTPUT_TRIES && output.last_error.is_some();
+    has_failed && all_tried && given_up && is_settled(output)
 }
 
 #[cfg(test)]
@@ -167,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn each_status_has_its_decision() {
         // What is so, whether `once` ends then, and whether that is a success.
-        let table: [(&str, Change, bool, bool); 15] = [
+        let table: [(&str, Change, bool, bool); 16] = [
             ("written", |_, _| {}, true, true),
             (
                 "an older one is there",
@@ -234,6 +237,16 @@ mod tests {
                     (output.failed, output.last_error) = (3, Some(problem(Class::Denied)));
                 },
                 true,
+                false,
+            ),
+            (
+                "three named Secrets have failed once each",
+                |_, output| {
+                    output.in_place.clear();
+                    output.targets = targets(false, 1, 3, 0);
+                    (output.failed, output.last_error) = (3, Some(problem(Class::Transient)));
+                },
+                false,
                 false,
             ),
             (

@@ -60,6 +60,8 @@ pub(in crate::output) struct Merged<'a> {
     helpers: Entries<'a>,
     /// There is something of ours in it, or something that left because of us.
     pub(in crate::output) ours: bool,
+    /// Something left that clients would have taken for an entry of ours.
+    pub(in crate::output) removed: bool,
     /// What the user should know.
     pub(in crate::output) warnings: Vec<Warning>,
 }
@@ -121,7 +123,7 @@ pub(in crate::output) fn merge<'a>(
         !ours
     });
     let ours = !desired.current.is_empty() || has_base || removed;
-    Merged { top, auths, tokens: &desired.current, helpers, ours, warnings: warnings.into_all() }
+    Merged { top, auths, tokens: &desired.current, helpers, ours, removed, warnings: warnings.into_all() }
 }
 
 /// The store that docker would ask before it reads an entry.

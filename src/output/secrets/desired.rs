@@ -92,6 +92,8 @@ pub(super) struct Decision {
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
     pub(super) apply: Option<Apply>,
+    /// What is to be applied takes something away that some client would have used in place of ours.
+    pub(super) removes: bool,
     /// What consumers may stumble over.
     pub(super) warnings: Vec<String>,
     /// Why it gets no credential, also after what is to be applied.
@@ -100,14 +102,14 @@ pub(super) struct Decision {
 
 impl Decision {
     fn leaving(concern: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
-        Self { concern, in_place, apply: None, warnings, problem: None }
+        Self { concern, in_place, apply: None, removes: false, warnings, problem: None }
     }
 
     /// Whether the Secret holds all that consumers need, and differs in something that none of them notices. What takes a
     /// password out of a Secret is no such thing.
     pub(super) fn is_harmless(&self) -> bool {
         let changes_nothing = |(_, after): &Apply| *after == self.in_place && !after.is_empty();
-        self.problem.is_none() && self.apply.as_ref().is_some_and(changes_nothing)
+        self.problem.is_none() && !self.removes && self.apply.as_ref().is_some_and(changes_nothing)
     }
 }
 

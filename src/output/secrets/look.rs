@@ -119,7 +119,7 @@ impl Look {
             Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();
-        let Decision { concern, in_place, apply, warnings, problem } =
+        let Decision { concern, in_place, apply, warnings, problem, removes: _ } =
             match self.decide(found, &outcome.desired).await {
                 Ok(decision) if self.defers && decision.is_harmless() => {
                     outcome.deferred = true;

@@ -6,7 +6,11 @@
 //! * what this process has recorded counts before any annotation: `what_was_recorded_counts_first`
 //! * what this process has kept stays managed after it was replaced: `what_was_kept_stays_managed`
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use super::marks::{EXPIRES, Marks, ShortHash, digest};
 use crate::{credentials::CredentialSet, kubernetes::SecretObject, registry::RegistryHost, token::Token};
@@ -14,26 +18,40 @@ use crate::{credentials::CredentialSet, kubernetes::SecretObject, registry::Regi
 /// Credentials that are remembered: more than a process of a thousand token keys holds at a time.
 const LARGEST: usize = 4096;
 
-/// The expiry of each credential that this process has held, whatever a Secret says of it.
+/// The expiry of each credential that this process has held, whatever a Secret says of it, and its registries.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Recorded(BTreeMap<ShortHash, SystemTime>);
+pub(super) struct Recorded(BTreeMap<ShortHash, Held>);
+
+/// A credential that was held.
+#[derive(Debug, Clone)]
+struct Held {
+    expires_at: SystemTime,
+    /// Under any other it is as good as none.
+    hosts: BTreeSet<RegistryHost>,
+}
 
 impl Recorded {
     /// Records the tokens of `credentials`, in both forms in which Secrets hold them.
     pub(super) fn record(&mut self, credentials: &CredentialSet) {
         let mut last: Option<&Arc<Token>> = None;
-        for token in credentials.current.values() {
+        let mut digests = Vec::new();
+        for (host, token) in &credentials.current {
             // Hosts of one key share their token.
-            if last.replace(token).is_some_and(|last| Arc::ptr_eq(last, token)) {
-                continue;
+            if !last.replace(token).is_some_and(|last| Arc::ptr_eq(last, token)) {
+                digests = vec![digest(token.auth.expose().as_bytes())];
+                digests.extend(token.password().map(|password| digest(&password)));
             }
-            self.0.insert(digest(token.auth.expose().as_bytes()), token.expires_at);
-            if let Some(password) = token.password() {
-                self.0.insert(digest(&password), token.expires_at);
+            for digest in &digests {
+                let expires_at = token.expires_at;
+                let held =
+                    self.0.entry(*digest).or_insert_with(|| Held { expires_at, hosts: BTreeSet::new() });
+                held.expires_at = expires_at;
+                held.hosts.insert(host.clone());
             }
         }
         while self.0.len() > LARGEST {
-            let Some(oldest) = self.0.iter().min_by_key(|(_, expiry)| **expiry).map(|(digest, _)| *digest)
+            let Some(oldest) =
+                self.0.iter().min_by_key(|(_, held)| held.expires_at).map(|(digest, _)| *digest)
             else {
                 return;
             };
@@ -82,8 +100,10 @@ impl<'a> Ownership<'a> {
         credential: &[u8],
         now: SystemTime,
     ) -> Option<SystemTime> {
-        let recorded = self.memory.recorded.0.get(&digest(credential)).copied();
-        recorded.or_else(|| self.marks.expiry(host, credential, now))
+        match self.memory.recorded.0.get(&digest(credential)) {
+            Some(held) => held.hosts.contains(host).then_some(held.expires_at),
+            None => self.marks.expiry(host, credential, now),
+        }
     }
 }
 
@@ -173,6 +193,45 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_counts_for_its_own_registries_only() {
+        let hosts: Vec<RegistryHost> =
+            ["a.example", "b.example", "c.example"].map(|host| host.parse().unwrap()).into();
+        let token = |auth: &str| {
+            Arc::new(Token { auth: Secret::new(auth.into()), obtained_at: at(0), expires_at: at(10) })
+        };
+        let (first, second) = (token("QVdTOm9uZQ=="), token("QVdTOnR3bw=="));
+        // The first and the last of them share a token, with another between.
+        let tokens = [Arc::clone(&first), second, first];
+        let current = hosts.iter().cloned().zip(tokens).collect();
+        let mut recorded = Recorded::default();
+        recorded.record(&CredentialSet { current, ..CredentialSet::default() });
+        let memory = Memory { kept: true, recorded: Arc::new(recorded) };
+        for (credential, known) in [
+            ("QVdTOm9uZQ==", [true, false, true]),
+            ("one", [true, false, true]),
+            ("QVdTOnR3bw==", [false, true, false]),
+            ("two", [false, true, false]),
+        ] {
+            // Whatever an annotation under our name says of it.
+            for (host, known) in hosts.iter().zip(known) {
+                let mut marks = Marks::default();
+                marks.set(host, credential.as_bytes(), at(1000));
+                let found = serde_json::from_value(json!({
+                    "metadata": {
+                        "annotations": {EXPIRES: marks.to_text()},
+                        "managedFields": [entry("ecr-sidecar", "Apply", &["password"], &[EXPIRES])],
+                    },
+                    "data": {"password": "eA=="},
+                }));
+                let found: SecretObject = found.unwrap();
+                let ownership = Ownership::of(Some(&found), "password", &memory);
+                let expiry = ownership.expiry(host, credential.as_bytes(), at(0));
+                assert_eq!(expiry, known.then_some(at(10)), "{credential} under {host}");
+            }
+        }
+    }
+
+    #[test]
     fn what_was_kept_stays_managed() {
         let replaced: SecretObject = serde_json::from_value(json!({"data": {"password": "eA=="}})).unwrap();
         let managed = |kept: bool, found: &SecretObject| {
@@ -203,6 +262,6 @@ mod tests {
             });
         }
         assert!(recorded.0.len() <= LARGEST);
-        assert!(recorded.0.values().all(|expiry| *expiry > at(0)), "the earliest leave first");
+        assert!(recorded.0.values().all(|held| held.expires_at > at(0)), "the earliest leave first");
     }
 }

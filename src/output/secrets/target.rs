@@ -45,7 +45,7 @@ pub(super) struct Target {
     pub(super) standing: Standing,
     /// The version that we found or made last.
     pub(super) version: String,
-    /// The version that was told of last.
+    /// The version that was told of last since the last look began.
     pub(super) told: String,
     /// Of which registries it is to hold the credential.
     pub(super) concern: Concern,
@@ -90,6 +90,7 @@ impl Target {
         if !std::mem::replace(&mut self.leaving, true) {
             self.marked = true;
             self.not_before = None;
+            self.deferred_until = None;
             self.failures = 0;
         }
     }
@@ -127,7 +128,9 @@ impl Target {
             return None;
         }
         let marked = self.marked.then(|| self.not_before.unwrap_or(now));
-        marked.into_iter().chain(self.deferred_until).min()
+        // A failure's pause counts for it too.
+        let deferred = self.deferred_until.map(|until| self.not_before.map_or(until, |at| until.max(at)));
+        marked.into_iter().chain(deferred).min()
     }
 
     /// Whether it is to be looked at now.
@@ -145,6 +148,7 @@ impl Target {
         self.marked = false;
         self.urgent = false;
         self.busy = true;
+        self.told.clear(); // what was told before is what is looked at now
     }
 
     /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.

@@ -83,6 +83,7 @@ pub(super) fn decide(
         body.annotate(EXPIRES, &marks);
         body.set(KEY, std::str::from_utf8(&encoded).unwrap_or_default());
         decision.apply = Some((body.write()?, after));
+        decision.removes = merged.removed;
     }
     Ok(decision)
 }

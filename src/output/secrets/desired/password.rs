@@ -74,7 +74,9 @@ pub(super) fn of_repository(
         let warning =
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
         let decision = Decision::leaving(Concern::None, InPlace::new(), vec![warning]);
-        return Ok(Decision { apply: without_ours(at, found)?, ..decision });
+        // A registry that this process does not know yet, or another sidecar's.
+        let apply = if is_where_it_was_put(found, basis) { None } else { without_ours(at, found)? };
+        return Ok(Decision { apply, ..decision });
     };
     let label = found.metadata.labels.get(SECRET_TYPE);
     let mut flaws = Vec::new();
@@ -84,12 +86,26 @@ pub(super) fn of_repository(
     decide(at, &host, found, basis, flaws)
 }
 
-/// The registry that a repository's URL is in, if it is one of ours.
-fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<RegistryHost> {
+/// The registry that a repository's URL is in.
+fn registry_in_url(found: &SecretObject) -> Option<RegistryHost> {
     let url = found.value("url")?;
     let url = std::str::from_utf8(&url).ok()?.trim().to_ascii_lowercase();
     let rest = ["oci://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(&url);
-    let host: RegistryHost = rest.split('/').next()?.parse().ok()?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// Whether a sidecar put the password there for the registry that the URL is in, and Argo CD verifies that it is sent
+/// there.
+fn is_where_it_was_put(found: &SecretObject, basis: &Basis<'_>) -> bool {
+    let Some(host) = registry_in_url(found) else { return false };
+    let ownership = Ownership::of(Some(found), "password", basis.memory);
+    let is_marked = ownership.marks.hosts().any(|marked| marked == host.as_str());
+    is_marked && INSECURE.iter().all(|key| is_false(found, key))
+}
+
+/// The registry that a repository's URL is in, if it is one of ours.
+fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<RegistryHost> {
+    let host = registry_in_url(found)?;
     let is_ours = desired.current.contains_key(&host)
         || desired.awaited.contains(&host)
         || desired.retired.contains(&host);

@@ -185,18 +185,77 @@ proptest! {
                     target.begin();
                     prop_assert!(target.due(now).is_none(), "two at once");
                     let outcome = outcome(farewell, &desired, millis, defers);
+                    let failed = outcome.result.is_err();
                     let moment = Moment { now, random: 0.5 };
                     if target.leaving || farewell {
-                        target.has_left("o", &here(), &outcome, moment);
+                        let is_over = target.has_left("o", &here(), &outcome, moment);
+                        let is_retry = failed && !is_over && target.leaving && farewell;
+                        prop_assert!(!is_retry || target.due(now) > Some(now), "without a pause");
                     } else {
                         target.note("o", &here(), outcome, 0, moment);
                         // What is to be done is done within a bounded time.
                         let due = target.due(now);
                         prop_assert!(due.is_none_or(|due| due <= now + Duration::from_secs(61)), "{:?}", due);
+                        prop_assert!(!failed || due > Some(now), "without a pause");
                     }
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// A look that found what it is to hold, in this version.
+fn found(desired: &Arc<CredentialSet>, version: &str) -> Outcome {
+    let found = Found { concern: Concern::All, in_place: InPlace::new(), version: version.into() };
+    Outcome {
+        farewell: false,
+        found: Some(found),
+        desired: Arc::clone(desired),
+        drift: None,
+        warnings: Vec::new(),
+        deferred: false,
+        result: Ok(false),
+    }
+}
+
+#[test]
+fn a_failure_of_what_was_deferred_has_its_pause() {
+    let now = tokio::time::Instant::now();
+    let desired = Arc::new(credentials("ours", 1000));
+    let mut target = Target::new(flux(false), false);
+    target.deferred_until = Some(now);
+    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
+    target.begin();
+    let outcome = Outcome { result: Err(problem), ..found(&desired, "1") };
+    target.note("o", &here(), outcome, 0, Moment { now, random: 0.5 });
+    assert!(target.due(now) > Some(now));
+    target.leave();
+    assert_eq!(target.deferred_until, None, "there is nothing left to put right");
+}
+
+/// A watch that lags told of an older version before a look: one look is enough. What is told during it is news.
+#[test]
+fn a_version_told_before_a_look_is_no_reason_for_another() {
+    let moment = Moment { now: tokio::time::Instant::now(), random: 0.5 };
+    let desired = Arc::new(credentials("ours", 1000));
+    let mut target = Target::new(flux(false), false);
+    target.see("1".into());
+    target.begin();
+    target.note("o", &here(), found(&desired, "2"), 0, moment);
+    assert!(!target.marked, "told before");
+    target.see("3".into());
+    assert!(target.marked, "told between looks");
+    target.begin();
+    target.see("4".into());
+    target.note("o", &here(), found(&desired, "3"), 0, moment);
+    assert!(target.marked, "told during it");
+    target.begin();
+    target.see("4".into());
+    target.note("o", &here(), found(&desired, "4"), 0, moment);
+    assert!(!target.marked, "of its own version");
+    target.begin();
+    target.miss();
+    target.note("o", &here(), found(&desired, "4"), 0, moment);
+    assert!(target.marked, "gone during it");
 }

@@ -1,6 +1,7 @@
 //! The Secrets that Argo CD reads, and what others make of them.
 
 use super::*;
+use crate::output::secrets::marks::EXPIRES;
 
 fn helm() -> Content {
     Content::Template { host: host(), flavour: Flavour::Helm }
@@ -268,6 +269,50 @@ fn a_repository_that_moves_elsewhere_loses_our_password() {
         assert!(value(&left, "password").is_none() && value(&left, "username").is_none(), "{url}: {left}");
         assert_eq!(value(&left, "project").unwrap(), b"team-a");
         assert!(decided(&Content::Repository, &left).apply.is_none());
+    }
+}
+
+/// A registry that a process learns only with its first token, and one that only another sidecar keeps: what stands where
+/// it was put stays.
+#[test]
+fn a_repository_of_an_unknown_registry_keeps_its_password() {
+    let other_host: RegistryHost = "210987654321.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap();
+    let token = credentials("other", 1000).current.remove(&host()).unwrap();
+    let others = CredentialSet { current: [(other_host.clone(), token)].into(), ..CredentialSet::default() };
+    let nothing_yet = CredentialSet::default();
+    let decided = |secret: &Value, desired: &CredentialSet| {
+        decide(&here(), &Content::Repository, Some(&object(secret)), desired, at(0)).unwrap()
+    };
+    let ours = with_password(&Content::Repository, &template(&[]));
+    let theirs = template(&[("url", other_host.as_str())]);
+    let theirs = after(&theirs, &decided(&theirs, &others));
+    assert_eq!(value(&theirs, "password").unwrap(), b"other");
+    let our_set = credentials("ours", 1000);
+    for (secret, desired, reason) in [
+        (&ours, &nothing_yet, "its own registry, before the first token"),
+        (&ours, &others, "ours, as the other sidecar sees it"),
+        (&theirs, &our_set, "the other's, as we see it"),
+        (&ours, &our_set, "ours, as we see it"),
+        (&theirs, &others, "the other's, as it sees it"),
+    ] {
+        assert!(decided(secret, desired).apply.is_none(), "{reason}");
+    }
+    // Whoever writes the other fields sends it to no other place.
+    let mut forged = edited(&ours, &[("url", other_host.as_str())]);
+    forged["metadata"]["annotations"][EXPIRES] = theirs["metadata"]["annotations"][EXPIRES].clone();
+    forged["metadata"]["managedFields"].as_array_mut().unwrap().iter_mut().for_each(|entry| {
+        if let Some(fields) = entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object_mut() {
+            fields.remove(&format!("f:{EXPIRES}"));
+        }
+    });
+    for (moved, reason) in [
+        (edited(&ours, &[("url", other_host.as_str())]), "to another registry"),
+        (forged, "with the annotation"),
+        (edited(&ours, &[("insecure", "true")]), "to whoever answers"),
+        (edited(&ours, &[("url", &format!("http://{HOST}"))]), "in clear"),
+    ] {
+        let left = after(&moved, &decided(&moved, &nothing_yet));
+        assert!(value(&left, "password").is_none(), "{reason}: {left}");
     }
 }
 

@@ -110,6 +110,24 @@ fn an_annotation_that_was_dropped_is_back() {
     assert_eq!(secret["metadata"]["annotations"][EXPIRES], annotation);
 }
 
+/// Some client would use the old credential there in place of ours: nothing that may wait in a conflict.
+#[test]
+fn what_clients_would_prefer_is_not_left_for_later() {
+    let (ours, _) = step(&flux(false), None, &credentials("ours", 1000), 0).unwrap();
+    for (key, harmless) in
+        [(format!("https://{HOST}"), false), (format!("{HOST}/team"), false), ("ghcr.io".to_owned(), true)]
+    {
+        // With the annotation gone there is something to put right in each case.
+        let config = json!({"auths": {HOST: {"auth": auth("ours")}, &key: {"auth": auth("old")}}});
+        let mut found = edited(&ours, &[(docker_config::KEY, &config.to_string())]);
+        found["metadata"]["annotations"].as_object_mut().unwrap().remove(EXPIRES);
+        let desired = credentials("ours", 1000);
+        let decision = decide(&here(), &flux(false), Some(&object(&found)), &desired, at(0)).unwrap();
+        assert!(decision.apply.is_some());
+        assert_eq!(decision.is_harmless(), harmless, "{key}");
+    }
+}
+
 /// Two sidecars with different registries keep one Secret under one name: neither undoes what the other writes.
 #[test]
 fn the_registries_of_another_sidecar_stay() {
