@@ -260,7 +260,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
 fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
     let rig = Rig::new();
     let running = running(&rig);
-    fs::create_dir_all(rig.at("a-directory")).unwrap();
+    fs::create_dir_all(rig.at("a-directory/full")).unwrap(); // an empty one would be replaced
     let text = file(&rig, &[HOST], "")
         .replace(&rig.file().display().to_string(), &rig.at("a-directory").display().to_string());
     rig.put("ecr-sidecar.yaml", &text);
