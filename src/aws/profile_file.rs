@@ -131,29 +131,47 @@ pub(crate) struct Profiles {
 impl Profiles {
     /// Reads both files. Neither has to be there, unless a variable names it.
     pub(crate) async fn read(env: &Environment) -> Result<Self, ProfileFileError> {
+        match Self::read_usable(env).await {
+            (profiles, None) => Ok(profiles),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// What can be used of both files, and why the rest cannot. One that may be absent is, if the other is there.
+    pub(crate) async fn read_usable(env: &Environment) -> (Self, Option<ProfileFileError>) {
         let places = places(env);
         let texts = match places.as_slice() {
-            [one, other] => {
-                let (one, other) = tokio::join!(read(one), read(other));
-                vec![one?, other?]
-            }
+            [one, other] => <[_; 2]>::from(tokio::join!(read(one), read(other))).into(),
             places => {
                 let mut texts = Vec::new();
                 for place in places {
-                    texts.push(read(place).await?);
+                    texts.push(read(place).await);
                 }
                 texts
             }
         };
         let mut profiles = Self::default();
+        let mut errors = Vec::new();
         for (place, text) in places.into_iter().zip(texts) {
             let Place { kind, path, variable } = place;
-            profiles.found |= text.is_some();
-            profiles
-                .add(kind, &text.unwrap_or_default())
-                .map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })?;
+            match text {
+                Ok(text) => {
+                    profiles.found |= text.is_some();
+                    let added = profiles.add(kind, &text.unwrap_or_default());
+                    errors.extend(added.err().map(|(line, what)| ProfileFileError::Syntax {
+                        path,
+                        variable,
+                        line,
+                        what,
+                    }));
+                }
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(profiles)
+        errors.retain(|error| !(profiles.found && error.may_be_absent()));
+        // The one that is surely there says more.
+        errors.sort_by_key(ProfileFileError::may_be_absent);
+        (profiles, errors.into_iter().next())
     }
 
     pub(crate) fn profile(&self, name: &str) -> Option<&Section> {
@@ -255,11 +273,11 @@ pub enum ProfileFiles {
 }
 
 impl ProfileFiles {
-    pub(crate) fn of(read: &Result<Profiles, ProfileFileError>) -> Self {
-        match read {
-            Ok(Profiles { found: true, .. }) => Self::Read,
-            Ok(_) => Self::Absent,
-            Err(error) => Self::Unusable { why: error.to_string(), may_be_absent: error.may_be_absent() },
+    pub(crate) fn of((profiles, error): &(Profiles, Option<ProfileFileError>)) -> Self {
+        match error {
+            Some(error) => Self::Unusable { why: error.to_string(), may_be_absent: error.may_be_absent() },
+            None if profiles.found => Self::Read,
+            None => Self::Absent,
         }
     }
 
@@ -314,6 +332,9 @@ fn places(env: &Environment) -> Vec<Place> {
 
 /// The text of a file; `None` where none has to be.
 async fn read(place: &Place) -> Result<Option<Zeroizing<String>>, ProfileFileError> {
+    if place.path == Path::new("/dev/null") {
+        return Ok(None); // as one switches a file off
+    }
     let source = match read_text(&place.path, SIZE_LIMIT).await {
         Ok(text) => return Ok(Some(text)),
         Err(error) => error,
@@ -328,7 +349,7 @@ async fn read(place: &Place) -> Result<Option<Zeroizing<String>>, ProfileFileErr
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{io::Write, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -425,6 +446,31 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             assert!(reason().await.contains("Permission denied"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_can_be_used_of_two_files_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, credentials) = (folder.path().join("config"), folder.path().join("credentials"));
+        std::fs::File::create(&config).unwrap().write_all(b"[default]\nregion = eu-west-1\n").unwrap();
+        let env = |credentials: &str| {
+            let config = config.to_str().unwrap();
+            let pairs = [("AWS_CONFIG_FILE", config), ("AWS_SHARED_CREDENTIALS_FILE", credentials)];
+            Environment::from_pairs(pairs)
+        };
+        // As one switches a file off.
+        let read = Profiles::read(&env("/dev/null")).await.unwrap();
+        assert_eq!(get(&read, "default", "region"), Some("eu-west-1"));
+        // The settings are those of the file that can be read; an identity that rests on the other one fails.
+        std::fs::create_dir(&credentials).unwrap();
+        let env = env(credentials.to_str().unwrap());
+        let (usable, error) = Profiles::read_usable(&env).await;
+        assert_eq!(get(&usable, "default", "region"), Some("eu-west-1"));
+        assert!(error.unwrap().to_string().contains("a directory"));
+        assert!(Profiles::read(&env).await.is_err());
+        let settings = crate::aws::sdk::SdkSettings::load(&env).await.unwrap();
+        assert_eq!(settings.region.unwrap().as_str(), "eu-west-1");
+        assert!(matches!(settings.profile_files, ProfileFiles::Unusable { may_be_absent: false, .. }));
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ impl SdkSettings {
     /// Reads the variables and the profile that they select, or reports every setting that does not parse. Files that
     /// cannot be used are no error: an identity that rests on them has one.
     pub async fn load(env: &Environment) -> Result<Self, Vec<InvalidSetting>> {
-        let read = tokio::time::timeout(FILES_LIMIT, Profiles::read(env)).await;
+        let read = tokio::time::timeout(FILES_LIMIT, Profiles::read_usable(env)).await;
         let profile_files = match &read {
             Ok(read) => ProfileFiles::of(read),
             Err(_) => ProfileFiles::Unusable {
@@ -69,7 +69,7 @@ impl SdkSettings {
                 may_be_absent: false,
             },
         };
-        let profiles = read.ok().and_then(Result::ok).unwrap_or_default();
+        let profiles = read.map(|(profiles, _)| profiles).unwrap_or_default();
         let settings = Self::of(env, &profiles)?;
         Ok(Self { profile_files, ..settings })
     }

@@ -4,7 +4,10 @@
 //! understand means a direct connection without a word (`what_is_no_proxy_is_named`). A value in capitals goes before the
 //! other, and an empty one is unset, as with curl and Go. No error shows a value: it may hold a password.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use http::Uri;
@@ -38,6 +41,9 @@ pub struct InvalidProxy {
     pub expected: &'static str,
 }
 
+const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 const URL_EXPECTED: &str = "the URL of an http or https proxy, such as http://proxy.example:3128";
 const HOSTS_EXPECTED: &str = "`*`, or host names (a leading `.` or `*.` is allowed), IP addresses and CIDR ranges, each with a :port if needed, separated by commas";
 
@@ -51,11 +57,14 @@ impl Proxies {
                 .map_err(|found| invalid.push(InvalidProxy { variable, found, expected: URL_EXPECTED }))
                 .ok()
         };
-        let https = proxy(["HTTPS_PROXY", "https_proxy"]);
-        let http = proxy(["HTTP_PROXY", "http_proxy"]);
-        let all = proxy(["ALL_PROXY", "all_proxy"]);
+        let is_set = |names| first(env, names).is_some();
+        let https = proxy(HTTPS);
+        let http = proxy(HTTP);
+        // Where both are set it says nothing, and is often of another kind.
+        let all = if is_set(HTTPS) && is_set(HTTP) { None } else { proxy(ALL) };
+        let is_proxied = is_set(HTTPS) || is_set(HTTP) || is_set(ALL);
         let mut exempt = Vec::new();
-        if let Some((variable, text)) = first(env, ["NO_PROXY", "no_proxy"]) {
+        if let Some((variable, text)) = first(env, ["NO_PROXY", "no_proxy"]).filter(|_| is_proxied) {
             for (index, entry) in
                 text.split([',', ' ', '\t']).map(str::trim).filter(|entry| !entry.is_empty()).enumerate()
             {
@@ -202,6 +211,12 @@ impl Exempt {
     }
 }
 
+/// The address that a text such as `169.254` begins, with zeros for the rest.
+fn full_address(text: &str) -> Option<IpAddr> {
+    let missing = 4_usize.checked_sub(text.split('.').count()).filter(|missing| *missing > 0)?;
+    format!("{text}{}", ".0".repeat(missing)).parse::<Ipv4Addr>().ok().map(IpAddr::V4)
+}
+
 impl Hosts {
     fn parse(text: &str) -> Option<Self> {
         if text == "*" {
@@ -211,8 +226,13 @@ impl Hosts {
         if let Ok(address) = unbracketed.parse::<IpAddr>() {
             return Some(Self::Range(address, if address.is_ipv4() { 32 } else { 128 }));
         }
+        if text.ends_with(".*") {
+            let start = text.trim_end_matches(".*"); // 10.* is 10.0.0.0/8
+            let bits = u8::try_from(start.split('.').count() * 8).ok()?;
+            return full_address(start).map(|address| Self::Range(address, bits));
+        }
         if let Some((address, bits)) = text.split_once('/') {
-            let address: IpAddr = address.parse().ok()?;
+            let address = address.parse().ok().or_else(|| full_address(address))?;
             let bits = bits.parse().ok().filter(|bits| *bits <= if address.is_ipv4() { 32 } else { 128 })?;
             return Some(Self::Range(address, bits));
         }
@@ -310,6 +330,10 @@ mod tests {
         assert_eq!(is_set(&[("HTTPS_PROXY", " \n"), ("HTTP_PROXY", "p:1")]), (true, false));
         assert_eq!(is_set(&[("all_proxy", "p:1")]), (true, true));
         // What is overruled is not judged.
+        let all =
+            [("https_proxy", "p:1"), ("http_proxy", "p:1"), ("all_proxy", "socks5://p:1"), ("no_proxy", "a")];
+        assert_eq!(is_set(&all), (true, true));
+        assert_eq!(is_set(&[("NO_PROXY", "a,?")]), (false, false));
         assert_eq!(is_set(&[("HTTPS_PROXY", "p:1"), ("https_proxy", "x://")]), (false, true));
     }
 
@@ -340,6 +364,9 @@ mod tests {
             ("fd00::1", "http://[fd00::1]"),
             ("[fd00::1]:80", "http://[fd00::1]"),
             ("127.1", "http://127.1:80"),
+            ("10.*", "http://10.1.2.3"),
+            ("192.168.*.*", "http://192.168.1.2"),
+            ("169.254/16", "http://169.254.1.2"), // as macOS has it
         ] {
             assert!(!by(no_proxy, url), "{no_proxy} {url}");
         }
@@ -351,6 +378,8 @@ mod tests {
             ("10.0.0.0/8", "http://[::1]"),
             ("fd00::/8", "http://[fe00::1]"),
             ("2.3", "http://10.1.2.3"),
+            ("10.1.*", "http://10.2.2.3"),
+            ("169.254/16", "http://169.255.1.2"),
             ("[fd00::1]:81", "http://[fd00::1]"),
         ] {
             assert!(by(no_proxy, url), "{no_proxy} {url}");
@@ -361,7 +390,8 @@ mod tests {
     fn other_forms_of_no_proxy_are_named() {
         for bad in [
             "http://CANARY@x",
-            "10.*",
+            "10.x.*",
+            "1.2.3.4.*",
             "*x",
             "a/b",
             "10.0.0.0/33",
@@ -371,7 +401,7 @@ mod tests {
             "<local>",
             "x;y",
         ] {
-            let error = proxies(&[("NO_PROXY", bad)]).expect_err(bad)[0].to_string();
+            let error = proxies(&[("HTTPS_PROXY", "p:1"), ("NO_PROXY", bad)]).expect_err(bad)[0].to_string();
             assert!(
                 error.starts_with("NO_PROXY is a list whose entry 1") && !error.contains("CANARY"),
                 "{error}"

@@ -33,7 +33,7 @@ pub fn nothing_announced(env: &Environment, files: &ProfileFiles) -> Option<Vec<
 
 /// The error that tells what was looked for, what was seen, and the likely mend.
 pub(super) async fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
-    let mut looked = looked(env, &ProfileFiles::of(&Profiles::read(env).await));
+    let mut looked = looked(env, &ProfileFiles::of(&Profiles::read_usable(env).await));
     looked.push(Looked {
         source: "imds",
         looked_for: "nothing".into(),

@@ -39,8 +39,9 @@ companions, `AWS_ENDPOINT_URL` with `AWS_ENDPOINT_URL_ECR` and `AWS_ENDPOINT_URL
 `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` name the proxy for requests to AWS, in capitals or in lower case: a URL of
 `http` or `https`, with user and password if needed, or `host:port`. SOCKS proxies are not supported. `NO_PROXY` lists what
 is reached without it, separated by commas: `*`, host names (each with what is below it, with or without `.` or `*.` before
-it), IP addresses and CIDR ranges, each with `:port` if needed. Loopback and link-local addresses are always reached
-directly. Anything else in these variables is an error.
+it), IP addresses and CIDR ranges (also `169.254/16` and `10.*`), each with `:port` if needed. Loopback and link-local
+addresses are always reached directly. Anything else is an error in a variable that has an effect: `ALL_PROXY` has none
+where the two others are set, `NO_PROXY` none without a proxy.
 
 ## The file
 
