@@ -44,6 +44,7 @@ pub use self::{
 };
 use crate::{
     config::env::Environment,
+    failure::foreign_text::clean_path,
     fs::read::{ReadError, read},
 };
 
@@ -168,7 +169,7 @@ fn is_local(host: &str) -> bool {
 enum TransportError {
     #[error("no bundle of certificate authorities found (looked at {})", BUNDLES.join(", "))]
     NoBundle,
-    #[error("cannot read the CA bundle {} that {variable} names: {source}", path.display())]
+    #[error("cannot read the CA bundle {} that {variable} names: {source}", clean_path(path))]
     Unreadable { variable: &'static str, path: PathBuf, source: ReadError },
     #[error("the CA bundle {} holds no usable certificate", .0.display())]
     EmptyBundle(PathBuf),

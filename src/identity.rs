@@ -217,6 +217,8 @@ impl Identity {
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
         *self.cache() = None;
+        // A login that was renewed here may be revoked, and a newer one on disk.
+        *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 
     /// The source that it comes from, never `auto`. `None` where nothing announces one; then there may still be a

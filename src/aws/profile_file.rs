@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::env::Environment,
+    failure::foreign_text::clean_path,
     fs::read::{ReadError, read_text},
 };
 
@@ -47,7 +48,7 @@ struct Place {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileFileError {
     /// It cannot be read.
-    #[error("cannot read {}{}: {source}", path.display(), named_by(*variable))]
+    #[error("cannot read {}{}: {source}", clean_path(path), named_by(*variable))]
     Read {
         /// The file.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum ProfileFileError {
         source: ReadError,
     },
     /// It is no profile file.
-    #[error("{}{} is no AWS profile file: line {line} {what}", path.display(), named_by(*variable))]
+    #[error("{}{} is no AWS profile file: line {line} {what}", clean_path(path), named_by(*variable))]
     Syntax {
         /// The file.
         path: PathBuf,

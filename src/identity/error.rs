@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf};
 use crate::{
     aws::{key_material::MalformedKey, profile_file::ProfileFileError},
     diagnosis::{Diagnosis, Remedy},
-    failure::{AwsFailure, Class},
+    failure::{AwsFailure, Class, foreign_text::clean_path},
     fs::read::ReadError,
     registry::AccountId,
 };
@@ -43,7 +43,7 @@ pub enum IdentityError {
         missing: &'static str,
     },
     /// A key or token file cannot be read.
-    #[error("cannot read the {what} in {}: {source}", path.display())]
+    #[error("cannot read the {what} in {}: {source}", clean_path(path))]
     File {
         /// What it should hold.
         what: &'static str,
@@ -53,7 +53,7 @@ pub enum IdentityError {
         source: ReadError,
     },
     /// A key or token file is empty.
-    #[error("the {what} in {} is empty", path.display())]
+    #[error("the {what} in {} is empty", clean_path(path))]
     EmptyFile {
         /// What it should hold.
         what: &'static str,

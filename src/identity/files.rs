@@ -8,6 +8,7 @@ use super::{IdentityError, StaticFiles};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Malformed, MalformedKey, Origin},
     config::env::Environment,
+    failure::foreign_text::clean_path,
     fs::read::read_text,
     secret::Secret,
 };
@@ -43,7 +44,7 @@ pub(super) async fn from_files(files: &StaticFiles) -> Result<Credentials, Ident
         expiry: None,
     };
     let places = [Some(&files.access_key_id), Some(&files.secret_access_key), files.session_token.as_ref()];
-    let places = places.map(|path| path.map(|path| path.display().to_string()).unwrap_or_default());
+    let places = places.map(|path| path.map(|path| clean_path(path)).unwrap_or_default());
     Ok(keys.into_credentials(&Origin { provider: "static", places })?)
 }
 
@@ -54,6 +55,6 @@ pub(crate) async fn read_line(what: &'static str, path: &Path) -> Result<Secret<
     match KeyMaterial::parse(&text) {
         Ok(key) => Ok(key.into_secret()),
         Err(Malformed::Empty) => Err(IdentityError::EmptyFile { what, path: path.to_owned() }),
-        Err(why) => Err(MalformedKey { what, place: path.display().to_string(), why }.into()),
+        Err(why) => Err(MalformedKey { what, place: clean_path(path), why }.into()),
     }
 }

@@ -143,6 +143,6 @@ impl Identity {
         E: aws_smithy_types::error::metadata::ProvideErrorMetadata + std::error::Error + 'static,
     {
         let failure = AwsFailure::new(operation, error, self.clock.now(), secrets);
-        IdentityError::Sts { subject: subject.to_owned(), failure }
+        IdentityError::Sts { subject: clean(subject), failure }
     }
 }
