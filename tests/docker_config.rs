@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ecr_emulator::{Service, Settings};
@@ -69,6 +69,26 @@ fn whatever_happens_to_the_file_it_comes_back() {
     assert_eq!(names(&folder), ["config.json"]);
     assert_eq!(rig.emulator.count(Service::Ecr), 1, "none of this concerns AWS");
     assert_eq!(sidecar.get("/readyz").0, 200);
+}
+
+/// Opened to everyone the moment that it has its name: faster than the sidecar can look at what it has written.
+#[test]
+fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_system() {
+    /// Fewer than make a conflict.
+    const TIMES: usize = 15;
+    let rig = Rig::new();
+    let sidecar = rig.run(|_| {});
+    sidecar.wait_ready();
+    let file = rig.file();
+    for time in 0..TIMES {
+        let started = Instant::now();
+        while mode(&file) != 0o640 {
+            assert!(started.elapsed() < DEADLINE, "the mode came back {time} times only");
+        }
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+    }
+    wait_until("the mode back", || mode(&file) == 0o640);
+    assert_eq!(sidecar.count_log("does not keep the mode"), 0);
 }
 
 #[test]

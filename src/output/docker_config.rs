@@ -286,14 +286,15 @@ impl DockerConfigFile {
         shown == (self.settings.mode.bits(), group) || Some(shown) == self.imposed
     }
 
-    /// Learns what the file system makes of mode and group, lest the same file be written for ever.
+    /// Learns what the file system makes of mode and group, lest the same file be written for ever. Only the file
+    /// without a name tells: under its name, another process may have changed them already.
     fn recheck_mode(&mut self, target: &Target, written: &Metadata, group: u32) -> Option<Warning> {
         let now = target.metadata().ok().flatten();
         // What another process has put there since counts as drift: the version before the rename is never seen again.
         let written_version = Version::of(written);
         let left = now.as_ref().map(Version::of).filter(|now| now.has_content_of(&written_version));
         self.left = Some(left.unwrap_or(written_version));
-        let shown = now.filter(|now| now.ino() == written.ino()).as_ref().map(shown_by)?;
+        let shown = shown_by(written);
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
         let (found, found_group) = self.imposed?;
