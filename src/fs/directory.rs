@@ -220,9 +220,10 @@ impl Directory {
 const DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Walks from `directory` along `path`.
+/// Walks from `directory`, which is the root for an absolute path, along `path`.
 fn walk(mut directory: Directory, path: &Path, make: bool) -> io::Result<Directory> {
     let mut ahead: VecDeque<Step> = steps(path);
+    ahead.pop_front_if(|step| matches!(step, Step::Root));
     let mut links = 0;
     while let Some(step) = ahead.pop_front() {
         let name = match &step {
