@@ -34,11 +34,8 @@ impl Dockerd {
     pub fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         environment: impl IntoIterator<Item = (K, V)>,
     ) -> Option<Self> {
-        let dockerd = program("dockerd")?;
-        Self::run(|folder| {
-            let mut command = clean_command(dockerd, folder);
+        Self::run(&[], |command| {
             command.envs(environment).args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
-            command
         })
     }
 
@@ -48,17 +45,13 @@ impl Dockerd {
     /// # Panics
     /// As [`Dockerd::start`].
     pub fn with_networks() -> Option<Self> {
-        let (dockerd, unshare) = (program("dockerd")?, program("unshare")?);
         program("iptables")?;
-        Self::run(|folder| {
-            let mut command = clean_command(unshare, folder);
-            command.arg("--net").arg(dockerd);
-            command
-        })
+        Self::run(&["--net"], |_| {})
     }
 
-    fn run(command: impl FnOnce(&Path) -> Command) -> Option<Self> {
-        let docker = program("docker")?;
+    /// Its mounts are in a namespace of its own: what it leaves mounted would keep the folder from being removed.
+    fn run(namespaces: &[&str], prepare: impl FnOnce(&mut Command)) -> Option<Self> {
+        let (docker, dockerd, unshare) = (program("docker")?, program("dockerd")?, program("unshare")?);
         program("containerd")?;
         if !root() {
             return None;
@@ -66,7 +59,9 @@ impl Dockerd {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| folder.path().join(name);
         write(&at("daemon.json"), "{}"); // and not this machine's
-        let mut command = command(folder.path());
+        let mut command = clean_command(unshare, folder.path());
+        command.arg("--mount").args(namespaces).arg(dockerd);
+        prepare(&mut command);
         command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec"));
         command.arg("--pidfile").arg(at("dockerd.pid")).arg("--config-file").arg(at("daemon.json"));
         command.arg("--host").arg(socket(folder.path()));
