@@ -31,6 +31,7 @@ use crate::{
     app,
     clock::{Clock, rfc3339},
     config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings, env::Environment},
+    failure::shown_value::clean_path,
     failure::{Class, Problem},
     http,
     identity::Identity,
@@ -179,7 +180,7 @@ impl Lookup<'_> {
         for path in kept {
             self.look(path.clone(), &mut found).await;
             if let Some(credential) = found.living {
-                tracing::debug!(registry = %self.host, file = %path.display(), "the token in the file lives");
+                tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file lives");
                 return Ok(credential);
             }
         }
@@ -193,7 +194,7 @@ impl Lookup<'_> {
         match found.last_resort {
             Some((credential, path)) => {
                 tracing::warn!(
-                    registry = %self.host, file = %path.display(), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+                    registry = %self.host, file = %clean_path(&path), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
                     "AWS gives no token: the one in the file is given, whose end is near or not known"
                 );
                 Ok(credential)
@@ -207,9 +208,9 @@ impl Lookup<'_> {
         let (place, host, now) = (path.clone(), self.host.clone(), self.clock.now());
         match on_a_thread(VOLUME_LIMIT, move || find(&place, &host, now)).await {
             Some(Ok(Some(held))) => found.judge(held, path, now),
-            Some(Ok(None)) => found.said.push(format!("`{}` has none", path.display())),
+            Some(Ok(None)) => found.said.push(format!("`{}` has none", clean_path(&path))),
             Some(Err(error)) => found.said.push(error.to_string()),
-            None => found.said.push(format!("the volume of `{}` gives no answer", path.display())),
+            None => found.said.push(format!("the volume of `{}` gives no answer", clean_path(&path))),
         }
     }
 
@@ -342,18 +343,18 @@ struct Found {
 impl Found {
     fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
         let Some(credential) = Credential::of_auth(&auth) else {
-            return self.said.push(format!("that of `{}` is not base64", path.display()));
+            return self.said.push(format!("that of `{}` is not base64", clean_path(&path)));
         };
         match end {
             End::Known(end) if end > now + SPARE => self.living = Some(credential),
             End::Known(end) if end <= now => {
-                self.said.push(format!("that of `{}` ended at {}", path.display(), rfc3339(end)));
+                self.said.push(format!("that of `{}` ended at {}", clean_path(&path), rfc3339(end)));
             }
             // A file from the future tells nothing of its age.
             End::Unknown { changed_at }
                 if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
             {
-                self.said.push(format!("that of `{}` is older than 12 hours", path.display()));
+                self.said.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
             }
             End::Known(_) | End::Unknown { .. } => {
                 self.last_resort = self.last_resort.take().or(Some((credential, path)));
