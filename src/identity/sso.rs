@@ -166,7 +166,11 @@ impl Identity {
 
     fn of_sso(&self, profile: &str, failure: AwsFailure) -> IdentityError {
         match failure.class() {
-            Class::Denied => broken(profile, failure.to_string()),
+            Class::Denied => {
+                // It may have been revoked: the next attempt reads the file again, where a newer login may be.
+                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                broken(profile, failure.to_string())
+            }
             _ => IdentityError::Sts { subject: format!("profile `{}`", clean(profile)), failure },
         }
     }
