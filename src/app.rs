@@ -16,17 +16,14 @@ use tokio::{
 
 pub use self::{first_contact::FirstContact, once::once};
 use crate::{
-    aws::{
-        profile_file::ProfileFiles,
-        sdk::{InvalidSetting, SdkSettings},
-    },
+    aws::{profile_file::ProfileFiles, sdk::SdkSettings},
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
     diagnosis::Diagnosis,
     engine::{Engine, Surface, TaskPanicked},
     failure::Problem,
     health::{server, server::BindError, verdict},
-    http,
+    http::{self, Proxies},
     shutdown::{Signal, Signals},
     status::StatusBoard,
     telemetry::{self, FilterHandle},
@@ -68,17 +65,21 @@ pub enum AppError {
 
 /// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
 pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
-    let invalid = match SdkSettings::load(&env).await {
-        Ok(sdk) => return Ok(Surroundings { env, sdk }),
-        Err(invalid) => invalid,
+    let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => {
+            invalid.into_iter().map(|it| config::Problem::new(it.variable, it.found, it.expected)).collect()
+        }
     };
-    let problem = |InvalidSetting { place, found, expected }| config::Problem {
-        path: place,
-        found,
-        accepted: expected,
-        nearest: None,
-    };
-    Err(Problems(invalid.into_iter().map(problem).collect()))
+    match SdkSettings::load(&env).await {
+        Ok(sdk) if problems.is_empty() => return Ok(Surroundings { env, sdk }),
+        Ok(_) => {}
+        Err(invalid) => {
+            problems
+                .extend(invalid.into_iter().map(|it| config::Problem::new(it.place, it.found, it.expected)));
+        }
+    }
+    Err(Problems(problems))
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.

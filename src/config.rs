@@ -343,7 +343,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
+    /// One that is not of a key with a near name.
+    pub fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
         let (found, accepted) = (clean(&found.into()), clean(&accepted.into()));
         Self { path: path.into(), found, accepted, nearest: None }
     }

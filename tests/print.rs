@@ -69,8 +69,9 @@ fn settings_for_aws_matter_only_when_aws_is_asked() {
     let world = World::new();
     let invalid = |command: &mut Command| {
         command.env("AWS_ENDPOINT_URL", "localhost:4566").env("AWS_REGION", "eu-west-1a");
+        command.env("HTTPS_PROXY", "socks5://127.0.0.1:1080");
     };
-    refused(&print(&world, HOST, invalid), 64, &["AWS_ENDPOINT_URL", "AWS_REGION"]);
+    refused(&print(&world, HOST, invalid), 64, &["AWS_ENDPOINT_URL", "AWS_REGION", "HTTPS_PROXY"]);
     let _running = world.run_ready(|_| {});
     let print = print(&world, HOST, invalid);
     assert_eq!(Some(&printed(&print)), world.auths().get(HOST));

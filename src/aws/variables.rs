@@ -61,7 +61,6 @@ const TABLE: &[(&str, Form)] = &[
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", Endpoint),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", OneOf(&["IPv4", "IPv6"])),
     ("AWS_EC2_METADATA_DISABLED", Boolean),
-    ("AWS_EC2_METADATA_V1_DISABLED", Boolean),
     ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", Boolean),
     ("AWS_USE_FIPS_ENDPOINT", Boolean),
     ("AWS_USE_DUALSTACK_ENDPOINT", Boolean),
@@ -83,7 +82,10 @@ const CUSTOM_PARTITION: &str = "SMITHY_CLIENT_SDK_CUSTOM_PARTITION";
 
 /// Every variable that does not parse.
 pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
-    let set = TABLE.iter().filter_map(|(name, form)| Some((*name, *form, env.get(name)?)));
+    let ignores_endpoints = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").and_then(boolean) == Some(true);
+    let counts = |name: &str| !(ignores_endpoints && name.starts_with("AWS_ENDPOINT_URL"));
+    let set = TABLE.iter().filter(|(name, _)| counts(name));
+    let set = set.filter_map(|(name, form)| Some((*name, *form, env.get(name)?)));
     let mut invalid: Vec<_> = set.filter_map(|(name, form, value)| form.check(name, value).err()).collect();
     let raw = RAW.iter().filter_map(|name| Some((*name, env.raw(name)?)));
     invalid.extend(raw.filter_map(|(name, value)| Header.check(name, value).err()));

@@ -23,7 +23,6 @@ use crate::{
         variables::{Form, InvalidSetting},
     },
     failure::shown_value::{may_be_secret, quoted},
-    http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
     registry::{Partition, Region, RegistryHost},
@@ -46,9 +45,6 @@ pub(super) fn load(
         file::File::default()
     });
     let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
-    if let Err(invalid) = Proxies::of(&surroundings.env) {
-        problems.extend(invalid.into_iter().map(|it| Problem::new(it.variable, it.found, it.expected)));
-    }
     let mut resolver = Resolver { surroundings, purpose, origins, unfit, problems };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {

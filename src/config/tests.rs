@@ -262,20 +262,6 @@ fn white_space_around_variables_and_flags_is_not_theirs_and_empty_is_unset() {
     assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
 }
 
-#[test]
-fn proxies_are_settings() {
-    let told = problems(with_env(&[
-        ("ECR_SIDECAR_REGISTRIES", HOST),
-        ("HTTPS_PROXY", "'http://me:hunter2@proxy:3128'"),
-        ("NO_PROXY", "a b/c"),
-    ]));
-    assert!(
-        told.contains("HTTPS_PROXY: found a value with quotes") && told.contains("NO_PROXY: found"),
-        "{told}"
-    );
-    assert!(!told.contains("hunter2"), "{told}");
-}
-
 /// By mistake: a mount of the wrong key, a path that was mixed up.
 #[test]
 fn a_file_that_is_no_configuration_is_not_shown() {

@@ -43,6 +43,15 @@ pub(crate) fn clean_path(path: &Path) -> String {
     }
 }
 
+/// The name of a profile or section, which the user chose, or its length.
+pub(crate) fn clean_name(name: &str) -> String {
+    if is_key_like(name) {
+        format!("(a name of {} characters, not shown)", name.chars().count())
+    } else {
+        clean(name)
+    }
+}
+
 /// Whether the text holds userinfo, or looks like a key or token.
 pub(crate) fn may_be_secret(text: &str) -> bool {
     has_userinfo(text) || is_marked(text) || has_random_run(text, "+/=_")

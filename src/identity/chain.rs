@@ -10,7 +10,7 @@ use crate::{
         profile_file::{Profiles, Section},
         variables::{Form, InvalidSetting},
     },
-    failure::{Class, foreign_text::clean},
+    failure::{Class, foreign_text::clean, shown_value::clean_name},
 };
 
 /// Where the first keys come from.
@@ -104,11 +104,14 @@ fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'
     profiles.profile(name).ok_or_else(|| {
         let detail = match from {
             Some(from) => {
-                format!("the profile `{from}` names it as its source_profile, and there is none of that name")
+                format!(
+                    "the profile `{}` names it as its source_profile, and there is none of that name",
+                    clean_name(from)
+                )
             }
             None => "there is none of that name in the AWS profile files".into(),
         };
-        IdentityError::ProfileNotFound { profile: clean(name), detail: clean(&detail) }
+        IdentityError::ProfileNotFound { profile: clean_name(name), detail }
     })
 }
 
@@ -144,7 +147,7 @@ impl<'a> Named<'a> {
     }
 
     fn broken(&self, detail: &str) -> IdentityError {
-        IdentityError::Profile { profile: clean(self.name), detail: clean(detail), class: Class::Denied }
+        IdentityError::Profile { profile: clean_name(self.name), detail: clean(detail), class: Class::Denied }
     }
 
     fn has_keys(&self) -> bool {
@@ -215,7 +218,11 @@ impl<'a> Named<'a> {
         let login = match session {
             Some(name) => match profiles.section("sso-session", name) {
                 Some(section) => Named { name: self.name, section },
-                None => return Err(self.broken(&format!("there is no section [sso-session {name}]"))),
+                None => {
+                    return Err(
+                        self.broken(&format!("there is no section [sso-session {}]", clean_name(name)))
+                    );
+                }
             },
             None => *self,
         };
@@ -232,7 +239,7 @@ impl<'a> Named<'a> {
         let keys = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
         if keys.iter().all(|key| self.get(key).is_none()) {
             let detail = "it holds none, and no other source of them".to_owned();
-            return Err(IdentityError::ProfileNotFound { profile: clean(self.name), detail });
+            return Err(IdentityError::ProfileNotFound { profile: clean_name(self.name), detail });
         }
         Ok(Base::Keys(Keys {
             access_key_id: self.require(keys[0])?,
@@ -351,6 +358,10 @@ mod tests {
             (
                 "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nexternal_id = \"x\"\nsource_profile = keys\n",
                 "`external_id` is a value of 3 characters, not shown",
+            ),
+            (
+                "[profile me]\nsso_session = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
+                "[sso-session (a name of 40 characters, not shown)]",
             ),
             (
                 "[profile me]\nsso_account_id = 1\nsso_role_name = r\nsso_region = eu-west-1\nsso_start_url = u\n",

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     aws::key_material::{FoundKeys, MalformedKey, Origin},
-    failure::foreign_text,
+    failure::{foreign_text, shown_value::clean_name},
     process_group::ProcessGroup,
 };
 
@@ -150,7 +150,7 @@ fn parse(output: &[u8], profile: &str) -> Result<Credentials, ProcessError> {
         session_token: optional("SessionToken")?,
         expiry,
     };
-    let place = format!("the output of the credential_process of profile `{}`", foreign_text::clean(profile));
+    let place = format!("the output of the credential_process of profile `{}`", clean_name(profile));
     Ok(keys.into_credentials(&Origin::of("credential process", place))?)
 }
 

@@ -18,7 +18,7 @@ use crate::{
         profile_file::Profiles,
         sdk::{METADATA, endpoint_of},
     },
-    failure::{Class, causes, foreign_text::clean},
+    failure::{Class, causes, shown_value::clean_name},
 };
 
 impl Identity {
@@ -61,7 +61,10 @@ impl Identity {
                     session_token: keys.session_token,
                     expiry: None,
                 };
-                keys.into_credentials(&Origin::of("profile", format_args!("profile `{}`", clean(profile))))?
+                keys.into_credentials(&Origin::of(
+                    "profile",
+                    format_args!("profile `{}`", clean_name(profile)),
+                ))?
             }
             Base::Process(command) => process::credentials(command, profile).await.map_err(|error| {
                 let class = match error {
@@ -69,7 +72,7 @@ impl Identity {
                     _ => Class::Denied,
                 };
                 let detail = format!("its credential_process {error}");
-                IdentityError::Profile { profile: clean(profile), detail, class }
+                IdentityError::Profile { profile: clean_name(profile), detail, class }
             })?,
             Base::WebIdentity { role_arn, token_file, session_name } => {
                 let (credentials, role) =
@@ -82,7 +85,7 @@ impl Identity {
             Base::Container => self.container().await?,
             Base::Metadata => self.imds().await?,
             Base::LoginSession => {
-                return Err(IdentityError::LoginSession { profile: clean(profile) });
+                return Err(IdentityError::LoginSession { profile: clean_name(profile) });
             }
         };
         let mut resolved = Resolved { credentials, principal: Principal { source: "profile".into(), arn } };

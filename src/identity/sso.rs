@@ -20,8 +20,10 @@ use zeroize::Zeroizing;
 use super::{Identity, IdentityError, chain::Sso};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Origin},
-    failure::shown_value::clean_path,
-    failure::{AwsFailure, Class, foreign_text::clean},
+    failure::{
+        AwsFailure, Class,
+        shown_value::{clean_name, clean_path},
+    },
     fs::read::read,
 };
 
@@ -77,6 +79,10 @@ impl Identity {
             .send()
             .await;
         let answer = answer.map_err(|error| {
+            if error.as_service_error().is_some_and(|error| error.is_unauthorized_exception()) {
+                // The login was revoked: the next attempt reads the file again, where a newer one may be.
+                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+            }
             self.of_sso(
                 profile,
                 AwsFailure::new("sso:GetRoleCredentials", &error, self.clock.now(), &[token.expose()]),
@@ -166,18 +172,14 @@ impl Identity {
 
     fn of_sso(&self, profile: &str, failure: AwsFailure) -> IdentityError {
         match failure.class() {
-            Class::Denied => {
-                // It may have been revoked: the next attempt reads the file again, where a newer login may be.
-                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-                broken(profile, failure.to_string())
-            }
-            _ => IdentityError::Sts { subject: format!("profile `{}`", clean(profile)), failure },
+            Class::Denied => broken(profile, failure.to_string()),
+            _ => IdentityError::Sts { subject: format!("profile `{}`", clean_name(profile)), failure },
         }
     }
 }
 
 fn broken(profile: &str, detail: String) -> IdentityError {
-    IdentityError::Profile { profile: clean(profile), detail, class: Class::Denied }
+    IdentityError::Profile { profile: clean_name(profile), detail, class: Class::Denied }
 }
 
 /// The file of a login, which is named by a digest of the session's name, or of the start URL.
