@@ -265,3 +265,78 @@ fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
     wait_for("our entry to go", DEADLINE, || (!config("vap-works-b")?.contains(HOST)).then_some(()));
     assert!(cluster.secret("vap-works-b", name).unwrap()["metadata"]["labels"]["team"] == "b");
 }
+
+/// As Kyverno, Gatekeeper and Istio do: a label and an annotation on every Secret, the annotation another one each time.
+#[test]
+fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
+    let Some(attack) = Attack::new("vap-mutated", "{selector: 'vap-mutated=enabled'}") else { return };
+    let there = "vap-mutated";
+    attack.held.namespace_with(there, "{vap-mutated: enabled}");
+    attack.held.server.apply(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicy\nmetadata: {name: vap-mutated}\nspec:\n  \
+         failurePolicy: Fail\n  reinvocationPolicy: Never\n  matchConstraints:\n    \
+         namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: vap-mutated}}\n    \
+         resourceRules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}]\n  \
+         mutations:\n  - patchType: ApplyConfiguration\n    applyConfiguration: {expression: 'Object{metadata: \
+         Object.metadata{labels: {\"webhook/team\": \"a\"}, annotations: {\"webhook/last\": object.metadata.?resourceVersion.orValue(\"new\")}}}'}\n---\n\
+         apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicyBinding\nmetadata: \
+         {name: vap-mutated}\nspec: {policyName: vap-mutated}\n",
+    );
+    let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: vap-mutated}}";
+    let mutated = |yaml: &serde_json::Value| yaml["metadata"]["labels"]["webhook/team"] == "a";
+    wait_for("the mutating policy to count", SOON, || {
+        attack.held.server.apply(probe);
+        attack.held.server.kubectl(["annotate", "secret", "probe", "-n", there, "--overwrite", "a=b"]);
+        let found = attack.held.secret(there, "probe").filter(mutated).is_some();
+        attack.held.server.kubectl(["delete", "secret", "probe", "-n", there]);
+        found.then_some(())
+    });
+    let file = attack.held.rig.at("attack.yaml");
+    let mark = attack.held.server.audit_mark();
+    let sidecar = attack.held.start(by_file(&file));
+    sidecar.wait_ready();
+    let name = attack.name();
+    let annotation = || {
+        let found = attack.held.secret(there, &name)?;
+        assert!(mutated(&found) && value(&found, ".dockerconfigjson")?.contains(HOST), "{found}");
+        Some(found["metadata"]["annotations"]["webhook/last"].as_str()?.to_owned())
+    };
+    // Made; and changed, with what the webhook has put there before.
+    let first = wait_for("the Secret", SOON, &annotation);
+    let edited = serde_json::json!({".dockerconfigjson": "eyJhdXRocyI6e319"});
+    attack.held.patch_as("editor", there, &name, &edited);
+    sidecar.wait_log("Secret was modified by another field manager; restored", DEADLINE);
+    assert_ne!(annotation().unwrap(), first);
+    assert!(attack.held.writes_since(mark) >= 2);
+    assert_eq!(sidecar.count_log("admission-denied"), 0);
+    drop(sidecar);
+    // The same label is still none that our account may set, by whichever kind of request.
+    let evil = with_meta("labels: {argocd.argoproj.io/secret-type: repository}");
+    attack.is_held("beside the webhook's", there, Some(EMPTY), &evil);
+    for patch in [
+        r#"{"metadata":{"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,
+        r#"{"metadata":{"managedFields":[{}],"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,
+        r#"{"metadata":{"managedFields":null,"annotations":{"kubernetes.io/service-account.name":"free"}}}"#,
+        r#"{"metadata":{"labels":{"webhook/team":"b","webhook/other":"b"}}}"#,
+    ] {
+        let arguments = ["patch", "secret", &name, "-n", there, "--type=merge", "-p", patch];
+        for account in [&attack.free, &attack.held.account] {
+            attack.prepare(there, Some(EMPTY));
+            let answer = attack.held.server.kubectl_as(account, arguments);
+            let said = String::from_utf8_lossy(&answer.stderr);
+            assert_eq!(answer.status.success(), *account == attack.free, "{patch}: {said}");
+            assert!(answer.status.success() || said.contains("ValidatingAdmissionPolicy"), "{patch}: {said}");
+        }
+    }
+}
+
+/// The API server's own words, and with them what to do, come after the policy's.
+#[test]
+fn under_the_policy_an_immutable_secret_is_told_as_such() {
+    let Some(attack) = Attack::new("vap-immutable", "{selector: 'vap-immutable=enabled'}") else { return };
+    let there = "vap-immutable";
+    attack.prepare(there, Some(&format!("{EMPTY}\nimmutable: true")));
+    let changed = EMPTY.replace("{}", "{\"a.example\":{}}");
+    let said = attack.apply(&attack.held.account, &attack.secret(there, &changed)).unwrap_err();
+    assert!(said.contains("field is immutable") && !said.contains("ValidatingAdmissionPolicy"), "{said}");
+}
