@@ -234,24 +234,14 @@ fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
          - {{type: argocd-repo-creds, namespace: vap-works-argocd}}\n"
     );
     let file = cluster.rig.put("works.yaml", &text);
-    let manifests = cluster.manifests(by_file(&file));
-    cluster.server.apply(&manifests);
     let name = "vap-works-pull";
-    // The policy counts before anything is written.
-    let opaque =
-        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: vap-works-a}}}}");
-    wait_for("the policy to count", SOON, || {
-        let arguments = ["--server-side", "--dry-run=server"];
-        let answer = cluster.server.apply_as(&cluster.account, arguments, &opaque);
-        String::from_utf8_lossy(&answer.stderr).contains("ValidatingAdmissionPolicy").then_some(())
-    });
     // One with what others put into it: entries, a key, a label, an annotation.
     cluster.server.apply(&format!(
         "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata:\n  name: {name}\n  \
          namespace: vap-works-b\n  labels: {{team: b}}\n  annotations: {{example.com/note: b}}\nstringData:\n  \
          note: b\n  .dockerconfigjson: '{{\"auths\":{{\"ghcr.io\":{{}}}}}}'\n"
     ));
-    let sidecar = cluster.start(by_file(&file));
+    let sidecar = cluster.run(by_file(&file));
     sidecar.wait_ready();
     let config = |namespace: &str| value(&cluster.secret(namespace, name)?, ".dockerconfigjson");
     assert!(config("vap-works-a").unwrap().contains(HOST));
@@ -330,13 +320,15 @@ fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
     }
 }
 
-/// The API server's own words, and with them what to do, come after the policy's.
+/// What takes a label of ours off it, or only annotates it, the API server allows.
 #[test]
-fn under_the_policy_an_immutable_secret_is_told_as_such() {
+fn under_the_policy_an_immutable_secret_still_takes_our_annotation() {
     let Some(attack) = Attack::new("vap-immutable", "{selector: 'vap-immutable=enabled'}") else { return };
     let there = "vap-immutable";
     attack.prepare(there, Some(&format!("{EMPTY}\nimmutable: true")));
-    let changed = EMPTY.replace("{}", "{\"a.example\":{}}");
-    let said = attack.apply(&attack.held.account, &attack.secret(there, &changed)).unwrap_err();
+    let annotated = attack.secret(there, &with_meta("annotations: {ecr-sidecar/expires: '{}'}"));
+    attack.apply(&attack.held.account, &annotated).unwrap();
+    let changed = attack.secret(there, &EMPTY.replace("{}", "{\"a.example\":{}}"));
+    let said = attack.apply(&attack.held.account, &changed).unwrap_err();
     assert!(said.contains("field is immutable") && !said.contains("ValidatingAdmissionPolicy"), "{said}");
 }
