@@ -197,6 +197,8 @@ impl Keeper {
             News::OtherTargets => self.outdated = true,
             News::Seen(at, version) => self.note_version(&at, version),
             News::SeenAll(only, seen) => {
+                // Where the Secrets are found by their labels, there may be others now.
+                self.outdated |= only.is_none();
                 for (at, target) in &mut self.targets {
                     let is_missing = only.as_ref().is_none_or(|only| only == at) && !seen.contains_key(at);
                     if is_missing && target.was_there() {
