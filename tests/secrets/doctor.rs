@@ -117,7 +117,7 @@ fn a_repository_of_the_callers_own_registry_is_no_warning() {
     ));
     let (report, findings) = doctor(&cluster, by_file(&file));
     let [rights, first, second] = findings.as_slice() else { panic!("{report:#}") };
-    assert_eq!((&rights["status"], &first["status"]), (&"ok".into(), &"ok".into()), "{report:#}");
+    assert_eq!((&rights["outcome"], &first["outcome"]), (&"ok".into(), &"ok".into()), "{report:#}");
     // What is wrong whichever the registry is, is found.
     assert!(second["saw"].as_str().unwrap().contains("there is no Secret doctor-own/team-b"), "{report:#}");
 }
