@@ -166,17 +166,16 @@ async fn a_list_without_end_is_given_up() {
     assert!(matches!(cluster.list(&scope).await, Err(ApiError::Cut(_))));
 }
 
-/// Whoever may write to a Secret makes its metadata as long as the API server takes it: then fewer are listed at a time.
-#[tokio::test(start_paused = true)]
-async fn pages_are_as_long_as_their_objects_allow() {
-    let large = format!(r#"{{"metadata":{{"name":"n","annotations":{{"a":"{}"}}}}}}"#, "x".repeat(1 << 20));
+/// A list of so many objects, each with so many bytes of metadata.
+async fn listed(count: usize, bytes: usize) -> Result<(Vec<crate::kubernetes::Sighting>, String), ApiError> {
+    let object = format!(r#"{{"metadata":{{"name":"n","annotations":{{"a":"{}"}}}}}}"#, "x".repeat(bytes));
     let service = tower::service_fn(move |request: Request<Body>| {
         let query: std::collections::HashMap<_, _> =
             form_urlencoded::parse(request.uri().query().unwrap().as_bytes()).into_owned().collect();
         let from: usize = query.get("continue").map_or(0, |from| from.parse().unwrap());
-        let to = (from + query["limit"].parse::<usize>().unwrap()).min(40);
-        let next = if to == 40 { String::new() } else { to.to_string() };
-        let items = vec![large.as_str(); to - from].join(",");
+        let to = (from + query["limit"].parse::<usize>().unwrap()).min(count);
+        let next = if to == count { String::new() } else { to.to_string() };
+        let items = vec![object.as_str(); to - from].join(",");
         let page =
             format!(r#"{{"metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":[{items}]}}"#);
         async move {
@@ -187,8 +186,20 @@ async fn pages_are_as_long_as_their_objects_allow() {
     let session = Session { client: Client::new(service, "apps"), ..session(vec![secret()]) };
     let (cluster, _) = of_sessions(session, Vec::new());
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
-    let (found, version) = cluster.list(&scope).await.unwrap();
+    cluster.list(&scope).await
+}
+
+/// Whoever may write to a Secret makes its metadata as long as the API server takes it: then fewer are listed at a time.
+#[tokio::test(start_paused = true)]
+async fn pages_are_as_long_as_their_objects_allow() {
+    let (found, version) = listed(40, 1 << 20).await.unwrap();
     assert_eq!((found.len(), version.as_str()), (40, "7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_more_objects_than_any_cluster_has_is_given_up() {
+    assert_eq!(listed(100_000, 0).await.unwrap().0.len(), 100_000);
+    assert!(matches!(listed(101_000, 0).await, Err(ApiError::Cut(_))));
 }
 
 #[tokio::test(start_paused = true)]
