@@ -197,6 +197,13 @@ async fn pages_are_as_long_as_their_objects_allow() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_read_no_further_than_its_limit() {
+    let (cluster, _) = cluster(vec![Some((200, b" ".repeat(9 << 20)))], Vec::new());
+    assert!(matches!(cluster.secret(&at()).await, Err(ApiError::TooLong(_))));
+    assert!(matches!(listed(1, 9 << 20).await, Err(ApiError::TooLong(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_of_more_objects_than_any_cluster_has_is_given_up() {
     assert_eq!(listed(100_000, 0).await.unwrap().0.len(), 100_000);
     assert!(matches!(listed(101_000, 0).await, Err(ApiError::Cut(_))));
