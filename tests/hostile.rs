@@ -1,13 +1,11 @@
 //! What another writer of the volume can put into the file costs bounded memory, work and log lines.
 //!
-//! The figures: `cargo test --release --test hostile -- --ignored --nocapture`.
+//! The figures of the release program: `cargo bench --bench load`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod world;
 
-use std::time::Duration;
-
-use test_support::{Signal, wait_for};
+use test_support::wait_for;
 use world::{DEADLINE, HOST, Running, World};
 
 /// What the memory of a hostile document of a megabyte may add to the process's peak, in KiB.
@@ -91,22 +89,4 @@ fn no_document_takes_more_memory_than_we_ship() {
         assert!(peak < SHIPPED_LIMIT, "{what}: {peak} KiB");
         assert!(running.log_lines().len() < 100, "{what}");
     }
-}
-
-#[test]
-#[ignore = "prints figures of a release build"]
-fn what_a_hostile_document_costs() {
-    let world = World::new();
-    let running = world.run_ready(|_| {});
-    let (memory, mut cpu) = (running.peak_kib(), running.cpu_time());
-    for round in 0..5 {
-        put(&world, &running, &broken(round));
-        let now = running.cpu_time();
-        println!("touch {round}: {:?} of processor time", now.saturating_sub(cpu));
-        cpu = now;
-    }
-    println!("memory: {} KiB more at the peak", running.peak_kib() - memory);
-    println!("log: {} lines", flaws(&running));
-    assert!(cpu < Duration::from_secs(60));
-    running.signal(Signal::TERM);
 }

@@ -7,7 +7,7 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
-    markdown::{Shown, blocks_of, commands, run_shown},
+    markdown::{Block, Shown, blocks, blocks_of, commands, run_shown},
     output, program,
 };
 
@@ -51,7 +51,7 @@ fn run(commands: &[Shown], start: &Path) -> Vec<String> {
 #[test]
 fn what_the_readmes_show_is_what_is_printed() {
     for (readme, start, least) in [
-        ("README.md", "", 9),
+        ("README.md", "", 3),
         ("patches/flux/README.md", "", 6),
         ("patches/argocd/README.md", "", 9),
         ("patches/argocd-helm/README.md", "", 2),
@@ -65,13 +65,44 @@ fn what_the_readmes_show_is_what_is_printed() {
             assert!(output(cp.arg("-r").arg(&start).arg(&copy), Duration::from_secs(60)).status.success());
             start = copy;
         }
-        let commands: Vec<_> =
-            blocks_of("console", &read(readme)).iter().flat_map(|block| commands(block)).collect();
+        let commands: Vec<_> = blocks(&read(readme)).iter().flat_map(steps).collect();
         assert!(commands.len() >= least, "{readme}: {} commands", commands.len());
         for (shown, printed) in commands.iter().zip(run(&commands, &start)) {
             assert!(shown.is(&printed), "{readme}: {shown:?} prints {printed}");
         }
     }
+}
+
+/// What a block has one do: its commands, or its edit of the file that its first line names.
+fn steps(block: &Block) -> Vec<Shown> {
+    match block.info.as_str() {
+        "console" => commands(&block.text),
+        "diff" => vec![Shown { command: edit(&block.text), output: String::new() }],
+        _ => Vec::new(),
+    }
+}
+
+/// Replaces each removed line, which has to be there, by the added one after it; other added lines go to the end.
+fn edit(diff: &str) -> String {
+    let (file, lines) = diff.split_once('\n').unwrap();
+    let file = file.strip_prefix("# ").unwrap();
+    let mut script = String::new();
+    let mut removed = None;
+    for line in lines.lines() {
+        assert!(!line.contains('\''), "{line}");
+        let (sign, line) = line.split_at(1);
+        match (sign, removed.take()) {
+            ("-", None) => removed = Some(line),
+            ("+", None) => script += &format!("printf '%s\\n' '{line}' >> {file}\n"),
+            ("+", Some(old)) => {
+                script += &format!(
+                    "text=$(<{file}); [[ $text == *'{old}'* ]]; printf '%s\\n' \"${{text/'{old}'/'{line}'}}\" > {file}\n"
+                );
+            }
+            _ => panic!("{diff}"),
+        }
+    }
+    script
 }
 
 /// What the blocks begin with that ask pods: node/ runs them, on a real node.
@@ -211,7 +242,7 @@ fn the_laptops_commands_work() {
         format!("[me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
     write(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
-    let (_, text) = readme.split_once("Once, on a laptop").unwrap();
+    let (_, text) = readme.split_once("On a laptop or in a CI job").unwrap();
     let block = blocks_of("sh", text).swap_remove(0);
     let (install, block) = block.split_once('\n').unwrap();
     assert_eq!(install, "cargo install --path .");
