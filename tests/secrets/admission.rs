@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_sidecar::diagnosis::Diagnosis as D;
 use serde_json::{Value, json};
 use test_support::{output, wait_for};
@@ -84,15 +83,7 @@ fn a_webhook_that_denies_is_told_by_its_words() {
         let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": status});
         (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
     });
-    let ca = STANDARD.encode(std::fs::read(cluster.server.ca_file()).unwrap());
-    cluster.server.apply(&format!(
-        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {{name: denying}}\n\
-         webhooks:\n- name: validation.gatekeeper.sh\n  clientConfig: {{url: '{}/v1/admit', caBundle: {ca}}}\n  \
-         admissionReviewVersions: [v1]\n  sideEffects: None\n  timeoutSeconds: 10\n  failurePolicy: Fail\n  \
-         namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: denying}}}}\n  \
-         rules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}}]\n",
-        webhook.url()
-    ));
+    cluster.server.apply(&webhook.configuration("Validating", "validation.gatekeeper.sh", "denying"));
     let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: denying}}";
     wait_for("the webhook to be called", DEADLINE, || {
         let applied = cluster.server.apply_with(["--server-side"], probe);

@@ -1,11 +1,14 @@
 //! The admission policy that `ecr-sidecar manifests` prints where namespaces are found out, against whoever holds our
 //! token: each attempt succeeds for an account that has the same rights and no policy, and is denied to ours.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use test_support::{ServiceAccount, wait_for};
 
 use crate::{
     cluster::{Cluster, SOON, by_file, value},
     rig::{DEADLINE, HOST},
+    tls::TlsServer,
 };
 
 /// The printed manifests without the policy and its binding.
@@ -262,19 +265,26 @@ fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
     let Some(attack) = Attack::new("vap-mutated", "{selector: 'vap-mutated=enabled'}") else { return };
     let there = "vap-mutated";
     attack.held.namespace_with(there, "{vap-mutated: enabled}");
-    attack.held.server.apply(
-        "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicy\nmetadata: {name: vap-mutated}\nspec:\n  \
-         failurePolicy: Fail\n  reinvocationPolicy: Never\n  matchConstraints:\n    \
-         namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: vap-mutated}}\n    \
-         resourceRules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}]\n  \
-         mutations:\n  - patchType: ApplyConfiguration\n    applyConfiguration: {expression: 'Object{metadata: \
-         Object.metadata{labels: {\"webhook/team\": \"a\"}, annotations: {\"webhook/last\": object.metadata.?resourceVersion.orValue(\"new\")}}}'}\n---\n\
-         apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingAdmissionPolicyBinding\nmetadata: \
-         {name: vap-mutated}\nspec: {policyName: vap-mutated}\n",
-    );
+    let webhook = TlsServer::start(&attack.held.server, |_, review| {
+        let request = &review["request"];
+        let with = |map: &str, key: &str, value: &Value| {
+            let mut all = request["object"]["metadata"][map].as_object().cloned().unwrap_or_default();
+            all.insert(key.to_owned(), value.clone());
+            json!({"op": "add", "path": format!("/metadata/{map}"), "value": all})
+        };
+        let patch = json!([
+            with("labels", "webhook/team", &json!("a")),
+            with("annotations", "webhook/last", &request["uid"]),
+        ]);
+        let patch = STANDARD.encode(patch.to_string());
+        let response =
+            json!({"uid": request["uid"], "allowed": true, "patchType": "JSONPatch", "patch": patch});
+        (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    });
+    attack.held.server.apply(&webhook.configuration("Mutating", "labels.example.com", there));
     let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: vap-mutated}}";
-    let mutated = |yaml: &serde_json::Value| yaml["metadata"]["labels"]["webhook/team"] == "a";
-    wait_for("the mutating policy to count", SOON, || {
+    let mutated = |yaml: &Value| yaml["metadata"]["labels"]["webhook/team"] == "a";
+    wait_for("the webhook to be called", SOON, || {
         attack.held.server.apply(probe);
         attack.held.server.kubectl(["annotate", "secret", "probe", "-n", there, "--overwrite", "a=b"]);
         let found = attack.held.secret(there, "probe").filter(mutated).is_some();
@@ -293,7 +303,7 @@ fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
     };
     // Made; and changed, with what the webhook has put there before.
     let first = wait_for("the Secret", SOON, &annotation);
-    let edited = serde_json::json!({".dockerconfigjson": "eyJhdXRocyI6e319"});
+    let edited = json!({".dockerconfigjson": "eyJhdXRocyI6e319"});
     attack.held.patch_as("editor", there, &name, &edited);
     sidecar.wait_log("Secret was modified by another field manager; restored", DEADLINE);
     assert_ne!(annotation().unwrap(), first);

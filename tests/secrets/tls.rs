@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -24,6 +25,8 @@ type Answer = dyn Fn(&str, &Value) -> (u16, Value) + Send + Sync;
 /// Ends with the test.
 pub(crate) struct TlsServer {
     addr: SocketAddr,
+    /// Its certificate's authority, in base64.
+    ca: String,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,12 +59,26 @@ impl TlsServer {
                 std::thread::spawn(move || serve(stream, config, &*answer));
             }
         });
-        Self { addr, ends, thread: Some(thread) }
+        let ca = STANDARD.encode(std::fs::read(server.ca_file()).unwrap());
+        Self { addr, ca, ends, thread: Some(thread) }
     }
 
     /// `https://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("https://{}", self.addr)
+    }
+
+    /// The configuration by which it is asked for each write of a Secret in that namespace, as the webhook `name`;
+    /// `kind`: Validating or Mutating.
+    pub(crate) fn configuration(&self, kind: &str, name: &str, namespace: &str) -> String {
+        let (url, ca) = (self.url(), &self.ca);
+        format!(
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: {kind}WebhookConfiguration\nmetadata: {{name: {namespace}}}\n\
+             webhooks:\n- name: {name}\n  clientConfig: {{url: '{url}/v1/admit', caBundle: {ca}}}\n  \
+             admissionReviewVersions: [v1]\n  sideEffects: None\n  timeoutSeconds: 10\n  failurePolicy: Fail\n  \
+             namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}\n  \
+             rules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}}]\n"
+        )
     }
 }
 
