@@ -17,7 +17,7 @@ mod watch;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
@@ -44,11 +44,12 @@ pub const REQUESTS_A_SECOND: u64 = 400;
 /// An answer that takes longer does not come.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// No Secret is larger than 1 MiB, and base64 makes a third more of it; a page of metadata is smaller.
+/// No Secret is larger than 1 MiB, and base64 makes a third more of it; of metadata as many objects are listed at a time
+/// as fit.
 const ANSWER_LIMIT: usize = 8 << 20;
 /// A `Status`: of a longer one only the code counts.
 const REFUSAL_LIMIT: usize = 256 << 10;
-/// Objects that are listed at a time, and in all: no cluster has that many namespaces.
+/// Objects that are listed at a time if they fit, and in all: no cluster has that many namespaces.
 const PAGE: u32 = 500;
 const LONGEST_LIST: usize = 100_000;
 /// Each page may ask for another, also an empty one.
@@ -163,10 +164,16 @@ impl Cluster {
     async fn list(&self, scope: &Scope) -> Result<(Vec<Sighting>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
+        let mut size = PAGE;
         for _ in 0..MOST_PAGES {
-            let path = scope.path(&[("limit", &PAGE.to_string()), ("continue", &token)]);
-            let page: object::Page<Sighting> =
-                decode(&self.ask(request(Method::GET, path, METADATA_LIST, Body::empty())).await?)?;
+            let path = scope.path(&[("limit", &size.to_string()), ("continue", &token)]);
+            let answer = self.ask(request(Method::GET, path, METADATA_LIST, Body::empty())).await;
+            // Whoever may write to an object decides how long its metadata is; alone each fits.
+            if matches!(answer, Err(ApiError::TooLong(_))) && size > 1 {
+                size = (size / 8).max(1);
+                continue;
+            }
+            let page: object::Page<Sighting> = decode(&answer?)?;
             found.extend(page.items.into_iter().map(|item| item.metadata));
             if found.len() > LONGEST_LIST {
                 break;
@@ -175,6 +182,7 @@ impl Cluster {
             if token.is_empty() {
                 return Ok((found, page.metadata.resource_version));
             }
+            size = (size * 2).min(PAGE);
         }
         Err(ApiError::cut(format_args!("a list of more than {LONGEST_LIST} objects or {MOST_PAGES} pages")))
     }
@@ -225,7 +233,11 @@ fn request(method: Method, path: String, accept: &'static str, body: Body) -> Re
 async fn read(response: Response<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let body = Limited::new(response.into_body(), limit).collect();
     let collected = tokio::time::timeout(REQUEST_LIMIT, body).await.map_err(|_| ApiError::NoAnswer)?;
-    Ok(collected.map_err(ApiError::cut)?.to_bytes())
+    let collected = collected.map_err(|error| match error.is::<LengthLimitError>() {
+        true => ApiError::TooLong(limit),
+        false => ApiError::cut(error),
+    });
+    Ok(collected?.to_bytes())
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn each_status_has_its_decision() {
         // What is so, whether `once` ends then, and whether that is a success.
-        let table: [(&str, Change, bool, bool); 16] = [
+        let table: &[(&str, Change, bool, bool)] = &[
             ("written", |_, _| {}, true, true),
             (
                 "an older one is there",
@@ -259,6 +259,55 @@ mod tests {
                 false,
                 false,
             ),
+            (
+                "a named Secret fails that holds the credential",
+                |_, output| output.targets = targets(false, 3, 1, 0),
+                true,
+                true,
+            ),
+            (
+                "an output fails before AWS was asked",
+                |token, output| {
+                    output.in_place.clear();
+                    (token.refreshed, token.expires_at) = (0, None);
+                    (output.failed, output.last_error) = (3, Some(problem(Class::Denied)));
+                },
+                false,
+                false,
+            ),
+            (
+                "AWS denies the next token, and the first one is not written",
+                |token, output| {
+                    output.in_place.clear();
+                    token.last_error = Some(problem(Class::Denied));
+                    token.failed.add(Class::Denied);
+                },
+                false,
+                false,
+            ),
+            (
+                "AWS denies, and one discovered may still succeed",
+                |token, output| {
+                    (token.refreshed, token.expires_at, token.last_error) =
+                        (0, None, Some(problem(Class::Denied)));
+                    token.failed.add(Class::Denied);
+                    output.targets = targets(true, 3, 1, 0);
+                },
+                false,
+                false,
+            ),
+            (
+                "AWS is away, one discovered fails, and others have not been tried",
+                |token, output| {
+                    output.in_place.clear();
+                    (token.refreshed, token.expires_at) = (0, None);
+                    token.failed.add(Class::Transient);
+                    output.targets = targets(true, 0, 1, 1);
+                    (output.failed, output.last_error) = (3, Some(problem(Class::Denied)));
+                },
+                false,
+                false,
+            ),
             ("all discovered are in sync", |_, output| output.targets = targets(true, 4, 0, 0), true, true),
             (
                 "one discovered fails for good",
@@ -305,7 +354,7 @@ mod tests {
                 false,
             ),
         ];
-        for (what, change, finished, written_then) in table {
+        for &(what, change, finished, written_then) in table {
             let (mut token, mut output) = written();
             change(&mut token, &mut output);
             let board = StatusBoard::new(at(0));

@@ -89,7 +89,10 @@ pub enum ApiError {
     /// Nothing came in time.
     #[error("the API server gave no answer within {} s", super::REQUEST_LIMIT.as_secs())]
     NoAnswer,
-    /// The answer ended early, or was too long. The text is clean.
+    /// The answer, or an event of a watch, has more bytes than this.
+    #[error("the API server's answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The answer ended early, or is without end. The text is clean.
     #[error("the API server's answer was cut off: {0}")]
     Cut(String),
     /// The answer is not what the API says.
@@ -131,6 +134,11 @@ impl ApiError {
         self.is(Kind::Gone)
     }
 
+    /// Whether a watch that goes on from the last version would meet the same again.
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::TooLong(_) | Self::Garbled { .. })
+    }
+
     /// Whether there is no such object.
     pub(super) fn is_not_found(&self) -> bool {
         self.is(Kind::NotFound)
@@ -145,7 +153,7 @@ impl ApiError {
         let (class, remedy) = match self {
             Self::Refused(refusal) => refused(refusal, what),
             Self::Unreachable(text) => unreachable(text),
-            Self::NoAnswer | Self::Cut(_) | Self::Garbled { .. } => {
+            Self::NoAnswer | Self::TooLong(_) | Self::Cut(_) | Self::Garbled { .. } => {
                 (Class::Transient, Diagnosis::ApiServerUnreachable.into())
             }
         };

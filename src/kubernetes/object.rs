@@ -1,11 +1,13 @@
 //! What is read of an object, and no more.
 
+mod fields;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use zeroize::Zeroizing;
 
+use self::fields::Fields;
 use super::FIELD_MANAGER;
 
 /// Where a Secret is.
@@ -58,7 +60,7 @@ struct ManagedFields {
     operation: String,
     /// To the second, and of one form: it sorts as text.
     time: String,
-    fields_v1: Value,
+    fields_v1: Fields,
 }
 
 impl Meta {
@@ -99,12 +101,12 @@ impl Meta {
 
     /// Whether another field manager has given the Secret its type, as each one that creates it does.
     pub fn made_by_another(&self) -> bool {
-        self.managed_fields.iter().any(|fields| !fields.is_ours() && fields.has_type())
+        self.managed_fields.iter().any(|fields| !fields.is_ours() && fields.fields_v1.has_type)
     }
 
     /// Whether we applied the type.
     pub fn we_typed(&self) -> bool {
-        self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has_type())
+        self.managed_fields.iter().any(|fields| fields.is_ours() && fields.fields_v1.has_type)
     }
 }
 
@@ -128,19 +130,14 @@ impl ManagedFields {
         self.names(FieldSet::Data).any(|name| name == key)
     }
 
-    fn has_type(&self) -> bool {
-        self.fields_v1.get("f:type").is_some()
-    }
-
-    /// The names of the fields of `set`; a set itself, which managers own too, is the key `.`.
+    /// The names of the fields of `set`.
     fn names(&self, set: FieldSet) -> impl Iterator<Item = &str> {
-        let fields = match set {
-            FieldSet::Labels => self.fields_v1["f:metadata"].get("f:labels"),
-            FieldSet::Annotations => self.fields_v1["f:metadata"].get("f:annotations"),
-            FieldSet::Data => self.fields_v1.get("f:data"),
+        let names = match set {
+            FieldSet::Labels => &self.fields_v1.labels,
+            FieldSet::Annotations => &self.fields_v1.annotations,
+            FieldSet::Data => &self.fields_v1.data,
         };
-        let names = fields.and_then(Value::as_object).into_iter().flatten();
-        names.filter_map(|(name, _)| name.strip_prefix("f:"))
+        names.iter()
     }
 }
 
@@ -283,6 +280,36 @@ mod tests {
         assert_eq!(names(FieldSet::Labels), ["a/b"]);
         assert!(meta.we_annotated("ecr-sidecar/expires") && !meta.we_annotated("c"));
         assert!(meta.we_typed() && meta.made_by_another());
+    }
+
+    /// One object that is not read would keep every other one of its list from being known.
+    #[test]
+    fn managed_fields_of_any_depth_and_form_are_read() {
+        let deep = |open: &str, close: &str| open.repeat(100_000) + "1" + &close.repeat(100_000);
+        for odd in [
+            deep(r#"{"f:metadata":"#, "}"),
+            deep(r#"{"f:data":"#, "}"),
+            deep("[", "]"),
+            deep(r#"{"x":["#, "]}"),
+            "1".to_owned(),
+            "-1.5".to_owned(),
+            "null".to_owned(),
+            "true".to_owned(),
+            r#""text""#.to_owned(),
+        ] {
+            let ours =
+                r#"{"manager":"ecr-sidecar","operation":"Apply","fieldsV1":{"f:data":{"f:password":{}}}}"#;
+            let fields = format!(
+                r#"[{{"manager":"m","fieldsV1":{odd}}},{ours},{{"fieldsV1":{{"f:metadata":{odd}}}}}]"#
+            );
+            let object = format!(r#"{{"metadata":{{"managedFields":{fields},"name":"s"}},"type":"Opaque"}}"#);
+            let shown = &odd[..odd.len().min(20)];
+            let secret: SecretObject = serde_json::from_str(&object).expect(shown);
+            assert!(secret.metadata.we_own("password") && secret.kind == "Opaque", "{shown}");
+            let page = format!(r#"{{"metadata":{{"resourceVersion":"5"}},"items":[{object},{object}]}}"#);
+            let page: Page<Sighting> = serde_json::from_str(&page).expect(shown);
+            assert_eq!(page.items[1].metadata.name, "s");
+        }
     }
 
     #[test]

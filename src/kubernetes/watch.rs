@@ -1,6 +1,7 @@
 //! Follows objects: a list, then watches from there, for ever.
 //!
-//! * A watch that ends goes on from the last version seen; only when that is too old (410) is it listed anew.
+//! * A watch that ends goes on from the last version seen; only when that is too old (410), or an event cannot be read, is
+//!   it listed anew: `an_event_that_cannot_be_read_is_not_met_again`
 //! * Whatever fails is tried again after a pause that grows to half a minute, with jitter, and that shrinks only
 //!   after a watch has lasted: an API server that comes back meets no storm, one that answers and hangs up no loop.
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
@@ -78,6 +79,9 @@ pub async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Seen>) {
             // The version is too old, or the connection broke: from the list, or from the last version.
             Err(error) if error.is_gone() => version = None,
             Err(error) => {
+                if error.is_unreadable() {
+                    version = None; // the same event would come again
+                }
                 if told.send(Seen::Failed(error)).await.is_err() {
                     return;
                 }
@@ -173,7 +177,7 @@ impl Lines {
                 return Ok(Some(line));
             }
             if self.rest.len() > EVENT_LIMIT {
-                return Err(ApiError::cut(format_args!("an event of more than {EVENT_LIMIT} bytes")));
+                return Err(ApiError::TooLong(EVENT_LIMIT));
             }
             let Ok(frame) = tokio::time::timeout_at(self.until, self.body.frame()).await else {
                 return Ok(None);

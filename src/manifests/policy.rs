@@ -3,7 +3,8 @@
 //! RBAC limits `create` by name, and a Secret of any name may be of type `kubernetes.io/service-account-token`: the
 //! token of any service account of the namespace is then written into it. So the policy looks at the object: its name,
 //! its type, its keys, and the metadata by which controllers know what a Secret is for. It is evaluated for whoever
-//! asks as the account, also by impersonation, and for no one else.
+//! asks as the account, also by impersonation, and for no one else. What mutating webhooks of the cluster label or
+//! annotate is not the account's doing, and allowed.
 //!
 //! What it denies, and that apply, adopt and prune still work: `tests/secrets/policy.rs`.
 
@@ -71,6 +72,12 @@ spec:
     - name: oldData
       expression: >-
         request.operation == 'UPDATE' && has(oldObject.data) ? oldObject.data : {{}}
+    - name: tracked
+      expression: has(object.metadata.managedFields) && size(object.metadata.managedFields) > 0
+    - name: managed
+      expression: >-
+        variables.tracked ? object.metadata.managedFields.filter(entry, has(dyn(entry).fieldsV1)
+        && 'f:metadata' in dyn(entry).fieldsV1).map(entry, dyn(entry).fieldsV1['f:metadata']) : []
   validations:
 {validations}---
 apiVersion: admissionregistration.k8s.io/v1
@@ -102,19 +109,22 @@ fn validations(needs: &Needs) -> Vec<(String, String)> {
             "variables.exempt
 || (!has(object.data) || object.data.all(key, key == '.dockerconfigjson'
 || (key in variables.oldData && variables.oldData[key] == object.data[key])))
-&& (!has(object.immutable) || !object.immutable)"
+&& (!has(object.immutable) || !object.immutable || (request.operation == 'UPDATE' && has(oldObject.immutable)
+&& oldObject.immutable))"
                 .to_owned(),
         ),
         (
             "this account may only set the label app.kubernetes.io/managed-by and its own annotations"
                 .to_owned(),
-            "variables.exempt
-|| (!has(object.metadata.labels) || object.metadata.labels.all(key,
-(key == 'app.kubernetes.io/managed-by' && object.metadata.labels[key] == 'ecr-sidecar')
-|| (key in variables.oldLabels && variables.oldLabels[key] == object.metadata.labels[key])))
-&& (!has(object.metadata.annotations) || object.metadata.annotations.all(key, key.startsWith('ecr-sidecar/')
-|| (key in variables.oldAnnotations && variables.oldAnnotations[key] == object.metadata.annotations[key])))"
-                .to_owned(),
+            format!(
+                "variables.exempt\n|| ({})\n&& ({})",
+                only(
+                    "labels",
+                    "oldLabels",
+                    "key == 'app.kubernetes.io/managed-by'\n&& object.metadata.labels[key] == 'ecr-sidecar'"
+                ),
+                only("annotations", "oldAnnotations", "key.startsWith('ecr-sidecar/')")
+            ),
         ),
         (
             "this account may set neither finalizers nor owners".to_owned(),
@@ -129,6 +139,17 @@ fn validations(needs: &Needs) -> Vec<(String, String)> {
     ];
     validations.extend(excluded(needs));
     validations
+}
+
+/// That the request sets nothing in that map of the metadata but what is `allowed`. A mutating webhook may add to it: the
+/// API server records as managed what a request sets, before it calls any webhook.
+fn only(map: &str, old: &str, allowed: &str) -> String {
+    format!(
+        "!has(object.metadata.{map}) || object.metadata.{map}.all(key, ({allowed})
+|| (key in variables.{old} && variables.{old}[key] == object.metadata.{map}[key])
+|| (variables.tracked && !variables.managed.exists(fields,
+'f:{map}' in fields && ('f:' + key) in fields['f:{map}'])))"
+    )
 }
 
 /// By name, or one of those whose name and namespace, or namespace alone, a Role gives; there is no `create` for these.

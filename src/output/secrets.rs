@@ -8,6 +8,7 @@
 //! Invariants, each held by a test of `tests/secrets`:
 //! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
 //! * one target in trouble never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
+//! * of Secrets that something happens to all the time, none holds up another: `noisy_secrets_hold_up_no_other`
 //! * what another field manager does to a Secret of ours is undone within a second, and in an ownership conflict not at
 //!   full speed, yet so that no consumer waits for its credential: `an_edit_is_undone_and_told`,
 //!   `an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential`
@@ -23,6 +24,7 @@ mod keeper;
 mod look;
 mod marks;
 mod ownership;
+mod queue;
 mod roster;
 mod survey;
 mod target;

@@ -1,12 +1,15 @@
 //! What the cluster's own policies reject: told by the policy's words, and never fixed by deleting the Secret.
 
+use std::process::Command;
+
 use ecr_sidecar::diagnosis::Diagnosis as D;
-use serde_json::Value;
-use test_support::wait_for;
+use serde_json::{Value, json};
+use test_support::{output, wait_for};
 
 use crate::{
-    cluster::{Cluster, SECRET},
-    rig::{DEADLINE, Running},
+    cluster::{Cluster, SECRET, by_file},
+    rig::{BINARY, DEADLINE, HOST, Running},
+    tls::TlsServer,
 };
 
 /// The problem that `/status` and the log tell, which has this diagnosis and these words.
@@ -53,6 +56,74 @@ fn a_validating_admission_policy_is_told_by_its_words() {
     );
     let once = cluster.once();
     assert_eq!(once.status.code(), Some(69));
+}
+
+/// `ecr-sidecar once` ends although it has more time than this test, with these words of the API server.
+fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosis: D, words: &str) {
+    let mut command = Command::new(BINARY);
+    command.args(["once", "--timeout", "10m"]).env_clear().envs(cluster.rig.environment());
+    cluster.prepare(&mut command);
+    change(&mut command);
+    let once = output(&mut command, DEADLINE);
+    let said = String::from_utf8_lossy(&once.stderr).into_owned();
+    assert_eq!(once.status.code(), Some(69), "{said}");
+    let told = format!("\"diagnosis\":\"{}\"", diagnosis.id());
+    assert!(said.lines().any(|line| line.contains(&told)), "{said}");
+    // And without the log.
+    let shown: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
+    assert!(shown.iter().any(|line| line.contains(words) && line.contains(diagnosis.mend())), "{said}");
+}
+
+#[test]
+fn a_webhook_that_denies_is_told_by_its_words() {
+    let Some(cluster) = Cluster::new("denying") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    let webhook = TlsServer::start(&cluster.server, |_, review| {
+        let status = json!({"code": 403, "message": "[secrets-need-a-team] field is immutable: you must\nprovide labels: {\"team\"}"});
+        let response = json!({"uid": review["request"]["uid"], "allowed": false, "status": status});
+        (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    });
+    cluster.server.apply(&webhook.configuration("Validating", "validation.gatekeeper.sh", "denying"));
+    let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: denying}}";
+    wait_for("the webhook to be called", DEADLINE, || {
+        let applied = cluster.server.apply_with(["--server-side"], probe);
+        String::from_utf8_lossy(&applied.stderr).contains("denied the request").then_some(())
+    });
+    let words = "admission webhook \"validation.gatekeeper.sh\" denied the request: [secrets-need-a-team]";
+    let sidecar = cluster.start(|_| {});
+    is_told(&sidecar, D::AdmissionDenied, words);
+    once_ends_with(&cluster, |_| {}, D::AdmissionDenied, words);
+    // It is tried again without a restart.
+    cluster.server.kubectl(["delete", "validatingwebhookconfiguration", "denying"]);
+    cluster.wait_password("denying");
+    sidecar.wait_ready();
+}
+
+/// One that this program takes and this API server does not: as good as one of another version would answer.
+#[test]
+fn a_selector_that_the_api_server_rejects_is_told_by_its_words() {
+    let Some(cluster) = Cluster::new("rejected") else { return };
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
+         namespaces: {{selector: 'tier in (a, b)'}}}}]\n"
+    );
+    let file = cluster.rig.put("rejected.yaml", &text);
+    const WORDS: &str = "unable to parse requirement: found 'tier', expected: a newer selector";
+    let strict = TlsServer::start(&cluster.server, |path, _| {
+        match path.starts_with("/api/v1/namespaces?labelSelector=tier+in+") {
+            true => (400, json!({"kind": "Status", "code": 400, "reason": "BadRequest", "message": WORDS})),
+            false => (200, json!({"metadata": {"resourceVersion": "1"}, "items": []})),
+        }
+    });
+    let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
+    assert!(kubeconfig.contains(&cluster.server.url()), "{kubeconfig}");
+    let kubeconfig = cluster.rig.put("kubeconfig", &kubeconfig.replace(&cluster.server.url(), &strict.url()));
+    let change = |command: &mut Command| {
+        by_file(&file)(command);
+        command.env("KUBECONFIG", &kubeconfig);
+    };
+    is_told(&cluster.start(change), D::SelectorRejected, WORDS);
+    once_ends_with(&cluster, change, D::SelectorRejected, WORDS);
 }
 
 #[test]

@@ -117,8 +117,24 @@ impl Cluster {
 
     /// Applies them, and runs the sidecar.
     pub(crate) fn run(&self, change: impl Fn(&mut Command)) -> Running {
-        self.server.apply(&self.manifests(&change));
+        self.permit(&self.manifests(&change));
         self.start(change)
+    }
+
+    /// Applies what `manifests` printed, and waits until the policy among it counts: it judges whatever is written then.
+    pub(crate) fn permit(&self, manifests: &str) {
+        self.server.apply(manifests);
+        let names = manifests.split_once("variables.secret.metadata.name in ['");
+        let Some((name, _)) = names.and_then(|(_, rest)| rest.split_once('\'')) else { return };
+        let denied = format!(
+            "{{apiVersion: v1, kind: Secret, type: kubernetes.io/dockerconfigjson, metadata: {{name: {name}, \
+             namespace: default, labels: {{probe: p}}}}, stringData: {{.dockerconfigjson: '{{}}'}}}}"
+        );
+        let arguments = ["--server-side", "--force-conflicts", "--dry-run=server", "--field-manager=probe"];
+        wait_for("the policy to count", SOON, || {
+            let answer = self.server.apply_as(&self.account, arguments, &denied);
+            String::from_utf8_lossy(&answer.stderr).contains("ValidatingAdmissionPolicy").then_some(())
+        });
     }
 
     pub(crate) fn start(&self, change: impl Fn(&mut Command)) -> Running {

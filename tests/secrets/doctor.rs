@@ -104,6 +104,24 @@ fn argo_cds_templates_are_looked_at_by_name() {
     assert_eq!(findings.len(), 3, "{report:#}");
 }
 
+/// Its registry only AWS knows, which the doctor asks at the same time.
+#[test]
+fn a_repository_of_the_callers_own_registry_is_no_warning() {
+    let Some(cluster) = Cluster::new("doctor-own") else { return };
+    let text = "outputs: [{type: argocd-repositories, namespace: doctor-own, names: [team-a, team-b]}]\n";
+    let file = cluster.rig.put("own.yaml", text);
+    cluster.server.apply(&cluster.manifests(by_file(&file)));
+    cluster.server.apply(&format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: team-a, namespace: doctor-own, \
+         labels: {{argocd.argoproj.io/secret-type: repository}}}}, stringData: {{url: {HOST}/charts, type: helm}}}}"
+    ));
+    let (report, findings) = doctor(&cluster, by_file(&file));
+    let [rights, first, second] = findings.as_slice() else { panic!("{report:#}") };
+    assert_eq!((&rights["outcome"], &first["outcome"]), (&"ok".into(), &"ok".into()), "{report:#}");
+    // What is wrong whichever the registry is, is found.
+    assert!(second["saw"].as_str().unwrap().contains("there is no Secret doctor-own/team-b"), "{report:#}");
+}
+
 #[test]
 fn a_secret_of_another_type_is_told() {
     let Some(cluster) = Cluster::new("doctor-type") else { return };

@@ -18,3 +18,4 @@ mod policy;
 mod reach;
 mod rights;
 mod tenants;
+mod tls;

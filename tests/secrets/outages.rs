@@ -159,7 +159,7 @@ fn a_token_of_the_service_account_is_read_anew_as_it_rotates() {
         (!answer.status.success()).then_some(())
     });
     sidecar.signal(Signal::HUP);
-    let line = sidecar.wait_log("the API server does not know this token", DEADLINE);
+    let line = sidecar.wait_log("\"diagnosis\":\"api-server-login\"", DEADLINE);
     assert!(line.contains("rotates/ecr-credentials"), "{line}");
     assert_eq!(sidecar.get("/readyz").0, 200, "what is there is good still");
     cluster.server.renew_token(&cluster.account);

@@ -1,11 +1,14 @@
 //! The admission policy that `ecr-sidecar manifests` prints where namespaces are found out, against whoever holds our
 //! token: each attempt succeeds for an account that has the same rights and no policy, and is denied to ours.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use test_support::{ServiceAccount, wait_for};
 
 use crate::{
     cluster::{Cluster, SOON, by_file, value},
     rig::{DEADLINE, HOST},
+    tls::TlsServer,
 };
 
 /// The printed manifests without the policy and its binding.
@@ -234,24 +237,14 @@ fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
          - {{type: argocd-repo-creds, namespace: vap-works-argocd}}\n"
     );
     let file = cluster.rig.put("works.yaml", &text);
-    let manifests = cluster.manifests(by_file(&file));
-    cluster.server.apply(&manifests);
     let name = "vap-works-pull";
-    // The policy counts before anything is written.
-    let opaque =
-        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: vap-works-a}}}}");
-    wait_for("the policy to count", SOON, || {
-        let arguments = ["--server-side", "--dry-run=server"];
-        let answer = cluster.server.apply_as(&cluster.account, arguments, &opaque);
-        String::from_utf8_lossy(&answer.stderr).contains("ValidatingAdmissionPolicy").then_some(())
-    });
     // One with what others put into it: entries, a key, a label, an annotation.
     cluster.server.apply(&format!(
         "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata:\n  name: {name}\n  \
          namespace: vap-works-b\n  labels: {{team: b}}\n  annotations: {{example.com/note: b}}\nstringData:\n  \
          note: b\n  .dockerconfigjson: '{{\"auths\":{{\"ghcr.io\":{{}}}}}}'\n"
     ));
-    let sidecar = cluster.start(by_file(&file));
+    let sidecar = cluster.run(by_file(&file));
     sidecar.wait_ready();
     let config = |namespace: &str| value(&cluster.secret(namespace, name)?, ".dockerconfigjson");
     assert!(config("vap-works-a").unwrap().contains(HOST));
@@ -264,4 +257,88 @@ fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
     wait_for("our Secret to go", SOON, || config("vap-works-a").is_none().then_some(()));
     wait_for("our entry to go", DEADLINE, || (!config("vap-works-b")?.contains(HOST)).then_some(()));
     assert!(cluster.secret("vap-works-b", name).unwrap()["metadata"]["labels"]["team"] == "b");
+}
+
+/// As Kyverno, Gatekeeper and Istio do: a label and an annotation on every Secret, the annotation another one each time.
+#[test]
+fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
+    let Some(attack) = Attack::new("vap-mutated", "{selector: 'vap-mutated=enabled'}") else { return };
+    let there = "vap-mutated";
+    attack.held.namespace_with(there, "{vap-mutated: enabled}");
+    let webhook = TlsServer::start(&attack.held.server, |_, review| {
+        let request = &review["request"];
+        let with = |map: &str, key: &str, value: &Value| {
+            let mut all = request["object"]["metadata"][map].as_object().cloned().unwrap_or_default();
+            all.insert(key.to_owned(), value.clone());
+            json!({"op": "add", "path": format!("/metadata/{map}"), "value": all})
+        };
+        let patch = json!([
+            with("labels", "webhook/team", &json!("a")),
+            with("annotations", "webhook/last", &request["uid"]),
+        ]);
+        let patch = STANDARD.encode(patch.to_string());
+        let response =
+            json!({"uid": request["uid"], "allowed": true, "patchType": "JSONPatch", "patch": patch});
+        (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    });
+    attack.held.server.apply(&webhook.configuration("Mutating", "labels.example.com", there));
+    let probe = "{apiVersion: v1, kind: Secret, metadata: {name: probe, namespace: vap-mutated}}";
+    let mutated = |yaml: &Value| yaml["metadata"]["labels"]["webhook/team"] == "a";
+    wait_for("the webhook to be called", SOON, || {
+        attack.held.server.apply(probe);
+        attack.held.server.kubectl(["annotate", "secret", "probe", "-n", there, "--overwrite", "a=b"]);
+        let found = attack.held.secret(there, "probe").filter(mutated).is_some();
+        attack.held.server.kubectl(["delete", "secret", "probe", "-n", there]);
+        found.then_some(())
+    });
+    let file = attack.held.rig.at("attack.yaml");
+    let mark = attack.held.server.audit_mark();
+    let sidecar = attack.held.start(by_file(&file));
+    sidecar.wait_ready();
+    let name = attack.name();
+    let annotation = || {
+        let found = attack.held.secret(there, &name)?;
+        assert!(mutated(&found) && value(&found, ".dockerconfigjson")?.contains(HOST), "{found}");
+        Some(found["metadata"]["annotations"]["webhook/last"].as_str()?.to_owned())
+    };
+    // Made; and changed, with what the webhook has put there before.
+    let first = wait_for("the Secret", SOON, &annotation);
+    let edited = json!({".dockerconfigjson": "eyJhdXRocyI6e319"});
+    attack.held.patch_as("editor", there, &name, &edited);
+    sidecar.wait_log("Secret was modified by another field manager; restored", DEADLINE);
+    assert_ne!(annotation().unwrap(), first);
+    assert!(attack.held.writes_since(mark) >= 2);
+    assert_eq!(sidecar.count_log("admission-denied"), 0);
+    drop(sidecar);
+    // The same label is still none that our account may set, by whichever kind of request.
+    let evil = with_meta("labels: {argocd.argoproj.io/secret-type: repository}");
+    attack.is_held("beside the webhook's", there, Some(EMPTY), &evil);
+    for patch in [
+        r#"{"metadata":{"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,
+        r#"{"metadata":{"managedFields":[{}],"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,
+        r#"{"metadata":{"managedFields":null,"annotations":{"kubernetes.io/service-account.name":"free"}}}"#,
+        r#"{"metadata":{"labels":{"webhook/team":"b","webhook/other":"b"}}}"#,
+    ] {
+        let arguments = ["patch", "secret", &name, "-n", there, "--type=merge", "-p", patch];
+        for account in [&attack.free, &attack.held.account] {
+            attack.prepare(there, Some(EMPTY));
+            let answer = attack.held.server.kubectl_as(account, arguments);
+            let said = String::from_utf8_lossy(&answer.stderr);
+            assert_eq!(answer.status.success(), *account == attack.free, "{patch}: {said}");
+            assert!(answer.status.success() || said.contains("ValidatingAdmissionPolicy"), "{patch}: {said}");
+        }
+    }
+}
+
+/// What takes a label of ours off it, or only annotates it, the API server allows.
+#[test]
+fn under_the_policy_an_immutable_secret_still_takes_our_annotation() {
+    let Some(attack) = Attack::new("vap-immutable", "{selector: 'vap-immutable=enabled'}") else { return };
+    let there = "vap-immutable";
+    attack.prepare(there, Some(&format!("{EMPTY}\nimmutable: true")));
+    let annotated = attack.secret(there, &with_meta("annotations: {ecr-sidecar/expires: '{}'}"));
+    attack.apply(&attack.held.account, &annotated).unwrap();
+    let changed = attack.secret(there, &EMPTY.replace("{}", "{\"a.example\":{}}"));
+    let said = attack.apply(&attack.held.account, &changed).unwrap_err();
+    assert!(said.contains("field is immutable") && !said.contains("ValidatingAdmissionPolicy"), "{said}");
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ecr_sidecar::diagnosis::Diagnosis;
 use test_support::{ServiceAccount, wait_for};
 
 use crate::{
@@ -17,7 +18,7 @@ fn without_a_cluster_it_says_so_and_keeps_the_file() {
     });
     rig::wait_auth(&rig.file(), HOST);
     let line = sidecar.wait_log("the kubeconfig cannot be used", DEADLINE);
-    assert!(line.contains("name it by KUBECONFIG"), "{line}");
+    assert!(line.contains(Diagnosis::Kubeconfig.mend()), "{line}");
     let (code, body) = sidecar.get("/readyz");
     assert!(code == 503 && body.contains("kubeconfig"), "{body}");
 }
@@ -95,7 +96,7 @@ fn revoke(cluster: &Cluster, sidecar: &rig::Running) {
         (!answer.status.success()).then_some(())
     });
     sidecar.signal(test_support::Signal::HUP);
-    sidecar.wait_log("the API server does not know this token", DEADLINE);
+    sidecar.wait_log("\"diagnosis\":\"api-server-login\"", DEADLINE);
     cluster.server.renew_token(&cluster.account);
 }
 

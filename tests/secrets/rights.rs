@@ -116,7 +116,7 @@ fn to_prune_takes_the_right_to_delete() {
     let without = cluster.rig.put("kept.yaml", &text(false));
     let manifests = cluster.manifests(by_file(&without));
     assert!(!manifests.contains("delete]"), "{manifests}");
-    cluster.server.apply(&manifests);
+    cluster.permit(&manifests);
     let with = cluster.rig.put("pruned.yaml", &text(true));
     let sidecar = cluster.start(by_file(&with));
     sidecar.wait_ready();

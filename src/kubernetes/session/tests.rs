@@ -40,6 +40,13 @@ fn cluster(
     first: Answers,
     others: Vec<Result<Option<Session>, ConnectError>>,
 ) -> (Cluster, Arc<AtomicUsize>) {
+    of_sessions(session(first), others)
+}
+
+fn of_sessions(
+    first: Session,
+    others: Vec<Result<Option<Session>, ConnectError>>,
+) -> (Cluster, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let others = Mutex::new(VecDeque::from(others));
     let count = Arc::clone(&asked);
@@ -48,7 +55,7 @@ fn cluster(
         let next = others.lock().unwrap().pop_front().unwrap_or(Ok(None));
         Box::pin(async move { next }) as Pin<Box<dyn Future<Output = _> + Send>>
     };
-    (Cluster::of(Link::new(session(first), Box::new(connect))), asked)
+    (Cluster::of(Link::new(first, Box::new(connect))), asked)
 }
 
 fn status(code: u16, reason: &str, message: &str) -> Option<(u16, Vec<u8>)> {
@@ -157,6 +164,66 @@ async fn a_list_without_end_is_given_up() {
     let scope =
         crate::kubernetes::Scope { resource: "namespaces", namespace: None, name: None, labels: None };
     assert!(matches!(cluster.list(&scope).await, Err(ApiError::Cut(_))));
+}
+
+/// A list of so many objects, each with so many bytes of metadata.
+async fn listed(count: usize, bytes: usize) -> Result<(Vec<crate::kubernetes::Sighting>, String), ApiError> {
+    let object = format!(r#"{{"metadata":{{"name":"n","annotations":{{"a":"{}"}}}}}}"#, "x".repeat(bytes));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let query: std::collections::HashMap<_, _> =
+            form_urlencoded::parse(request.uri().query().unwrap().as_bytes()).into_owned().collect();
+        let from: usize = query.get("continue").map_or(0, |from| from.parse().unwrap());
+        let to = (from + query["limit"].parse::<usize>().unwrap()).min(count);
+        let next = if to == count { String::new() } else { to.to_string() };
+        let items = vec![object.as_str(); to - from].join(",");
+        let page =
+            format!(r#"{{"metadata":{{"resourceVersion":"7","continue":"{next}"}},"items":[{items}]}}"#);
+        async move {
+            let body = http_body_util::Full::from(page.into_bytes());
+            Ok::<_, Infallible>(Response::builder().status(200).body(body).unwrap())
+        }
+    });
+    let session = Session { client: Client::new(service, "apps"), ..session(vec![secret()]) };
+    let (cluster, _) = of_sessions(session, Vec::new());
+    let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+    cluster.list(&scope).await
+}
+
+/// Whoever may write to a Secret makes its metadata as long as the API server takes it: then fewer are listed at a time.
+#[tokio::test(start_paused = true)]
+async fn pages_are_as_long_as_their_objects_allow() {
+    let (found, version) = listed(40, 1 << 20).await.unwrap();
+    assert_eq!((found.len(), version.as_str()), (40, "7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_read_no_further_than_its_limit() {
+    let (cluster, _) = cluster(vec![Some((200, b" ".repeat(9 << 20)))], Vec::new());
+    assert!(matches!(cluster.secret(&at()).await, Err(ApiError::TooLong(_))));
+    assert!(matches!(listed(1, 9 << 20).await, Err(ApiError::TooLong(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_more_objects_than_any_cluster_has_is_given_up() {
+    assert_eq!(listed(100_000, 0).await.unwrap().0.len(), 100_000);
+    assert!(matches!(listed(101_000, 0).await, Err(ApiError::Cut(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_read_is_not_met_again() {
+    let list = || Some((200, br#"{"metadata":{"resourceVersion":"1"},"items":[]}"#.to_vec()));
+    for event in [b"{}\n".to_vec(), b"x".repeat(5 << 20)] {
+        let (cluster, _) = cluster(vec![list(), Some((200, event)), list()], Vec::new());
+        let scope =
+            crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+        let (told, mut seen) = tokio::sync::mpsc::channel(8);
+        let following = tokio::spawn(crate::kubernetes::follow(cluster, scope, told));
+        for is_failure in [false, true, false] {
+            let seen = tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.unwrap().unwrap();
+            assert_eq!(matches!(seen, crate::kubernetes::Seen::Failed(_)), is_failure, "{seen:?}");
+        }
+        following.abort();
+    }
 }
 
 #[test]

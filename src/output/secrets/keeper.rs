@@ -18,6 +18,7 @@ use super::{
     desired::InPlace,
     look::{Look, Outcome},
     ownership::{Memory, Recorded},
+    queue,
     roster::{News, Roster},
     target::{Moment, TOLD, Target},
 };
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     /// Which Secrets there should be is to be worked out anew.
     outdated: bool,
     working: JoinSet<(ObjectRef, Outcome)>,
+    /// Looks that have begun.
+    picks: u64,
     /// What the last target that was looked at holds: most of them hold the same.
     in_place: Arc<InPlace>,
     /// The expiry of what this process has held.
@@ -75,6 +78,7 @@ impl Keeper {
             targets: BTreeMap::new(),
             outdated: true,
             working: JoinSet::new(),
+            picks: 0,
             in_place: Arc::default(),
             recorded: Arc::default(),
             has_been_tried: false,
@@ -193,6 +197,8 @@ impl Keeper {
             News::OtherTargets => self.outdated = true,
             News::Seen(at, version) => self.note_version(&at, version),
             News::SeenAll(only, seen) => {
+                // Where the Secrets are found by their labels, there may be others now.
+                self.outdated |= only.is_none();
                 for (at, target) in &mut self.targets {
                     let is_missing = only.as_ref().is_none_or(|only| only == at) && !seen.contains_key(at);
                     if is_missing && target.was_there() {
@@ -222,36 +228,35 @@ impl Keeper {
 
     fn start_work(&mut self) {
         let now = Instant::now();
-        for is_urgent in [true, false] {
-            for (at, target) in &mut self.targets {
-                if self.working.len() >= AT_A_TIME {
-                    return;
-                }
-                if target.urgent != is_urgent || !target.is_due(now) {
-                    continue;
-                }
-                let defers = target.defers(now);
-                target.begin();
-                let look = Look {
-                    cluster: self.cluster.clone(),
-                    at: at.clone(),
-                    content: target.content.clone(),
-                    credentials: if target.leaving {
-                        nothing_of(&self.it.with.credentials.borrow())
-                    } else {
-                        self.it.with.credentials.clone()
-                    },
-                    clock: self.it.with.clock.clone(),
-                    is_absent: !target.was_there() && self.roster.knows_absent(at),
-                    farewell: target.leaving,
-                    prunes: self.it.kind.prunes(),
-                    memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
-                    defers,
-                };
-                let at = at.clone();
-                target.task = Some(self.working.spawn(async move { (at, look.run().await) }));
-            }
+        while self.working.len() < AT_A_TIME {
+            let due = self.targets.iter().filter(|(_, target)| target.is_due(now));
+            let Some(at) = queue::next(due, self.picks) else { return };
+            self.picks += 1;
+            self.look_at(at, now);
         }
+    }
+
+    fn look_at(&mut self, at: ObjectRef, now: Instant) {
+        let Some(target) = self.targets.get_mut(&at) else { return };
+        let defers = target.defers(now);
+        target.begin(self.picks);
+        let look = Look {
+            cluster: self.cluster.clone(),
+            at: at.clone(),
+            content: target.content.clone(),
+            credentials: if target.leaving {
+                nothing_of(&self.it.with.credentials.borrow())
+            } else {
+                self.it.with.credentials.clone()
+            },
+            clock: self.it.with.clock.clone(),
+            is_absent: !target.was_there() && self.roster.knows_absent(&at),
+            farewell: target.leaving,
+            prunes: self.it.kind.prunes(),
+            memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
+            defers,
+        };
+        target.task = Some(self.working.spawn(async move { (at, look.run().await) }));
     }
 
     /// Notes what became of a look.

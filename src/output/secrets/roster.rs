@@ -61,7 +61,7 @@ pub(super) enum News {
     OtherTargets,
     /// A Secret was seen in this version.
     Seen(ObjectRef, String),
-    /// These are all there are, of all that are kept or of the one.
+    /// These are all there are, of all that are kept or of the one; of all, others may be to be kept than before.
     SeenAll(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
     /// It is gone.
     Gone(ObjectRef),
@@ -277,35 +277,46 @@ impl Roster {
 
     /// What a watch tells that finds out which Secrets there should be.
     fn find(&mut self, watching: Watching, seen: Seen) -> News {
-        let is_wanted =
-            |sighting: &Sighting| sighting.deletion_timestamp.is_none() && !self.is_excluded(&sighting.name);
-        let before = self.listed.clone();
-        match &seen {
-            Seen::All(all) => {
-                self.listed =
-                    Some(all.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone()).collect());
-            }
-            Seen::Changed(one) if is_wanted(one) => {
-                self.listed.get_or_insert_default().insert(one.name.clone());
-            }
-            Seen::Changed(one) | Seen::Gone(one) => {
-                self.listed.get_or_insert_default().remove(&one.name);
-            }
-            Seen::Failed(_) => {}
-        }
-        if self.listed != before {
-            News::OtherTargets
-        } else if watching == Watching::Secrets {
-            news(watching, seen)
-        } else {
-            News::Nothing
-        }
+        let mut listed = self.listed.take();
+        let news = find(&mut listed, watching, seen, |name| self.is_excluded(name));
+        self.listed = listed;
+        news
     }
 
     fn is_excluded(&self, namespace: &str) -> bool {
         let Kind::DockerConfig(settings) = &self.kind else { return false };
         let Namespaces::All { exclude } = &settings.namespaces else { return false };
         exclude.iter().any(|name| name.as_str() == namespace)
+    }
+}
+
+/// Notes in `listed` what there should be by what a watch tells that finds it out, and what that means.
+fn find(
+    listed: &mut Option<BTreeSet<String>>,
+    watching: Watching,
+    seen: Seen,
+    is_excluded: impl Fn(&str) -> bool,
+) -> News {
+    let is_wanted =
+        |sighting: &Sighting| sighting.deletion_timestamp.is_none() && !is_excluded(&sighting.name);
+    let is_other = match &seen {
+        Seen::All(all) => {
+            let wanted = all.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone());
+            let wanted = Some(wanted.collect());
+            let is_other = wanted != *listed;
+            *listed = wanted;
+            is_other
+        }
+        Seen::Changed(one) if is_wanted(one) => listed.get_or_insert_default().insert(one.name.clone()),
+        Seen::Changed(one) | Seen::Gone(one) => listed.get_or_insert_default().remove(&one.name),
+        Seen::Failed(_) => false,
+    };
+    match (watching, &seen) {
+        // Also where there are others now: of those that stay, one may have been edited while nothing was told.
+        (Watching::Secrets, Seen::All(_)) => news(Watching::Secrets, seen),
+        _ if is_other => News::OtherTargets,
+        (Watching::Secrets, _) => news(Watching::Secrets, seen),
+        _ => News::Nothing,
     }
 }
 
@@ -328,3 +339,6 @@ fn news(watching: Watching, seen: Seen) -> News {
         Seen::Failed(_) => News::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub(super) struct Target {
     pub(super) urgent: bool,
     /// Being worked on.
     pub(super) busy: bool,
+    /// Which of all looks its last one was, from one; zero for none.
+    pub(super) began: u64,
     /// What works on it, or worked on it last.
     pub(super) task: Option<AbortHandle>,
     /// No longer wanted: what is ours goes, then it is forgotten.
@@ -68,6 +70,7 @@ impl Target {
             marked: true,
             urgent,
             busy: false,
+            began: 0,
             task: None,
             leaving: false,
             not_before: None,
@@ -143,8 +146,9 @@ impl Target {
         self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now)
     }
 
-    /// A look at it begins.
-    pub(super) fn begin(&mut self) {
+    /// A look at it begins, the `pick`th of all.
+    pub(super) fn begin(&mut self, pick: u64) {
+        self.began = pick;
         self.marked = false;
         self.urgent = false;
         self.busy = true;

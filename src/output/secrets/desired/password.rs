@@ -73,7 +73,12 @@ pub(super) fn of_repository(
     let Some(host) = registry_of(found, basis.desired) else {
         let warning =
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
-        let decision = Decision::leaving(Concern::None, InPlace::new(), vec![warning]);
+        // Before the first token of the caller's own registry there is nothing to judge a `url` by.
+        let (concern, warnings) = match knows_no_registry(basis.desired) {
+            true => (Concern::All, Vec::new()),
+            false => (Concern::None, vec![warning]),
+        };
+        let decision = Decision::leaving(concern, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
         let apply = if is_where_it_was_put(found, basis) { None } else { without_ours(at, found)? };
         return Ok(Decision { apply, ..decision });
@@ -84,6 +89,10 @@ pub(super) fn of_repository(
         flaws.push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
     }
     decide(at, &host, found, basis, flaws)
+}
+
+fn knows_no_registry(CredentialSet { current, awaited, retired }: &CredentialSet) -> bool {
+    current.is_empty() && awaited.is_empty() && retired.is_empty()
 }
 
 /// The registry that a repository's URL is in.

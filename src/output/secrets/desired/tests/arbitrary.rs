@@ -182,7 +182,7 @@ proptest! {
                 _ if target.is_due(now) => {
                     let defers = target.defers(now);
                     let farewell = target.leaving;
-                    target.begin();
+                    target.begin(1);
                     prop_assert!(target.due(now).is_none(), "two at once");
                     let outcome = outcome(farewell, &desired, millis, defers);
                     let failed = outcome.result.is_err();
@@ -226,7 +226,7 @@ fn a_failure_of_what_was_deferred_has_its_pause() {
     let mut target = Target::new(flux(false), false);
     target.deferred_until = Some(now);
     let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
-    target.begin();
+    target.begin(1);
     let outcome = Outcome { result: Err(problem), ..found(&desired, "1") };
     target.note("o", &here(), outcome, 0, Moment { now, random: 0.5 });
     assert!(target.due(now) > Some(now));
@@ -241,20 +241,20 @@ fn a_version_told_before_a_look_is_no_reason_for_another() {
     let desired = Arc::new(credentials("ours", 1000));
     let mut target = Target::new(flux(false), false);
     target.see("1".into());
-    target.begin();
+    target.begin(1);
     target.note("o", &here(), found(&desired, "2"), 0, moment);
     assert!(!target.marked, "told before");
     target.see("3".into());
     assert!(target.marked, "told between looks");
-    target.begin();
+    target.begin(1);
     target.see("4".into());
     target.note("o", &here(), found(&desired, "3"), 0, moment);
     assert!(target.marked, "told during it");
-    target.begin();
+    target.begin(1);
     target.see("4".into());
     target.note("o", &here(), found(&desired, "4"), 0, moment);
     assert!(!target.marked, "of its own version");
-    target.begin();
+    target.begin(1);
     target.miss();
     target.note("o", &here(), found(&desired, "4"), 0, moment);
     assert!(target.marked, "gone during it");

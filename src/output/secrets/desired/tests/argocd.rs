@@ -272,6 +272,21 @@ fn a_repository_that_moves_elsewhere_loses_our_password() {
     }
 }
 
+/// Without `registries` in the configuration the first token names the only one.
+#[test]
+fn before_any_registry_is_known_a_repository_is_in_none_that_is_wrong() {
+    let repository = template(&[("url", "ghcr.io/charts/web")]);
+    let decided = |desired: &CredentialSet| {
+        decide(&here(), &Content::Repository, Some(&object(&repository)), desired, at(0)).unwrap()
+    };
+    let decision = decided(&CredentialSet::default());
+    assert_eq!((decision.concern, decision.warnings), (Concern::All, Vec::new()));
+    let decision = decided(&credentials("ours", 1000));
+    assert_eq!((decision.concern, decision.warnings.len()), (Concern::None, 1));
+    let awaited = CredentialSet { awaited: [host()].into(), ..CredentialSet::default() };
+    assert_eq!(decided(&awaited).warnings.len(), 1);
+}
+
 /// A registry that a process learns only with its first token, and one that only another sidecar keeps: what stands where
 /// it was put stays.
 #[test]
