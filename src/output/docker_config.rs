@@ -245,10 +245,10 @@ impl DockerConfigFile {
         {
             warnings.push(Warning::ExpiriesNotStored { reason: error.to_string() });
         }
-        let aside = unfit.is_some().then(|| aside_of(target));
-        let replacement = Replacement { target, mode, group, seen, set_aside: aside.as_deref() };
+        let set_aside = unfit.as_ref().map(|_| names_aside(target)).unwrap_or_default();
+        let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
-        let Replaced::Done { metadata, unsynced } = replaced else { return Ok(Attempt::Again) };
+        let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(Attempt::Again) };
         let path = self.settings.path.clone();
         if let Found::Other(what) = found {
             warnings.push(Warning::Replaced { path: path.clone(), what });
@@ -363,6 +363,9 @@ pub enum Written {
 /// How often a file that another process keeps changing is merged again before the retry is left to the caller.
 const TRIES: usize = 5;
 
+/// The number of the last name that a file is set aside under.
+const LAST_NAME_ASIDE: u32 = 9;
+
 enum Attempt {
     Over(Written, Vec<Warning>),
     Again,
@@ -400,11 +403,18 @@ fn look<'a>(
     Ok((here, here.version()?, read(here)?))
 }
 
-/// `config.json.invalid` for `config.json`.
-fn aside_of(target: &Target) -> OsString {
-    let mut aside = target.name.clone();
-    aside.push(".invalid");
-    aside
+/// For `config.json`: `config.json.invalid`, then `config.json.invalid.1`, and so on. Something that keeps the first
+/// name, such as a directory with something in it, must not keep our credential out.
+fn names_aside(target: &Target) -> Vec<OsString> {
+    let name = |number| {
+        let mut name = target.name.clone();
+        name.push(".invalid");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        name
+    };
+    (0..=LAST_NAME_ASIDE).map(name).collect()
 }
 
 fn is_empty(directory: &Target) -> bool {

@@ -110,7 +110,7 @@ impl Memory {
             FileError::new(super::super::atomic_file::Operation::Look, &target.path(), error)
         })?;
         let seen = store.version()?;
-        let replacement = Replacement { target: &store, mode, group, seen, set_aside: None };
+        let replacement = Replacement { target: &store, mode, group, seen, set_aside: &[] };
         replacement.run(|out| Ok(serde_json::to_writer(out, &self.0)?)).map(drop)
     }
 }
