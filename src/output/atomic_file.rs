@@ -209,6 +209,13 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
     Ok(if setgid { metadata.gid() } else { rustix::process::getegid().as_raw() })
 }
 
+/// What a file that this process makes next to `target` shows of its owner and mode: others than this process's user and
+/// [`FileMode::PRIVATE`] only where the file system imposes them.
+pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
+    let temp = TempFile::create(target)?;
+    temp.file().metadata().map_err(|error| target.failed(Operation::Look, error))
+}
+
 /// The directory that holds the file; `.` for a bare name.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))

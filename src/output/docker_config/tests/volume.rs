@@ -187,6 +187,23 @@ fn a_full_directory_is_reported_wherever_it_is() {
 }
 
 #[test]
+fn an_expiry_that_could_not_be_stored_is_stored_later() {
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    let (place, store) = (Place::new(), ".config.json.ecr-sidecar");
+    fs::create_dir_all(place.at(store).join("x")).unwrap();
+    let mut file = place.file();
+    for expected in [Written::Changed, Written::Unchanged] {
+        let report = file.reconcile(&set, now());
+        assert_eq!(written(&report), expected);
+        assert!(said(&report).contains("are not stored"), "{}", said(&report));
+    }
+    fs::remove_dir_all(place.at(store)).unwrap();
+    let report = file.reconcile(&set, now());
+    assert_eq!((written(&report), said(&report).as_str()), (Written::Unchanged, ""));
+    assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
+}
+
+#[test]
 fn an_unusable_file_gets_a_free_name_and_is_never_lost() {
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
     let place = Place::new();
