@@ -87,6 +87,11 @@ impl ProfileFileError {
         }
     }
 
+    /// Whether this process, or the node, may open no more files.
+    pub fn is_file_limit(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.is_file_limit())
+    }
+
     /// Whether the file's volume does not respond.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Read { source: ReadError::TimedOut, .. })
