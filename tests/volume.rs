@@ -55,9 +55,15 @@ fn state(victim: &Path) -> (Vec<String>, u64, u32, u32, String) {
     (names(victim.parent().unwrap()), metadata.ino(), metadata.mode(), metadata.uid(), text)
 }
 
+/// A link of the consumer's, in the place of a file or of a directory that the sidecar may be making again.
 fn link(target: &Path, link: &Path) {
-    symlink(target, link).unwrap();
-    lchown(link, Some(CONSUMER), Some(CONSUMER)).unwrap();
+    let new = link.with_extension("new");
+    symlink(target, &new).unwrap();
+    lchown(&new, Some(CONSUMER), Some(CONSUMER)).unwrap();
+    wait_until("the link in its place", || {
+        let _ = fs::remove_dir_all(link);
+        fs::rename(&new, link).is_ok()
+    });
 }
 
 fn run_as(rig: &Rig, user: u32) -> Running {
@@ -89,7 +95,6 @@ fn a_link_to_a_private_file_of_root_is_replaced() {
     assert_eq!(names(&rig.at("out")), ["config.json"], "nothing was set aside");
     sidecar.wait_log("was a symbolic link that is not followed", DEADLINE);
     // and while it runs
-    fs::remove_file(rig.file()).unwrap();
     link(&path, &rig.file());
     wait_until("the file back", || is_ours(&rig));
     assert_eq!(state(&path), before);
@@ -154,7 +159,7 @@ fn a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed() {
 
     // A directory in its place is as good as the first.
     fs::remove_file(&directory).unwrap();
-    fs::create_dir(&directory).unwrap();
+    fs::create_dir_all(&directory).unwrap(); // the sidecar may be faster
     sidecar.wait_ready();
     assert!(auth(&file, HOST).is_some());
     assert_eq!(state(&path), before);
@@ -238,13 +243,13 @@ fn a_full_directory_in_the_place_of_the_file_is_reported_and_heals() {
     let rig = Rig::new();
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
-    fs::remove_file(rig.file()).unwrap();
-    fs::create_dir_all(rig.file().join("x")).unwrap();
+    put_in_place(&rig.file(), &|path| fs::create_dir_all(path.join("x")).is_ok());
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("not-a-file") && line.contains("is a directory"), "{line}");
     sidecar.wait_get("/readyz", 503);
-    fs::remove_dir_all(rig.file()).unwrap();
+    fs::remove_dir(rig.file().join("x")).unwrap(); // the sidecar replaces what is empty
     sidecar.wait_ready();
+    assert!(is_ours(&rig));
 }
 
 #[test]
@@ -313,7 +318,10 @@ fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
     for component in ["a/b/c", "a/b", "a"] {
         fs::rename(rig.at(component), rig.at("moved")).unwrap();
         wait_for(component, Duration::from_secs(8), || auth(&file, HOST)); // before the next poll of ten seconds
-        fs::remove_dir_all(rig.at("moved")).unwrap();
+        // The sidecar may just have written to it once more.
+        wait_until("the old directory gone", || {
+            fs::remove_dir_all(rig.at("moved")).is_ok() || !rig.at("moved").exists()
+        });
     }
 }
 
