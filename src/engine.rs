@@ -128,8 +128,8 @@ impl Engine {
 
     /// Rejects those of `outputs` that can never work, before anything is changed.
     pub async fn preflight(outputs: impl Iterator<Item = &OutputConfig>) -> Result<(), Problem> {
-        for output in outputs.cloned() {
-            let check = tokio::task::spawn_blocking(move || Output::new(&output).preflight());
+        for output in outputs.map(Output::new) {
+            let check = tokio::task::spawn_blocking(move || output.preflight());
             // A volume that hangs may come back: that is the reconciler's business.
             if let Ok(Ok(checked)) = tokio::time::timeout(PREFLIGHT_LIMIT, check).await {
                 checked?;

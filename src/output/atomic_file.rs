@@ -89,7 +89,7 @@ pub enum Replaced {
     /// The new file is in place.
     Done {
         /// Its metadata, taken before it got its name.
-        metadata: Metadata,
+        metadata: Box<Metadata>,
         /// The name of the old file, if it was set aside.
         aside: Option<OsString>,
         /// Its name may be lost if the machine stops now.
@@ -129,7 +129,11 @@ impl Replacement<'_> {
         } else {
             aside = Some(self.set_aside(temp)?.to_owned());
         }
-        Ok(Replaced::Done { metadata, aside, unsynced: sync(&self.target.directory).err() })
+        Ok(Replaced::Done {
+            metadata: Box::new(metadata),
+            aside,
+            unsynced: sync(&self.target.directory).err(),
+        })
     }
 
     /// Puts the new file in place and the old one aside, with no moment between in which there is none. The name that
