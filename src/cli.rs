@@ -18,6 +18,7 @@ use crate::{
     app::{self, AppError},
     config::{self, Flags, Surroundings, env::Environment},
     doctor::{self, Report},
+    failure::shown_value::may_be_secret,
     hardening::forbid_dumps,
     health::client,
     helper,
@@ -27,6 +28,10 @@ use crate::{
     status::command as status,
     telemetry,
 };
+
+/// In place of an error that repeats an argument.
+const NOT_REPEATED: &str =
+    "an argument is invalid, and not shown: it may hold a user, a password, a key or a token";
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
 const BAD_CONFIGURATION: u8 = 64;
@@ -50,13 +55,26 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // nobody left to tell
+            let rendered = error.render().to_string();
+            let _ = match repeats_a_secret(&rendered) {
+                true => writeln!(io::stderr(), "error: {NOT_REPEATED}"),
+                false => error.print(),
+            }; // nobody left to tell
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() };
         }
     };
     let flags = cli.values.into_flags();
     to_its_end(dispatch(cli.command.unwrap_or(Command::Run), &flags))
+}
+
+/// Whether the parser's error repeats an argument that may be a credential, such as a URL with a password for a host.
+fn repeats_a_secret(error: &str) -> bool {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    arguments.into_iter().any(|argument| {
+        let value = argument.split_once('=').map_or(&*argument, |(_, value)| value);
+        [value, &argument].iter().any(|text| may_be_secret(text) && error.contains(text))
+    })
 }
 
 fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {

@@ -6,7 +6,6 @@
 mod check;
 pub mod env;
 mod file;
-mod found;
 mod layers;
 mod resolve;
 mod show;
@@ -28,6 +27,7 @@ use self::{env::Environment, resolve::Purpose, units::LogFilter};
 use crate::{
     aws::{endpoint::EndpointUrl, sdk::SdkSettings},
     failure::foreign_text::clean,
+    failure::shown_value::clean_path,
     fs::read::read_text,
     identity::IdentitySpec,
     output::{
@@ -109,7 +109,7 @@ impl OutputConfig {
     /// Its name in the status and in log lines.
     pub fn id(&self) -> String {
         match self {
-            Self::DockerConfig(settings) => format!("docker-config {}", settings.path.display()),
+            Self::DockerConfig(settings) => format!("docker-config {}", clean_path(&settings.path)),
             Self::DockerConfigSecret(settings) => match &settings.namespaces {
                 Namespaces::Names(names) if names.len() == 1 => {
                     let namespace = names.first().map(NamespaceName::as_str).unwrap_or_default();
@@ -246,7 +246,7 @@ impl ConfigFile {
             Err(error) => {
                 let found = format!("a file that cannot be read: {error}");
                 let accepted = "a readable YAML file of at most 1 MiB";
-                Err(Problems(vec![Problem::new(path.display().to_string(), found, accepted)]))
+                Err(Problems(vec![Problem::new(clean_path(&path), found, accepted)]))
             }
         }
     }

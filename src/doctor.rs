@@ -37,6 +37,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
     diagnosis::Diagnosis,
+    failure::shown_value::clean_path,
     http,
 };
 
@@ -96,7 +97,7 @@ pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Optio
 }
 
 fn origin(config: &Config) -> String {
-    config.path.as_ref().map_or_else(|| "environment".to_owned(), |path| path.display().to_string())
+    config.path.as_ref().map_or_else(|| "environment".to_owned(), |path| clean_path(path))
 }
 
 fn summary(config: &Config) -> String {

@@ -6,6 +6,7 @@
 //! `InvalidSignatureException` like a wrong key). Held by the test `codes_have_their_class_and_diagnosis`.
 
 pub mod foreign_text;
+pub(crate) mod shown_value;
 
 use std::{error::Error, fmt, io, time::SystemTime};
 

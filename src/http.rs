@@ -44,7 +44,7 @@ pub use self::{
 };
 use crate::{
     config::env::Environment,
-    failure::foreign_text::clean_path,
+    failure::shown_value::clean_path,
     fs::read::{ReadError, read},
 };
 
@@ -171,7 +171,7 @@ enum TransportError {
     NoBundle,
     #[error("cannot read the CA bundle {} that {variable} names: {source}", clean_path(path))]
     Unreadable { variable: &'static str, path: PathBuf, source: ReadError },
-    #[error("the CA bundle {} holds no usable certificate", .0.display())]
+    #[error("the CA bundle {} holds no usable certificate", clean_path(.0))]
     EmptyBundle(PathBuf),
     #[error("the proxy cannot be used: {0}")]
     Proxy(InvalidProxy),

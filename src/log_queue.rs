@@ -40,29 +40,44 @@ struct State {
     lines: VecDeque<Box<[u8]>>,
     /// Bytes of `lines`, and of the line that is being written.
     bytes: usize,
-    has_writer: bool,
+    writer: Writer,
+}
+
+/// Who writes the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// The caller of [`LogQueue::push`].
+    Caller,
+    /// A thread, from the first line on.
+    ThreadOnDemand,
+    /// A thread.
+    Thread,
 }
 
 impl LogQueue {
     const fn new(limit: usize) -> Self {
-        let state = State { lines: VecDeque::new(), bytes: 0, has_writer: false };
+        let state = State { lines: VecDeque::new(), bytes: 0, writer: Writer::Caller };
         Self { limit, state: Mutex::new(state), changed: Condvar::new(), dropped: AtomicU64::new(0) }
     }
 
-    /// Starts the thread, unless it runs already. Without one, lines are written where they arise.
+    /// Has a thread write the lines from now on; it starts with the first one. Before this call, and where no thread
+    /// can be started, lines are written where they arise.
     pub fn start(&'static self) {
         let mut state = self.lock();
-        if state.has_writer {
-            return;
+        if state.writer == Writer::Caller {
+            state.writer = Writer::ThreadOnDemand;
         }
-        let writer = thread::Builder::new().name("log".into()).stack_size(STACK);
-        state.has_writer = writer.spawn(|| self.write_all_to(io::stderr(), report_dropped)).is_ok();
     }
 
     /// Queues one line, its end included. Never waits for a reader.
-    pub fn push(&self, line: &[u8]) {
+    pub fn push(&'static self, line: &[u8]) {
         let mut state = self.lock();
-        if !state.has_writer {
+        if state.writer == Writer::ThreadOnDemand {
+            let thread = thread::Builder::new().name("log".into()).stack_size(STACK);
+            let started = thread.spawn(|| self.write_all_to(io::stderr(), report_dropped));
+            state.writer = if started.is_ok() { Writer::Thread } else { Writer::Caller };
+        }
+        if state.writer == Writer::Caller {
             drop(state);
             let _ = io::stderr().write_all(line); // there is no other place to report it
             return;
@@ -168,7 +183,7 @@ mod tests {
 
     fn queue(limit: usize) -> &'static LogQueue {
         let queue = Box::leak(Box::new(LogQueue::new(limit)));
-        queue.lock().has_writer = true;
+        queue.lock().writer = Writer::Thread;
         queue
     }
 

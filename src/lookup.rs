@@ -13,6 +13,9 @@
 //!    none the pull fails for sure. A warning says so (`a_token_of_unknown_end_is_the_last_resort`). One that is known to
 //!    have ended is never given (`an_ended_token_is_never_printed`).
 //!
+//! Settings for AWS that do not parse are reported when AWS is to be asked: a file that holds a token needs none
+//! (`settings_for_aws_matter_only_when_aws_is_asked`).
+//!
 //! All of it ends within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
 
 mod cache;
@@ -31,6 +34,8 @@ use crate::{
     app,
     clock::{Clock, rfc3339},
     config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings, env::Environment},
+    diagnosis::Diagnosis,
+    failure::shown_value::clean_path,
     failure::{Class, Problem},
     http,
     identity::Identity,
@@ -122,10 +127,11 @@ pub async fn credential(
 ) -> Result<Credential, LookupError> {
     // On the heap: futures of AWS calls are large, and what holds several by value is too large for rustc.
     let found = Box::pin(async {
-        let (config, surroundings) = configuration(Some(host), flags, env).await?;
+        let (config, surroundings, invalid) = configuration(Some(host), flags, env).await?;
         let key = key_of(&config, host).ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
-        Lookup { host, key, config, surroundings, clock: Clock::System, started: Instant::now() }.run().await
+        let (clock, started) = (Clock::System, Instant::now());
+        Lookup { host, key, config, surroundings, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
@@ -133,22 +139,25 @@ pub async fn credential(
 /// The registries that the configuration names.
 pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
     let loaded = timeout(LIMIT, Box::pin(configuration(None, flags, env))).await;
-    let (config, _) = loaded.map_err(|_| LookupError::TimedOut)??;
+    let (config, ..) = loaded.map_err(|_| LookupError::TimedOut)??;
     Ok(match config.registries {
         Registries::Listed(registries) => registries.into_iter().map(|registry| registry.host).collect(),
         Registries::Own(_) => Vec::new(),
     })
 }
 
-/// The configuration and what surrounds it.
+/// The configuration, what surrounds it, and the settings for AWS that do not parse.
 async fn configuration(
     host: Option<&RegistryHost>,
     flags: &Flags,
     env: Environment,
-) -> Result<(Config, Surroundings), LookupError> {
-    let surroundings = app::surroundings(env).await?;
+) -> Result<(Config, Surroundings, Option<Problems>), LookupError> {
+    let (surroundings, invalid) = match app::surroundings(env.clone()).await {
+        Ok(surroundings) => (surroundings, None),
+        Err(invalid) => (Surroundings { env, ..Surroundings::default() }, Some(invalid)),
+    };
     let config = config::load_to_answer(host, flags, &surroundings).await?;
-    Ok((config, surroundings))
+    Ok((config, surroundings, invalid))
 }
 
 /// The configured token key of `host`, else the one that its name tells, for the default identity.
@@ -165,6 +174,7 @@ struct Lookup<'a> {
     key: TokenKey,
     config: Config,
     surroundings: Surroundings,
+    invalid: Option<Problems>,
     clock: Clock,
     started: Instant,
 }
@@ -179,21 +189,30 @@ impl Lookup<'_> {
         for path in kept {
             self.look(path.clone(), &mut found).await;
             if let Some(credential) = found.living {
-                tracing::debug!(registry = %self.host, file = %path.display(), "the token in the file lives");
+                tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file lives");
                 return Ok(credential);
             }
         }
-        let problem = match self.fetch_unless_cached().await {
+        let fetched = match &self.invalid {
+            None => self.fetch_unless_cached().await.map_err(|error| error.problem()),
+            Some(invalid) if found.last_resort.is_none() => return Err(invalid.clone().into()),
+            Some(invalid) => Err(Problem {
+                message: invalid.to_string(),
+                remedy: Diagnosis::Configuration.into(),
+                class: Class::Denied,
+            }),
+        };
+        let problem = match fetched {
             Ok(token) => match Credential::of_auth(&token.auth) {
                 Some(credential) => return Ok(credential),
                 None => TokenError::NotAws("GetAuthorizationToken").problem(),
             },
-            Err(error) => error.problem(),
+            Err(problem) => problem,
         };
         match found.last_resort {
             Some((credential, path)) => {
                 tracing::warn!(
-                    registry = %self.host, file = %path.display(), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+                    registry = %self.host, file = %clean_path(&path), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
                     "AWS gives no token: the one in the file is given, whose end is near or not known"
                 );
                 Ok(credential)
@@ -207,9 +226,9 @@ impl Lookup<'_> {
         let (place, host, now) = (path.clone(), self.host.clone(), self.clock.now());
         match on_a_thread(VOLUME_LIMIT, move || find(&place, &host, now)).await {
             Some(Ok(Some(held))) => found.judge(held, path, now),
-            Some(Ok(None)) => found.said.push(format!("`{}` has none", path.display())),
+            Some(Ok(None)) => found.said.push(format!("`{}` has none", clean_path(&path))),
             Some(Err(error)) => found.said.push(error.to_string()),
-            None => found.said.push(format!("the volume of `{}` gives no answer", path.display())),
+            None => found.said.push(format!("the volume of `{}` gives no answer", clean_path(&path))),
         }
     }
 
@@ -342,18 +361,18 @@ struct Found {
 impl Found {
     fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
         let Some(credential) = Credential::of_auth(&auth) else {
-            return self.said.push(format!("that of `{}` is not base64", path.display()));
+            return self.said.push(format!("that of `{}` is not base64", clean_path(&path)));
         };
         match end {
             End::Known(end) if end > now + SPARE => self.living = Some(credential),
             End::Known(end) if end <= now => {
-                self.said.push(format!("that of `{}` ended at {}", path.display(), rfc3339(end)));
+                self.said.push(format!("that of `{}` ended at {}", clean_path(&path), rfc3339(end)));
             }
             // A file from the future tells nothing of its age.
             End::Unknown { changed_at }
                 if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
             {
-                self.said.push(format!("that of `{}` is older than 12 hours", path.display()));
+                self.said.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
             }
             End::Known(_) | End::Unknown { .. } => {
                 self.last_resort = self.last_resort.take().or(Some((credential, path)));

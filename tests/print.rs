@@ -65,6 +65,19 @@ fn a_living_token_in_the_file_is_printed_without_asking_aws() {
 }
 
 #[test]
+fn settings_for_aws_matter_only_when_aws_is_asked() {
+    let world = World::new();
+    let invalid = |command: &mut Command| {
+        command.env("AWS_ENDPOINT_URL", "localhost:4566").env("AWS_REGION", "eu-west-1a");
+    };
+    refused(&print(&world, HOST, invalid), 64, &["AWS_ENDPOINT_URL", "AWS_REGION"]);
+    let _running = world.run_ready(|_| {});
+    let print = print(&world, HOST, invalid);
+    assert_eq!(Some(&printed(&print)), world.auths().get(HOST));
+    assert_eq!(said(&print), "");
+}
+
+#[test]
 fn without_a_file_aws_is_asked() {
     let world = World::new();
     for host in [HOST, PUBLIC] {

@@ -370,7 +370,7 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
                 status["outputs"][0]["last_error"]["diagnosis"] == "contended"
             });
             let body = sidecar.wait_get("/readyz", 503);
-            assert!(body.contains("name it as `base`"), "{body}");
+            assert!(body.contains("set that file as `base`"), "{body}");
             let (before, lines) = (rounds(), sidecar.log_lines().len());
             // Consumers find our entry again and again, if not for long; the edits count the time.
             let start = edits.load(Ordering::Relaxed);

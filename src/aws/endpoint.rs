@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::failure::foreign_text;
+use crate::failure::shown_value::quoted;
 
 /// An `http` or `https` URL with a host, and without user, query or fragment.
 ///
@@ -67,7 +67,7 @@ impl FromStr for EndpointUrl {
         });
         match is_url {
             true => Ok(Self(text.to_owned())),
-            false => Err(found(&format!("`{}`", foreign_text::clean(text)))),
+            false => Err(found(&quoted(text))),
         }
     }
 }
@@ -143,8 +143,10 @@ mod tests {
             "",
         ] {
             let found = found(bad);
-            assert!(found.starts_with('`') && !found.contains('\n'), "{bad:?}: {found}");
+            let is_named = found.starts_with('`') || found.ends_with("not shown");
+            assert!(is_named && !found.contains('\n'), "{bad:?}: {found}");
         }
+        assert!(found("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").ends_with("not shown"));
         assert_eq!(found("https://me:hunter2@host"), "a URL with a user name");
         assert_eq!(found("me:hunter2@host"), "a URL with a user name");
         assert_eq!(found("https://me:hunter2"), "a URL whose port is not a number");

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::env::Environment,
-    failure::foreign_text::clean_path,
+    failure::shown_value::clean_path,
     fs::read::{ReadError, read_text},
 };
 

@@ -24,7 +24,7 @@ use super::{
     profile_file::{ProfileFiles, Profiles, Section},
     variables::{self, Form},
 };
-use crate::{config::env::Environment, registry::Region};
+use crate::{config::env::Environment, failure::shown_value::quoted, registry::Region};
 
 /// Time-outs of a call to AWS: to connect, and in all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -79,23 +79,20 @@ impl SdkSettings {
         let mut settings = Settings::new(env, profiles);
         let ignores_endpoints =
             settings.boolean("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "ignore_configured_endpoint_urls");
-        let found = Self {
+        let mut found = Self {
             region: settings.region(),
             profile_files: ProfileFiles::default(),
             use_fips: settings.boolean("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"),
             use_dual_stack: settings.boolean("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint"),
-            endpoints: settings.endpoints(),
+            endpoints: if ignores_endpoints == Some(true) {
+                Endpoints::default()
+            } else {
+                settings.endpoints()
+            },
             app_name: settings.app_name(),
         };
-        let mut endpoints = match ignores_endpoints {
-            Some(true) => Endpoints::default(),
-            _ => found.endpoints,
-        };
-        endpoints.0.extend(settings.metadata_endpoint().map(|url| (METADATA, url)));
-        match settings.invalid.is_empty() {
-            true => Ok(Self { endpoints, ..found }),
-            false => Err(settings.invalid),
-        }
+        found.endpoints.0.extend(settings.metadata_endpoint().map(|url| (METADATA, url)));
+        if settings.invalid.is_empty() { Ok(found) } else { Err(settings.invalid) }
     }
 
     /// The configuration of the SDK's clients: no retries, no credentials, and a region of `us-east-1` where none is
@@ -201,7 +198,7 @@ impl<'a> Settings<'a> {
             Err(_) => {
                 self.invalid.push(InvalidSetting {
                     place: "AWS_SDK_UA_APP_ID or `sdk_ua_app_id` of the AWS profile".into(),
-                    found: format!("`{}`", crate::failure::foreign_text::clean(name)),
+                    found: quoted(name),
                     expected: "letters, digits and !#$%&'*+-.^_`|~".into(),
                 });
                 None
@@ -275,6 +272,8 @@ mod tests {
         assert_eq!(endpoint(&settings(&empty, "[default]\nendpoint_url =\n").unwrap(), "ECR"), None);
         let ignored = [("AWS_ENDPOINT_URL", "http://x"), ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
         assert_eq!(endpoint(&settings(&ignored, config).unwrap(), "ECR"), None);
+        let unused = "[default]\nignore_configured_endpoint_urls = true\nendpoint_url = localhost:4566\n";
+        assert_eq!(endpoint(&settings(&[], unused).unwrap(), "ECR"), None);
     }
 
     #[test]

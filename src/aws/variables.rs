@@ -1,4 +1,5 @@
-//! Every variable that the AWS SDK or this program reads in order to reach AWS, held against its form.
+//! Every variable that this program reads in order to reach AWS, held against its form. Others of the SDKs, such as
+//! `AWS_RETRY_MODE`, have no effect here, whatever their value.
 //!
 //! An empty variable is an unset one. Anything else that does not parse is reported with the variable's name; the value of
 //! a credential never is.
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{
     config::env::Environment,
-    failure::foreign_text,
+    failure::shown_value::quoted,
     registry::{AccountId, Region},
 };
 
@@ -26,14 +27,15 @@ pub struct InvalidSetting {
 
 /// The form of a value.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Endpoint,
     Region,
     Boolean,
     OneOf(&'static [&'static str]),
-    Count,
     RoleArn,
     SessionName,
+    ExternalId,
+    Account,
     /// A name without control characters.
     Name,
     /// Printable ASCII, which is never shown.
@@ -43,8 +45,8 @@ pub(super) enum Form {
 }
 
 use Form::{
-    AccessKeyId as KeyId, Boolean, Count, Endpoint, Header, Name, OneOf, Region as RegionName, RoleArn,
-    Secret, SessionName,
+    AccessKeyId as KeyId, Boolean, Endpoint, Header, Name, OneOf, Region as RegionName, RoleArn, Secret,
+    SessionName,
 };
 
 const TABLE: &[(&str, Form)] = &[
@@ -63,9 +65,6 @@ const TABLE: &[(&str, Form)] = &[
     ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", Boolean),
     ("AWS_USE_FIPS_ENDPOINT", Boolean),
     ("AWS_USE_DUALSTACK_ENDPOINT", Boolean),
-    ("AWS_STS_REGIONAL_ENDPOINTS", OneOf(&["legacy", "regional"])),
-    ("AWS_RETRY_MODE", OneOf(&["legacy", "standard", "adaptive"])),
-    ("AWS_MAX_ATTEMPTS", Count),
     ("AWS_SDK_UA_APP_ID", Name),
     ("AWS_PROFILE", Name),
     ("AWS_ROLE_ARN", RoleArn),
@@ -113,8 +112,8 @@ fn is_read_here(name: &str) -> bool {
 
 impl Form {
     /// An error unless `value`, found in `place`, has this form.
-    pub(super) fn check(self, place: &str, value: &str) -> Result<(), InvalidSetting> {
-        let shown = || format!("`{}`", foreign_text::clean(value));
+    pub(crate) fn check(self, place: &str, value: &str) -> Result<(), InvalidSetting> {
+        let shown = || quoted(value);
         let refuse = |found: String, expected: &str| {
             Err(InvalidSetting { place: place.to_owned(), found, expected: expected.to_owned() })
         };
@@ -125,7 +124,9 @@ impl Form {
             },
             Self::Region => match value.parse::<Region>() {
                 Ok(_) => Ok(()),
-                Err(error) => refuse(shown(), &error.to_string()),
+                Err(_) => {
+                    refuse(shown(), "a region such as eu-west-1, in lower case and without a zone letter")
+                }
             },
             Self::Boolean => match boolean(value) {
                 Some(_) => Ok(()),
@@ -133,12 +134,18 @@ impl Form {
             },
             Self::OneOf(texts) if texts.iter().any(|text| text.eq_ignore_ascii_case(value)) => Ok(()),
             Self::OneOf(texts) => refuse(shown(), &format!("one of {}", texts.join(", "))),
-            Self::Count if value.parse::<u32>().is_ok_and(|count| count > 0) => Ok(()),
-            Self::Count => refuse(shown(), "a whole number from 1"),
             Self::RoleArn if is_role_arn(value) => Ok(()),
             Self::RoleArn => refuse(shown(), "a role's ARN such as arn:aws:iam::123456789012:role/NAME"),
             Self::SessionName if is_session_name(value) => Ok(()),
             Self::SessionName => refuse(shown(), "2 to 64 letters, digits and _=,.@+-"),
+            Self::ExternalId if is_external_id(value) => Ok(()),
+            // It may serve as a shared secret.
+            Self::ExternalId => refuse(
+                format!("a value of {} characters, not shown", value.chars().count()),
+                "2 to 1224 letters, digits and _+=,.@:/-",
+            ),
+            Self::Account if value.parse::<AccountId>().is_ok() => Ok(()),
+            Self::Account => refuse(shown(), "an account number of 12 digits"),
             Self::Name if !value.contains(char::is_control) => Ok(()),
             Self::Name => refuse("control characters".into(), "a name"),
             Self::Header if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
@@ -181,6 +188,12 @@ pub(crate) fn is_session_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_=,.@+-".contains(&byte))
 }
 
+/// What STS accepts as an external id.
+fn is_external_id(text: &str) -> bool {
+    (2..=1224).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,9 +209,10 @@ mod tests {
             RegionName => "eu-west-1",
             Boolean => "TRUE",
             OneOf(texts) => texts[0],
-            Count => "3",
             RoleArn => "arn:aws-us-gov:iam::123456789012:role/path/name",
             SessionName => "me@example.com",
+            Form::ExternalId => "team/1",
+            Form::Account => "123456789012",
             Name => "my profile",
             Header => "Bearer abc",
             KeyId => "AKIAIOSFODNN7EXAMPLE",
@@ -219,8 +233,6 @@ mod tests {
             ("AWS_DEFAULT_REGION", "\"eu-west-1\""),
             ("AWS_ENDPOINT_URL_STS", "sts.amazonaws.com"),
             ("AWS_USE_FIPS_ENDPOINT", "1"),
-            ("AWS_MAX_ATTEMPTS", "0"),
-            ("AWS_RETRY_MODE", "bold"),
             ("AWS_ROLE_ARN", "arn:aws:iam::${ACCOUNT}:role/x"),
             ("AWS_ROLE_ARN", "ecr-pull"),
             ("AWS_ROLE_SESSION_NAME", "a b"),
@@ -235,6 +247,20 @@ mod tests {
             let problems = problems(name, value);
             assert_eq!(problems.len(), 1, "{name}={value:?}");
             assert_eq!(problems[0].place, name);
+        }
+    }
+
+    /// A value in the wrong variable.
+    #[test]
+    fn no_key_or_token_is_shown() {
+        let session_token = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQDx0".repeat(4);
+        for secret in
+            ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln", &session_token]
+        {
+            for (name, _) in TABLE {
+                let shown = format!("{:?}", problems(name, secret));
+                assert!(!shown.contains(&secret[..16]), "{name}: {shown}");
+            }
         }
     }
 

@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Problem, found, join, nearest,
+    Problem, join, nearest,
     yaml::{Document, Written},
 };
+use crate::failure::shown_value;
 
 /// More than these are not reported: nobody reads them.
 pub(super) const MOST: usize = 100;
@@ -43,8 +44,8 @@ impl Found<'_> {
             (_, Value::Object(_)) => "a mapping".into(),
             (_, Value::Array(_)) => "a list".into(),
             _ if path.is_empty() => "a single value".into(),
-            (Some(text), _) | (None, Value::String(text)) => found::quoted(text),
-            (None, other) => found::quoted(&other.to_string()),
+            (Some(text), _) | (None, Value::String(text)) => shown_value::quoted(text),
+            (None, other) => shown_value::quoted(&other.to_string()),
         }
     }
 }
@@ -195,7 +196,7 @@ fn wrong_type(shown: String, value: &Value, schema: &Value, path: &str) -> Probl
 fn unknown_key<'a>(key: &str, path: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
     let accepted: Vec<_> = known.clone().collect();
     let mut problem = Problem::new(
-        join(path, &found::key(key)),
+        join(path, &shown_value::key(key)),
         "an unknown key",
         format!("one of {}", accepted.join(", ")),
     );

@@ -6,11 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ConfigFile, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
-    Problems, Surroundings, check, file,
-    found::quoted,
-    nearest,
+    Problems, Surroundings, check, file, nearest,
     yaml::{self, Document},
 };
+use crate::failure::shown_value::{clean_path, quoted};
 
 const CONFIG: &str = "ECR_SIDECAR_CONFIG";
 const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
@@ -53,7 +52,7 @@ impl Layers {
         let mut document = Document { value: json!({}), ..Document::default() };
         let mut problems = Vec::new();
         if let Some(file) = file {
-            let place = || file.path.display().to_string();
+            let place = || clean_path(&file.path);
             let refused = |error: yaml::YamlError| Problem::new(place(), error.to_string(), "YAML");
             document = yaml::parse(&file.text).map_err(|error| Problems(vec![refused(error)]))?;
             problems = check::check(&mut document, &file::schema());

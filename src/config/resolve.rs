@@ -12,13 +12,13 @@ use std::{
 use super::{
     Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
     Problems, Registries, Registry, Surroundings, check, file,
-    found::{may_be_secret, quoted},
     layers::Layers,
     nearest,
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
     aws::{endpoint::EndpointUrl, profile_file::ProfileFiles},
+    failure::shown_value::{may_be_secret, quoted},
     http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,

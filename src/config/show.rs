@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::{
-    failure::foreign_text::clean,
+    failure::shown_value::clean_path,
     identity::{AssumeRole, IdentitySpec, Source},
     output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
 };
@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn yaml(config: &Config) -> String {
     let mut yaml = Yaml { config, text: String::new() };
     if let Some(path) = &config.path {
-        yaml.line(0, &format!("# file: {}", clean(&path.display().to_string())));
+        yaml.line(0, &format!("# file: {}", clean_path(path)));
     }
     yaml.line(0, "identities:");
     config.identities.values().for_each(|identity| yaml.identity(identity));
@@ -56,7 +56,7 @@ impl Yaml<'_> {
 
     fn path(&mut self, indent: usize, first: bool, path: &str, value: Option<&Path>) {
         if let Some(value) = value {
-            self.value(indent, first, path, value.display());
+            self.value(indent, first, path, clean_path(value));
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     clock::rfc3339,
     config::env::Environment,
     diagnosis::{Diagnosis, Remedy},
+    failure::shown_value::clean_path,
     identity::{Identity, IdentityError, Source, read_line},
 };
 
@@ -53,7 +54,7 @@ pub(super) async fn examine<'a>(
             let found = tokio::time::timeout(LIMIT, examine_one(&path, holds, &env, now)).await;
             found.unwrap_or_else(|_| {
                 let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
-                Some(Finding::fail(Step::Files, path.display().to_string(), saw, Diagnosis::VolumeHangs))
+                Some(Finding::fail(Step::Files, clean_path(&path), saw, Diagnosis::VolumeHangs))
             })
         });
     }
@@ -63,7 +64,7 @@ pub(super) async fn examine<'a>(
 }
 
 async fn examine_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime) -> Option<Finding> {
-    let subject = path.display().to_string();
+    let subject = clean_path(path);
     if holds == Holds::Profiles {
         return of_profiles(path, env).await;
     }
@@ -83,7 +84,7 @@ async fn examine_one(path: &Path, holds: Holds, env: &Environment, now: SystemTi
 
 /// Nothing where there is no file and none has to be.
 async fn of_profiles(path: &Path, env: &Environment) -> Option<Finding> {
-    let subject = path.display().to_string();
+    let subject = clean_path(path);
     let read = profile_file::check(path, env).await;
     let looks = looks(path).await;
     let error = match read {

@@ -189,6 +189,8 @@ struct Exempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
     All,
+    /// Names without a dot.
+    Local,
     /// The name and what is below it, in lower case.
     Below(String),
     /// Addresses with the same first bits.
@@ -222,6 +224,9 @@ impl Hosts {
         if text == "*" {
             return Some(Self::All);
         }
+        if text == "<local>" {
+            return Some(Self::Local); // as .NET and Windows write it
+        }
         let unbracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = unbracketed.parse::<IpAddr>() {
             return Some(Self::Range(address, if address.is_ipv4() { 32 } else { 128 }));
@@ -245,6 +250,7 @@ impl Hosts {
         let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
         match (self, host.parse::<IpAddr>()) {
             (Self::All, _) => true,
+            (Self::Local, Err(_)) => !host.contains('.'),
             (Self::Range(IpAddr::V4(range), bits), Ok(IpAddr::V4(address))) => {
                 let differing = u64::from(range.to_bits() ^ address.to_bits());
                 differing >> (32 - bits) == 0
@@ -345,6 +351,7 @@ mod tests {
         };
         let aws = "https://api.ecr.eu-west-1.amazonaws.com/";
         for (no_proxy, url) in [
+            ("<local>", "https://registry/"),
             ("*", aws),
             ("*.amazonaws.com", aws),
             (".amazonaws.com", aws),
@@ -371,6 +378,8 @@ mod tests {
             assert!(!by(no_proxy, url), "{no_proxy} {url}");
         }
         for (no_proxy, url) in [
+            ("<local>", "https://a.example/"),
+            ("<local>", "https://[fd00::1]/"),
             ("onaws.com", aws),
             ("amazonaws.com:8443", aws),
             ("*.amazonaws.com.cn", aws),
@@ -398,7 +407,7 @@ mod tests {
             "x:port",
             "fd00::1:",
             "\"x\"",
-            "<local>",
+            "<other>",
             "x;y",
         ] {
             let error = proxies(&[("HTTPS_PROXY", "p:1"), ("NO_PROXY", bad)]).expect_err(bad)[0].to_string();

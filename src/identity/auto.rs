@@ -5,6 +5,7 @@ use crate::{
     aws::profile_file::{self, ProfileFiles, Profiles},
     config::env::Environment,
     diagnosis::Diagnosis,
+    failure::shown_value::clean_path,
 };
 
 /// The first source that the environment configures, broken or not: a broken one must be mended, not passed
@@ -69,7 +70,7 @@ fn looked(env: &Environment, files: &ProfileFiles) -> Vec<Looked> {
 
 fn profile_files(env: &Environment) -> String {
     let files = profile_file::paths(env);
-    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let names: Vec<_> = files.iter().map(|file| clean_path(file)).collect();
     if names.is_empty() {
         "~/.aws/config".into()
     } else {

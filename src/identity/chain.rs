@@ -6,7 +6,10 @@
 
 use super::{AssumeRole, IdentityError};
 use crate::{
-    aws::profile_file::{Profiles, Section},
+    aws::{
+        profile_file::{Profiles, Section},
+        variables::{Form, InvalidSetting},
+    },
     failure::{Class, foreign_text::clean},
 };
 
@@ -125,6 +128,21 @@ impl<'a> Named<'a> {
         self.get(property).ok_or_else(|| self.broken(&format!("`{property}` is missing")))
     }
 
+    /// The value of a property, if it has that form.
+    fn checked(&self, property: &str, form: Form) -> Result<Option<&'a str>, IdentityError> {
+        let Some(value) = self.get(property) else { return Ok(None) };
+        match form.check(property, value) {
+            Ok(()) => Ok(Some(value)),
+            Err(InvalidSetting { found, expected, .. }) => {
+                Err(self.broken(&format!("`{property}` is {found}, expected {expected}")))
+            }
+        }
+    }
+
+    fn required(&self, property: &str, form: Form) -> Result<&'a str, IdentityError> {
+        self.checked(property, form)?.ok_or_else(|| self.broken(&format!("`{property}` is missing")))
+    }
+
     fn broken(&self, detail: &str) -> IdentityError {
         IdentityError::Profile { profile: clean(self.name), detail: clean(detail), class: Class::Denied }
     }
@@ -135,10 +153,10 @@ impl<'a> Named<'a> {
 
     /// The role that is assumed with the keys of another profile, and that profile; this one where the keys are its own.
     fn role(&self) -> Result<Option<(AssumeRole, &'a str)>, IdentityError> {
-        let Some(role_arn) = self.get("role_arn").filter(|_| self.get("web_identity_token_file").is_none())
-        else {
+        if self.get("web_identity_token_file").is_some() {
             return Ok(None);
-        };
+        }
+        let Some(role_arn) = self.checked("role_arn", Form::RoleArn)? else { return Ok(None) };
         let source = match (self.get("source_profile"), self.get("credential_source")) {
             (Some(source), None) => source,
             (None, Some(_)) => self.name,
@@ -149,10 +167,14 @@ impl<'a> Named<'a> {
         };
         let role = AssumeRole {
             role_arn: role_arn.to_owned(),
-            external_id: self.get("external_id").map(str::to_owned),
-            session_name: self.get("role_session_name").unwrap_or(super::SESSION_NAME).to_owned(),
+            external_id: self.checked("external_id", Form::ExternalId)?.map(str::to_owned),
+            session_name: self.session_name()?.unwrap_or(super::SESSION_NAME).to_owned(),
         };
         Ok(Some((role, source)))
+    }
+
+    fn session_name(&self) -> Result<Option<&'a str>, IdentityError> {
+        self.checked("role_session_name", Form::SessionName)
     }
 
     fn base(&self, profiles: &'a Profiles, has_keys: bool) -> Result<Base<'a>, IdentityError> {
@@ -170,7 +192,7 @@ impl<'a> Named<'a> {
             };
         }
         if let Some(token_file) = self.get("web_identity_token_file") {
-            let (role_arn, session_name) = (self.require("role_arn")?, self.get("role_session_name"));
+            let (role_arn, session_name) = (self.required("role_arn", Form::RoleArn)?, self.session_name()?);
             return Ok(Base::WebIdentity { role_arn, token_file, session_name });
         }
         if ["sso_session", "sso_start_url", "sso_account_id", "sso_role_name"]
@@ -198,10 +220,10 @@ impl<'a> Named<'a> {
             None => *self,
         };
         Ok(Sso {
-            account_id: self.require("sso_account_id")?,
-            role_name: self.require("sso_role_name")?,
-            region: login.require("sso_region")?,
-            start_url: login.require("sso_start_url")?,
+            account_id: self.required("sso_account_id", Form::Account)?,
+            role_name: self.required("sso_role_name", Form::Name)?,
+            region: login.required("sso_region", Form::Region)?,
+            start_url: login.required("sso_start_url", Form::Header)?,
             session,
         })
     }
@@ -232,20 +254,28 @@ mod tests {
 
     #[test]
     fn each_kind_of_profile_is_understood() {
-        let sso = "sso_account_id = 1\nsso_role_name = r\n";
+        let sso = "sso_account_id = 123456789012\nsso_role_name = r\n";
         let sso_session = format!(
-            "[profile me]\nsso_session = s\n{sso}[sso-session s]\nsso_region = r\nsso_start_url = u\n"
+            "[profile me]\nsso_session = s\n{sso}[sso-session s]\nsso_region = eu-west-1\nsso_start_url = u\n"
         );
-        let sso_legacy = format!("[profile me]\nsso_region = r\nsso_start_url = u\n{sso}");
+        let sso_legacy = format!("[profile me]\nsso_region = eu-west-1\nsso_start_url = u\n{sso}");
         let of_sso = |session| {
-            Base::Sso(Sso { account_id: "1", role_name: "r", region: "r", start_url: "u", session })
+            Base::Sso(Sso {
+                account_id: "123456789012",
+                role_name: "r",
+                region: "eu-west-1",
+                start_url: "u",
+                session,
+            })
         };
         let keys = Base::Keys(Keys { access_key_id: "K", secret_access_key: "S", session_token: None });
-        let role = "[profile me]\nrole_arn = R\n";
+        let role = "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\n";
         for (config, profile, base, roles) in [
             (&*format!("{role}source_profile = keys\n"), "keys", keys, 1),
             (
-                &*format!("{role}source_profile = a\n[profile a]\nrole_arn = A\nsource_profile = keys\n"),
+                &*format!(
+                    "{role}source_profile = a\n[profile a]\nrole_arn = arn:aws:iam::123456789012:role/A\nsource_profile = keys\n"
+                ),
                 "keys",
                 keys,
                 2,
@@ -265,7 +295,11 @@ mod tests {
             (
                 &*format!("{role}web_identity_token_file = /t\n"),
                 "me",
-                Base::WebIdentity { role_arn: "R", token_file: "/t", session_name: None },
+                Base::WebIdentity {
+                    role_arn: "arn:aws:iam::123456789012:role/R",
+                    token_file: "/t",
+                    session_name: None,
+                },
                 0,
             ),
         ] {
@@ -288,14 +322,44 @@ mod tests {
                 "[profile me]\naws_access_key_id = K\naws_secret_access_key =\n",
                 "`aws_secret_access_key` is missing",
             ),
-            ("[profile me]\nrole_arn = R\n", "neither source_profile nor credential_source"),
             (
-                "[profile me]\nrole_arn = R\nsource_profile = a\n[profile a]\nrole_arn = A\nsource_profile = me\n",
+                "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\n",
+                "neither source_profile nor credential_source",
+            ),
+            (
+                "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = a\n[profile a]\nrole_arn = arn:aws:iam::123456789012:role/A\nsource_profile = me\n",
                 "its own",
             ),
-            ("[profile me]\nrole_arn = R\nsource_profile = keys\ncredential_source = Environment\n", "both"),
+            (
+                "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = keys\ncredential_source = Environment\n",
+                "both",
+            ),
             ("[profile me]\ncredential_source = Nowhere\n", "none of Environment"),
             ("[profile me]\nsso_session = s\n", "[sso-session s]"),
+            (
+                "[profile me]\nrole_arn = ${ROLE}\nsource_profile = keys\n",
+                "`role_arn` is `${ROLE}`, expected a role's ARN",
+            ),
+            (
+                "[profile me]\nrole_arn = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\nsource_profile = keys\n",
+                "`role_arn` is a value of 40 characters, not shown",
+            ),
+            (
+                "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nrole_session_name = a b\nsource_profile = keys\n",
+                "`role_session_name` is `a b`",
+            ),
+            (
+                "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nexternal_id = \"x\"\nsource_profile = keys\n",
+                "`external_id` is a value of 3 characters, not shown",
+            ),
+            (
+                "[profile me]\nsso_account_id = 1\nsso_role_name = r\nsso_region = eu-west-1\nsso_start_url = u\n",
+                "`sso_account_id` is `1`",
+            ),
+            (
+                "[profile me]\nsso_account_id = 123456789012\nsso_role_name = r\nsso_region = eu-west-1b\nsso_start_url = u\n",
+                "`sso_region` is `eu-west-1b`",
+            ),
             ("[profile me]\nweb_identity_token_file = /t\n", "`role_arn` is missing"),
         ] {
             base_of(config, |chain| {
@@ -304,8 +368,11 @@ mod tests {
                 assert!(error.to_string().contains(reason), "{error}");
             });
         }
-        for config in ["", "[profile me]\nregion = r\n", "[profile me]\nrole_arn = R\nsource_profile = no\n"]
-        {
+        for config in [
+            "",
+            "[profile me]\nregion = r\n",
+            "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = no\n",
+        ] {
             base_of(config, |chain| {
                 assert!(matches!(chain.unwrap_err(), IdentityError::ProfileNotFound { .. }), "{config}");
             });
@@ -318,7 +385,7 @@ mod tests {
         fn no_profile_panics_or_shows_a_key(
             lines in proptest::collection::vec(
                 "(aws_access_key_id|aws_secret_access_key|aws_session_token|credential_process) = ?(CANARY)?\
-                 |(role_arn|source_profile|credential_source|sso_session|sso_region|login_session) = ?(me|a|Environment)?\
+                 |(role_arn|source_profile|credential_source|sso_session|sso_region|login_session|external_id) = ?(me|a|Environment)?\
                  |\\[profile a\\]|\\[sso-session a\\]|web_identity_token_file = /t",
                 0..12,
             )

@@ -8,7 +8,7 @@ use super::{IdentityError, StaticFiles};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Malformed, MalformedKey, Origin},
     config::env::Environment,
-    failure::foreign_text::clean_path,
+    failure::shown_value::clean_path,
     fs::read::read_text,
     secret::Secret,
 };

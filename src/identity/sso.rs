@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::{Identity, IdentityError, chain::Sso};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Origin},
+    failure::shown_value::clean_path,
     failure::{AwsFailure, Class, foreign_text::clean},
     fs::read::read,
 };
@@ -103,7 +104,7 @@ impl Identity {
         }
         let home = self.env.get("HOME").ok_or_else(|| broken(profile, "HOME is unset".into()))?;
         let path = path_of(home, sso.session.unwrap_or(sso.start_url));
-        let place = path.display();
+        let place = clean_path(&path);
         let text = read(&path, SIZE_LIMIT).await.map_err(|error| {
             let detail = if error.is_not_found() {
                 format!("there is no login of its SSO session: no file {place}")
@@ -165,7 +166,11 @@ impl Identity {
 
     fn of_sso(&self, profile: &str, failure: AwsFailure) -> IdentityError {
         match failure.class() {
-            Class::Denied => broken(profile, failure.to_string()),
+            Class::Denied => {
+                // It may have been revoked: the next attempt reads the file again, where a newer login may be.
+                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                broken(profile, failure.to_string())
+            }
             _ => IdentityError::Sts { subject: format!("profile `{}`", clean(profile)), failure },
         }
     }

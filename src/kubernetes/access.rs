@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::{ConnectError, exec_plugin::Issued};
 use crate::{
     failure::foreign_text::clean,
+    failure::shown_value::clean_path,
     fs::read::{ReadError, as_text, read},
 };
 
@@ -177,12 +178,12 @@ async fn merged(reader: &mut Reader, paths: &[PathBuf]) -> Result<Kubeconfig, Co
     let mut missing = Vec::new();
     for path in paths {
         let unusable = |reason: &dyn std::fmt::Display| {
-            ConnectError::Kubeconfig(format!("{}: {}", path.display(), clean(&reason.to_string())))
+            ConnectError::Kubeconfig(format!("{}: {}", clean_path(path), clean(&reason.to_string())))
         };
         let content = match reader.read(path).await {
             Ok(content) => content,
             Err(error) if error.is_not_found() => {
-                missing.push(path.display().to_string());
+                missing.push(clean_path(&path));
                 continue;
             }
             Err(error) => return Err(unusable(&error)),

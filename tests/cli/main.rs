@@ -3,6 +3,7 @@
 
 mod first_contact;
 mod manual;
+mod usage;
 mod version;
 
 use std::{path::Path, process::Output, time::Duration};

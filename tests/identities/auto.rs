@@ -338,12 +338,8 @@ fn imds_is_not_asked_for_a_region_either() {
 #[test]
 fn a_wrong_key_is_an_error_with_the_mend() {
     let cases = [
-        ("AKIAI44QH8DHBEXAMPLE", SECRET_ACCESS_KEY, ["UnrecognizedClientException", "unknown to AWS"]),
-        (
-            ACCESS_KEY_ID,
-            "another-secret",
-            ["InvalidSignatureException", "does not belong to the access key id"],
-        ),
+        ("AKIAI44QH8DHBEXAMPLE", SECRET_ACCESS_KEY, ["UnrecognizedClientException", "an active access key"]),
+        (ACCESS_KEY_ID, "another-secret", ["InvalidSignatureException", "are from the same pair"]),
     ];
     for (id, secret, parts) in cases {
         let world = World::new();

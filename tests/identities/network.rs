@@ -118,7 +118,7 @@ fn an_unknown_authority_is_an_error_whose_mend_is_aws_ca_bundle() {
             command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
             command.env("SSL_CERT_FILE", stranger.ca_file());
         },
-        &["invalid peer certificate", "name the certificate authority", "AWS_CA_BUNDLE"],
+        &["invalid peer certificate", "set AWS_CA_BUNDLE to a bundle"],
     );
 }
 

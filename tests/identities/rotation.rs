@@ -188,7 +188,7 @@ fn expired_keys_of_a_person_are_asked_with_twice_and_then_said() {
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         command.env("AWS_SESSION_TOKEN", token);
     });
-    once.failed_saying(&["ExpiredTokenException", "renew them at their source"]);
+    once.failed_saying(&["ExpiredTokenException", "renew the AWS credentials"]);
     assert_eq!(world.emulator.count(Service::Ecr), 2);
 }
 

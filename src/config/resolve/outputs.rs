@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
 
 use super::{
-    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, Registries, file, found::quoted},
+    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, Registries, file},
     Resolver,
 };
 use crate::{
+    failure::shown_value::{clean_path, is_key_in_the_place_of_a_path},
     output::{
         argocd_names::{Flavour, template_name},
         docker_config::DockerConfigSettings,
@@ -91,12 +92,8 @@ impl Resolver<'_> {
             file::Output::DockerConfig { path, mode, group, base } => {
                 let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
                 let path = PathBuf::from(path);
-                if path.file_name().is_none() {
-                    self.refuse(
-                        &format!("{place}.path"),
-                        quoted(&path.display().to_string()),
-                        "the path of a file",
-                    );
+                if path.file_name().is_none() || is_key_in_the_place_of_a_path(&path.to_string_lossy()) {
+                    self.refuse(&format!("{place}.path"), clean_path(&path), "the path of a file");
                 }
                 let base = base.map(PathBuf::from);
                 Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode: mode?, group, base }))

@@ -147,7 +147,7 @@ fn a_directory_of_another_user_says_whose_it_is() {
     for part in [
         "(uid 65534, gid 65534)",
         "belongs to 0:0 with mode 0755",
-        "run as the user who owns the directory (`runAsUser`)",
+        "run as the owner of the directory (`runAsUser`)",
         "it is user 0",
         "`fsGroup`",
     ] {
@@ -170,8 +170,7 @@ fn a_group_that_is_not_ours_says_so() {
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o777)).unwrap();
     let name = "faults::a_group_that_is_not_ours_says_so";
     let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
-    for part in ["cannot set the group 7 on", "put this process into the group (`fsGroup`", "(it is group 7)"]
-    {
+    for part in ["cannot set the group 7 on", "add this process to the group (`fsGroup`", "(it is group 7)"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(place.names(), [""; 0]);
