@@ -306,22 +306,20 @@ fn a_directory_that_is_removed_twice_comes_back_at_once() {
     sidecar.wait_ready();
 }
 
-/// How the path is changed above the directory that holds the file.
+/// How the path is changed above the directory that holds the file. The watcher's own test shows that it needs no check
+/// that happens to be due for that: `a_kept_file_is_followed_through_every_folder_above_it`.
 #[test]
 fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
-    let rig = Rig::new();
-    let file = rig.at("a/b/c/config.json");
-    let sidecar = rig.run(|command| {
-        command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
-    });
-    sidecar.wait_ready();
     for component in ["a/b/c", "a/b", "a"] {
+        let rig = Rig::new();
+        let file = rig.at("a/b/c/config.json");
+        fs::create_dir_all(rig.at("a/b/c")).unwrap();
+        let sidecar = rig.run(|command| {
+            command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
+        });
+        sidecar.wait_ready();
         fs::rename(rig.at(component), rig.at("moved")).unwrap();
         wait_for(component, Duration::from_secs(8), || auth(&file, HOST)); // before the next poll of ten seconds
-        // The sidecar may just have written to it once more.
-        wait_until("the old directory gone", || {
-            fs::remove_dir_all(rig.at("moved")).is_ok() || !rig.at("moved").exists()
-        });
     }
 }
 
