@@ -92,6 +92,11 @@ impl ProfileFileError {
         matches!(self, Self::Read { source, .. } if source.is_file_limit())
     }
 
+    /// Whether a variable names a file that is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.is_not_found())
+    }
+
     /// Whether the file's volume does not respond.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Read { source: ReadError::TimedOut, .. })

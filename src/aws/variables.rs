@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::env::Environment,
-    failure::shown_value::quoted,
+    failure::shown_value::{is_key_like, quoted},
     registry::{AccountId, Region},
 };
 
@@ -146,8 +146,11 @@ impl Form {
             ),
             Self::Account if value.parse::<AccountId>().is_ok() => Ok(()),
             Self::Account => refuse(shown(), "an account number of 12 digits"),
-            Self::Name if !value.contains(char::is_control) => Ok(()),
-            Self::Name => refuse("control characters".into(), "a name"),
+            Self::Name if value.contains(char::is_control) => refuse("control characters".into(), "a name"),
+            Self::Name if is_key_like(value) => {
+                refuse(format!("a value of {} characters, not shown", value.chars().count()), "a name")
+            }
+            Self::Name => Ok(()),
             Self::Header if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
             Self::Header => {
                 refuse("characters that are not printable ASCII".into(), "one line of ASCII text")

@@ -17,7 +17,11 @@ use super::{
     units::{LogFilter, Percent, parse_duration},
 };
 use crate::{
-    aws::{endpoint::EndpointUrl, profile_file::ProfileFiles},
+    aws::{
+        endpoint::EndpointUrl,
+        profile_file::ProfileFiles,
+        variables::{Form, InvalidSetting},
+    },
     failure::shown_value::{may_be_secret, quoted},
     http::Proxies,
     identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
@@ -292,8 +296,18 @@ impl Resolver<'_> {
         }
     }
 
+    /// A violation unless `value` has the form.
+    fn check(&mut self, path: &str, value: Option<&str>, form: Form) {
+        if let Some(Err(InvalidSetting { found, expected, .. })) = value.map(|value| form.check(path, value))
+        {
+            self.refuse(path, found, expected);
+        }
+    }
+
     fn source(&mut self, path: &str, identity: &file::Identity) -> Source {
         use file::SourceKind;
+        self.check(&format!("{path}.roleArn"), identity.role_arn.as_deref(), Form::RoleArn);
+        self.check(&format!("{path}.profile"), identity.profile.as_deref(), Form::Name);
         match identity.source {
             SourceKind::Auto => Source::Auto,
             SourceKind::Environment => Source::Environment,
@@ -332,26 +346,10 @@ impl Resolver<'_> {
     }
 
     fn assume_role(&mut self, path: &str, role: &file::AssumeRole) -> AssumeRole {
-        let arn: Vec<_> = role.role_arn.split(':').collect();
-        if !matches!(arn.as_slice(), ["arn", _, "iam", "", _, resource] if resource.starts_with("role/")) {
-            self.refuse(
-                &format!("{path}.roleArn"),
-                quoted(&role.role_arn),
-                "a role's ARN such as arn:aws:iam::123456789012:role/NAME",
-            );
-        }
-        if role.external_id.as_ref().is_some_and(|id| !(2..=1224).contains(&id.len())) {
-            self.refuse(&format!("{path}.externalId"), "a value of another length", "2 to 1224 characters");
-        }
+        self.check(&format!("{path}.roleArn"), Some(&role.role_arn), Form::RoleArn);
+        self.check(&format!("{path}.externalId"), role.external_id.as_deref(), Form::ExternalId);
+        self.check(&format!("{path}.sessionName"), role.session_name.as_deref(), Form::SessionName);
         let session_name = role.session_name.clone().unwrap_or_else(|| "ecr-sidecar".into());
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_=,.@-".contains(c);
-        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(is_allowed) {
-            self.refuse(
-                &format!("{path}.sessionName"),
-                quoted(&session_name),
-                "2 to 64 letters, digits and _=,.@-",
-            );
-        }
         AssumeRole { role_arn: role.role_arn.clone(), external_id: role.external_id.clone(), session_name }
     }
 

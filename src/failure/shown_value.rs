@@ -36,7 +36,7 @@ pub(crate) fn key(name: &str) -> String {
 /// A path, or its length.
 pub(crate) fn clean_path(path: &Path) -> String {
     let text = path.to_string_lossy();
-    if is_key_in_the_place_of_a_path(&text) {
+    if is_key_like(&text) {
         format!("(a path of {} characters, not shown)", text.chars().count())
     } else {
         clean(&text)
@@ -50,7 +50,7 @@ pub(crate) fn may_be_secret(text: &str) -> bool {
 
 /// Whether a text that should be a path looks like a key or token. Directories are no part of a key, but a secret access
 /// key may contain slashes.
-pub(crate) fn is_key_in_the_place_of_a_path(text: &str) -> bool {
+pub(crate) fn is_key_like(text: &str) -> bool {
     let text = text.trim();
     let is_of_a_key = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     is_marked(text)

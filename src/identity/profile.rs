@@ -24,8 +24,16 @@ use crate::{
 impl Identity {
     /// The credentials of the profile `name`.
     pub(super) async fn profile(&self, name: &str) -> Result<Resolved, IdentityError> {
-        let profiles = Profiles::read(&self.env).await?;
-        self.profile_of(&profiles, name).await
+        let (profiles, error) = Profiles::read_usable(&self.env).await;
+        match (error, self.profile_of(&profiles, name)) {
+            (None, resolving) => resolving.await,
+            // As the AWS CLI has it: one file is enough, if it has the profile.
+            (Some(error), resolving) if error.is_missing() => match resolving.await {
+                Err(IdentityError::ProfileNotFound { .. }) => Err(error.into()),
+                resolved => resolved,
+            },
+            (Some(error), _) => Err(error.into()),
+        }
     }
 
     /// The profile `default` is a source only when it is there and holds credentials.

@@ -183,7 +183,7 @@ async fn merged(reader: &mut Reader, paths: &[PathBuf]) -> Result<Kubeconfig, Co
         let content = match reader.read(path).await {
             Ok(content) => content,
             Err(error) if error.is_not_found() => {
-                missing.push(clean_path(&path));
+                missing.push(clean_path(path));
                 continue;
             }
             Err(error) => return Err(unusable(&error)),

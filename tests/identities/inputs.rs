@@ -470,3 +470,67 @@ fn hung_files_of_profiles_hold_up_nobody_else() {
     assert_eq!(running.get("/livez").0, 200);
     running.stop(Duration::from_secs(30));
 }
+
+/// What belongs into a file or another variable, in the place of each variable and of each key that names a file.
+#[test]
+fn no_key_in_the_wrong_place_is_shown() {
+    const KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJlLW9mLXRoaXMtdG9rZW4";
+    const VARIABLES: [&str; 12] = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_REGION",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_CA_BUNDLE",
+        "KUBECONFIG",
+        "ECR_SIDECAR_DOCKER_CONFIG",
+    ];
+    let identities = |secret: &str| {
+        [
+            format!("{{source: static, accessKeyIdFile: {secret}, secretAccessKeyFile: {secret}}}"),
+            format!(
+                "{{source: web-identity, roleArn: 'arn:aws:iam::123456789012:role/x', tokenFile: {secret}}}"
+            ),
+            format!("{{source: web-identity, roleArn: {secret}}}"),
+            format!("{{source: profile, profile: {secret}}}"),
+        ]
+    };
+    let world = World::new();
+    let commands = || {
+        ["once", "doctor", "config", "print"].map(|name| {
+            let mut command = world.command(name);
+            if name == "print" {
+                command.arg(HOST);
+            }
+            if name == "once" {
+                command.args(["--timeout", "2s"]);
+            }
+            command
+        })
+    };
+    let shows_nothing = |mut command: Command, secret: &str, place: &str| {
+        command.env("ECR_SIDECAR_LOG", "trace");
+        let (_, said) = said(command);
+        assert!(!said.contains(secret), "{place}: {said}");
+    };
+    for secret in [KEY, TOKEN] {
+        for variable in VARIABLES {
+            for mut command in commands() {
+                command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "x").env(variable, secret);
+                shows_nothing(command, secret, variable);
+            }
+        }
+        for identity in identities(secret) {
+            let file = world.write("config.yaml", &format!("identities: {{default: {identity}}}\n"));
+            for mut command in commands() {
+                command.env("ECR_SIDECAR_CONFIG", &file);
+                shows_nothing(command, secret, &identity);
+            }
+        }
+    }
+}

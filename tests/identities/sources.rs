@@ -162,6 +162,27 @@ fn a_profile_with_a_credential_process_gives_a_token() {
     });
 }
 
+/// As the AWS CLI has it: the other file is not needed.
+#[test]
+fn one_profile_file_is_enough_if_it_has_the_profile() {
+    let world = World::new();
+    let config = world.write(
+        "config",
+        &format!(
+            "[profile me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n"
+        ),
+    );
+    let variables = |profile: &'static str| {
+        let config = config.clone();
+        move |command: &mut Command| {
+            command.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/file");
+            command.env("AWS_PROFILE", profile);
+        }
+    };
+    pulls_as(&world, USER, variables("me"));
+    world.once(variables("another")).failed_saying(&["/nonexistent/file", "AWS_SHARED_CREDENTIALS_FILE"]);
+}
+
 /// The emulator has no SSO portal: what is held here is that a profile with `sso_session` is understood, that
 /// the portal of its region is asked with the cached token, and what is said without one.
 #[test]

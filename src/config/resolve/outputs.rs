@@ -7,7 +7,7 @@ use super::{
     Resolver,
 };
 use crate::{
-    failure::shown_value::{clean_path, is_key_in_the_place_of_a_path},
+    failure::shown_value::{clean_path, is_key_like},
     output::{
         argocd_names::{Flavour, template_name},
         docker_config::DockerConfigSettings,
@@ -92,7 +92,7 @@ impl Resolver<'_> {
             file::Output::DockerConfig { path, mode, group, base } => {
                 let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
                 let path = PathBuf::from(path);
-                if path.file_name().is_none() || is_key_in_the_place_of_a_path(&path.to_string_lossy()) {
+                if path.file_name().is_none() || is_key_like(&path.to_string_lossy()) {
                     self.refuse(&format!("{place}.path"), clean_path(&path), "the path of a file");
                 }
                 let base = base.map(PathBuf::from);
