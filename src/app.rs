@@ -142,7 +142,7 @@ fn warn_of(config: &Config, surroundings: &Surroundings) {
 async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
     warn_of(config, surroundings);
     let client = http::client(&surroundings.env);
-    Engine::preflight(config).await.map_err(AppError::Output)?;
+    Engine::preflight(config.outputs.iter()).await.map_err(AppError::Output)?;
     Ok(surroundings.sdk.config(client))
 }
 
@@ -235,7 +235,9 @@ impl App {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
             return Ok(was_refused); // mended by going back
         }
-        Engine::preflight(&config).await.map_err(AppError::Output)?;
+        // What has come to be at the path of an output that stays is for its reconciler, whatever else is reloaded.
+        let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
+        Engine::preflight(changed).await.map_err(AppError::Output)?;
         if config.health.listen != self.config.health.listen {
             self.health.move_to(config.health.listen, &mut self.engine)?;
         }

@@ -126,10 +126,10 @@ impl Engine {
         }
     }
 
-    /// Refuses outputs that can never work, before anything is changed.
-    pub async fn preflight(config: &Config) -> Result<(), Problem> {
-        for output in config.outputs.clone() {
-            let check = tokio::task::spawn_blocking(move || Output::new(&output).preflight());
+    /// Rejects those of `outputs` that can never work, before anything is changed.
+    pub async fn preflight(outputs: impl Iterator<Item = &OutputConfig>) -> Result<(), Problem> {
+        for output in outputs.map(Output::new) {
+            let check = tokio::task::spawn_blocking(move || output.preflight());
             // A volume that hangs may come back: that is the reconciler's business.
             if let Ok(Ok(checked)) = tokio::time::timeout(PREFLIGHT_LIMIT, check).await {
                 checked?;

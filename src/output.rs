@@ -169,10 +169,22 @@ struct Reconciled {
     in_place: BTreeMap<RegistryHost, SystemTime>,
     /// What consumers may stumble over.
     warnings: Vec<String>,
-    /// Whether another process had changed the file, so that it had to be restored.
+    /// Whether another process had changed the file, so that it had to be restored, or would have had to be.
     restored: bool,
     /// Whether something was written, or why that failed.
     result: Result<bool, Problem>,
+}
+
+impl Reconciled {
+    /// How many failures in a row there are now. A file that another process was faster to change is no reason to wait
+    /// longer: it is tried again at the pace of a conflict.
+    fn failures_after(&self, failures: u32) -> u32 {
+        match &self.result {
+            Ok(_) => 0,
+            Err(_) if self.restored => 1,
+            Err(_) => failures.saturating_add(1),
+        }
+    }
 }
 
 impl From<Report> for Reconciled {
@@ -227,7 +239,7 @@ impl FileReconciler {
         loop {
             let desired = Arc::clone(&self.with.credentials.borrow_and_update());
             let Some(reconciled) = self.reconcile(desired).await else { return };
-            failures = if reconciled.result.is_ok() { 0 } else { failures.saturating_add(1) };
+            failures = reconciled.failures_after(failures);
             self.note(reconciled, failures, &mut reminder);
             if self.rest(failures, &mut stop).await.is_none() {
                 return;
@@ -334,7 +346,7 @@ impl FileReconciler {
                 tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "ownership conflict over an output");
             }
             Some(Edge::Ended) => {
-                tracing::info!(output = %self.with.id, "ownership conflict is over; output in sync again");
+                tracing::info!(output = %self.with.id, "ownership conflict is over");
             }
             None => {}
         }
@@ -380,5 +392,25 @@ mod tests {
         let pauses: Vec<_> =
             [0, 1, 2, 3, 7, 99].map(retry_pause).into_iter().map(|p| p.map(|p| p.as_secs())).collect();
         assert_eq!(pauses, [None, Some(1), Some(2), Some(4), Some(60), Some(60)]);
+    }
+
+    #[test]
+    fn a_round_that_is_lost_to_another_process_is_retried_at_the_pace_of_a_conflict() {
+        let after = |error| {
+            let report = Report {
+                found: BTreeMap::new(),
+                in_place: BTreeMap::new(),
+                drifted: true,
+                warnings: Vec::new(),
+                result: Err(error),
+            };
+            let reconciled = Reconciled::from(report);
+            let pause = retry_pause(reconciled.failures_after(99));
+            (pause, reconciled.result.unwrap_err().remedy.diagnosis)
+        };
+        let path = std::path::PathBuf::from("/config.json");
+        let lost = DockerConfigError::Contended { path: path.clone(), tries: 5 };
+        assert_eq!(after(lost), (Some(CONFLICT_BACKOFF), Diagnosis::Contended));
+        assert_eq!(after(DockerConfigError::NotAFile { path }), (Some(RETRY.1), Diagnosis::NotAFile));
     }
 }

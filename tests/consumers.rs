@@ -159,6 +159,27 @@ fn docker_asks_the_credential_helper_and_its_logout_goes_on() {
     }
 }
 
+#[test]
+fn skopeo_is_freed_of_an_old_entry_for_its_repository() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let Some(setting) = Setting::new() else { return };
+    for scope in [IMAGE.0, "team"] {
+        setting.check_old_entries(scope, |pull| skopeo_copy(&skopeo, pull));
+    }
+}
+
+/// Its library, go-containerregistry, prefers an entry of exactly the repository.
+#[test]
+fn crane_is_freed_of_an_old_entry_for_its_repository() {
+    let Some(crane) = program("crane") else { return };
+    let Some(setting) = Setting::new() else { return };
+    setting.check_old_entries(IMAGE.0, |pull| {
+        let mut command = pull.command(&crane);
+        command.args(["pull", &image(pull.host)]).arg(pull.folder.join("image.tar"));
+        command
+    });
+}
+
 /// Nothing runs and no file is there: the helper asks AWS, once for all that it is asked.
 #[test]
 fn the_credential_helper_is_enough_for_a_pull() {
@@ -333,6 +354,35 @@ impl Setting {
         for (host, before) in HOSTS.into_iter().zip(before) {
             let after = self.pull(host, config, &command);
             assert!(after > before, "{host}: token {after} after the rotation, token {before} before it");
+        }
+    }
+
+    /// The promise: an old token in an entry for the repositories in `scope` has `command` refused, whatever the entry
+    /// of the host says, unless a sidecar keeps the file.
+    fn check_old_entries(&self, scope: &str, command: impl Fn(&Pull<'_>) -> Command) {
+        let old = self.auths();
+        self.emulator.revoke_tokens();
+        self.rotate();
+        let mut entries = self.auths();
+        for host in HOSTS {
+            entries.insert(format!("{host}/{scope}"), old[host].clone());
+        }
+        let entries: BTreeMap<_, _> =
+            entries.iter().map(|(key, auth)| (key, serde_json::json!({ "auth": auth }))).collect();
+        let config = serde_json::json!({ "auths": entries }).to_string();
+
+        let unkept = tempfile::tempdir().unwrap();
+        write(&unkept.path().join("config.json"), &config);
+        for host in HOSTS {
+            self.refused(host, unkept.path(), &[Reason::RevokedToken], &command);
+        }
+        write(&self.folder.path().join("edited"), &config);
+        fs::rename(self.folder.path().join("edited"), self.folder.path().join("config.json")).unwrap();
+        wait_for("the entries of the hosts alone", DEADLINE, || {
+            self.auths().keys().eq(old.keys()).then_some(())
+        });
+        for host in HOSTS {
+            self.pull(host, &self.config(), &command);
         }
     }
 

@@ -270,6 +270,29 @@ fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
     running.wait_ready();
 }
 
+/// Its reconciler reports that and retries; the rest of the configuration is not held up by it.
+#[test]
+fn an_output_that_stays_as_it_is_has_no_reload_rejected() {
+    let rig = Rig::new();
+    let running = running(&rig);
+    fs::remove_file(rig.file()).unwrap();
+    while fs::create_dir_all(rig.file().join("x")).is_err() {
+        let _ = fs::remove_file(rig.file()); // the sidecar has been faster
+    }
+    running.wait_status("the directory", |status| {
+        status["outputs"][0]["last_error"]["diagnosis"] == "not-a-file"
+    });
+    let second = rig.at("second/config.json");
+    let text = file(&rig, &[HOST], "")
+        .replace("}]\n\n", &format!("}}, {{type: docker-config, path: {}}}]\n", second.display()));
+    rig.put("ecr-sidecar.yaml", &text);
+    wait_auth(&second, HOST);
+    wait_reloads(&running, 1);
+    assert_eq!(running.status()["configuration"]["refused"], 0);
+    fs::remove_dir(rig.file().join("x")).unwrap(); // what is empty is replaced
+    running.wait_ready();
+}
+
 /// A liveness probe that failed with the file would have a working sidecar killed.
 #[test]
 fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, names, overwrite, replace};
+use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, mode, names, overwrite, replace};
 use serde_json::json;
 use test_support::{install, root, wait_for};
 
@@ -55,9 +55,15 @@ fn state(victim: &Path) -> (Vec<String>, u64, u32, u32, String) {
     (names(victim.parent().unwrap()), metadata.ino(), metadata.mode(), metadata.uid(), text)
 }
 
+/// A link of the consumer's, in the place of a file or of a directory that the sidecar may be making again.
 fn link(target: &Path, link: &Path) {
-    symlink(target, link).unwrap();
-    lchown(link, Some(CONSUMER), Some(CONSUMER)).unwrap();
+    let new = link.with_extension("new");
+    symlink(target, &new).unwrap();
+    lchown(&new, Some(CONSUMER), Some(CONSUMER)).unwrap();
+    wait_until("the link in its place", || {
+        let _ = fs::remove_dir_all(link);
+        fs::rename(&new, link).is_ok()
+    });
 }
 
 fn run_as(rig: &Rig, user: u32) -> Running {
@@ -89,7 +95,6 @@ fn a_link_to_a_private_file_of_root_is_replaced() {
     assert_eq!(names(&rig.at("out")), ["config.json"], "nothing was set aside");
     sidecar.wait_log("was a symbolic link that is not followed", DEADLINE);
     // and while it runs
-    fs::remove_file(rig.file()).unwrap();
     link(&path, &rig.file());
     wait_until("the file back", || is_ours(&rig));
     assert_eq!(state(&path), before);
@@ -154,7 +159,7 @@ fn a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed() {
 
     // A directory in its place is as good as the first.
     fs::remove_file(&directory).unwrap();
-    fs::create_dir(&directory).unwrap();
+    fs::create_dir_all(&directory).unwrap(); // the sidecar may be faster
     sidecar.wait_ready();
     assert!(auth(&file, HOST).is_some());
     assert_eq!(state(&path), before);
@@ -238,13 +243,13 @@ fn a_full_directory_in_the_place_of_the_file_is_reported_and_heals() {
     let rig = Rig::new();
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
-    fs::remove_file(rig.file()).unwrap();
-    fs::create_dir_all(rig.file().join("x")).unwrap();
+    put_in_place(&rig.file(), &|path| fs::create_dir_all(path.join("x")).is_ok());
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("not-a-file") && line.contains("is a directory"), "{line}");
     sidecar.wait_get("/readyz", 503);
-    fs::remove_dir_all(rig.file()).unwrap();
+    fs::remove_dir(rig.file().join("x")).unwrap(); // the sidecar replaces what is empty
     sidecar.wait_ready();
+    assert!(is_ours(&rig));
 }
 
 #[test]
@@ -301,19 +306,20 @@ fn a_directory_that_is_removed_twice_comes_back_at_once() {
     sidecar.wait_ready();
 }
 
-/// How the path is changed above the directory that holds the file.
+/// How the path is changed above the directory that holds the file. The watcher's own test shows that it needs no check
+/// that happens to be due for that: `a_kept_file_is_followed_through_every_folder_above_it`.
 #[test]
 fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
-    let rig = Rig::new();
-    let file = rig.at("a/b/c/config.json");
-    let sidecar = rig.run(|command| {
-        command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
-    });
-    sidecar.wait_ready();
     for component in ["a/b/c", "a/b", "a"] {
+        let rig = Rig::new();
+        let file = rig.at("a/b/c/config.json");
+        fs::create_dir_all(rig.at("a/b/c")).unwrap();
+        let sidecar = rig.run(|command| {
+            command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
+        });
+        sidecar.wait_ready();
         fs::rename(rig.at(component), rig.at("moved")).unwrap();
         wait_for(component, Duration::from_secs(8), || auth(&file, HOST)); // before the next poll of ten seconds
-        fs::remove_dir_all(rig.at("moved")).unwrap();
     }
 }
 
@@ -337,12 +343,17 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
-    for pause in [Duration::from_millis(10), Duration::from_micros(200)] {
+    for pause in [Duration::from_millis(10), Duration::from_micros(200), Duration::ZERO] {
         let rig = Rig::new();
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
         let (over, torn, edits) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-        let (file, writes) = (rig.file(), || sidecar.status()["outputs"][0]["writes"].as_u64().unwrap());
+        let file = rig.file();
+        // Who changes it fast enough is faster each time: that is tried again, too.
+        let rounds = || {
+            let output = &sidecar.status()["outputs"][0];
+            output["writes"].as_u64().unwrap() + output["failed"].as_u64().unwrap()
+        };
         thread::scope(|scope| {
             let ends = Ends(&over);
             scope.spawn(|| edit_without_end(&file, pause, &over, &edits));
@@ -358,12 +369,12 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
             });
             let body = sidecar.wait_get("/readyz", 503);
             assert!(body.contains("set that file as `base`"), "{body}");
-            let (before, lines) = (writes(), sidecar.log_lines().len());
+            let (before, lines) = (rounds(), sidecar.log_lines().len());
             // Consumers find our entry again and again, if not for long; the edits count the time.
             let start = edits.load(Ordering::Relaxed);
-            wait_until("some writes", || writes() >= before + 3);
+            wait_until("some rounds", || rounds() >= before + 3);
             let (more, lines) = (edits.load(Ordering::Relaxed) - start, sidecar.log_lines().len() - lines);
-            assert!(more >= 50 && lines <= 2, "{more} edits and {lines} lines between three restores");
+            assert!(more >= 50 && lines <= 2, "{more} edits and {lines} lines between three rounds");
             drop(ends);
         });
         assert_eq!(torn.load(Ordering::Relaxed), 0);
@@ -372,4 +383,30 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
         assert!(auth(&file, HOST).is_some() && auth(&file, "ghcr.io").is_some());
         sidecar.wait_status("in order", |status| status["outputs"][0]["last_error"].is_null());
     }
+}
+
+/// The content stays: a mode that lets everyone read the token, or replace it, is harm enough.
+#[test]
+fn a_mode_that_is_opened_without_end_is_put_right_every_time() {
+    let rig = Rig::new();
+    let sidecar = rig.run(|_| {});
+    sidecar.wait_ready();
+    let (over, file) = (AtomicBool::new(false), rig.file());
+    let writes = || sidecar.status()["outputs"][0]["writes"].as_u64().unwrap();
+    thread::scope(|scope| {
+        let ends = Ends(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                let _ = fs::set_permissions(&file, Permissions::from_mode(0o666));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        sidecar.wait_log("ownership conflict over an output", DEADLINE);
+        let before = writes();
+        wait_until("some restores", || writes() >= before + 3);
+        drop(ends);
+    });
+    wait_until("the mode back", || mode(&file) == 0o640);
+    sidecar.wait_log("ownership conflict is over", DEADLINE);
+    assert_eq!(sidecar.count_log("does not keep the mode"), 0);
 }

@@ -87,6 +87,11 @@ impl ProfileFileError {
         }
     }
 
+    /// Whether this process, or the node, may open no more files.
+    pub fn is_file_limit(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.is_file_limit())
+    }
+
     /// Whether a variable names a file that is not there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.is_not_found())

@@ -22,6 +22,8 @@ use rustix::fs::OFlags;
 use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
+use crate::failure::is_file_limit;
+
 /// How long a caller waits for a file.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 
@@ -65,6 +67,11 @@ impl ReadError {
     /// Whether this process may not read the file.
     pub fn is_permission_denied(&self) -> bool {
         self.kind() == Some(io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether this process, or the node, may open no more files.
+    pub fn is_file_limit(&self) -> bool {
+        matches!(self, Self::Io(error) if is_file_limit(error))
     }
 
     /// Whether the file is there, and another file or content has to be put there.

@@ -166,7 +166,8 @@ impl IdentityError {
         match self {
             Self::Sts { failure, .. } => failure.class(),
             Self::Profile { class, .. } => *class,
-            Self::ProfileFile(error) if error.is_timeout() => Class::Transient,
+            Self::File { source, .. } if source.is_file_limit() => Class::Transient,
+            Self::ProfileFile(error) if error.is_timeout() || error.is_file_limit() => Class::Transient,
             Self::AgentUnreachable { .. } | Self::Imds { .. } => Class::Transient,
             Self::AgentRefused { status, .. } if *status == 429 => Class::Throttled,
             Self::AgentRefused { status, .. } if *status >= 500 => Class::Transient,
@@ -182,12 +183,14 @@ impl IdentityError {
             Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),
             Self::File { source, .. } if source.is_permission_denied() => Diagnosis::InputUnreadable,
             Self::File { source: ReadError::TimedOut, .. } => Diagnosis::VolumeHangs,
+            Self::File { source, .. } if source.is_file_limit() => Diagnosis::TooManyOpenFiles,
             Self::File { source, .. } if source.is_malformed() => Diagnosis::InputMalformed,
             Self::File { .. } | Self::EmptyFile { .. } => Diagnosis::InputMissing,
             Self::MalformedKey(_) => Diagnosis::InputMalformed,
             Self::ProfileNotFound { .. } => Diagnosis::ProfileMissing,
             Self::Profile { .. } => Diagnosis::ProfileBroken,
             Self::ProfileFile(error) if error.is_timeout() => Diagnosis::VolumeHangs,
+            Self::ProfileFile(error) if error.is_file_limit() => Diagnosis::TooManyOpenFiles,
             Self::ProfileFile(_) => Diagnosis::ProfileFile,
             Self::LoginSession { .. } => Diagnosis::LoginSession,
             Self::AgentUrl { .. } | Self::AgentToken { .. } => Diagnosis::AgentUrl,
@@ -210,4 +213,28 @@ fn list(looked: &[Looked]) -> String {
         let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_no_descriptor_is_left_for_is_not_said_to_be_missing() {
+        for code in [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error) {
+            let source = || ReadError::Io(io::Error::from_raw_os_error(code));
+            let path = || PathBuf::from("/token");
+            for error in [
+                IdentityError::File { what: "web-identity token", path: path(), source: source() },
+                ProfileFileError::Read { path: path(), variable: None, source: source() }.into(),
+            ] {
+                assert_eq!(error.remedy().diagnosis, Diagnosis::TooManyOpenFiles, "{error}");
+                assert_eq!(error.class(), Class::Transient, "{error}");
+            }
+        }
+    }
 }

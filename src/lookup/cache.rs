@@ -110,7 +110,7 @@ impl Slot {
         let stored = Stored { auth: token.auth.expose(), obtained_at, expires_at };
         let (mode, group) = (FileMode::PRIVATE, expected_group(&target.directory, None)?);
         let seen = target.version()?;
-        let replacement = Replacement { target: &target, mode, group, seen, set_aside: None };
+        let replacement = Replacement { target: &target, mode, group, seen, set_aside: &[] };
         match replacement.run(|out| serde_json::to_writer(out, &stored).map_err(io::Error::from))? {
             Replaced::Done { .. } => Ok(()),
             Replaced::ChangedMeanwhile => Ok(()), // another's is as good

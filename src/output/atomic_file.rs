@@ -22,7 +22,7 @@ mod target;
 mod temp;
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::Metadata,
     io::{self, BufWriter, Write},
     os::unix::fs::{MetadataExt, fchown},
@@ -78,8 +78,9 @@ pub struct Replacement<'a> {
     pub group: u32,
     /// The state in which the target was read; none when it was not there.
     pub seen: Option<Version>,
-    /// The name in the same directory that the old file gets, readable by its owner alone.
-    pub set_aside: Option<&'a OsStr>,
+    /// Of these names in the same directory the old file gets the first that nothing keeps from it, readable by its
+    /// owner alone. None: it goes.
+    pub set_aside: &'a [OsString],
 }
 
 /// What became of a replacement that met no error.
@@ -88,7 +89,9 @@ pub enum Replaced {
     /// The new file is in place.
     Done {
         /// Its metadata, taken before it got its name.
-        metadata: Metadata,
+        metadata: Box<Metadata>,
+        /// The name of the old file, if it was set aside.
+        aside: Option<OsString>,
         /// Its name may be lost if the machine stops now.
         unsynced: Option<io::Error>,
     },
@@ -120,42 +123,70 @@ impl Replacement<'_> {
         if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
         }
-        match self.set_aside {
-            None => temp.rename_to(self.target.name()).map_err(failed(Operation::Rename))?,
-            Some(aside) => self.set_aside(temp, aside)?,
+        let mut aside = None;
+        if self.set_aside.is_empty() {
+            temp.rename_to(self.target.name()).map_err(failed(Operation::Rename))?;
+        } else {
+            aside = Some(self.set_aside(temp)?.to_owned());
         }
-        Ok(Replaced::Done { metadata, unsynced: sync(&self.target.directory).err() })
+        Ok(Replaced::Done {
+            metadata: Box::new(metadata),
+            aside,
+            unsynced: sync(&self.target.directory).err(),
+        })
     }
 
-    /// Puts the new file in place and the old one aside, with no moment between in which there is none.
-    fn set_aside(&self, temp: TempFile<'_>, aside: &OsStr) -> Result<(), FileError> {
+    /// Puts the new file in place and the old one aside, with no moment between in which there is none. The name that
+    /// the old one has got.
+    fn set_aside(&self, temp: TempFile<'_>) -> Result<&OsStr, FileError> {
         let Target { directory, name } = self.target;
-        let failed = |error| FileError::new(Operation::SetAside, &directory.path().join(aside), error);
+        let failed = |error| {
+            let first = self.set_aside.first().unwrap_or(name);
+            FileError::new(Operation::SetAside, &directory.path().join(first), error)
+        };
         let old = temp.beside();
-        match directory.link(name, &old) {
+        let aside = match directory.link(name, &old) {
             Ok(()) => {
                 // When both names are the same file already, rename does nothing and `old` is left over.
-                let renamed = take_name(directory, &old, aside);
+                let aside = take_first(directory, &old, self.set_aside);
                 let _ = directory.remove(&old);
-                renamed.map_err(failed)?;
+                let aside = aside.map_err(failed)?;
                 temp.rename_to(name).map_err(|error| self.target.failed(Operation::Rename, error))?;
+                aside
             }
             // `fs.protected_hardlinks`, or a file system without links.
             Err(_) => {
                 directory.exchange(temp.name(), name).map_err(failed)?;
-                if let Err(error) = take_name(directory, temp.name(), aside) {
-                    let back = directory.exchange(temp.name(), name);
-                    if back.is_err() {
-                        temp.renamed(); // what has its name is the old file, which is not lost
+                match take_first(directory, temp.name(), self.set_aside) {
+                    Ok(aside) => {
+                        temp.renamed();
+                        aside
                     }
-                    return Err(failed(back.err().unwrap_or(error)));
+                    Err(error) => {
+                        let back = directory.exchange(temp.name(), name);
+                        if back.is_err() {
+                            temp.renamed(); // what has its name is the old file, which is not lost
+                        }
+                        return Err(failed(back.err().unwrap_or(error)));
+                    }
                 }
-                temp.renamed();
             }
-        }
+        };
         make_private(directory, aside, self.seen);
-        Ok(())
+        Ok(aside)
     }
+}
+
+/// Gives `from` the first of `names` that it can have; the error is that of the very first.
+fn take_first<'n>(directory: &Directory, from: &OsStr, names: &'n [OsString]) -> io::Result<&'n OsStr> {
+    let mut first_error = None;
+    for name in names {
+        match take_name(directory, from, name) {
+            Ok(()) => return Ok(name),
+            Err(error) => first_error.get_or_insert(error),
+        };
+    }
+    Err(first_error.unwrap_or_else(|| io::ErrorKind::InvalidFilename.into()))
 }
 
 /// Gives `from` the name `to`, whatever has that name, unless it is a directory with something in it.
@@ -180,6 +211,13 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
         directory.metadata().map_err(|error| FileError::new(Operation::Look, directory.path(), error))?;
     let setgid = metadata.mode() & SETGID != 0;
     Ok(if setgid { metadata.gid() } else { rustix::process::getegid().as_raw() })
+}
+
+/// What a file that this process makes next to `target` shows of its owner and mode: others than this process's user and
+/// [`FileMode::PRIVATE`] only where the file system imposes them.
+pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
+    let temp = TempFile::create(target)?;
+    temp.file().metadata().map_err(|error| target.failed(Operation::Look, error))
 }
 
 /// The directory that holds the file; `.` for a bare name.

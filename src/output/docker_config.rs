@@ -48,7 +48,8 @@ use self::{
     read::{Base, Found, read},
 };
 use super::atomic_file::{
-    Cause, FileError, Replaced, Replacement, Target, Version, directory_of, expected_group, remove_stale,
+    Cause, FileError, Replaced, Replacement, Target, Version, directory_of, expected_group, made_here,
+    remove_stale,
 };
 use crate::{credentials::CredentialSet, fs::directory::Directory, registry::RegistryHost, token::Token};
 
@@ -235,20 +236,18 @@ impl DockerConfigFile {
             && merged.is(text)
         {
             self.left = seen;
+            // What could not be stored before is tried again.
+            let memory = self.memory.as_mut().filter(|memory| !memory.has(desired.current.values()));
+            warnings.extend(remember(memory, target, (self.settings.mode, group), &self.known, desired));
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
 
         let mode = self.settings.mode;
-        if let Some(memory) = &mut self.memory
-            && let Err(error) =
-                memory.keep(target, (mode, group), self.known.values().chain(desired.current.values()))
-        {
-            warnings.push(Warning::ExpiriesNotStored { reason: error.to_string() });
-        }
-        let aside = unfit.is_some().then(|| aside_of(target));
-        let replacement = Replacement { target, mode, group, seen, set_aside: aside.as_deref() };
+        warnings.extend(remember(self.memory.as_mut(), target, (mode, group), &self.known, desired));
+        let set_aside = unfit.as_ref().map(|_| names_aside(target)).unwrap_or_default();
+        let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
-        let Replaced::Done { metadata, unsynced } = replaced else { return Ok(Attempt::Again) };
+        let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(Attempt::Again) };
         let path = self.settings.path.clone();
         if let Found::Other(what) = found {
             warnings.push(Warning::Replaced { path: path.clone(), what });
@@ -312,7 +311,7 @@ impl DockerConfigFile {
         if self.memory.is_some() {
             return;
         }
-        let memory = Memory::load(target, now, None);
+        let memory = Memory::load(target, now, || made_here(target).ok());
         if let Found::Text(text, _) = found
             && let Ok(document) = Document::parse(text)
         {
@@ -363,6 +362,9 @@ pub enum Written {
 /// How often a file that another process keeps changing is merged again before the retry is left to the caller.
 const TRIES: usize = 5;
 
+/// The number of the last name that a file is set aside under.
+const LAST_NAME_ASIDE: u32 = 9;
+
 enum Attempt {
     Over(Written, Vec<Warning>),
     Again,
@@ -400,11 +402,30 @@ fn look<'a>(
     Ok((here, here.version()?, read(here)?))
 }
 
-/// `config.json.invalid` for `config.json`.
-fn aside_of(target: &Target) -> OsString {
-    let mut aside = target.name.clone();
-    aside.push(".invalid");
-    aside
+/// Stores when the tokens expire that may be in the file, and those that are about to be.
+fn remember(
+    memory: Option<&mut Memory>,
+    target: &Target,
+    readers: (FileMode, u32),
+    known: &BTreeMap<RegistryHost, Arc<Token>>,
+    desired: &CredentialSet,
+) -> Option<Warning> {
+    let kept = memory?.keep(target, readers, known.values().chain(desired.current.values()));
+    kept.err().map(|error| Warning::ExpiriesNotStored { reason: error.to_string() })
+}
+
+/// For `config.json`: `config.json.invalid`, then `config.json.invalid.1`, and so on. Something that keeps the first
+/// name, such as a directory with something in it, must not keep our credential out.
+fn names_aside(target: &Target) -> Vec<OsString> {
+    let name = |number| {
+        let mut name = target.name.clone();
+        name.push(".invalid");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        name
+    };
+    (0..=LAST_NAME_ASIDE).map(name).collect()
 }
 
 fn is_empty(directory: &Target) -> bool {

@@ -120,6 +120,24 @@ async fn a_kept_file_that_is_missing_is_reported_until_it_is_back() {
     assert!(is_notified(false).await);
 }
 
+#[tokio::test]
+async fn a_kept_file_is_followed_through_every_folder_above_it() {
+    for component in ["a/b/c", "a/b", "a"] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("a/b/c")).unwrap();
+        fs::File::create(at("a/b/c/config.json")).unwrap();
+        let (watcher, changed) = (FileWatcher::default(), Arc::new(Notify::new()));
+        let task = tokio::spawn(watcher.clone().run());
+        let _watched = watcher.watch_kept(at("a/b/c/config.json"), Vec::new(), Arc::clone(&changed)).await;
+        fs::rename(at(component), at("moved")).unwrap();
+        // The next regular check would notice it too.
+        let noticed = tokio::time::timeout(BACKSTOP - Duration::from_secs(2), changed.notified()).await;
+        assert!(noticed.is_ok(), "{component}");
+        task.abort();
+    }
+}
+
 /// As a path on a network file system whose server is gone.
 #[tokio::test]
 async fn a_file_that_hangs_delays_no_other() {

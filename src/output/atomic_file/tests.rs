@@ -45,7 +45,7 @@ fn opened(path: &Path) -> Target {
 
 fn replacement(target: &Target, seen: Option<Version>) -> Replacement<'_> {
     let group = expected_group(&target.directory, None).unwrap();
-    Replacement { target, mode: FileMode::default(), group, seen, set_aside: None }
+    Replacement { target, mode: FileMode::default(), group, seen, set_aside: &[] }
 }
 
 fn replace(path: &Path, content: &str) -> Result<Replaced, FileError> {
@@ -197,7 +197,8 @@ fn what_is_set_aside_is_whole_and_private() {
         fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
         let opened = opened(&target);
         let seen = opened.version().unwrap();
-        let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+        let set_aside = [aside.file_name().unwrap().to_owned()];
+        let replacement = Replacement { set_aside: &set_aside, ..replacement(&opened, seen) };
         replacement.run(|out| out.write_all(b"new")).unwrap();
         assert_eq!(fs::read_to_string(&aside).unwrap(), content);
         assert_eq!(mode(&aside), 0o600);
@@ -308,7 +309,8 @@ fn whatever_has_the_name_is_replaced() {
         make(&aside);
         let opened = opened(&target);
         let seen = opened.version().unwrap();
-        let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+        let set_aside = [aside.file_name().unwrap().to_owned()];
+        let replacement = Replacement { set_aside: &set_aside, ..replacement(&opened, seen) };
         replacement.run(|out| out.write_all(b"new")).unwrap_or_else(|error| panic!("aside {what}: {error}"));
         assert_eq!(fs::read_to_string(&aside).unwrap(), "ours", "aside {what}");
         assert_eq!(place.names(), ["config.json", "config.json.invalid", "elsewhere"], "{what}");
@@ -328,7 +330,8 @@ fn a_full_directory_stays_and_so_does_the_old_file() {
     put(&target, "old");
     let opened = opened(&target);
     let seen = opened.version().unwrap();
-    let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+    let set_aside = [aside.file_name().unwrap().to_owned()];
+    let replacement = Replacement { set_aside: &set_aside, ..replacement(&opened, seen) };
     let error = replacement.run(|out| out.write_all(b"new")).unwrap_err();
     assert_eq!((error.operation, &error.cause), (Operation::SetAside, &Cause::IsADirectory), "{error}");
     assert!(error.to_string().contains("config.json.invalid"), "{error}");
@@ -347,7 +350,8 @@ fn a_hard_linked_file_keeps_its_mode() {
     fs::hard_link(&elsewhere, &target).unwrap();
     let opened = opened(&target);
     let seen = opened.version().unwrap();
-    let replacement = Replacement { set_aside: aside.file_name(), ..replacement(&opened, seen) };
+    let set_aside = [aside.file_name().unwrap().to_owned()];
+    let replacement = Replacement { set_aside: &set_aside, ..replacement(&opened, seen) };
     replacement.run(|out| out.write_all(b"new")).unwrap();
     assert_eq!((mode(&elsewhere), mode(&aside)), (0o644, 0o644));
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "theirs");

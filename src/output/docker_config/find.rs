@@ -4,7 +4,7 @@
 //! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its memory beside the file.
 //! It blocks on the file system.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
+use std::{fs, io, path::Path, time::SystemTime};
 
 use thiserror::Error;
 
@@ -82,7 +82,7 @@ pub fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Option<
     let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
     // The memory has a token before the file does.
-    let end = match Memory::load(&target, now, Some(metadata.uid())).end_of(&auth) {
+    let end = match Memory::load(&target, now, || Some(metadata.clone())).end_of(&auth) {
         Some(end) => End::Known(end),
         None => End::Unknown { changed_at: changed_at(metadata.modified()) },
     };

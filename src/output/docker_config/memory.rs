@@ -7,26 +7,38 @@
 //! so knows what it has found (`who_may_read_the_file_may_read_what_is_remembered`).
 //!
 //! Whoever may write to the directory can put another file there. It is believed only as far as it can be true
-//! ([`LONGEST`]), and only from root, this process's user, or the user who wrote the docker config that it is read
-//! with (`an_expiry_file_is_believed_within_bounds`). Whatever else is wrong with it, it is ignored and replaced.
+//! ([`LONGEST`]), and only if root, this process's user or the author has written it, and nobody else could
+//! (`an_expiry_file_is_believed_within_bounds`). The author is known by a file of theirs: for a consumer the docker
+//! config, since who wrote that may say when its tokens expire; for the process that keeps it one that it makes itself
+//! for the purpose. That one shows another owner or mode only on a file system that imposes them (CIFS, NFS that
+//! squashes users), where the owner of a file tells nothing: there everyone who may write to the directory is believed
+//! (`an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed`). What that gains them is readiness for a
+//! credential of theirs, for at most [`LONGEST`], until AWS gives the first token. Whatever else is wrong with the
+//! file, it is ignored and replaced.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::Metadata,
     os::unix::fs::MetadataExt,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
-use super::super::atomic_file::{FileError, FileMode, Replacement, Target, remove_stale};
+use super::super::atomic_file::{
+    FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale,
+};
 use crate::{fs::read::read_open, registry::RegistryHost, secret::Secret, token::Token};
 
 use super::document::Document;
 
 /// More than this is not ours.
 const LARGEST: usize = 1 << 20;
+const WRITABLE_BY_ALL: u32 = 0o002;
 /// No token of ECR lives longer (12 h), clocks of some minutes' difference included: a later expiry is no one's.
 pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 
@@ -35,14 +47,15 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 pub(super) struct Memory(BTreeMap<String, u64>);
 
 impl Memory {
-    /// What is remembered next to `target`, as far as it can be true `now`; `writer` is a user who is believed too.
-    pub(super) fn load(target: &Target, now: SystemTime, writer: Option<u32>) -> Self {
+    /// What is remembered next to `target`, as far as it can be true `now`; `by_author` gives the metadata of a file
+    /// whose author is believed, and is asked only if it matters.
+    pub(super) fn load(
+        target: &Target,
+        now: SystemTime,
+        by_author: impl FnOnce() -> Option<Metadata>,
+    ) -> Self {
         let Ok(file) = target.directory.read(&name(target)) else { return Self::default() };
-        let believed = file.metadata().is_ok_and(|metadata| {
-            let ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
-            (ours || writer == Some(metadata.uid())) && metadata.mode() & 0o002 == 0
-        });
-        if !believed {
+        if !file.metadata().is_ok_and(|metadata| is_believed(&metadata, by_author)) {
             return Self::default();
         }
         let text = read_open(file, LARGEST).unwrap_or_default();
@@ -86,17 +99,28 @@ impl Memory {
         target: &Target,
         readers: (FileMode, u32),
         tokens: impl Iterator<Item = &'a Arc<Token>>,
-    ) -> Result<(), FileError> {
+    ) -> Result<(), NotKept> {
+        let kept = Self::of(tokens);
+        if kept == *self && is_for(target, readers) {
+            return Ok(());
+        }
+        let store = target
+            .beside(name(target))
+            .map_err(|error| FileError::new(Operation::Look, &target.path(), error))?;
+        let seen = store.version()?;
+        self.replace_by(kept, &store, seen, readers)
+    }
+
+    /// Whether `tokens` are remembered.
+    pub(super) fn has<'a>(&self, tokens: impl Iterator<Item = &'a Arc<Token>>) -> bool {
+        Self::of(tokens).0.iter().all(|token| self.0.get(token.0) == Some(token.1))
+    }
+
+    fn of<'a>(tokens: impl Iterator<Item = &'a Arc<Token>>) -> Self {
         let mut distinct: Vec<_> = tokens.collect();
         distinct.sort_by_key(|token| Arc::as_ptr(token));
         distinct.dedup_by_key(|token| Arc::as_ptr(token));
-        let kept =
-            Self(distinct.into_iter().map(|token| (digest(token.auth.expose()), seconds(token))).collect());
-        if kept != *self || !is_for(target, readers) {
-            kept.save(target, readers)?;
-            *self = kept;
-        }
-        Ok(())
+        Self(distinct.into_iter().map(|token| (digest(token.auth.expose()), seconds(token))).collect())
     }
 
     /// Removes what a killed process left of its own saving.
@@ -105,14 +129,42 @@ impl Memory {
         let _ = target.beside(name(target)).and_then(|store| remove_stale(&store));
     }
 
-    fn save(&self, target: &Target, (mode, group): (FileMode, u32)) -> Result<(), FileError> {
-        let store = target.beside(name(target)).map_err(|error| {
-            FileError::new(super::super::atomic_file::Operation::Look, &target.path(), error)
-        })?;
-        let seen = store.version()?;
-        let replacement = Replacement { target: &store, mode, group, seen, set_aside: None };
-        replacement.run(|out| Ok(serde_json::to_writer(out, &self.0)?)).map(drop)
+    /// Remembers `kept` once it is saved, and only then.
+    fn replace_by(
+        &mut self,
+        kept: Self,
+        store: &Target,
+        seen: Option<Version>,
+        (mode, group): (FileMode, u32),
+    ) -> Result<(), NotKept> {
+        let replacement = Replacement { target: store, mode, group, seen, set_aside: &[] };
+        match replacement.run(|out| Ok(serde_json::to_writer(out, &kept.0)?))? {
+            Replaced::Done { .. } => *self = kept,
+            Replaced::ChangedMeanwhile => return Err(NotKept::Changed { path: store.path() }),
+        }
+        Ok(())
     }
+}
+
+/// Why the expiries are not stored.
+#[derive(Debug, Error)]
+pub(super) enum NotKept {
+    #[error("`{}` was changed by another program before it could be replaced", path.display())]
+    Changed { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Whether nobody but root, this process's user or the author can have written the file.
+fn is_believed(file: &Metadata, by_author: impl FnOnce() -> Option<Metadata>) -> bool {
+    let ours = [0, rustix::process::geteuid().as_raw()].contains(&file.uid());
+    let closed = file.mode() & WRITABLE_BY_ALL == 0;
+    (ours && closed)
+        || by_author().is_some_and(|other| {
+            // Open to all, and so is the other: it is all the same which of the two they write.
+            let same_mode = file.mode() == other.mode();
+            (ours || file.uid() == other.uid()) && (closed || same_mode)
+        })
 }
 
 /// Whether what is remembered next to `target` is a file of ours with this mode and group.
@@ -144,4 +196,85 @@ fn time(expiry: u64) -> Option<SystemTime> {
 
 fn token_until(auth: &str, expires_at: SystemTime) -> Token {
     Token { auth: Secret::new(auth.to_owned()), obtained_at: expires_at, expires_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{File, Permissions, set_permissions},
+        os::unix::fs::{PermissionsExt, chown},
+    };
+
+    use super::*;
+    use crate::output::atomic_file::{expected_group, made_here};
+
+    const AUTH: &str = "QVdTOm9uZQ==";
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(6 * 3600)
+    }
+
+    fn readers(target: &Target) -> (FileMode, u32) {
+        (FileMode::default(), expected_group(&target.directory, None).unwrap())
+    }
+
+    /// A target next to which one token is remembered, and what remembers it.
+    fn remembered() -> (tempfile::TempDir, Target, Memory) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target::open(&folder.path().join("config.json")).unwrap();
+        let mut memory = Memory::default();
+        let token = Arc::new(token_until(AUTH, now()));
+        memory.keep(&target, readers(&target), [&token].into_iter()).unwrap();
+        (folder, target, memory)
+    }
+
+    #[test]
+    fn what_was_not_saved_is_not_remembered() {
+        let (_folder, target, mut memory) = remembered();
+        let token = Arc::new(token_until("QVdTOnR3bw==", now()));
+        let store = target.beside(name(&target)).unwrap();
+        let kept = Memory::of([&token].into_iter());
+        // as if another program had made the file since it was looked at
+        let error = memory.replace_by(kept, &store, None, readers(&target)).unwrap_err();
+        assert!(error.to_string().contains("was changed by another program"), "{error}");
+        assert!(!memory.has([&token].into_iter()));
+        assert_eq!(Memory::load(&target, now(), || None), memory);
+        memory.keep(&target, readers(&target), [&token].into_iter()).unwrap();
+        assert!(memory.has([&token].into_iter()));
+        assert_eq!(Memory::load(&target, now(), || None), memory);
+    }
+
+    /// Stands for CIFS and the like: `other` shows the owner and mode of every file there.
+    #[test]
+    fn an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed() {
+        const SOMEONE: u32 = 65534;
+        let (folder, target, memory) = remembered();
+        let (store, other) = (folder.path().join(name(&target)), folder.path().join("other"));
+        let other = || Some(File::open(&other).unwrap().metadata().unwrap());
+        File::create(folder.path().join("other")).unwrap();
+        let set = |mode: u32, uid: Option<u32>| {
+            for path in [&store, &folder.path().join("other")] {
+                set_permissions(path, Permissions::from_mode(mode)).unwrap();
+                chown(path, uid, None).unwrap();
+            }
+        };
+        let is_believed = |by_author: &dyn Fn() -> Option<Metadata>| {
+            let loaded = Memory::load(&target, now(), by_author);
+            assert!(loaded == memory || loaded == Memory::default());
+            loaded == memory
+        };
+        let made = || made_here(&target).ok();
+        let root = rustix::process::geteuid().is_root();
+        for (mode, uid) in [(0o777, None), (0o755, Some(SOMEONE)), (0o777, Some(SOMEONE))] {
+            if uid.is_some() && !root {
+                continue;
+            }
+            set(mode, uid);
+            assert!(is_believed(&other), "{mode:o} of {uid:?}");
+            // Here a file that is made shows its owner and mode: one of another user, or open to all, is theirs.
+            assert!(!is_believed(&made), "{mode:o} of {uid:?}");
+            set_permissions(folder.path().join("other"), Permissions::from_mode(0o640)).unwrap();
+            assert_eq!(is_believed(&other), mode == 0o755, "open to all while the other file is not");
+        }
+    }
 }

@@ -167,12 +167,9 @@ fn what_is_no_file_is_replaced() {
 #[test]
 fn a_full_directory_is_reported_wherever_it_is() {
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
-    for name in ["config.json", "config.json.invalid", ".config.json.ecr-sidecar"] {
+    for name in ["config.json", ".config.json.ecr-sidecar"] {
         let place = Place::new();
         fs::create_dir_all(place.at(name).join("x")).unwrap();
-        if name == "config.json.invalid" {
-            put(&place.path(), "not JSON");
-        }
         let report = place.file().reconcile(&set, now());
         match &report.result {
             Ok(_) => {
@@ -185,11 +182,55 @@ fn a_full_directory_is_reported_wherever_it_is() {
             }
         }
         fs::remove_dir_all(place.at(name)).unwrap();
-        assert_eq!(
-            said(&place.file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())).lines().count(),
-            usize::from(name == "config.json.invalid")
-        );
+        assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
     }
+}
+
+#[test]
+fn an_expiry_that_could_not_be_stored_is_stored_later() {
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    let (place, store) = (Place::new(), ".config.json.ecr-sidecar");
+    fs::create_dir_all(place.at(store).join("x")).unwrap();
+    let mut file = place.file();
+    for expected in [Written::Changed, Written::Unchanged] {
+        let report = file.reconcile(&set, now());
+        assert_eq!(written(&report), expected);
+        assert!(said(&report).contains("are not stored"), "{}", said(&report));
+    }
+    fs::remove_dir_all(place.at(store)).unwrap();
+    let report = file.reconcile(&set, now());
+    assert_eq!((written(&report), said(&report).as_str()), (Written::Unchanged, ""));
+    assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
+}
+
+#[test]
+fn an_unusable_file_gets_a_free_name_and_is_never_lost() {
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    let place = Place::new();
+    let names: Vec<_> = std::iter::once("config.json.invalid".to_owned())
+        .chain((1..=9).map(|number| format!("config.json.invalid.{number}")))
+        .collect();
+    for (taken, name) in names.iter().enumerate() {
+        put(&place.path(), &format!("not JSON {taken}"));
+        let report = place.file().reconcile(&set, now());
+        assert_eq!(written(&report), Written::Changed);
+        assert_eq!(in_place(&report), [(A, at_hour(12))]);
+        assert!(said(&report).contains(&format!("{name}`")), "{}", said(&report));
+        assert_eq!(fs::read_to_string(place.at(name)).unwrap(), format!("not JSON {taken}"));
+        assert_eq!(fs::metadata(place.at(name)).unwrap().mode() & 0o777, 0o600);
+        fs::remove_file(place.at(name)).unwrap();
+        fs::create_dir_all(place.at(name).join("x")).unwrap();
+    }
+    // Whoever takes all of them is named, and what was there stays there.
+    put(&place.path(), "not JSON");
+    let report = place.file().reconcile(&set, now());
+    let error = failed(&report);
+    assert_eq!(error.remedy().diagnosis, Diagnosis::NotAFile);
+    assert!(error.to_string().contains(".invalid"), "{error}");
+    assert_eq!(place.text(), "not JSON");
+    assert_eq!(place.names().len(), 1 + names.len(), "no temporary file is left");
+    fs::remove_dir_all(place.at(&names[4])).unwrap();
+    assert_eq!(written(&place.file().reconcile(&set, now())), Written::Changed);
 }
 
 #[test]
