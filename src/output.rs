@@ -123,7 +123,7 @@ impl Output {
     /// Refuses what can never work. Blocks on the file system.
     pub fn preflight(&self) -> Result<(), Problem> {
         match self {
-            Self::DockerConfig(file) => file.preflight().map_err(|error| Problem {
+            Self::DockerConfig(file) => file.check_path().map_err(|error| Problem {
                 message: error.to_string(),
                 remedy: error.remedy(),
                 class: Class::Denied,

@@ -48,10 +48,9 @@ use self::{
     read::{Base, Found, read},
 };
 use super::atomic_file::{
-    Cause, FileError, Replaced, Replacement, Target, Version, directory_of, expected_group, made_here,
-    remove_stale,
+    Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
 };
-use crate::{credentials::CredentialSet, fs::directory::Directory, registry::RegistryHost, token::Token};
+use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
 
 /// Where the file is and how it has to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,15 +101,10 @@ impl DockerConfigFile {
         }
     }
 
-    /// Rejects a path on which the file can never be replaced.
+    /// Rejects a path on which the file can never be replaced. Nothing is changed.
     ///
     /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
-    pub fn preflight(&self) -> Result<(), DockerConfigError> {
-        let _ = Directory::create(directory_of(&self.settings.path));
-        self.check_path()
-    }
-
-    fn check_path(&self) -> Result<(), DockerConfigError> {
+    pub fn check_path(&self) -> Result<(), DockerConfigError> {
         let path = &self.settings.path;
         if path.file_name().is_none() {
             return Err(DockerConfigError::NoFileName { path: path.clone() });

@@ -2,16 +2,22 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::File,
+    io::Read,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
 };
+
+/// What most lists take: files of /proc do not tell their length, and a short buffer takes a call for each piece.
+const ROOM: usize = 16 << 10;
 
 /// Whether something is mounted on the very path; `path` has to be free of symbolic links.
 ///
 /// Where the kernel's list cannot be read, nothing is known to be mounted: the rename will tell.
 pub(super) fn is_mount_point(path: &Path) -> bool {
-    fs::read("/proc/self/mountinfo").is_ok_and(|list| is_listed(&list, path))
+    let mut list = Vec::with_capacity(ROOM);
+    let read = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut list));
+    read.is_ok() && is_listed(&list, path)
 }
 
 /// `list` has the form of proc_pid_mountinfo(5): the fifth field is the mount point.

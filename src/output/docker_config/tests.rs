@@ -239,8 +239,8 @@ fn a_missing_directory_is_made() {
     let place = Place::new();
     let path = place.at("a/b/config.json");
     let mut file = file_at(path.clone(), None);
-    file.preflight().unwrap();
-    fs::remove_dir_all(place.at("a")).unwrap();
+    file.check_path().unwrap();
+    assert!(!place.at("a").exists(), "a check changes nothing");
     assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Changed);
     assert!(path.exists());
 }
@@ -362,17 +362,17 @@ fn a_directory_is_refused() {
     let place = Place::new();
     fs::create_dir(place.path()).unwrap();
     put(&place.at("config.json/file"), "x");
-    let error = place.file().preflight().unwrap_err();
+    let error = place.file().check_path().unwrap_err();
     assert!(matches!(error, DockerConfigError::IsADirectory { .. }), "{error}");
     assert!(error.remedy().to_string().contains("config.json/config.json"));
     let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     assert!(matches!(failed(&report), DockerConfigError::IsADirectory { .. }));
     assert!(matches!(
-        file_at("/".into(), None).preflight().unwrap_err(),
+        file_at("/".into(), None).check_path().unwrap_err(),
         DockerConfigError::NoFileName { .. }
     ));
     assert!(matches!(
-        file_at("/dev/null".into(), None).preflight().unwrap_err(),
+        file_at("/dev/null".into(), None).check_path().unwrap_err(),
         DockerConfigError::NotAFile { .. }
     ));
 }

@@ -59,7 +59,7 @@ fn a_bind_mounted_file_is_refused() {
         return;
     };
     let mut file = place.file();
-    let error = file.preflight().unwrap_err();
+    let error = file.check_path().unwrap_err();
     assert!(error.to_string().contains("is itself a mount point"), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::MountedBySubPath);
 
@@ -122,7 +122,7 @@ fn a_read_only_volume_says_so() {
     fs::create_dir(&volume).unwrap();
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "ro", "none"], &volume) else { return };
     let mut file = file_at(volume.join("config.json"), None);
-    file.preflight().unwrap();
+    file.check_path().unwrap();
     let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     let error = failed(&report);
     assert!(error.to_string().contains("the file system is mounted read-only"), "{error}");

@@ -47,7 +47,7 @@ fn a_link_of_another_user_is_replaced() {
         }
         let before = state(&victim);
         let file = || file_at(path.clone(), None);
-        file().preflight().unwrap();
+        file().check_path().unwrap();
         let report = file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
         assert!(said(&report).contains("was a symbolic link that is not followed"), "{}", said(&report));
@@ -106,7 +106,7 @@ fn a_directory_that_was_swapped_for_a_link_is_reported_and_not_followed() {
     fs::rename(&directory, place.at("volume/moved")).unwrap();
     symlink(place.at("private"), &directory).unwrap();
     let before = state(&victim);
-    file.preflight().unwrap();
+    file.check_path().unwrap();
     let report = file.reconcile(&set, now());
     let error = failed(&report);
     assert!(
@@ -151,7 +151,7 @@ fn what_is_no_file_is_replaced() {
         let place = Place::new();
         make(&place.path());
         make(&place.at(".config.json.ecr-sidecar"));
-        place.file().preflight().unwrap();
+        place.file().check_path().unwrap();
         let report = place.file().reconcile(&set, now());
         assert_eq!(written(&report), Written::Changed, "{what}");
         assert!(said(&report).contains(&format!("was {what}")), "{what}: {}", said(&report));
@@ -335,7 +335,7 @@ proptest! {
         let other = |text: &str| Some(Document::parse(text).ok()?.auths.get("ghcr.io")?.get().to_owned());
         let before = std::str::from_utf8(&content).ok().and_then(other);
         let mut file = place.file();
-        file.preflight().unwrap();
+        file.check_path().unwrap();
         let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         prop_assert_eq!(written(&report), Written::Changed);
         let shown = format!("{report:?} {}", said(&report));
