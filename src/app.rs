@@ -2,8 +2,8 @@
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
-mod first_contact;
 mod once;
+mod usage_hint;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,20 +14,26 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::{first_contact::FirstContact, once::once};
+pub use self::{once::once, usage_hint::FirstContact};
 use crate::{
-    aws::{profile_file::ProfileFiles, sdk::SdkSettings},
+    admin::{
+        readiness,
+        server::{self, BindError},
+    },
+    aws::{
+        http::{self, Proxies},
+        profile_file::ProfileFiles,
+        sdk::SdkSettings,
+    },
     clock::Clock,
-    config::{self, Config, Flags, Problems, Registries, Surroundings, env::Environment},
-    diagnosis::Diagnosis,
+    config::{self, Config, Flags, Problems, Registries, Surroundings},
     engine::{Engine, Surface, TaskPanicked},
-    failure::Problem,
-    health::{server, server::BindError, verdict},
-    http::{self, Proxies},
+    env::Environment,
+    failure::{Problem, diagnosis::Diagnosis},
+    fs::watch::{FileWatcher, Watched},
     shutdown::{Signal, Signals},
     status::StatusBoard,
     telemetry::{self, FilterHandle},
-    watch::{FileWatcher, Watched},
 };
 
 /// After SIGTERM, what is under way has this long to end.
@@ -305,7 +311,7 @@ async fn follow_readiness(status: StatusBoard, clock: Clock) {
     let mut changes = status.subscribe();
     let mut was_ready = false;
     loop {
-        let verdict = || status.read(|status| verdict::ready(status, clock.now()));
+        let verdict = || status.read(|status| readiness::ready(status, clock.now()));
         let mut now = verdict();
         if was_ready && !now.is_good() {
             // A registry that a reload adds is on its way.

@@ -2,7 +2,10 @@
 //! is read and parsed here.
 
 pub mod endpoint;
+pub mod http;
+pub mod identity;
 pub mod key_material;
 pub mod profile_file;
 pub mod sdk;
+pub mod token;
 pub(crate) mod variables;

@@ -1,8 +1,12 @@
 //! Commands and flags, and the exit status of each.
 
+pub mod admin_client;
 mod arguments;
+pub mod credential_helper;
 mod examples;
+pub mod lookup;
 mod manual;
+pub mod status;
 
 use std::{
     io::{self, Write},
@@ -16,18 +20,15 @@ use clap::{Parser, error::ErrorKind};
 use self::arguments::{Cli, Command, ReportFormat};
 use crate::{
     app::{self, AppError},
-    config::{self, Flags, Surroundings, env::Environment},
+    config::{self, Flags, Surroundings},
     doctor::{self, Report},
+    env::Environment,
     failure::shown_value::may_be_secret,
     hardening::forbid_dumps,
-    health::client,
-    helper,
-    lookup::{self, LookupError},
     manifests::{self, Account},
-    process_group,
-    status::command as status,
-    telemetry,
+    process_group, telemetry,
 };
+use lookup::LookupError;
 
 /// In place of an error that repeats an argument.
 const NOT_REPEATED: &str =
@@ -49,8 +50,8 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 pub fn main() -> ExitCode {
     forbid_dumps();
     let mut arguments = std::env::args_os();
-    if arguments.next().is_some_and(|name| helper::is_called(&name)) {
-        return to_its_end(helper::run(arguments.collect()));
+    if arguments.next().is_some_and(|name| credential_helper::is_called(&name)) {
+        return to_its_end(credential_helper::run(arguments.collect()));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -100,10 +101,10 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man => print(&manual::page()),
         Command::Health { question } => {
-            ask(flags, &env, |listen| client::ask(listen, question.path()), FAULT).await
+            ask(flags, &env, |listen| admin_client::ask(listen, question.path()), FAULT).await
         }
         Command::Wait { timeout } => {
-            ask(flags, &env, |listen| client::wait(listen, "/readyz", timeout), UNAVAILABLE).await
+            ask(flags, &env, |listen| admin_client::wait(listen, "/readyz", timeout), UNAVAILABLE).await
         }
         Command::Status { watch, output } => match config::health_listen(flags, &env).await {
             Ok(listen) => match status::run(listen, &env, output, watch).await {
@@ -168,7 +169,7 @@ fn ended(outcome: Result<(), AppError>) -> ExitCode {
 async fn ask(
     flags: &Flags,
     env: &Environment,
-    question: impl FnOnce(SocketAddr) -> io::Result<client::Answer>,
+    question: impl FnOnce(SocketAddr) -> io::Result<admin_client::Answer>,
     no: u8,
 ) -> ExitCode {
     let listen = match config::health_listen(flags, env).await {

@@ -4,12 +4,10 @@
 //! known name. Nothing half-valid leaves this module. It reads the configuration file and nothing else.
 
 mod check;
-pub mod env;
 mod file;
 mod layers;
 mod resolve;
 mod show;
-pub mod units;
 mod yaml;
 
 use std::{
@@ -23,13 +21,12 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use self::file::{LogFormat, schema};
-use self::{env::Environment, resolve::Purpose, units::LogFilter};
+use self::resolve::Purpose;
 use crate::{
-    aws::{endpoint::EndpointUrl, sdk::SdkSettings},
-    failure::foreign_text::clean,
-    failure::shown_value::clean_path,
+    aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
+    env::Environment,
+    failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
-    identity::IdentitySpec,
     output::{
         docker_config::DockerConfigSettings,
         secret_settings::{
@@ -39,7 +36,7 @@ use crate::{
     },
     refresh::plan::Policy,
     registry::RegistryHost,
-    token::TokenKey,
+    units::LogFilter,
 };
 
 /// Where the docker config.json is kept unless configured.

@@ -15,8 +15,8 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
+    aws::token::{Token, TokenKey},
     registry::RegistryHost,
-    token::{Token, TokenKey},
 };
 
 /// The newest token of every registry that has had one.
@@ -125,7 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{secret::Secret, token::Service};
+    use crate::{aws::token::Service, secret::Secret};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -4,7 +4,7 @@
 //! failure where the next step still means something, and names the first failure, for the ones after it may be its
 //! consequences.
 //!
-//! It asks with the engine's own parts ([`Identity`](crate::identity::Identity), [`TokenSource`](crate::token::TokenSource),
+//! It asks with the engine's own parts ([`Identity`](crate::aws::identity::Identity), [`TokenSource`](crate::aws::token::TokenSource),
 //! the HTTP client), so that what works here works there, and tells failures with the engine's own sentences
 //! ([`Diagnosis`]).
 //!
@@ -34,11 +34,10 @@ pub use self::{
     report::{Finding, Outcome, Report, Step},
 };
 use crate::{
+    aws::http,
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
-    diagnosis::Diagnosis,
-    failure::shown_value::clean_path,
-    http,
+    failure::{diagnosis::Diagnosis, shown_value::clean_path},
 };
 
 /// Time-outs of a call to AWS: to connect, and in all.

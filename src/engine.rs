@@ -16,17 +16,20 @@ use tokio::{
 };
 
 use crate::{
+    aws::{
+        identity::Identity,
+        token::{TokenKey, TokenSource},
+    },
     clock::Clock,
-    config::{Config, OutputConfig, Registries, env::Environment},
+    config::{Config, OutputConfig, Registries},
     credentials::CredentialStore,
+    env::Environment,
     failure::{Problem, foreign_text::clean},
-    identity::Identity,
+    fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
     output::{self, Output, Remaining},
     refresh::{Refresher, plan::Policy},
     status::{Served, StatusBoard, TokenStatus},
-    token::{TokenKey, TokenSource},
-    watch::{FileWatcher, Watched},
 };
 
 /// How long a volume may take to say whether an output can work there at all.

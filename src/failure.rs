@@ -5,6 +5,7 @@
 //! searched where AWS uses one code for several causes (a clock that is off is an
 //! `InvalidSignatureException` like a wrong key). Held by the test `codes_have_their_class_and_diagnosis`.
 
+pub mod diagnosis;
 pub mod foreign_text;
 pub(crate) mod shown_value;
 
@@ -19,7 +20,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use self::foreign_text::{clean, clean_of};
-use crate::diagnosis::{Diagnosis, Remedy};
+use diagnosis::{Diagnosis, Remedy};
 
 /// How the SDK's endpoint rules begin to say that variables contradict each other.
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";

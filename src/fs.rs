@@ -1,4 +1,6 @@
 //! File access that withstands whoever shares the volume.
 
+pub mod atomic_file;
 pub mod directory;
 pub mod read;
+pub mod watch;

@@ -26,25 +26,21 @@
 //! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
+pub mod admin;
 pub mod app;
 pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
-pub mod diagnosis;
 pub mod doctor;
 pub mod engine;
+pub mod env;
 pub mod failure;
 pub mod fs;
 mod hardening;
-pub mod health;
-pub mod helper;
-pub mod http;
-pub mod identity;
 pub mod kubernetes;
 pub mod log_queue;
-pub mod lookup;
 pub mod manifests;
 pub mod output;
 mod process_group;
@@ -54,5 +50,4 @@ pub mod secret;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;
-pub mod token;
-pub mod watch;
+pub mod units;

@@ -4,7 +4,6 @@
 //! coalesced, never queued up. Here is the one of files; that of Kubernetes Secrets is in [`secrets`].
 
 pub mod argocd_names;
-pub mod atomic_file;
 mod conflict;
 pub mod docker_config;
 pub mod label_selector;
@@ -35,13 +34,12 @@ use crate::{
     clock::Clock,
     config::OutputConfig,
     credentials::CredentialSet,
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
+    failure::{Class, Problem, diagnosis::Diagnosis},
+    fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
     refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
-    watch::{FileWatcher, Watched},
 };
 
 /// Without events an output is reconciled at least this often.

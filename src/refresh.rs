@@ -18,12 +18,14 @@ use tokio::{
 
 use self::plan::{Failures, Lifetime, Policy, State, attempt_limit, plan};
 use crate::{
+    aws::token::{Fetched, TokenError, TokenSource},
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
-    diagnosis::{Diagnosis, Remedy},
-    failure::Problem,
+    failure::{
+        Problem,
+        diagnosis::{Diagnosis, Remedy},
+    },
     status::{Served, StatusBoard},
-    token::{Fetched, TokenError, TokenSource},
 };
 
 /// The longest sleep before the wall clock is looked at again.

@@ -3,9 +3,7 @@
 //! Refreshers and outputs write it, everything else reads it. It holds no secret. What another process sees of it
 //! is in [`seen`], how it is shown there in [`show`], and [`command`] asks for it.
 
-pub mod command;
 pub mod seen;
-pub mod show;
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +14,11 @@ use serde::{Serialize, Serializer};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    aws::{identity::Principal, token::TokenKey},
     clock::{rfc3339, whole_seconds},
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
-    identity::Principal,
+    failure::{Class, Problem, diagnosis::Diagnosis},
     refresh::plan::ClockFault,
     registry::RegistryHost,
-    token::TokenKey,
 };
 
 /// The state of everything.

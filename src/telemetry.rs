@@ -33,9 +33,10 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    config::{Log, LogFormat, units::LogFilter},
+    config::{Log, LogFormat},
     failure::foreign_text::clean,
     log_queue::{LOG, Line},
+    units::LogFilter,
 };
 
 /// How long the end of the process waits for whoever reads the log.

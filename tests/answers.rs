@@ -17,10 +17,12 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use ecr_sidecar::{
+    aws::{
+        identity::{AssumeRole, Identity, IdentitySpec, Source},
+        token::{Service, TokenKey, TokenSource},
+    },
     clock::Clock,
-    config::env::Environment,
-    identity::{AssumeRole, Identity, IdentitySpec, Source},
-    token::{Service, TokenKey, TokenSource},
+    env::Environment,
 };
 use proptest::prelude::*;
 

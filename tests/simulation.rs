@@ -25,12 +25,13 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::body::SdkBody;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ecr_sidecar::{
+    admin::readiness,
     clock::{Clock, SimulatedClock},
-    config::{self, Flags, Surroundings, env::Environment},
+    config::{self, Flags, Surroundings},
     engine::{Engine, Surface},
-    health::verdict,
+    env::Environment,
+    fs::watch::FileWatcher,
     status::StatusBoard,
-    watch::FileWatcher,
 };
 use fastrand::Rng;
 
@@ -212,7 +213,7 @@ impl World {
     }
 
     fn is_ready(&self) -> bool {
-        self.status.read(|status| verdict::ready(status, self.now())).is_good()
+        self.status.read(|status| readiness::ready(status, self.now())).is_good()
     }
 
     fn calls(&self) -> u64 {

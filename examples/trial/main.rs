@@ -28,8 +28,8 @@ use std::{
 use clap::Parser;
 use ecr_emulator::Service;
 use ecr_sidecar::{
-    config::units::parse_duration,
     shutdown::{Signal, Signals},
+    units::parse_duration,
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{AppError, checked_sdk_config, load};
 use crate::{
+    admin::readiness,
     clock::Clock,
     config::{Flags, Surroundings},
     engine::{Engine, Surface},
-    health::verdict,
     status::{OutputStatus, Status, StatusBoard, Targets, TokenStatus},
     telemetry,
 };
@@ -47,7 +47,7 @@ pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration)
         panicked = engine.panicked() => return Err(panicked.into()),
     }
     std::mem::forget(engine); // the process ends: tearing it down would only take time
-    let reasons = status.read(|status| verdict::ready(status, clock.now())).text(false);
+    let reasons = status.read(|status| readiness::ready(status, clock.now())).text(false);
     if !status.read(is_written) {
         return Err(AppError::NotWritten(reasons.trim_end().to_owned()));
     }
@@ -116,10 +116,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        diagnosis::Diagnosis,
-        failure::{Class, Problem},
+        aws::token::{Service, TokenKey},
+        failure::{Class, Problem, diagnosis::Diagnosis},
         status::Served,
-        token::{Service, TokenKey},
     };
 
     const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";

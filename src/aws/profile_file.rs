@@ -19,7 +19,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::{
-    config::env::Environment,
+    env::Environment,
     failure::shown_value::clean_path,
     fs::read::{ReadError, read_text},
 };

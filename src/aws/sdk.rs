@@ -24,7 +24,7 @@ use super::{
     profile_file::{ProfileFiles, Profiles, Section},
     variables::{self, Form},
 };
-use crate::{config::env::Environment, failure::shown_value::quoted, registry::Region};
+use crate::{env::Environment, failure::shown_value::quoted, registry::Region};
 
 /// Time-outs of a call to AWS: to connect, and in all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_sdk_is_given_what_was_parsed() {
         let variables = [("AWS_USE_FIPS_ENDPOINT", "True"), ("AWS_ENDPOINT_URL_ECR", "http://ecr")];
-        let client = crate::http::client(&Environment::default());
+        let client = crate::aws::http::client(&Environment::default());
         let config = settings(&variables, "").unwrap().config(client);
         assert_eq!(
             (config.use_fips(), config.use_dual_stack(), config.endpoint_url()),
@@ -336,7 +336,7 @@ mod tests {
                 let profiles = Profiles::of_texts(&profile, &text).unwrap_or_default();
                 let env = Environment::from_pairs(variables[..count].iter().copied());
                 if let Ok(settings) = SdkSettings::of(&env, &profiles) {
-                    let config = settings.config(crate::http::client(&Environment::default()));
+                    let config = settings.config(crate::aws::http::client(&Environment::default()));
                     drop(aws_sdk_ecr::Client::new(&config));
                     drop(aws_sdk_sts::Client::new(&config));
                 }

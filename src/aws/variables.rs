@@ -9,7 +9,7 @@ use super::{
     key_material::{AccessKeyId, KeyMaterial},
 };
 use crate::{
-    config::env::Environment,
+    env::Environment,
     failure::shown_value::{is_key_like, quoted},
     registry::{AccountId, Region},
 };

@@ -9,11 +9,12 @@ use clap_complete::Shell;
 
 use super::examples;
 use crate::{
-    config::{Flags, units::parse_duration},
+    cli::status::Format,
+    config::Flags,
     doctor::Consumer,
     output::secret_settings::{NamespaceName, ObjectName},
     registry::RegistryHost,
-    status::command::Format,
+    units::parse_duration,
 };
 
 /// Keeps Amazon ECR credentials fresh in the place the main container reads them.

@@ -11,22 +11,20 @@ use std::{
 
 use super::{
     Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
-    Problems, Registries, Registry, Surroundings, check, file,
-    layers::Layers,
-    nearest,
-    units::{LogFilter, Percent, parse_duration},
+    Problems, Registries, Registry, Surroundings, check, file, layers::Layers, nearest,
 };
 use crate::{
     aws::{
         endpoint::EndpointUrl,
+        identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
         profile_file::ProfileFiles,
+        token::{Service, TokenKey},
         variables::{Form, InvalidSetting},
     },
     failure::shown_value::{may_be_secret, quoted},
-    identity::{AssumeRole, IdentitySpec, Source, StaticFiles},
     refresh::plan::Policy,
     registry::{Partition, Region, RegistryHost},
-    token::{Service, TokenKey},
+    units::{LogFilter, Percent, parse_duration},
 };
 
 /// In place of an error that quotes a value which is not shown.

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use super::{Config, OutputConfig, Registries, Registry};
 use crate::{
+    aws::identity::{AssumeRole, IdentitySpec, Source},
     failure::shown_value::clean_path,
-    identity::{AssumeRole, IdentitySpec, Source},
     output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
 };
 

@@ -10,12 +10,15 @@ use super::{
     report::{Finding, Step},
 };
 use crate::{
+    aws::{
+        identity::{Caller, Identity, IdentityError, Resolved},
+        token::{Fetched, TokenError, TokenKey, TokenSource},
+    },
     clock::{Clock, rfc3339},
-    config::{Config, env::Environment},
-    diagnosis::{Diagnosis, Remedy},
-    identity::{Caller, Identity, IdentityError, Resolved},
+    config::Config,
+    env::Environment,
+    failure::diagnosis::{Diagnosis, Remedy},
     registry::{Location, RegistryHost},
-    token::{Fetched, TokenError, TokenKey, TokenSource},
 };
 
 /// How long the credentials of an identity may take, with every role of its chain, and each call after that.
@@ -208,7 +211,7 @@ pub(super) fn identities(
     sdk: &SdkConfig,
     clock: &Clock,
 ) -> BTreeMap<String, Arc<Identity>> {
-    let new = |spec: &crate::identity::IdentitySpec| {
+    let new = |spec: &crate::aws::identity::IdentitySpec| {
         Identity::new(spec.clone(), env.clone(), sdk.clone(), clock.clone())
     };
     config.identities.iter().map(|(name, spec)| (name.clone(), Arc::new(new(spec)))).collect()

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     config::{Config, OutputConfig, Registries},
     credentials::CredentialSet,
-    diagnosis::{Diagnosis, Remedy},
+    failure::diagnosis::{Diagnosis, Remedy},
     kubernetes::{ApiError, Cluster, Connection, Wanted, rule},
     manifests::{self, Right},
     output::secrets::{Surveyed, survey},

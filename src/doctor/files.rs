@@ -17,12 +17,16 @@ use tokio::task::JoinSet;
 
 use super::report::{Finding, Step};
 use crate::{
-    aws::profile_file,
+    aws::{
+        identity::{Identity, IdentityError, Source, read_line},
+        profile_file,
+    },
     clock::rfc3339,
-    config::env::Environment,
-    diagnosis::{Diagnosis, Remedy},
-    failure::shown_value::clean_path,
-    identity::{Identity, IdentityError, Source, read_line},
+    env::Environment,
+    failure::{
+        diagnosis::{Diagnosis, Remedy},
+        shown_value::clean_path,
+    },
 };
 
 /// The audience that IRSA's trust policies and providers name unless somebody chose another.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::report::{Finding, Step};
-use crate::diagnosis::Diagnosis;
+use crate::failure::diagnosis::Diagnosis;
 
 /// What a check gives; when it panics, that it did.
 pub(super) async fn finished<T>(

@@ -19,9 +19,13 @@ use aws_smithy_runtime_api::client::{
 use super::report::{Finding, Step};
 use crate::{
     clock::Clock,
-    config::{Config, Surroundings, env::Environment},
-    diagnosis::{Diagnosis, Remedy},
-    failure::{causes, of_the_way, skew, skew_seconds},
+    config::{Config, Surroundings},
+    env::Environment,
+    failure::{
+        causes,
+        diagnosis::{Diagnosis, Remedy},
+        of_the_way, skew, skew_seconds,
+    },
 };
 
 /// From here on AWS refuses.

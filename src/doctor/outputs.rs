@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::report::{Finding, Step};
 use crate::{
-    config::{Config, OutputConfig, env::Environment},
-    diagnosis::{Diagnosis, Remedy},
+    config::{Config, OutputConfig},
+    env::Environment,
+    failure::diagnosis::{Diagnosis, Remedy},
     output::docker_config::{DockerConfigFile, DockerConfigSettings, Examination},
 };
 

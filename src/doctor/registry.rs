@@ -15,16 +15,18 @@ use super::{
     report::{Finding, Step},
 };
 use crate::{
-    diagnosis::Diagnosis,
+    aws::{
+        http::{self, Answer},
+        token::{Fetched, Token},
+    },
     failure::{
         causes,
+        diagnosis::Diagnosis,
         foreign_text::{clean, clean_of},
         of_the_way,
     },
-    http::{self, Answer},
     registry::RegistryHost,
     secret::Secret,
-    token::{Fetched, Token},
 };
 
 /// How long all of them may take.

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use crate::{
+use crate::failure::{
+    Problem,
     diagnosis::{Diagnosis, Remedy},
-    failure::Problem,
 };
 
 /// Of one step, so many that are well are listed one by one; the JSON has them all.

@@ -12,8 +12,12 @@ use std::error::Error;
 use self::refusal::Kind;
 pub(super) use self::refusal::Refusal;
 use crate::{
-    diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, foreign_text::clean, of_the_way},
+    failure::{
+        Class, Problem,
+        diagnosis::{Diagnosis, Remedy},
+        foreign_text::clean,
+        of_the_way,
+    },
     manifests::VERBS,
 };
 

@@ -2,7 +2,7 @@
 //!
 //! [`DockerConfigFile::reconcile`] compares what is desired with what is there, and replaces the file when they
 //! differ in bytes, mode or group. What the file should say is decided in `merge`; how it is replaced, in
-//! [`atomic_file`](super::atomic_file).
+//! [`atomic_file`](crate::fs::atomic_file).
 //!
 //! Invariants:
 //! * who is started again knows when the credentials end that it finds: `a_successor_knows_the_credentials_it_finds`
@@ -36,7 +36,7 @@ use std::{
     time::SystemTime,
 };
 
-pub use super::atomic_file::{FileMode, FileModeError};
+pub use crate::fs::atomic_file::{FileMode, FileModeError};
 pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
 pub use examine::Examination;
 pub(crate) use memory::LONGEST;
@@ -47,10 +47,14 @@ use self::{
     merge::{BaseKeys, merge},
     read::{Base, Found, read},
 };
-use super::atomic_file::{
-    Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
+use crate::{
+    aws::token::Token,
+    credentials::CredentialSet,
+    fs::atomic_file::{
+        Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
+    },
+    registry::RegistryHost,
 };
-use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
 
 /// Where the file is and how it has to look.
 #[derive(Debug, Clone, PartialEq, Eq)]

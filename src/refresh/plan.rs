@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::{config::units::Percent, failure::Class};
+use crate::{failure::Class, units::Percent};
 
 /// The shortest pause after a success, however short-lived the token is.
 pub const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::{
 };
 
 use ecr_emulator::{Denial, Emulator, Fault, POD_IDENTITY_TOKEN, Role, Service, Settings, Trust};
-use ecr_sidecar::diagnosis::Diagnosis as D;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use test_support::{free_port, install, root};
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
-use ecr_sidecar::diagnosis::Diagnosis as D;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use test_support::output;
 
 use crate::{

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
-use ecr_sidecar::diagnosis::Diagnosis as D;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 
 /// The files of this test program that bring failures about.
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];

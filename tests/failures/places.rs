@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ecr_sidecar::diagnosis::Diagnosis as D;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::Value;
 use test_support::{install, output, root};
 

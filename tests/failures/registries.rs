@@ -1,7 +1,7 @@
 //! What goes wrong between a token and the registry, which the engine never asks, and the doctor does.
 
 use ecr_emulator::{Fault, Service};
-use ecr_sidecar::diagnosis::Diagnosis as D;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 
 use crate::{
     rows::{are_told_by_the_doctor, doctor, first, row},

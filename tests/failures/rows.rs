@@ -3,7 +3,7 @@
 use std::{process::Command, sync::Mutex, thread};
 
 use ecr_emulator::Settings;
-use ecr_sidecar::diagnosis::Diagnosis;
+use ecr_sidecar::failure::diagnosis::Diagnosis;
 use serde_json::Value;
 use test_support::{output, wait_for};
 

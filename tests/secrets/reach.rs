@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ecr_sidecar::diagnosis::Diagnosis;
+use ecr_sidecar::failure::diagnosis::Diagnosis;
 use test_support::{ServiceAccount, wait_for};
 
 use crate::{

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::*;
 use crate::{
-    diagnosis::Diagnosis,
+    failure::diagnosis::Diagnosis,
     kubernetes::{Cluster, ObjectRef, Wanted},
 };
 

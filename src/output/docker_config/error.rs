@@ -6,9 +6,11 @@ use thiserror::Error;
 
 pub use super::document::{BadAuth, Unfit};
 use crate::{
-    diagnosis::{Diagnosis, Remedy},
-    failure::foreign_text::clean,
-    output::atomic_file::{FileError, FileMode},
+    failure::{
+        diagnosis::{Diagnosis, Remedy},
+        foreign_text::clean,
+    },
+    fs::atomic_file::{FileError, FileMode},
 };
 
 /// Why the file is not as desired. `Display` says what failed, where and why; [`Self::remedy`] what to do.

@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    fs::directory::Directory,
-    output::atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
+    fs::{
+        atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
+        directory::Directory,
+    },
 };
 
 /// What the file would be.

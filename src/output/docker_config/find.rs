@@ -15,7 +15,7 @@ use super::{
     read::{Found, read},
 };
 use crate::{
-    output::atomic_file::{FileError, Operation, Target},
+    fs::atomic_file::{FileError, Operation, Target},
     registry::RegistryHost,
     secret::Secret,
 };

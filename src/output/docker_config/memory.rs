@@ -29,10 +29,15 @@ use std::{
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::super::atomic_file::{
-    FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale,
+use crate::{
+    aws::token::Token,
+    fs::{
+        atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
+        read::read_open,
+    },
+    registry::RegistryHost,
+    secret::Secret,
 };
-use crate::{fs::read::read_open, registry::RegistryHost, secret::Secret, token::Token};
 
 use super::document::Document;
 
@@ -206,7 +211,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::output::atomic_file::{expected_group, made_here};
+    use crate::fs::atomic_file::{expected_group, made_here};
 
     const AUTH: &str = "QVdTOm9uZQ==";
 

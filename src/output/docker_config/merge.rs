@@ -26,7 +26,7 @@ use super::{
     document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
     error::Warning,
 };
-use crate::{credentials::CredentialSet, registry::RegistryHost, token::Token};
+use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
 
 /// So many warnings of a document are kept; of the others their number.
 const WARNINGS: usize = 20;

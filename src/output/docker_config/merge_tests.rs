@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{secret::Secret, token::Token};
+use crate::{aws::token::Token, secret::Secret};
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";

@@ -15,9 +15,9 @@ use super::{
     error::{DockerConfigError, Warning},
     merge::BaseKeys,
 };
-use crate::{
-    fs::read::{ReadError, read_now, read_open},
-    output::atomic_file::{FileError, Operation, Target},
+use crate::fs::{
+    atomic_file::{FileError, Operation, Target},
+    read::{ReadError, read_now, read_open},
 };
 
 /// More than this is no docker config.

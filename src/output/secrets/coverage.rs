@@ -11,7 +11,10 @@ use super::{
     desired::{Concern, InPlace},
     target::Target,
 };
-use crate::{credentials::CredentialSet, diagnosis::Diagnosis, failure::Problem};
+use crate::{
+    credentials::CredentialSet,
+    failure::{Problem, diagnosis::Diagnosis},
+};
 
 /// What is known of a Secret's ability to hold credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,8 +121,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        failure::Class, output::secrets::desired::Content, registry::RegistryHost, secret::Secret,
-        token::Token,
+        aws::token::Token, failure::Class, output::secrets::desired::Content, registry::RegistryHost,
+        secret::Secret,
     };
 
     const HOST: &str = "a.example";

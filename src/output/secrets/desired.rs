@@ -26,8 +26,11 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    diagnosis::{Diagnosis, Remedy},
-    failure::{Class, Problem, foreign_text::clean},
+    failure::{
+        Class, Problem,
+        diagnosis::{Diagnosis, Remedy},
+        foreign_text::clean,
+    },
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
 };

@@ -13,7 +13,9 @@ use std::{
 };
 
 use super::marks::{EXPIRES, Marks, ShortHash, digest};
-use crate::{credentials::CredentialSet, kubernetes::SecretObject, registry::RegistryHost, token::Token};
+use crate::{
+    aws::token::Token, credentials::CredentialSet, kubernetes::SecretObject, registry::RegistryHost,
+};
 
 /// Credentials that are remembered: more than a process of a thousand token keys holds at a time.
 const LARGEST: usize = 4096;

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
+    failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::ObjectRef,
     output::warning_log::WarningLog,
 };

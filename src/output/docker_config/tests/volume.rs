@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, mknodat};
 
 use super::{faults::as_nobody, *};
-use crate::{diagnosis::Diagnosis, output::atomic_file::Cause};
+use crate::{failure::diagnosis::Diagnosis, fs::atomic_file::Cause};
 
 const NOBODY: u32 = 65534;
 const CANARY: &str = "hunter2";

@@ -10,8 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
+    failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{FieldSet, ObjectRef, SecretObject},
 };
 

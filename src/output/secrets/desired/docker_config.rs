@@ -21,8 +21,7 @@ use super::{
 };
 use crate::{
     clock::whole_seconds,
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
+    failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
 };

@@ -18,8 +18,7 @@ use super::{
 use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
-    diagnosis::Diagnosis,
-    failure::{Class, Problem},
+    failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{FieldSet, ObjectRef, SecretObject},
     registry::RegistryHost,
 };

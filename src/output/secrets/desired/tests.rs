@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{diagnosis::Diagnosis, secret::Secret, token::Token};
+use crate::{aws::token::Token, failure::diagnosis::Diagnosis, secret::Secret};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 

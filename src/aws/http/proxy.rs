@@ -12,7 +12,7 @@ use std::{
 use aws_smithy_http_client::proxy::ProxyConfig;
 use http::Uri;
 
-use crate::config::env::Environment;
+use crate::env::Environment;
 
 /// Which proxy serves which request.
 #[derive(Clone, Default)]

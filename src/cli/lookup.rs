@@ -32,18 +32,19 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::cache::Slot;
 use crate::{
     app,
+    aws::{
+        http,
+        identity::Identity,
+        token::{Token, TokenError, TokenKey, TokenSource},
+    },
     clock::{Clock, rfc3339},
-    config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings, env::Environment},
-    diagnosis::Diagnosis,
-    failure::shown_value::clean_path,
-    failure::{Class, Problem},
-    http,
-    identity::Identity,
+    config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings},
+    env::Environment,
+    failure::{Class, Problem, diagnosis::Diagnosis, shown_value::clean_path},
     output::docker_config::find::{End, Held, find},
     registry::RegistryHost,
     secret::Secret,
     telemetry,
-    token::{Token, TokenError, TokenKey, TokenSource},
 };
 
 /// What a look-up may take in all.

@@ -177,10 +177,9 @@ fn no_token(token: &TokenStatus) -> String {
 mod tests {
     use super::*;
     use crate::{
-        diagnosis::Diagnosis,
-        failure::{Class, Problem},
+        aws::token::{Service, TokenKey},
+        failure::{Class, Problem, diagnosis::Diagnosis},
         status::{Served, StatusBoard, TargetStatus, Targets},
-        token::{Service, TokenKey},
     };
 
     const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";

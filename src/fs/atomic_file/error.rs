@@ -11,8 +11,10 @@ use rustix::io::Errno;
 
 use super::directory_of;
 use crate::{
-    diagnosis::{Diagnosis, Remedy},
-    failure::is_file_limit,
+    failure::{
+        diagnosis::{Diagnosis, Remedy},
+        is_file_limit,
+    },
     fs::directory::UntrustedLink,
 };
 

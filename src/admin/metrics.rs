@@ -20,11 +20,11 @@ use std::time::SystemTime;
 
 pub use self::text::Format;
 use self::text::{Kind, Labels, Page};
-use super::{process::Figures, verdict};
+use super::{process::Figures, readiness};
 use crate::{
+    aws::token::{Service, TokenKey},
     failure::Class,
     status::{OutputStatus, Status, TokenStatus},
-    token::{Service, TokenKey},
 };
 
 /// Registries that are named; beyond them there is their number, and `/status`.
@@ -168,7 +168,7 @@ fn of_outputs(page: &mut Page, status: &Status) {
 }
 
 fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
-    let ready = verdict::ready(status, now).is_good();
+    let ready = readiness::ready(status, now).is_good();
     let configuration = &status.configuration;
     page.single(
         "ecr_sidecar_ready",
@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        diagnosis::Diagnosis,
+        failure::diagnosis::Diagnosis,
         status::{Served, StatusBoard, Targets},
     };
 

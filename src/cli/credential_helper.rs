@@ -21,9 +21,10 @@ use tokio::{sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Flags, env::Environment},
+    cli::lookup::{self, LookupError},
+    config::Flags,
+    env::Environment,
     failure::chain,
-    lookup::{self, LookupError},
     registry::RegistryHost,
 };
 

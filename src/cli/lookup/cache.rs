@@ -25,15 +25,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    config::env::Environment,
-    fs::read::{read_now, read_open},
-    identity::IdentitySpec,
-    output::{
-        atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
-        docker_config::LONGEST,
+    aws::{
+        identity::IdentitySpec,
+        token::{Token, TokenKey},
     },
+    env::Environment,
+    fs::{
+        atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
+        read::{read_now, read_open},
+    },
+    output::docker_config::LONGEST,
     secret::Secret,
-    token::{Token, TokenKey},
 };
 
 /// More than this is not ours.

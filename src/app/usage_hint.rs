@@ -4,9 +4,9 @@
 use std::fmt;
 
 use crate::{
+    aws::identity::{self, Looked},
     config::{self, Flags, Surroundings},
-    diagnosis::Diagnosis,
-    identity::{self, Looked},
+    failure::diagnosis::Diagnosis,
 };
 
 /// Nothing is configured, and there is nobody to ask AWS as.
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::{
         aws::{profile_file::Profiles, sdk::SdkSettings},
-        config::env::Environment,
+        env::Environment,
     };
 
     /// Its configuration is whole, by defaults: to end would only have it started again.

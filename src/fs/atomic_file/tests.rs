@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::diagnosis::Diagnosis;
+use crate::failure::diagnosis::Diagnosis;
 
 struct Place {
     directory: TempDir,

@@ -4,8 +4,11 @@ use std::{fmt::Write, path::PathBuf};
 
 use crate::{
     aws::{key_material::MalformedKey, profile_file::ProfileFileError},
-    diagnosis::{Diagnosis, Remedy},
-    failure::{AwsFailure, Class, shown_value::clean_path},
+    failure::{
+        AwsFailure, Class,
+        diagnosis::{Diagnosis, Remedy},
+        shown_value::clean_path,
+    },
     fs::read::ReadError,
     registry::AccountId,
 };

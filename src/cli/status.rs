@@ -3,6 +3,9 @@
 //! On a terminal `--watch` draws over what it drew before. In a pipe it prints one block a second, with an empty
 //! line between two; there is none inside of a block.
 
+pub mod render;
+mod table;
+
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
@@ -11,16 +14,14 @@ use std::{
 
 use clap::ValueEnum;
 
-use super::{
-    seen::Seen,
-    show::{self, Medium},
-};
 use crate::{
+    cli::admin_client::{self, Answer},
     clock::Clock,
-    config::env::Environment,
-    health::client::{self, Answer},
+    env::Environment,
     shutdown::Signals,
+    status::seen::Seen,
 };
+use render::Medium;
 
 /// How the status is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,7 +109,7 @@ struct Screen<'a> {
 
 impl Screen<'_> {
     fn page(&self, address: SocketAddr) -> Result<String, StatusError> {
-        let answer = client::ask(address, "/status");
+        let answer = admin_client::ask(address, "/status");
         let Answer { yes, text } = answer.map_err(|source| StatusError::NotRunning { address, source })?;
         let not_ours = |detail: String| StatusError::NotOurs { address, detail };
         if !yes {
@@ -120,7 +121,7 @@ impl Screen<'_> {
         })?;
         Ok(match self.format {
             Format::Json => format!("{}\n", text.trim_end()),
-            Format::Table => show::text(&seen, Clock::System.now(), self.medium()),
+            Format::Table => render::text(&seen, Clock::System.now(), self.medium()),
         })
     }
 

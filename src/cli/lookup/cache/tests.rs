@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{identity::Source, registry::Region};
+use crate::{aws::identity::Source, registry::Region};
 
 fn key() -> TokenKey {
     TokenKey::told_by(&"123456789012.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap(), "default").unwrap()

@@ -30,12 +30,11 @@ use super::{
     host::{self, Rejected},
     metrics::{self, Format},
     process::Figures,
-    verdict::{self, Verdict},
+    readiness::{self, Verdict},
 };
 use crate::{
     clock::Clock,
-    diagnosis::Diagnosis,
-    failure::is_file_limit,
+    failure::{diagnosis::Diagnosis, is_file_limit},
     status::{Status, StatusBoard},
 };
 
@@ -245,9 +244,9 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
     let ask = |verdict: &dyn Fn(&Status) -> Verdict| told(&health.status.read(verdict), verbose);
     match request.uri().path() {
-        "/livez" | "/healthz" => ask(&|status| verdict::live(status, Instant::now())),
-        "/readyz" => ask(&|status| verdict::ready(status, now)),
-        "/startupz" => ask(&|status| verdict::started(status, now)),
+        "/livez" | "/healthz" => ask(&|status| readiness::live(status, Instant::now())),
+        "/readyz" => ask(&|status| readiness::ready(status, now)),
+        "/startupz" => ask(&|status| readiness::started(status, now)),
         "/status" => status(health),
         "/metrics" => metrics(request.headers(), health),
         _ => text(StatusCode::NOT_FOUND, "/livez /readyz /startupz /status /metrics\n".into()),

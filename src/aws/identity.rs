@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     aws::profile_file,
     clock::Clock,
-    config::env::Environment,
+    env::Environment,
     registry::{AccountId, Region},
 };
 

@@ -3,9 +3,8 @@
 use super::{IdentityError, IdentitySpec, Looked, Source};
 use crate::{
     aws::profile_file::{self, ProfileFiles, Profiles},
-    config::env::Environment,
-    diagnosis::Diagnosis,
-    failure::shown_value::clean_path,
+    env::Environment,
+    failure::{diagnosis::Diagnosis, shown_value::clean_path},
 };
 
 /// The first source that the environment configures, broken or not: a broken one must be mended, not passed

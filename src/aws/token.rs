@@ -17,11 +17,13 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    aws::{endpoint::EndpointUrl, sdk::endpoint_of},
+    aws::{
+        endpoint::EndpointUrl,
+        identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
+        sdk::endpoint_of,
+    },
     clock::Clock,
-    diagnosis::Diagnosis,
-    failure::{AwsFailure, Class, Problem},
-    identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
+    failure::{AwsFailure, Class, Problem, diagnosis::Diagnosis},
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };

@@ -7,7 +7,7 @@ use aws_credential_types::Credentials;
 use super::{IdentityError, StaticFiles};
 use crate::{
     aws::key_material::{FoundKeys, KeyMaterial, Malformed, MalformedKey, Origin},
-    config::env::Environment,
+    env::Environment,
     failure::shown_value::clean_path,
     fs::read::read_text,
     secret::Secret,

@@ -43,7 +43,7 @@ pub use self::{
     proxy::{InvalidProxy, Proxies},
 };
 use crate::{
-    config::env::Environment,
+    env::Environment,
     failure::shown_value::clean_path,
     fs::read::{ReadError, read},
 };

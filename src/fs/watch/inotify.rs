@@ -9,7 +9,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::{Shared, locked};
-use crate::diagnosis::Diagnosis;
+use crate::failure::diagnosis::Diagnosis;
 
 /// The kernel's hints. Without them the caller polls.
 pub(super) struct Inotify {

@@ -4,16 +4,16 @@
 //! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
 //! terminal gets a bar, colours, and lines that fit (`nothing_is_wider_than_the_terminal`).
 
-mod page;
-
 use std::{
     fmt::Write,
     time::{Duration, SystemTime},
 };
 
-pub use self::page::Medium;
-use self::page::{Cell, Column, Note, Page, Tone, column};
-use super::seen::{Output, Problem, Seen, Targets, Text, Token};
+pub use crate::cli::status::table::Medium;
+use crate::{
+    cli::status::table::{Cell, Column, Note, Page, Tone, column},
+    status::seen::{Output, Problem, Seen, Targets, Text, Token},
+};
 
 /// The status as text, with a line break at its end.
 pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {

@@ -16,13 +16,15 @@ use serde::Deserialize;
 
 use super::{Identity, IdentityError, files};
 use crate::{
-    aws::key_material::{FoundKeys, Origin},
-    config::env::Environment,
+    aws::{
+        http,
+        key_material::{FoundKeys, Origin},
+    },
+    env::Environment,
     failure::{
         chain,
         foreign_text::{clean, clean_of},
     },
-    http,
     secret::Secret,
 };
 
