@@ -3,11 +3,11 @@
 //! Every problem is told at once, each with its path, what was found, what is accepted and the nearest
 //! known name. Nothing half-valid leaves this module. It reads the configuration file and nothing else.
 
-mod check;
+mod effective;
 mod file;
-mod layers;
 mod resolve;
-mod show;
+mod sources;
+mod validate;
 mod yaml;
 
 use std::{
@@ -28,7 +28,7 @@ use crate::{
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
     output::{
-        docker_config::DockerConfigSettings,
+        file::DockerConfigSettings,
         secret_settings::{
             DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings, RepositoriesSettings,
             Which,
@@ -215,17 +215,17 @@ pub async fn load_to_answer(
 /// of a sidecar that runs on its last good one must not fail with the file. A file that cannot be read soon enough for
 /// a probe is passed over.
 pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
-    if let Some(address) = layers::listen_outside_the_file(flags, env)? {
+    if let Some(address) = sources::listen_outside_the_file(flags, env)? {
         return Ok(address);
     }
     let file = tokio::time::timeout(PROBE_LIMIT, ConfigFile::read(flags, env)).await;
     let file = file.ok().and_then(Result::ok).flatten();
-    Ok(file.and_then(|file| layers::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
+    Ok(file.and_then(|file| sources::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
 }
 
 /// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
 pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
-    layers::own_variables(env)
+    sources::own_variables(env)
 }
 
 /// The configuration file as it was read.
@@ -237,7 +237,7 @@ struct ConfigFile {
 impl ConfigFile {
     /// The file that a flag or variable names, if any.
     async fn read(flags: &Flags, env: &Environment) -> Result<Option<Self>, Problems> {
-        let Some(path) = layers::file_path(flags, env) else { return Ok(None) };
+        let Some(path) = sources::file_path(flags, env) else { return Ok(None) };
         match read_text(&path, FILE_LIMIT).await {
             Ok(text) => Ok(Some(Self { path, text })),
             Err(error) => {
@@ -252,7 +252,7 @@ impl ConfigFile {
 impl Config {
     /// The effective configuration as YAML, with the origin of each value as a comment.
     pub fn to_yaml(&self) -> String {
-        show::yaml(self)
+        effective::yaml(self)
     }
 
     /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.

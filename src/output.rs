@@ -5,7 +5,7 @@
 
 pub mod argocd_names;
 mod conflict;
-pub mod docker_config;
+pub mod file;
 pub mod label_selector;
 pub mod secret_settings;
 pub mod secrets;
@@ -25,7 +25,7 @@ use tokio::{
 
 use self::{
     conflict::{CONFLICT_BACKOFF, Conflict, Edge},
-    docker_config::{DockerConfigError, DockerConfigFile, Report, Written},
+    file::{DockerConfigError, DockerConfigFile, Report, Written},
     secret_settings::{DockerConfigSecretSettings, ObjectName},
     secrets::{Kind, SecretsReconciler},
     warning_log::WarningLog,

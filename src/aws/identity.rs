@@ -10,14 +10,14 @@
 //! [`Identity::forget`] drops them when AWS calls them stale or one of their files changed. Nothing here
 //! retries: that is the refresher's job.
 
-mod auto;
 mod chain;
 mod container;
+mod default_chain;
 mod error;
-mod files;
 mod process;
 mod profile;
 mod sso;
+mod static_keys;
 mod sts;
 
 use std::{
@@ -30,9 +30,9 @@ use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use serde::Serialize;
 
-pub(crate) use self::files::read_line;
+pub(crate) use self::static_keys::read_line;
 pub use self::{
-    auto::nothing_announced,
+    default_chain::nothing_announced,
     error::{IdentityError, Looked},
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Source {
     /// What `auto` finds in the environment; any other source is itself.
     fn behind_auto(&self, env: &Environment) -> Option<Self> {
         match self {
-            Self::Auto => auto::pick(env),
+            Self::Auto => default_chain::pick(env),
             source => Some(source.clone()),
         }
     }
@@ -246,7 +246,7 @@ impl Identity {
     async fn resolve(&self) -> Result<Resolved, IdentityError> {
         let mut resolved = match self.resolve_source(&self.spec.source).await? {
             Some(resolved) => resolved,
-            None => return Err(auto::nothing_found(&self.spec, &self.env).await),
+            None => return Err(default_chain::nothing_found(&self.spec, &self.env).await),
         };
         for role in &self.spec.assume_roles {
             resolved = self.assume_role(role, resolved).await?;
@@ -261,13 +261,13 @@ impl Identity {
     async fn resolve_source(&self, source: &Source) -> Result<Option<Resolved>, IdentityError> {
         let (name, credentials, arn) = match source {
             Source::Auto => {
-                return match auto::pick(&self.env) {
+                return match default_chain::pick(&self.env) {
                     Some(source) => Box::pin(self.resolve_source(&source)).await,
                     None => Box::pin(self.default_profile()).await,
                 };
             }
-            Source::Environment => ("environment", files::from_environment(&self.env)?, None),
-            Source::Static(files) => ("static", files::from_files(files).await?, None),
+            Source::Environment => ("environment", static_keys::from_environment(&self.env)?, None),
+            Source::Static(files) => ("static", static_keys::from_files(files).await?, None),
             Source::WebIdentity { role_arn, token_file } => {
                 let (credentials, arn) =
                     self.web_identity(role_arn.as_deref(), token_file.as_deref(), None).await?;

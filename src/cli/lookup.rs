@@ -41,7 +41,7 @@ use crate::{
     config::{self, Config, Flags, OutputConfig, Problems, Registries, Surroundings},
     env::Environment,
     failure::{Class, Problem, diagnosis::Diagnosis, shown_value::clean_path},
-    output::docker_config::find::{End, Held, find},
+    output::file::lookup::{End, Held, find},
     registry::RegistryHost,
     secret::Secret,
     telemetry,

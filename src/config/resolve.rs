@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
-    Problems, Registries, Registry, Surroundings, check, file, layers::Layers, nearest,
+    Problems, Registries, Registry, Surroundings, file, nearest, sources::Layers, validate,
 };
 use crate::{
     aws::{
@@ -429,7 +429,7 @@ impl Resolver<'_> {
             Origin::Env(variable) => variable,
             _ => path.to_owned(),
         };
-        if self.problems.len() < check::MOST {
+        if self.problems.len() < validate::MOST {
             self.problems.push(Problem::new(path, found, accepted));
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     failure::diagnosis::{Diagnosis, Remedy},
     kubernetes::{ApiError, Cluster, Connection, Wanted, rule},
     manifests::{self, Right},
-    output::secrets::{Surveyed, survey},
+    output::secrets::{Surveyed, inspect},
 };
 
 /// How long all of it may take.
@@ -65,7 +65,7 @@ async fn of_output(
         if let Registries::Listed(registries) = &config.registries {
             desired.awaited.extend(registries.iter().map(|registry| registry.host.clone()));
         }
-        match tokio::time::timeout_at(until, survey(output, cluster, &desired, clock)).await {
+        match tokio::time::timeout_at(until, inspect(output, cluster, &desired, clock)).await {
             Ok(surveyed) => findings.extend(surveyed.into_iter().flat_map(|secret| of_secret(&id, secret))),
             Err(_) => {
                 let saw = format!("its Secrets could not be read within {} s", LIMIT.as_secs());

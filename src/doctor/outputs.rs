@@ -15,7 +15,7 @@ use crate::{
     config::{Config, OutputConfig},
     env::Environment,
     failure::diagnosis::{Diagnosis, Remedy},
-    output::docker_config::{DockerConfigFile, DockerConfigSettings, Examination},
+    output::file::{DockerConfigFile, DockerConfigSettings, Examination},
 };
 
 /// How long a volume may take.

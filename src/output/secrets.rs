@@ -18,23 +18,23 @@
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
 mod conflict;
+mod controller;
 mod coverage;
 mod desired;
-mod keeper;
-mod look;
-mod marks;
+mod expiry_annotation;
+mod inspect;
 mod ownership;
 mod queue;
-mod roster;
-mod survey;
+mod reconcile;
 mod target;
+mod targets;
 
 use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub use self::survey::{Surveyed, survey};
-use self::{keeper::Keeper, target::retry_pause};
+pub use self::inspect::{Surveyed, inspect};
+use self::{controller::Keeper, target::retry_pause};
 use super::{
     Remaining, Surroundings,
     secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},

@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::Deserialize;
 
-use super::{Identity, IdentityError, files};
+use super::{Identity, IdentityError, static_keys};
 use crate::{
     aws::{
         http,
@@ -140,7 +140,7 @@ fn is_agent(host: &str) -> bool {
 /// The token file is read anew each time: kubelet rotates it.
 async fn authorization(env: &Environment) -> Result<Option<Secret<String>>, IdentityError> {
     let (variable, token) = if let Some(file) = env.get(TOKEN_FILE) {
-        (TOKEN_FILE, files::read_line("container authorization token", Path::new(file)).await?)
+        (TOKEN_FILE, static_keys::read_line("container authorization token", Path::new(file)).await?)
     } else if let Some(token) = env.get(TOKEN) {
         (TOKEN, Secret::new(token.to_owned()))
     } else {

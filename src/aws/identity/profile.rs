@@ -9,8 +9,8 @@ use aws_credential_types::{Credentials, provider::ProvideCredentials};
 use super::{
     Identity, IdentityError, Principal, Resolved,
     chain::{Base, Chain},
-    files,
     process::{self, ProcessError},
+    static_keys,
 };
 use crate::{
     aws::{
@@ -81,7 +81,7 @@ impl Identity {
                 credentials
             }
             Base::Sso(sso) => self.sso(profile, sso).await?,
-            Base::Environment => files::from_environment(&self.env)?,
+            Base::Environment => static_keys::from_environment(&self.env)?,
             Base::Container => self.container().await?,
             Base::Metadata => self.imds().await?,
             Base::LoginSession => {

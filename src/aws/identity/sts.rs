@@ -6,7 +6,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_sts::{config::Builder as StsConfig, types::Credentials as StsCredentials};
 
 use super::{
-    AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, files, secrets_of,
+    AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, secrets_of, static_keys,
 };
 use crate::{
     aws::key_material::{FoundKeys, Origin},
@@ -28,7 +28,7 @@ impl Identity {
         let token_file = token_file
             .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
-        let token = files::read_line("web-identity token", token_file).await?;
+        let token = static_keys::read_line("web-identity token", token_file).await?;
         let session_name = session_name.or_else(|| self.env.get("AWS_ROLE_SESSION_NAME"));
         let session_name = session_name.unwrap_or(SESSION_NAME);
         let answer = self

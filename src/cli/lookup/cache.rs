@@ -34,7 +34,7 @@ use crate::{
         atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
         read::{read_now, read_open},
     },
-    output::docker_config::LONGEST,
+    output::file::LONGEST,
     secret::Secret,
 };
 

@@ -10,7 +10,7 @@ use crate::{
     failure::shown_value::{clean_path, is_key_like},
     output::{
         argocd_names::{Flavour, template_name},
-        docker_config::DockerConfigSettings,
+        file::DockerConfigSettings,
         label_selector::LabelSelector,
         secret_settings::{
             DockerConfigSecretSettings, Namespaces, ObjectName, RepoCredsSettings, RepositoriesSettings,

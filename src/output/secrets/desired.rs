@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use self::body::Body;
 use super::{
-    super::{argocd_names::Flavour, docker_config::read::Base},
+    super::{argocd_names::Flavour, file::read::Base},
     ownership::Memory,
 };
 use crate::{

@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::marks::{EXPIRES, Marks, ShortHash, digest};
+use super::expiry_annotation::{EXPIRES, Marks, ShortHash, digest};
 use crate::{
     aws::token::Token, credentials::CredentialSet, kubernetes::SecretObject, registry::RegistryHost,
 };

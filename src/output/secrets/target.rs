@@ -8,7 +8,7 @@ use super::{
     conflict::{Conflict, INTERVAL, Report, WINDOW},
     coverage::Standing,
     desired::{Concern, Content, InPlace},
-    look::{Drift, Outcome},
+    reconcile::{Drift, Outcome},
 };
 use crate::{
     credentials::CredentialSet,

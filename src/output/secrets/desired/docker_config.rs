@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{
-        super::docker_config::{
+        super::file::{
             document::Document,
             merge::{BaseKeys, Merged, merge},
             read::Base,
         },
-        marks::{EXPIRES, Marks},
+        expiry_annotation::{EXPIRES, Marks},
         ownership::Ownership,
     },
     Basis, Body, Concern, Decision, InPlace,

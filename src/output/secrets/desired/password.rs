@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         super::argocd_names::Flavour,
-        marks::{EXPIRES, Marks},
+        expiry_annotation::{EXPIRES, Marks},
         ownership::Ownership,
     },
     Apply, Basis, Body, Concern, Decision, InPlace, refuse_size, refuse_type,

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::output::secrets::{
-    look::{Drift, Found, Outcome},
-    marks::EXPIRES,
+    expiry_annotation::EXPIRES,
+    reconcile::{Drift, Found, Outcome},
     target::{Moment, Target},
 };
 

@@ -1,7 +1,7 @@
 //! The Secrets that Argo CD reads, and what others make of them.
 
 use super::*;
-use crate::output::secrets::marks::EXPIRES;
+use crate::output::secrets::expiry_annotation::EXPIRES;
 
 fn helm() -> Content {
     Content::Template { host: host(), flavour: Flavour::Helm }

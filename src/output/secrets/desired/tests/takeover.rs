@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::output::secrets::{
-    marks::{EXPIRES, Marks},
+    expiry_annotation::{EXPIRES, Marks},
     ownership::Recorded,
 };
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ConfigFile, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
-    Problems, Surroundings, check, file, nearest,
+    Problems, Surroundings, file, nearest, validate,
     yaml::{self, Document},
 };
 use crate::failure::shown_value::{clean_path, quoted};
@@ -55,7 +55,7 @@ impl Layers {
             let place = || clean_path(&file.path);
             let refused = |error: yaml::YamlError| Problem::new(place(), error.to_string(), "YAML");
             document = yaml::parse(&file.text).map_err(|error| Problems(vec![refused(error)]))?;
-            problems = check::check(&mut document, &file::schema());
+            problems = validate::check(&mut document, &file::schema());
         }
         let path = file.map(|file| file.path.clone());
         let mut layers = Self { path, value: document.value, problems, ..Self::default() };

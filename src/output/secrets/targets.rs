@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     super::{
         argocd_names::{Flavour, template_name},
-        docker_config::read::Base,
+        file::read::Base,
         secret_settings::{Namespaces, Which},
     },
     Kind,

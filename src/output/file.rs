@@ -16,14 +16,14 @@
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
-pub(in crate::output) mod document;
+pub(crate) mod document;
+mod dry_run;
 mod error;
-mod examine;
-pub mod find;
-mod memory;
-pub(in crate::output) mod merge;
+mod expiry_store;
+pub mod lookup;
+pub(crate) mod merge;
 mod mount;
-pub(in crate::output) mod read;
+pub(crate) mod read;
 
 use std::{
     collections::BTreeMap,
@@ -37,13 +37,13 @@ use std::{
 };
 
 pub use crate::fs::atomic_file::{FileMode, FileModeError};
+pub use dry_run::Examination;
 pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
-pub use examine::Examination;
-pub(crate) use memory::LONGEST;
+pub(crate) use expiry_store::LONGEST;
 
 use self::{
     document::Document,
-    memory::Memory,
+    expiry_store::Memory,
     merge::{BaseKeys, merge},
     read::{Base, Found, read},
 };

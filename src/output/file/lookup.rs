@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{
     document::{Document, Unfit, auth, is_ecr_token},
     error::DockerConfigError,
-    memory::Memory,
+    expiry_store::Memory,
     read::{Found, read},
 };
 use crate::{

@@ -240,7 +240,7 @@ fn an_expiry_file_is_believed_within_bounds() {
     let auth = STANDARD.encode("AWS:one");
     let known = || {
         let host: RegistryHost = A.parse().unwrap();
-        let found = find::find(&place.path(), &host, now()).unwrap().unwrap();
+        let found = lookup::find(&place.path(), &host, now()).unwrap().unwrap();
         let recalled =
             in_place(&place.file().reconcile(&CredentialSet::default(), now())) == [(A, at_hour(12))];
         assert_eq!(recalled, found.end == End::Known(at_hour(12)));
@@ -267,7 +267,7 @@ fn an_expiry_file_is_believed_within_bounds() {
         // A consumer, for whom both files are another user's: the sidecar's.
         chown(place.path(), Some(NOBODY), None).unwrap();
         let host: RegistryHost = A.parse().unwrap();
-        let found = find::find(&place.path(), &host, now()).unwrap().unwrap();
+        let found = lookup::find(&place.path(), &host, now()).unwrap().unwrap();
         assert_eq!(found.end, End::Known(at_hour(12)));
     }
 }
@@ -359,11 +359,11 @@ fn a_reader_of_the_file_waits_for_no_fifo() {
     let place = Place::new();
     let host: RegistryHost = A.parse().unwrap();
     fifo(&place.path());
-    assert!(find::find(&place.path(), &host, now()).is_err());
+    assert!(lookup::find(&place.path(), &host, now()).is_err());
     fs::remove_file(place.path()).unwrap();
     let _ = place.file().reconcile(&desired(&[(A, &STANDARD.encode("AWS:one"), 12)]), now());
     let store = place.at(".config.json.ecr-sidecar");
     fs::remove_file(&store).unwrap();
     fifo(&store);
-    assert!(matches!(find::find(&place.path(), &host, now()).unwrap().unwrap().end, End::Unknown { .. }));
+    assert!(matches!(lookup::find(&place.path(), &host, now()).unwrap().unwrap().end, End::Unknown { .. }));
 }

@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
-use super::{find::End, *};
+use super::{lookup::End, *};
 use crate::secret::Secret;
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -174,7 +174,7 @@ fn who_may_read_the_file_may_read_what_is_remembered() {
 fn a_reader_finds_a_token_and_its_end() {
     let place = Place::new();
     let host = |text: &str| text.parse::<RegistryHost>().unwrap();
-    let found = |name: &str| find::find(&place.path(), &host(name), now()).unwrap();
+    let found = |name: &str| lookup::find(&place.path(), &host(name), now()).unwrap();
     assert_eq!(found(A), None); // no file
     let [one, two] = ["AWS:one", "AWS:two"].map(|text| STANDARD.encode(text));
     let _ = place.file().reconcile(&desired(&[(A, &one, 5)]), now());
@@ -194,7 +194,7 @@ fn a_reader_finds_a_token_and_its_end() {
     assert_eq!(found(B), None); // not of ECR
 
     put(&place.path(), "hunter2");
-    let error = find::find(&place.path(), &host(A), now()).unwrap_err().to_string();
+    let error = lookup::find(&place.path(), &host(A), now()).unwrap_err().to_string();
     assert!(error.contains("is not a JSON object") && !error.contains("hunter2"), "{error}");
 }
 

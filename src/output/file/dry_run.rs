@@ -110,7 +110,7 @@ mod tests {
     use std::{fs, os::unix::fs::MetadataExt};
 
     use super::*;
-    use crate::output::docker_config::DockerConfigSettings;
+    use crate::output::file::DockerConfigSettings;
 
     fn examine(path: &Path) -> Result<Examination, DockerConfigError> {
         let mode = "0640".parse().unwrap();

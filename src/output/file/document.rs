@@ -41,15 +41,15 @@ pub(super) const CREDS_STORE: &str = "credsStore";
 pub(super) const MOST_ENTRIES: usize = 1 << 17;
 
 /// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
-pub(in crate::output) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
+pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 
 /// A docker config, taken apart.
 #[derive(Default)]
-pub(in crate::output) struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// Every key of the top level, those of the two maps below too.
     pub(super) top: Entries<'a>,
     /// What is under `auths`.
-    pub(in crate::output) auths: Entries<'a>,
+    pub(crate) auths: Entries<'a>,
     /// What is under `credHelpers`.
     pub(super) helpers: Entries<'a>,
     /// The hosts for which a credential helper is asked, by their hashes: there may be a hundred thousand.
@@ -58,7 +58,7 @@ pub(in crate::output) struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Takes the text apart. Nothing but white space is the document without entries.
-    pub(in crate::output) fn parse(text: &'a str) -> Result<Self, Unfit> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Unfit> {
         if text.starts_with('\u{feff}') {
             return Err(Unfit::ByteOrderMark);
         }
@@ -78,12 +78,12 @@ impl<'a> Document<'a> {
     }
 
     /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.
-    pub(in crate::output) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
         if self.helped.contains(&hash(host)) { None } else { self.entry_auth(host) }
     }
 
     /// The `auth` in the entry of the host, whether or not a consumer reads it.
-    pub(in crate::output) fn entry_auth(&self, host: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn entry_auth(&self, host: &str) -> Option<Cow<'a, str>> {
         auth(self.auths.get(host)?).ok().flatten()
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    super::docker_config::read::Base,
+    super::file::read::Base,
     Kind,
     desired::{Basis, decide},
     ownership::Memory,
-    roster::Roster,
+    targets::Roster,
 };
 use crate::{
     clock::Clock,
@@ -28,7 +28,7 @@ pub struct Surveyed {
 
 /// Looks at the Secrets of an output whose names are known, for those registries; of one whose Secrets are found
 /// out while it runs, and of one that keeps files, at none.
-pub async fn survey(
+pub async fn inspect(
     config: &OutputConfig,
     cluster: &Cluster,
     desired: &CredentialSet,

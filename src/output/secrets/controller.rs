@@ -12,15 +12,15 @@ use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::cleanup::nothing_of;
 use super::{
-    super::{Remaining, docker_config::read::Base},
+    super::{Remaining, file::read::Base},
     Kind, SecretsReconciler,
     coverage::{are_all_tried, everywhere, where_it_works},
     desired::InPlace,
-    look::{Look, Outcome},
     ownership::{Memory, Recorded},
     queue,
-    roster::{News, Roster},
+    reconcile::{Look, Outcome},
     target::{Moment, TOLD, Target},
+    targets::{News, Roster},
 };
 use crate::{
     kubernetes::{Cluster, ObjectRef},

@@ -34,7 +34,7 @@ const WARNINGS: usize = 20;
 /// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
 /// thousand.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(in crate::output) struct BaseKeys(HashSet<u64>);
+pub(crate) struct BaseKeys(HashSet<u64>);
 
 impl BaseKeys {
     /// Those of one base.
@@ -52,18 +52,18 @@ impl BaseKeys {
 const TOP: &str = "";
 
 /// A docker config as it should be, ready to be compared or written.
-pub(in crate::output) struct Merged<'a> {
+pub(crate) struct Merged<'a> {
     top: Entries<'a>,
     auths: Entries<'a>,
     /// These replace what `auths` has of their hosts.
     tokens: &'a BTreeMap<RegistryHost, Arc<Token>>,
     helpers: Entries<'a>,
     /// There is something of ours in it, or something that left because of us.
-    pub(in crate::output) ours: bool,
+    pub(crate) ours: bool,
     /// Something left that clients would have taken for an entry of ours.
-    pub(in crate::output) removed: bool,
+    pub(crate) removed: bool,
     /// What the user should know.
-    pub(in crate::output) warnings: Vec<Warning>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// What the user should know: the first [`WARNINGS`] of what one document gives rise to, and how many more.
@@ -85,7 +85,7 @@ impl Warnings {
 }
 
 /// Merges; `base_before` are the keys that the base of this process has supplied up to now.
-pub(in crate::output) fn merge<'a>(
+pub(crate) fn merge<'a>(
     existing: Document<'a>,
     base: Option<Document<'a>>,
     base_before: &BaseKeys,
@@ -134,12 +134,12 @@ pub(super) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
 
 impl Merged<'_> {
     /// Writes the document, in one line.
-    pub(in crate::output) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         Ok(serde_json::to_writer(out, self)?)
     }
 
     /// Whether the text is what [`Self::write_to`] would write, byte for byte; without writing it out.
-    pub(in crate::output) fn is(&self, text: &str) -> bool {
+    pub(crate) fn is(&self, text: &str) -> bool {
         let mut rest = Rest(text.as_bytes());
         self.write_to(&mut rest).is_ok() && rest.0.is_empty()
     }
@@ -255,5 +255,4 @@ impl Write for Rest<'_> {
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
 mod tests;

@@ -103,7 +103,7 @@ fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
 
 /// The file whose entries are carried along, as it was when it could be read last.
 #[derive(Debug, Clone)]
-pub(in crate::output) struct Base {
+pub(crate) struct Base {
     path: PathBuf,
     text: Option<Zeroizing<String>>,
     /// The keys that it has supplied to the output and that may still be there.
@@ -111,12 +111,12 @@ pub(in crate::output) struct Base {
 }
 
 impl Base {
-    pub(in crate::output) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
     /// Reads it anew; when it is not usable, what it said last still stands.
-    pub(in crate::output) fn refresh(&mut self) -> Option<Warning> {
+    pub(crate) fn refresh(&mut self) -> Option<Warning> {
         let reason = match read_input(&self.path) {
             Ok(text) => match Document::parse(&text) {
                 Ok(_) => {
@@ -131,17 +131,17 @@ impl Base {
     }
 
     /// What it said last.
-    pub(in crate::output) fn document(&self) -> Option<Document<'_>> {
+    pub(crate) fn document(&self) -> Option<Document<'_>> {
         Document::parse(self.text.as_deref()?).ok()
     }
 
     /// The keys that it has supplied up to now.
-    pub(in crate::output) fn supplied(&self) -> &BaseKeys {
+    pub(crate) fn supplied(&self) -> &BaseKeys {
         &self.supplied
     }
 
     /// Notes that the output now has what it said last, and nothing more of what it said before.
-    pub(in crate::output) fn note_supplied(&mut self) {
+    pub(crate) fn note_supplied(&mut self) {
         if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
             self.supplied = keys;
         }
