@@ -27,13 +27,7 @@ use crate::{
     env::Environment,
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
-    output::{
-        file::DockerConfigSettings,
-        secret_settings::{
-            DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings, RepositoriesSettings,
-            Which,
-        },
-    },
+    output::OutputConfig,
     refresh::plan::Policy,
     registry::RegistryHost,
     units::LogFilter,
@@ -87,73 +81,6 @@ pub struct Registry {
     pub key: TokenKey,
     /// Whether readiness depends on it.
     pub required: bool,
-}
-
-/// One output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutputConfig {
-    /// A docker config.json.
-    DockerConfig(DockerConfigSettings),
-    /// Kubernetes Secrets that hold a docker config.
-    DockerConfigSecret(DockerConfigSecretSettings),
-    /// Argo CD's credential templates.
-    ArgocdRepoCreds(RepoCredsSettings),
-    /// Argo CD's repositories that others made.
-    ArgocdRepositories(RepositoriesSettings),
-}
-
-impl OutputConfig {
-    /// Its name in the status and in log lines.
-    pub fn id(&self) -> String {
-        match self {
-            Self::DockerConfig(settings) => format!("docker-config {}", clean_path(&settings.path)),
-            Self::DockerConfigSecret(settings) => match &settings.namespaces {
-                Namespaces::Names(names) if names.len() == 1 => {
-                    let namespace = names.first().map(NamespaceName::as_str).unwrap_or_default();
-                    format!("docker-config-secret {namespace}/{}", settings.name.as_str())
-                }
-                namespaces => format!("docker-config-secret {} in {namespaces}", settings.name.as_str()),
-            },
-            Self::ArgocdRepoCreds(settings) => format!("argocd-repo-creds {}", settings.namespace.as_str()),
-            Self::ArgocdRepositories(settings) => {
-                format!("argocd-repositories {} in {}", settings.which, settings.namespace.as_str())
-            }
-        }
-    }
-
-    /// Whether both would keep the same file or Secret.
-    fn collides_with(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::DockerConfig(one), Self::DockerConfig(other)) => one.path == other.path,
-            (Self::ArgocdRepoCreds(one), Self::ArgocdRepoCreds(other)) => one.namespace == other.namespace,
-            (Self::DockerConfigSecret(one), Self::DockerConfigSecret(other)) => {
-                let share_namespace = match (&one.namespaces, &other.namespaces) {
-                    (Namespaces::Names(one), Namespaces::Names(other)) => !one.is_disjoint(other),
-                    // The pod's own is not known before it runs.
-                    (Namespaces::Own, Namespaces::Names(_)) | (Namespaces::Names(_), Namespaces::Own) => {
-                        false
-                    }
-                    _ => true,
-                };
-                one.name == other.name && share_namespace
-            }
-            (Self::ArgocdRepositories(one), Self::ArgocdRepositories(other)) => {
-                let share_name = match (&one.which, &other.which) {
-                    (Which::Names(one), Which::Names(other)) => !one.is_disjoint(other),
-                    // Labels are known to the API server only: two that set the same do no harm.
-                    (one, other) => one == other,
-                };
-                one.namespace == other.namespace && share_name
-            }
-            (Self::DockerConfigSecret(one), Self::ArgocdRepositories(other))
-            | (Self::ArgocdRepositories(other), Self::DockerConfigSecret(one)) => {
-                let share_namespace =
-                    matches!(&one.namespaces, Namespaces::Names(names) if names.contains(&other.namespace));
-                share_namespace && matches!(&other.which, Which::Names(names) if names.contains(&one.name))
-            }
-            _ => false,
-        }
-    }
 }
 
 /// The health endpoint.

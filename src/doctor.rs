@@ -38,6 +38,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Flags, Problems, Registries, Surroundings},
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
+    output::OutputConfig,
 };
 
 /// Time-outs of a call to AWS: to connect, and in all.
@@ -104,7 +105,7 @@ fn summary(config: &Config) -> String {
         Registries::Own(key) => format!("the caller's own registry in {}", key.region.as_str()),
         Registries::Listed(registries) => format!("registries: {}", registries.len()),
     };
-    let outputs: Vec<_> = config.outputs.iter().map(config::OutputConfig::id).collect();
+    let outputs: Vec<_> = config.outputs.iter().map(OutputConfig::id).collect();
     let identities: Vec<_> = config.identities.keys().map(String::as_str).collect();
     format!("{registries}; identities: {}; outputs: {}", identities.join(", "), outputs.join(", "))
 }

@@ -11,6 +11,7 @@ mod access;
 mod error;
 mod exec_plugin;
 mod object;
+pub mod rbac;
 mod session;
 mod watch;
 
@@ -35,7 +36,7 @@ pub use self::{
     object::{FieldSet, Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
 };
-use crate::manifests::Right;
+use rbac::Right;
 
 /// Our name among those who write to an object.
 pub const FIELD_MANAGER: &str = "ecr-sidecar";

@@ -15,8 +15,10 @@ use std::{
 };
 
 use crate::{
-    config::{Config, OutputConfig, Registries},
+    config::{Config, Registries},
+    kubernetes::rbac::{Right, VERBS},
     output::{
+        OutputConfig,
         argocd_names::{Flavour, template_name},
         secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
     },
@@ -81,19 +83,6 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
     Ok(text)
 }
 
-/// A right that the configuration needs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Right {
-    /// In which namespace; empty for all of them.
-    pub namespace: String,
-    /// The resource, such as `secrets`.
-    pub resource: &'static str,
-    /// Which one; empty for all of them.
-    pub name: String,
-    /// What is to be done, such as `patch`.
-    pub verb: &'static str,
-}
-
 /// The rights that an output needs of a sidecar in `own_namespace`, as [`yaml`] gives them.
 pub fn rights(
     output: &OutputConfig,
@@ -104,9 +93,6 @@ pub fn rights(
     needs.add(output, registries, own_namespace)?;
     Ok(needs.rights())
 }
-
-/// What is done with a Secret whose name is known.
-pub const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {

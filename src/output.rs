@@ -4,6 +4,7 @@
 //! coalesced, never queued up. Here is the one of files; that of Kubernetes Secrets is in [`secrets`].
 
 pub mod argocd_names;
+mod config;
 mod conflict;
 pub mod file;
 pub mod label_selector;
@@ -11,6 +12,7 @@ pub mod secret_settings;
 pub mod secrets;
 mod warning_log;
 
+pub use config::OutputConfig;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -32,7 +34,6 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    config::OutputConfig,
     credentials::CredentialSet,
     failure::{Class, Problem, diagnosis::Diagnosis},
     fs::watch::{FileWatcher, Watched},

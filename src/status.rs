@@ -14,10 +14,12 @@ use serde::{Serialize, Serializer};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    aws::{identity::Principal, token::TokenKey},
+    aws::{
+        identity::Principal,
+        token::{ClockFault, TokenKey},
+    },
     clock::{rfc3339, whole_seconds},
     failure::{Class, Problem, diagnosis::Diagnosis},
-    refresh::plan::ClockFault,
     registry::RegistryHost,
 };
 

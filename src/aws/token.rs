@@ -362,6 +362,18 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
     url.strip_prefix("https://")?.trim_end_matches('/').parse().ok()
 }
 
+/// What is wrong with a token's dates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockFault {
+    /// It had ended when it arrived.
+    ExpiredOnArrival,
+    /// It lives too shortly to be renewed in time.
+    TooShort,
+    /// It claims to live longer than any token of AWS's.
+    TooLong,
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
-use super::{Config, OutputConfig, Registries, Registry};
+use super::{Config, Registries, Registry};
 use crate::{
     aws::identity::{AssumeRole, IdentitySpec, Source},
     failure::shown_value::clean_path,
-    output::secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
+    output::{
+        OutputConfig,
+        secret_settings::{NamespaceName, Namespaces, ObjectName, Which},
+    },
 };
 
 /// `config` as a file that would give it again.

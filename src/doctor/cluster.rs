@@ -7,12 +7,15 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use super::report::{Finding, Step};
 use crate::{
     clock::Clock,
-    config::{Config, OutputConfig, Registries},
+    config::{Config, Registries},
     credentials::CredentialSet,
     failure::diagnosis::{Diagnosis, Remedy},
-    kubernetes::{ApiError, Cluster, Connection, Wanted, rule},
-    manifests::{self, Right},
-    output::secrets::{Surveyed, inspect},
+    kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
+    manifests::{self},
+    output::{
+        OutputConfig,
+        secrets::{Surveyed, inspect},
+    },
 };
 
 /// How long all of it may take.

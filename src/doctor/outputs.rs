@@ -12,10 +12,13 @@ use tokio::time::Instant;
 
 use super::report::{Finding, Step};
 use crate::{
-    config::{Config, OutputConfig},
+    config::Config,
     env::Environment,
     failure::diagnosis::{Diagnosis, Remedy},
-    output::file::{DockerConfigFile, DockerConfigSettings, Examination},
+    output::{
+        OutputConfig,
+        file::{DockerConfigFile, DockerConfigSettings, Examination},
+    },
 };
 
 /// How long a volume may take.

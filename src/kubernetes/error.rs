@@ -18,7 +18,7 @@ use crate::{
         foreign_text::clean,
         of_the_way,
     },
-    manifests::VERBS,
+    kubernetes::rbac::VERBS,
 };
 
 /// Why the API server cannot even be asked.

@@ -9,9 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
-use crate::{failure::Class, units::Percent};
+use crate::{aws::token::ClockFault, failure::Class, units::Percent};
 
 /// The shortest pause after a success, however short-lived the token is.
 pub const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
@@ -67,18 +65,6 @@ pub struct State {
     pub failures: Option<Failures>,
     /// A random number of [0, 1), drawn once per outcome, so that asking again gives the same plan.
     pub roll: f64,
-}
-
-/// What is wrong with a token's dates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClockFault {
-    /// It had ended when it arrived.
-    ExpiredOnArrival,
-    /// It lives too shortly to be renewed in time.
-    TooShort,
-    /// It claims to live longer than any token of AWS's.
-    TooLong,
 }
 
 /// When to ask AWS next. Never before `now`.

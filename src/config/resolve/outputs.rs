@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
 
 use super::{
-    super::{DEFAULT_DOCKER_CONFIG, OutputConfig, Registries, file},
+    super::{DEFAULT_DOCKER_CONFIG, Registries, file},
     Resolver,
 };
 use crate::{
     failure::shown_value::{clean_path, is_key_like},
     output::{
+        OutputConfig,
         argocd_names::{Flavour, template_name},
         file::DockerConfigSettings,
         label_selector::LabelSelector,

@@ -11,11 +11,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::OutputConfig,
     credentials::CredentialSet,
     failure::Problem,
     kubernetes::{Cluster, ObjectRef, Wanted},
-    output::Output,
+    output::{Output, OutputConfig},
 };
 
 /// A Secret of an output.
