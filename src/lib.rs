@@ -1,29 +1,17 @@
-//! Keeps Amazon ECR credentials fresh in the place the main container reads them.
+//! Keeps Amazon ECR credentials fresh where the main container reads them.
 //!
-//! One way, level-triggered:
+//! Data flows one way, level-triggered:
 //!
 //! ```text
 //!  config ──► token keys ──► one refresher per key ──► CredentialSet ──► one reconciler per output ──► consumers
 //!                                │  (plan: pure)        (watch channel)        │  (desired vs. actual)
 //!                                └──────────────► Status ◄─────────────────────┘
 //!                                                   │
-//!                                      verdict(Status, now): pure ──► /livez /readyz /startupz /status /metrics
+//!                                   readiness(Status, now): pure ──► /livez /readyz /startupz /status /metrics
 //! ```
 //!
-//! | question | module |
-//! |---|---|
-//! | What is it to do? | [`config`], [`registry`], [`cli`] |
-//! | What does it need in a cluster? | [`manifests`] |
-//! | Who asks AWS, and what is the answer? | [`aws`], [`identity`], [`token`], [`http`] |
-//! | What has gone wrong, and what mends it? | [`failure`], [`diagnosis`] |
-//! | What is there for one registry, now? | [`lookup`], [`helper`] |
-//! | Why would it not work here? | [`doctor`] |
-//! | When? | [`refresh`], [`refresh::plan`], [`clock`] |
-//! | What is published, and where? | [`credentials`], [`output`], [`kubernetes`] |
-//! | What is true now? | [`status`], [`health`] |
-//! | Who waits for the reader of the log? | [`log_queue`] |
-//! | How is a file read that others may write, a program run that may hang? | [`fs`], [`process_group`] |
-//! | What holds it together? | [`app`], [`engine`], [`watch`], [`shutdown`], [`telemetry`], [`secret`], [`hardening`] |
+//! A module uses only modules of the layers below it. CONTRIBUTING.md has the layers, which a test holds
+//! (`a_module_uses_only_what_stands_below_it`), and where a new metric, identity source or diagnosis goes.
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
 pub mod admin;

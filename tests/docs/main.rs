@@ -7,6 +7,7 @@ mod rig;
 mod commands;
 mod configuration;
 mod examples;
+mod layers;
 mod links;
 mod names;
 mod pages;

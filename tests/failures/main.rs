@@ -1,4 +1,4 @@
-//! Every failure of `src/diagnosis.rs`: brought about by the emulated AWS or by the file system, and then told by its
+//! Every failure of `src/failure/diagnosis.rs`: brought about by the emulated AWS or by the file system, and then told by its
 //! name and mend in the log, in `/status` and by `ecr-sidecar doctor` alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

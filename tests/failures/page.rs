@@ -1,6 +1,6 @@
 //! `docs/failures.md`: printed from the catalogue; and each of the catalogue is brought about somewhere.
 //!
-//! After a change of `src/diagnosis.rs`: `UPDATE=1 cargo test --test failures page`.
+//! After a change of `src/failure/diagnosis.rs`: `UPDATE=1 cargo test --test failures page`.
 
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
@@ -12,9 +12,9 @@ const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), 
 /// Those that other tests bring about: by a real API server, or where they arise.
 const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
-    (D::GroupNotPermitted, "src/output/docker_config/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
-    (D::DirectoryMissing, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
-    (D::VolumeBroken, "src/output/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
+    (D::GroupNotPermitted, "src/output/file/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
+    (D::DirectoryMissing, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
+    (D::VolumeBroken, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (
         D::VolumeHangs,
         "tests/process.rs",
@@ -108,7 +108,7 @@ fn page() -> String {
          where, why) and `remedy`; `/status` and `ecr-sidecar status` say the same; `ecr-sidecar doctor` says it in brackets\n\
          behind the mend. In parentheses, a remedy adds what it means in the case at hand. While any of these lasts, the last\n\
          good credential stays where it is.\n\n\
-         This page is printed from `src/diagnosis.rs`, from which the program has its sentences.\n",
+         This page is printed from `src/failure/diagnosis.rs`, from which the program has its sentences.\n",
     );
     for (section, diagnoses) in D::SECTIONS {
         let _ =
