@@ -14,7 +14,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::{once::once, usage_hint::FirstContact};
+pub(crate) use self::{once::once, usage_hint::FirstContact};
 use crate::{
     admin::{
         readiness,
@@ -46,7 +46,7 @@ const READINESS_SETTLES: Duration = Duration::from_secs(1);
 
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// There is nothing to work with.
     #[error("{0}")]
     FirstContact(FirstContact),
@@ -71,7 +71,7 @@ pub enum AppError {
 }
 
 /// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
-pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
+pub(crate) async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
     let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
         Ok(_) => Vec::new(),
         Err(invalid) => {
@@ -90,7 +90,7 @@ pub async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
-pub async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
+pub(crate) async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
     let mut signals = Signals::install().map_err(AppError::Signals)?;
     let config = tokio::select! {
         config = load(flags, surroundings) => config?,

@@ -21,7 +21,7 @@ use crate::{
 
 /// The newest token of every registry that has had one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CredentialSet {
+pub(crate) struct CredentialSet {
     /// Registries that have a token. It stays here after its expiry, until a newer one exists.
     pub current: BTreeMap<RegistryHost, Arc<Token>>,
     /// Registries that are configured and have had no token yet: what an output finds of them stays.
@@ -33,7 +33,7 @@ pub struct CredentialSet {
 
 /// Where refreshers put tokens and outputs take credential sets.
 #[derive(Debug, Clone)]
-pub struct CredentialStore {
+pub(crate) struct CredentialStore {
     state: Arc<Mutex<State>>,
     set: watch::Sender<Arc<CredentialSet>>,
 }
@@ -47,18 +47,18 @@ struct State {
 
 impl CredentialStore {
     /// A store without tokens.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: Arc::default(), set: watch::Sender::new(Arc::default()) }
     }
 
     /// Tells of each change; a set that is another one differs.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<CredentialSet>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<CredentialSet>> {
         self.set.subscribe()
     }
 
     /// Says which token serves which host from now on. Hosts that are left out are retired, tokens that serve
     /// no key of `routes` or `kept` are dropped.
-    pub fn route(&self, routes: BTreeMap<RegistryHost, TokenKey>, kept: &BTreeSet<TokenKey>) {
+    pub(crate) fn route(&self, routes: BTreeMap<RegistryHost, TokenKey>, kept: &BTreeSet<TokenKey>) {
         let mut state = self.lock();
         let left_out = state.routes.keys().filter(|host| !routes.contains_key(*host)).cloned();
         let left_out: Vec<_> = left_out.collect();
@@ -70,14 +70,14 @@ impl CredentialStore {
     }
 
     /// Lets `key` serve one more host: the caller's own registry, known with its first token.
-    pub fn add_route(&self, host: RegistryHost, key: TokenKey) {
+    pub(crate) fn add_route(&self, host: RegistryHost, key: TokenKey) {
         let mut state = self.lock();
         state.retired.remove(&host);
         state.routes.insert(host, key);
     }
 
     /// Publishes a token, unless it has ended and the one before lives. Says whether it was published.
-    pub fn publish(&self, key: &TokenKey, token: Token, now: SystemTime) -> bool {
+    pub(crate) fn publish(&self, key: &TokenKey, token: Token, now: SystemTime) -> bool {
         let mut state = self.lock();
         let live = state.tokens.get(key).is_some_and(|current| current.expires_at > now);
         if live && token.expires_at <= now {

@@ -29,9 +29,9 @@ use std::time::Duration;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 use self::{finished::finished, network::Overheard};
-pub use self::{
-    outputs::{Consumer, ConsumerError},
-    report::{Finding, Outcome, Report, Step},
+pub(crate) use self::{
+    outputs::Consumer,
+    report::{Finding, Report, Step},
 };
 use crate::{
     aws::http,
@@ -46,13 +46,17 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
 /// The report on a configuration that cannot be used.
-pub fn of_bad_configuration(problems: &Problems) -> Report {
+pub(crate) fn of_bad_configuration(problems: &Problems) -> Report {
     let saw = problems.to_string();
     Report::new(vec![Finding::fail(Step::Configuration, "configuration", saw, Diagnosis::Configuration)])
 }
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
-pub async fn examine(flags: &Flags, surroundings: &Surroundings, consumer: Option<&Consumer>) -> Report {
+pub(crate) async fn examine(
+    flags: &Flags,
+    surroundings: &Surroundings,
+    consumer: Option<&Consumer>,
+) -> Report {
     let config = match config::load(flags, surroundings).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),

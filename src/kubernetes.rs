@@ -11,7 +11,7 @@ mod access;
 mod error;
 mod exec_plugin;
 mod object;
-pub mod rbac;
+pub(crate) mod rbac;
 mod session;
 mod watch;
 
@@ -31,7 +31,7 @@ use self::{
     error::Refusal,
     session::{Link, Session},
 };
-pub use self::{
+pub(crate) use self::{
     error::{ApiError, ConnectError, Wanted, rule},
     object::{FieldSet, Meta, ObjectRef, SecretObject, Sighting},
     watch::{Scope, Seen, follow},
@@ -39,11 +39,11 @@ pub use self::{
 use rbac::Right;
 
 /// Our name among those who write to an object.
-pub const FIELD_MANAGER: &str = "ecr-sidecar";
+pub(crate) const FIELD_MANAGER: &str = "ecr-sidecar";
 /// What the process asks of the API server at most.
-pub const REQUESTS_A_SECOND: u64 = 400;
+pub(crate) const REQUESTS_A_SECOND: u64 = 400;
 /// An answer that takes longer does not come.
-pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// No Secret is larger than 1 MiB, and base64 makes a third more of it; of metadata as many objects are listed at a time
 /// as fit.
@@ -63,18 +63,18 @@ const APPLY: &str = "application/apply-patch+yaml";
 
 /// The way to the API server, taken when an output first needs it.
 #[derive(Clone, Default)]
-pub struct Connection(Arc<OnceCell<Cluster>>);
+pub(crate) struct Connection(Arc<OnceCell<Cluster>>);
 
 impl Connection {
     /// The API server. An error may pass: a token or kubeconfig can appear later.
-    pub async fn cluster(&self) -> Result<&Cluster, ConnectError> {
+    pub(crate) async fn cluster(&self) -> Result<&Cluster, ConnectError> {
         self.0.get_or_try_init(Cluster::connect).await
     }
 }
 
 /// An API server and who we are there.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     link: Arc<Link>,
     namespace: String,
 }
@@ -95,12 +95,12 @@ impl Cluster {
     }
 
     /// The pod's own namespace, or the kubeconfig's.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// The Secret, if there is one.
-    pub async fn secret(&self, at: &ObjectRef) -> Result<Option<SecretObject>, ApiError> {
+    pub(crate) async fn secret(&self, at: &ObjectRef) -> Result<Option<SecretObject>, ApiError> {
         let request = request(Method::GET, at.path(), JSON, Body::empty());
         match self.ask(request).await {
             Ok(answer) => Ok(Some(decode(&answer)?)),
@@ -112,7 +112,7 @@ impl Cluster {
     /// Applies the fields of `body` to a Secret, which is made if there is none. The fields are ours from then on,
     /// and what we applied before and `body` leaves out goes. Fields that are somebody else's are a conflict, unless
     /// `force`.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
         at: &ObjectRef,
         body: Zeroizing<Vec<u8>>,
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// Deletes a Secret if it still is of this version.
-    pub async fn delete(&self, at: &ObjectRef, version: &str) -> Result<(), ApiError> {
+    pub(crate) async fn delete(&self, at: &ObjectRef, version: &str) -> Result<(), ApiError> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": version},
         });
@@ -138,7 +138,7 @@ impl Cluster {
     }
 
     /// Whether we have a right, by a SelfSubjectAccessReview: it changes nothing, and every account may ask.
-    pub async fn may(&self, right: &Right) -> Result<bool, ApiError> {
+    pub(crate) async fn may(&self, right: &Right) -> Result<bool, ApiError> {
         #[derive(serde::Deserialize)]
         struct Review {
             status: Verdict,

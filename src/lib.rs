@@ -14,28 +14,40 @@
 //! (`a_module_uses_only_what_stands_below_it`), and where a new metric, identity source or diagnosis goes.
 #![allow(rustdoc::private_intra_doc_links, reason = "whoever reads this reads the private items too")]
 
+#[doc(hidden)]
 pub mod admin;
-pub mod app;
+mod app;
+#[doc(hidden)]
 pub mod aws;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
+#[doc(hidden)]
 pub mod config;
-pub mod credentials;
-pub mod doctor;
+mod credentials;
+mod doctor;
+#[doc(hidden)]
 pub mod engine;
+#[doc(hidden)]
 pub mod env;
+#[doc(hidden)]
 pub mod failure;
+#[doc(hidden)]
 pub mod fs;
 mod hardening;
-pub mod kubernetes;
-pub mod log_queue;
-pub mod manifests;
-pub mod output;
+mod kubernetes;
+mod log_queue;
+mod manifests;
+mod output;
 mod process_group;
-pub mod refresh;
-pub mod registry;
-pub mod secret;
+mod refresh;
+mod registry;
+mod secret;
+#[doc(hidden)]
 pub mod shutdown;
+#[doc(hidden)]
 pub mod status;
-pub mod telemetry;
+mod telemetry;
+#[doc(hidden)]
 pub mod units;

@@ -26,10 +26,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const STACK: usize = 256 << 10;
 
 /// The lines of this process.
-pub static LOG: LogQueue = LogQueue::new(LIMIT);
+pub(crate) static LOG: LogQueue = LogQueue::new(LIMIT);
 
 /// Lines that wait to be written.
-pub struct LogQueue {
+pub(crate) struct LogQueue {
     limit: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -62,7 +62,7 @@ impl LogQueue {
 
     /// Has a thread write the lines from now on; it starts with the first one. Before this call, and where no thread
     /// can be started, lines are written where they arise.
-    pub fn start(&'static self) {
+    pub(crate) fn start(&'static self) {
         let mut state = self.lock();
         if state.writer == Writer::Caller {
             state.writer = Writer::ThreadOnDemand;
@@ -70,7 +70,7 @@ impl LogQueue {
     }
 
     /// Queues one line, its end included. Never waits for a reader.
-    pub fn push(&'static self, line: &[u8]) {
+    pub(crate) fn push(&'static self, line: &[u8]) {
         let mut state = self.lock();
         if state.writer == Writer::ThreadOnDemand {
             let thread = thread::Builder::new().name("log".into()).stack_size(STACK);
@@ -93,13 +93,13 @@ impl LogQueue {
     }
 
     /// Waits until everything is written, for no longer than `limit`.
-    pub fn flush(&self, limit: Duration) {
+    pub(crate) fn flush(&self, limit: Duration) {
         let state = self.lock();
         let _ = self.changed.wait_timeout_while(state, limit, |state| state.bytes > 0);
     }
 
     /// Lines that were dropped since the process started.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
@@ -162,7 +162,7 @@ fn write(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
 }
 
 /// A line as the formatter writes it, whole.
-pub struct Line(pub &'static LogQueue);
+pub(crate) struct Line(pub &'static LogQueue);
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

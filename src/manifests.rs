@@ -28,7 +28,7 @@ use policy::Everywhere;
 
 /// Why nothing can be printed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ManifestsError {
+pub(crate) enum ManifestsError {
     /// Templates are named after their registries.
     #[error(
         "Argo CD's templates are named after their registries: list these, for the caller's own is known only to AWS"
@@ -38,7 +38,7 @@ pub enum ManifestsError {
 
 /// The service account of the sidecar's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     /// Its namespace, which is the pod's.
     pub namespace: NamespaceName,
     /// Its name.
@@ -53,7 +53,7 @@ impl Account {
 }
 
 /// The manifests as YAML, for `kubectl apply -f -` and for Git.
-pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError> {
+pub(crate) fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError> {
     let mut needs = Needs::default();
     for output in &config.outputs {
         needs.add(output, &config.registries, account.namespace.as_str())?;
@@ -84,7 +84,7 @@ pub fn yaml(config: &Config, account: &Account) -> Result<String, ManifestsError
 }
 
 /// The rights that an output needs of a sidecar in `own_namespace`, as [`yaml`] gives them.
-pub fn rights(
+pub(crate) fn rights(
     output: &OutputConfig,
     registries: &Registries,
     own_namespace: &str,

@@ -3,16 +3,16 @@
 //! A reconciler compares desired with actual and writes only a difference. A second event during a write is
 //! coalesced, never queued up. Here is the one of files; that of Kubernetes Secrets is in [`secrets`].
 
-pub mod argocd_names;
+pub(crate) mod argocd_names;
 mod config;
 mod conflict;
-pub mod file;
-pub mod label_selector;
-pub mod secret_settings;
-pub mod secrets;
+pub(crate) mod file;
+pub(crate) mod label_selector;
+pub(crate) mod secret_settings;
+pub(crate) mod secrets;
 mod warning_log;
 
-pub use config::OutputConfig;
+pub(crate) use config::OutputConfig;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A place where credentials are published.
-pub enum Output {
+pub(crate) enum Output {
     /// A docker config.json.
     DockerConfig(Box<DockerConfigFile>),
     /// Kubernetes Secrets.
@@ -61,7 +61,7 @@ pub enum Output {
 }
 
 /// What a reconciler works with.
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// Its place in the status.
     pub id: String,
     /// What is desired.
@@ -79,11 +79,11 @@ pub struct Surroundings {
 /// What runs on when an output ends because another configuration is applied: the outputs of the configuration that
 /// runs by then, for a cleanup may take longer than that configuration lasts.
 #[derive(Debug, Clone)]
-pub struct Remaining(watch::Receiver<Arc<[OutputConfig]>>);
+pub(crate) struct Remaining(watch::Receiver<Arc<[OutputConfig]>>);
 
 impl Remaining {
     /// The outputs of the running configuration.
-    pub fn new(outputs: watch::Receiver<Arc<[OutputConfig]>>) -> Self {
+    pub(crate) fn new(outputs: watch::Receiver<Arc<[OutputConfig]>>) -> Self {
         Self(outputs)
     }
 
@@ -108,7 +108,7 @@ impl Remaining {
 
 impl Output {
     /// The output that `config` describes.
-    pub fn new(config: &OutputConfig) -> Self {
+    pub(crate) fn new(config: &OutputConfig) -> Self {
         match config {
             OutputConfig::DockerConfig(settings) => {
                 Self::DockerConfig(Box::new(DockerConfigFile::new(settings.clone())))
@@ -120,7 +120,7 @@ impl Output {
     }
 
     /// Refuses what can never work. Blocks on the file system.
-    pub fn preflight(&self) -> Result<(), Problem> {
+    pub(crate) fn preflight(&self) -> Result<(), Problem> {
         match self {
             Self::DockerConfig(file) => file.check_path().map_err(|error| Problem {
                 message: error.to_string(),
@@ -133,7 +133,7 @@ impl Output {
     }
 
     /// Notifies `wake` when files change that call for a reconciliation.
-    pub async fn watch(&self, watcher: &FileWatcher, wake: Arc<Notify>) -> Watched {
+    pub(crate) async fn watch(&self, watcher: &FileWatcher, wake: Arc<Notify>) -> Watched {
         match self {
             Self::DockerConfig(file) => {
                 let (kept, inputs) = file.watched();
@@ -144,7 +144,7 @@ impl Output {
     }
 
     /// Its place in the status.
-    pub fn status(config: &OutputConfig) -> OutputStatus {
+    pub(crate) fn status(config: &OutputConfig) -> OutputStatus {
         let id = config.id();
         let (kind, target) = id.split_once(' ').unwrap_or((&id, ""));
         OutputStatus::new(kind, target)
@@ -152,7 +152,12 @@ impl Output {
 
     /// Keeps it as desired until `stop` is dropped, since the process ends, or another configuration is applied; a
     /// write under way is finished first.
-    pub async fn keep(self, with: Surroundings, connection: Connection, stop: oneshot::Receiver<Remaining>) {
+    pub(crate) async fn keep(
+        self,
+        with: Surroundings,
+        connection: Connection,
+        stop: oneshot::Receiver<Remaining>,
+    ) {
         match self {
             Self::DockerConfig(file) => FileReconciler::new(with, file).run(stop).await,
             Self::Secrets(kind) => SecretsReconciler { with, kind, connection }.run(stop).await,

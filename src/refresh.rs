@@ -7,7 +7,7 @@
 //! * The wall clock decides when a token is due; it is looked at again at least every minute, so that
 //!   suspended machines and stepped clocks are noticed.
 
-pub mod plan;
+pub(crate) mod plan;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ const SPACING: Duration = Duration::from_secs(5);
 const REMINDER: Duration = Duration::from_secs(600);
 
 /// Keeps the token of one key fresh.
-pub struct Refresher {
+pub(crate) struct Refresher {
     /// Where tokens come from.
     pub source: TokenSource,
     /// When to refresh; a reload may change it.
@@ -53,7 +53,7 @@ pub struct Refresher {
 
 impl Refresher {
     /// Refreshes for ever; dropped to end.
-    pub async fn run(mut self) -> Infallible {
+    pub(crate) async fn run(mut self) -> Infallible {
         let mut state = State { roll: fastrand::f64(), ..State::default() };
         let mut reminder = Reminder::default();
         let mut last_attempt = None;

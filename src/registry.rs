@@ -26,8 +26,8 @@ use std::{
     sync::Arc,
 };
 
-pub use error::{AccountIdError, HostError, RegionError};
-pub use partition::Partition;
+pub(crate) use error::{AccountIdError, HostError, RegionError};
+pub(crate) use partition::Partition;
 
 /// A registry host as it appears in image references: lower-case, perhaps with a port, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! What is known at this moment: the one source of `/status`, `/metrics`, the verdicts and `once`.
 //!
 //! Refreshers and outputs write it, everything else reads it. It holds no secret. What another process sees of it
-//! is in [`seen`], how it is shown there in [`show`], and [`command`] asks for it.
+//! is in [`seen`], `cli/status` asks for it and shows it.
 
 pub mod seen;
 

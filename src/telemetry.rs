@@ -43,18 +43,18 @@ use crate::{
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Changes the filter while the program runs.
-pub struct FilterHandle(reload::Handle<Capped, Registry>);
+pub(crate) struct FilterHandle(reload::Handle<Capped, Registry>);
 
 impl FilterHandle {
     /// Uses `filter` from now on.
-    pub fn set(&self, filter: &LogFilter) {
+    pub(crate) fn set(&self, filter: &LogFilter) {
         // Fails only when the subscriber is gone, with the process.
         let _ = self.0.modify(|capped| capped.0.clone_from(filter.targets()));
     }
 }
 
 /// Starts logging.
-pub fn start(log: &Log) -> FilterHandle {
+pub(crate) fn start(log: &Log) -> FilterHandle {
     LOG.start();
     std::panic::set_hook(Box::new(|panic| {
         // Its message may quote what is being worked on.
@@ -69,13 +69,13 @@ pub fn start(log: &Log) -> FilterHandle {
 }
 
 /// Writes to standard error, behind the lines of the log, without waiting for a reader for long.
-pub fn print_error(text: &str) {
+pub(crate) fn print_error(text: &str) {
     LOG.push(format!("{text}\n").as_bytes());
     flush();
 }
 
 /// Waits until the log is written, if somebody reads it.
-pub fn flush() {
+pub(crate) fn flush() {
     LOG.flush(FLUSH_LIMIT);
 }
 

@@ -19,7 +19,11 @@ const OUTPUT_TRIES: u64 = 3;
 
 /// One refresh, all outputs written, or [`AppError::NotWritten`] after `timeout`, or earlier when only a
 /// person can help.
-pub async fn once(flags: &Flags, surroundings: &Surroundings, timeout: Duration) -> Result<(), AppError> {
+pub(crate) async fn once(
+    flags: &Flags,
+    surroundings: &Surroundings,
+    timeout: Duration,
+) -> Result<(), AppError> {
     let config = load(flags, surroundings).await?;
     telemetry::start(&config.log);
     let sdk = checked_sdk_config(&config, surroundings).await?;

@@ -11,7 +11,7 @@ use crate::{
 
 /// Nothing is configured, and there is nobody to ask AWS as.
 #[derive(Debug)]
-pub struct FirstContact {
+pub(crate) struct FirstContact {
     looked: Vec<Looked>,
     is_in_a_cluster: bool,
 }

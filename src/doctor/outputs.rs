@@ -26,7 +26,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumer {
+pub(crate) struct Consumer {
     uid: u32,
     gids: Vec<u32>,
 }
@@ -34,7 +34,7 @@ pub struct Consumer {
 /// Why a text does not say who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a numeric user, and perhaps its groups, such as 999 or 65534:65534,1337")]
-pub struct ConsumerError;
+pub(crate) struct ConsumerError;
 
 impl FromStr for Consumer {
     type Err = ConsumerError;

@@ -15,7 +15,7 @@ const LISTED: usize = 10;
 /// What is looked at, in this order: whatever fails is a reason for what comes after it to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Step {
+pub(crate) enum Step {
     /// The configuration.
     Configuration,
     /// The files of keys and tokens.
@@ -58,7 +58,7 @@ impl Step {
 /// How it is with something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Well.
     Ok,
     /// It works, and may not for everybody or for ever.
@@ -82,7 +82,7 @@ impl Outcome {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What kind of thing.
     pub step: Step,
     /// Which one: a file, a host, an identity, an output.
@@ -102,17 +102,17 @@ impl Finding {
     }
 
     /// All is well with it.
-    pub fn ok(step: Step, subject: impl Into<String>, saw: impl Into<String>) -> Self {
+    pub(crate) fn ok(step: Step, subject: impl Into<String>, saw: impl Into<String>) -> Self {
         Self::new(step, subject, Outcome::Ok, saw)
     }
 
     /// It was not looked at, for that reason.
-    pub fn skip(step: Step, subject: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn skip(step: Step, subject: impl Into<String>, why: impl Into<String>) -> Self {
         Self::new(step, subject, Outcome::Skip, why)
     }
 
     /// It works, but.
-    pub fn warn(
+    pub(crate) fn warn(
         step: Step,
         subject: impl Into<String>,
         saw: impl Into<String>,
@@ -122,7 +122,7 @@ impl Finding {
     }
 
     /// It does not work.
-    pub fn fail(
+    pub(crate) fn fail(
         step: Step,
         subject: impl Into<String>,
         saw: impl Into<String>,
@@ -132,14 +132,14 @@ impl Finding {
     }
 
     /// It does not work, as the engine would tell it.
-    pub fn problem(step: Step, subject: impl Into<String>, problem: Problem) -> Self {
+    pub(crate) fn problem(step: Step, subject: impl Into<String>, problem: Problem) -> Self {
         Self::fail(step, subject, problem.message, problem.remedy)
     }
 }
 
 /// Everything that was looked at, in the order of the steps.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The program's version.
     version: &'static str,
     /// Whether nothing has failed.
@@ -150,19 +150,19 @@ pub struct Report {
 
 impl Report {
     /// Brings the findings into the order of the steps.
-    pub fn new(mut findings: Vec<Finding>) -> Self {
+    pub(crate) fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.step);
         let healthy = findings.iter().all(|finding| finding.outcome != Outcome::Fail);
         Self { version: env!("CARGO_PKG_VERSION"), healthy, findings }
     }
 
     /// Whether nothing has failed.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.healthy
     }
 
     /// The report as JSON.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // Nothing in it can fail to be JSON; an empty text would be told apart from one.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }

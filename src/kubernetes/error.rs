@@ -23,7 +23,7 @@ use crate::{
 
 /// Why the API server cannot even be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The pod has no service account.
     #[error("this pod's service account cannot be used: {0}")]
     InCluster(String),
@@ -70,7 +70,7 @@ impl ConnectError {
     }
 
     /// The failure as a person reads it.
-    pub fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Problem {
         let diagnosis = match self {
             Self::InCluster(_) => Diagnosis::ServiceAccountToken,
             Self::Kubeconfig(_) | Self::Key { .. } | Self::NotHttps(_) => Diagnosis::Kubeconfig,
@@ -83,7 +83,7 @@ impl ConnectError {
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// The API server refused.
     #[error("the API server refused: {0}")]
     Refused(Refusal),
@@ -129,7 +129,7 @@ impl ApiError {
     }
 
     /// Whether another field manager wrote in between.
-    pub fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         self.is(Kind::Conflict)
     }
 
@@ -153,7 +153,7 @@ impl ApiError {
     }
 
     /// The failure as a person reads it: what `verb` on `what` needs.
-    pub fn problem(&self, what: &Wanted<'_>) -> Problem {
+    pub(crate) fn problem(&self, what: &Wanted<'_>) -> Problem {
         let (class, remedy) = match self {
             Self::Refused(refusal) => refused(refusal, what),
             Self::Unreachable(text) => unreachable(text),
@@ -222,7 +222,7 @@ fn missing_right(message: &str, what: &Wanted<'_>) -> Remedy {
 
 /// What a request was for.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// What was to be done, such as `apply`.
     pub verb: &'static str,
     /// The resource, such as `secrets`.
@@ -245,7 +245,7 @@ impl std::fmt::Display for Wanted<'_> {
 }
 
 /// The rule that gives those rights, and where it belongs.
-pub fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String {
+pub(crate) fn rule(namespace: &str, resource: &str, name: &str, verbs: &str) -> String {
     let (kind, place) = match namespace {
         "" => ("ClusterRole", String::new()),
         namespace => ("Role", format!(" in namespace {namespace}")),

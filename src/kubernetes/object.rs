@@ -12,7 +12,7 @@ use super::FIELD_MANAGER;
 
 /// Where a Secret is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectRef {
+pub(crate) struct ObjectRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -21,7 +21,7 @@ pub struct ObjectRef {
 
 impl ObjectRef {
     /// A Secret of this namespace and name, both valid ones: they go into paths as they are.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
@@ -39,7 +39,7 @@ impl fmt::Display for ObjectRef {
 /// An object's metadata.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Its name.
     pub name: String,
     /// Its namespace; empty for what has none.
@@ -65,7 +65,7 @@ struct ManagedFields {
 
 impl Meta {
     /// Who other than we holds one of these keys of `data`, or else wrote last: keys that were taken away are nobody's.
-    pub fn foreign_manager(&self, keys: &[&str]) -> Option<&str> {
+    pub(crate) fn foreign_manager(&self, keys: &[&str]) -> Option<&str> {
         let foreign = self.managed_fields.iter().filter(|fields| !fields.is_ours());
         let holds = |fields: &ManagedFields| keys.iter().any(|key| fields.has(key));
         foreign
@@ -74,45 +74,45 @@ impl Meta {
     }
 
     /// Whether nobody but us has ever written a field that is still there: it is we who made it.
-    pub fn we_own_alone(&self) -> bool {
+    pub(crate) fn we_own_alone(&self) -> bool {
         !self.managed_fields.is_empty() && self.managed_fields.iter().all(ManagedFields::is_ours)
     }
 
     /// Whether we applied the field of `data` with this name.
-    pub fn we_own(&self, key: &str) -> bool {
+    pub(crate) fn we_own(&self, key: &str) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
     }
 
     /// Whether we applied the annotation with this name.
-    pub fn we_annotated(&self, key: &str) -> bool {
+    pub(crate) fn we_annotated(&self, key: &str) -> bool {
         self.applied(FieldSet::Annotations).any(|name| name == key)
     }
 
     /// Whether there is a field that we applied.
-    pub fn we_applied(&self) -> bool {
+    pub(crate) fn we_applied(&self) -> bool {
         self.managed_fields.iter().any(ManagedFields::is_ours)
     }
 
     /// The names of the fields of `set` that we applied.
-    pub fn applied(&self, set: FieldSet) -> impl Iterator<Item = &str> {
+    pub(crate) fn applied(&self, set: FieldSet) -> impl Iterator<Item = &str> {
         let ours = self.managed_fields.iter().filter(|fields| fields.is_ours());
         ours.flat_map(move |fields| fields.names(set))
     }
 
     /// Whether another field manager has given the Secret its type, as each one that creates it does.
-    pub fn made_by_another(&self) -> bool {
+    pub(crate) fn made_by_another(&self) -> bool {
         self.managed_fields.iter().any(|fields| !fields.is_ours() && fields.fields_v1.has_type)
     }
 
     /// Whether we applied the type.
-    pub fn we_typed(&self) -> bool {
+    pub(crate) fn we_typed(&self) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.fields_v1.has_type)
     }
 }
 
 /// A map of a Secret whose fields have their own managers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldSet {
+pub(crate) enum FieldSet {
     /// `metadata.labels`.
     Labels,
     /// `metadata.annotations`.
@@ -144,7 +144,7 @@ impl ManagedFields {
 /// An object as lists and watches tell of it: there may be thousands.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Sighting {
+pub(crate) struct Sighting {
     /// Its name.
     pub name: String,
     /// Its namespace; empty for what has none.
@@ -182,7 +182,7 @@ pub(super) struct PageMeta {
 /// A Secret.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct SecretObject {
+pub(crate) struct SecretObject {
     /// Its metadata.
     pub metadata: Meta,
     /// Its type, which can never change.
@@ -194,19 +194,19 @@ pub struct SecretObject {
 
 impl SecretObject {
     /// The bytes of its values, as base64.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.data.values().map(|value| value.0.len()).sum()
     }
 
     /// The value of a key; empty when it is no base64, which an API server does not send.
-    pub fn value(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn value(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
         use base64::{Engine, engine::general_purpose::STANDARD};
         let encoded = self.data.get(key)?;
         Some(Zeroizing::new(STANDARD.decode(encoded.0.as_bytes()).unwrap_or_default()))
     }
 
     /// The value of a key as the API server has it: base64.
-    pub fn encoded(&self, key: &str) -> Option<&str> {
+    pub(crate) fn encoded(&self, key: &str) -> Option<&str> {
         self.data.get(key).map(|encoded| encoded.0.as_str())
     }
 }

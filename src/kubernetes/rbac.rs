@@ -1,11 +1,11 @@
 //! Rights of the sidecar's service account.
 
 /// What is done with a Secret whose name is known.
-pub const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
+pub(crate) const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 
 /// A right that the configuration needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Right {
+pub(crate) struct Right {
     /// In which namespace; empty for all of them.
     pub namespace: String,
     /// The resource, such as `secrets`.

@@ -27,7 +27,7 @@ const EVENT_LIMIT: usize = 4 << 20;
 
 /// Which objects are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// `secrets` or `namespaces`.
     pub resource: &'static str,
     /// Their namespace; `None` for all of them.
@@ -53,7 +53,7 @@ impl Scope {
 
 /// What following tells.
 #[derive(Debug)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// Everything there is now.
     All(Vec<Sighting>),
     /// One is new or changed.
@@ -65,7 +65,7 @@ pub enum Seen {
 }
 
 /// Tells what happens in `scope`, until nobody listens.
-pub async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Seen>) {
+pub(crate) async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Seen>) {
     let mut version: Option<String> = None;
     let mut failures = 0;
     while !told.is_closed() {

@@ -11,7 +11,7 @@ use crate::registry::{Location, RegistryHost};
 
 /// For which kind of source a template is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flavour {
+pub(crate) enum Flavour {
     /// Helm charts of a `repoURL` without scheme.
     Helm,
     /// `oci://` sources.
@@ -20,10 +20,10 @@ pub enum Flavour {
 
 impl Flavour {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Helm, Self::Oci];
+    pub(crate) const ALL: [Self; 2] = [Self::Helm, Self::Oci];
 
     /// The fields of a template beside user name and password, as Argo CD reads them.
-    pub fn fields(self, host: &RegistryHost) -> Vec<(&'static str, String)> {
+    pub(crate) fn fields(self, host: &RegistryHost) -> Vec<(&'static str, String)> {
         match self {
             Self::Helm => {
                 vec![("url", host.to_string()), ("type", "helm".into()), ("enableOCI", "true".into())]
@@ -41,7 +41,7 @@ impl Flavour {
 }
 
 /// The name of a template: one a host and flavour, and the same for ever.
-pub fn template_name(host: &RegistryHost, flavour: Flavour) -> ObjectName {
+pub(crate) fn template_name(host: &RegistryHost, flavour: Flavour) -> ObjectName {
     let stem = match host.location() {
         Location::Public => "ecr-public".to_owned(),
         Location::Private(registry) if !registry.fips && !registry.dual_stack => {

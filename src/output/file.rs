@@ -20,7 +20,7 @@ pub(crate) mod document;
 mod dry_run;
 mod error;
 mod expiry_store;
-pub mod lookup;
+pub(crate) mod lookup;
 pub(crate) mod merge;
 mod mount;
 pub(crate) mod read;
@@ -36,9 +36,9 @@ use std::{
     time::SystemTime,
 };
 
-pub use crate::fs::atomic_file::{FileMode, FileModeError};
-pub use dry_run::Examination;
-pub use error::{BadAuth, DockerConfigError, Unfit, Warning};
+pub(crate) use crate::fs::atomic_file::FileMode;
+pub(crate) use dry_run::Examination;
+pub(crate) use error::{DockerConfigError, Warning};
 pub(crate) use expiry_store::LONGEST;
 
 use self::{
@@ -72,7 +72,7 @@ pub struct DockerConfigSettings {
 
 /// One docker `config.json`: its settings, and what this process knows to have written.
 #[derive(Debug)]
-pub struct DockerConfigFile {
+pub(crate) struct DockerConfigFile {
     settings: DockerConfigSettings,
     base: Option<Base>,
     /// The token of each host that this process last put into the file, or found there.
@@ -91,7 +91,7 @@ pub struct DockerConfigFile {
 
 impl DockerConfigFile {
     /// Takes charge of the file; nothing is read or written yet.
-    pub fn new(settings: DockerConfigSettings) -> Self {
+    pub(crate) fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
         Self {
             settings,
@@ -108,7 +108,7 @@ impl DockerConfigFile {
     /// Rejects a path on which the file can never be replaced. Nothing is changed.
     ///
     /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
-    pub fn check_path(&self) -> Result<(), DockerConfigError> {
+    pub(crate) fn check_path(&self) -> Result<(), DockerConfigError> {
         let path = &self.settings.path;
         if path.file_name().is_none() {
             return Err(DockerConfigError::NoFileName { path: path.clone() });
@@ -134,7 +134,7 @@ impl DockerConfigFile {
     }
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
-    pub fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
+    pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
         let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
         warnings.extend(self.only_ours());
         let (result, found, in_place) = match self.apply(desired, now, &mut warnings) {
@@ -157,7 +157,7 @@ impl DockerConfigFile {
     }
 
     /// The file, and those whose change calls for another [`Self::reconcile`].
-    pub fn watched(&self) -> (PathBuf, Vec<PathBuf>) {
+    pub(crate) fn watched(&self) -> (PathBuf, Vec<PathBuf>) {
         (self.settings.path.clone(), self.settings.base.iter().cloned().collect())
     }
 
@@ -334,7 +334,7 @@ impl DockerConfigFile {
 
 /// What one [`DockerConfigFile::reconcile`] found and did.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// The registries for which a consumer found one of our tokens before, and when that expires.
     pub found: BTreeMap<RegistryHost, SystemTime>,
     /// The registries for which a consumer now finds one of our tokens in the file, and when that expires;
@@ -350,7 +350,7 @@ pub struct Report {
 
 /// What a successful reconcile did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub(crate) enum Written {
     /// The file was replaced.
     Changed,
     /// The file was right already.

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub use self::inspect::{Surveyed, inspect};
+pub(crate) use self::inspect::{Surveyed, inspect};
 use self::{controller::Keeper, target::retry_pause};
 use super::{
     Remaining, Surroundings,
@@ -43,7 +43,7 @@ use crate::{kubernetes::Connection, refresh::Reminder};
 
 /// An output that keeps Secrets.
 #[derive(Debug, Clone)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Docker configs in Secrets of one name.
     DockerConfig(DockerConfigSecretSettings),
     /// Argo CD's templates for each registry.
@@ -62,7 +62,7 @@ pub(super) struct SecretsReconciler {
 
 impl Kind {
     /// The files whose change calls for another look.
-    pub fn watched(&self) -> Vec<PathBuf> {
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
         match self {
             Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
             Self::RepoCreds(_) | Self::Repositories(_) => Vec::new(),

@@ -12,15 +12,15 @@ use std::time::{Duration, SystemTime};
 use crate::{aws::token::ClockFault, failure::Class, units::Percent};
 
 /// The shortest pause after a success, however short-lived the token is.
-pub const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
+pub(crate) const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 /// The pace for a token that is already expired when it arrives: a clock or an emulator is off.
-pub const CLOCK_FAULT_PACE: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_FAULT_PACE: Duration = Duration::from_secs(60);
 /// The shortest pause after a failure.
-pub const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
+pub(crate) const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
 /// ECR's tokens live 12 hours. One of more than twice that is an emulator's or a clock's fault …
-pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// … and is taken for one of this length.
-pub const USUAL_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const USUAL_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// The bounds of what one attempt may take.
 const SHORTEST_ATTEMPT: Duration = Duration::from_secs(3);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(45);
@@ -38,7 +38,7 @@ pub struct Policy {
 
 /// The life of the token in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     /// When we asked for it.
     pub obtained_at: SystemTime,
     /// When AWS says it ends.
@@ -47,7 +47,7 @@ pub struct Lifetime {
 
 /// The failures since the last success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failures {
+pub(crate) struct Failures {
     /// The last one's class.
     pub class: Class,
     /// How many in a row, from 1.
@@ -58,7 +58,7 @@ pub struct Failures {
 
 /// What a plan rests on.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct State {
+pub(crate) struct State {
     /// The token in hand, if there ever was one. "Never had one" and "expired" are planned alike.
     pub token: Option<Lifetime>,
     /// The failures since.
@@ -68,7 +68,7 @@ pub struct State {
 }
 
 /// When to ask AWS next. Never before `now`.
-pub fn plan(now: SystemTime, state: &State, policy: &Policy) -> SystemTime {
+pub(crate) fn plan(now: SystemTime, state: &State, policy: &Policy) -> SystemTime {
     let at = match (&state.failures, &state.token) {
         (None, None) => now,
         (None, Some(token)) if stepped_back(now, token.obtained_at) => now,
@@ -84,14 +84,14 @@ pub fn plan(now: SystemTime, state: &State, policy: &Policy) -> SystemTime {
 
 /// What one attempt may take in all (identity, roles, token): less when little life is left, so that one that
 /// hangs leaves time for another.
-pub fn attempt_limit(now: SystemTime, state: &State) -> Duration {
+pub(crate) fn attempt_limit(now: SystemTime, state: &State) -> Duration {
     let left = state.token.map_or(Duration::ZERO, |token| between(now, token.expires_at));
     if left.is_zero() { LONGEST_ATTEMPT } else { (left / 4).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT) }
 }
 
 impl Lifetime {
     /// What is wrong with these dates, if anything.
-    pub fn fault(&self) -> Option<ClockFault> {
+    pub(crate) fn fault(&self) -> Option<ClockFault> {
         match between(self.obtained_at, self.expires_at) {
             Duration::ZERO => Some(ClockFault::ExpiredOnArrival),
             life if life < SHORTEST_RENEWAL * 2 => Some(ClockFault::TooShort),

@@ -8,7 +8,7 @@ use crate::failure::foreign_text::clean;
 
 /// What the API server, or something in its place, answered instead of a success. The text is clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub(super) kind: Kind,
     pub(super) message: String,
     code: u16,
@@ -77,11 +77,6 @@ impl Refusal {
         let kind = if is_ending { Kind::NamespaceEnding } else { classify(code, &reason, &message) };
         let message = clean(if message.is_empty() { &reason } else { &message });
         Self { kind, message, code }
-    }
-
-    /// The HTTP status.
-    pub fn code(&self) -> u16 {
-        self.code
     }
 }
 

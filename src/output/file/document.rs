@@ -90,7 +90,7 @@ impl<'a> Document<'a> {
 
 /// Why a text cannot serve as a docker config. Displays as what is wrong with "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// Its bytes are not text.
     #[error("it is not UTF-8 text")]
     NotText,
@@ -176,7 +176,7 @@ pub(super) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
 
 /// What is wrong with an entry, such that docker and go-containerregistry reject the whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadAuth {
+pub(crate) enum BadAuth {
     /// The entry is not an object.
     NotAnEntry,
     /// `auth` is not a string.

@@ -23,7 +23,7 @@ use crate::{
 
 /// What the file would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examination {
+pub(crate) struct Examination {
     /// Whether there is one already.
     pub exists: bool,
     /// Its owner: this process.
@@ -39,7 +39,7 @@ pub struct Examination {
 impl DockerConfigFile {
     /// Looks whether the file could be written now, and what it would be. Nothing is changed. Blocks on the file
     /// system.
-    pub fn examine(&self) -> Result<Examination, DockerConfigError> {
+    pub(crate) fn examine(&self) -> Result<Examination, DockerConfigError> {
         self.check_path()?;
         let path = &self.settings.path;
         let here = match Target::open(path) {

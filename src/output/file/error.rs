@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-pub use super::document::{BadAuth, Unfit};
+pub(crate) use super::document::{BadAuth, Unfit};
 use crate::{
     failure::{
         diagnosis::{Diagnosis, Remedy},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Why the file is not as desired. `Display` says what failed, where and why; [`Self::remedy`] what to do.
 #[derive(Debug, Error)]
-pub enum DockerConfigError {
+pub(crate) enum DockerConfigError {
     /// The path is a mount point, as `subPath` and a single-file mount make it.
     #[error("`{}` is itself a mount point: it could only be written in place, and its readers would keep the old file", path.display())]
     SingleFileMount {
@@ -55,7 +55,7 @@ pub enum DockerConfigError {
 
 impl DockerConfigError {
     /// What has gone wrong, and what to do about it.
-    pub fn remedy(&self) -> Remedy {
+    pub(crate) fn remedy(&self) -> Remedy {
         match self {
             Self::SingleFileMount { .. } => Diagnosis::MountedBySubPath.into(),
             Self::IsADirectory { path } => {
@@ -70,7 +70,7 @@ impl DockerConfigError {
 
 /// Something that the user should know and that stopped nothing. `Display` is the sentence, with its mend.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Warning {
+pub(crate) enum Warning {
     /// A key that clients take for one of our hosts left `auths`.
     #[error("removed the entry `{key}` from `auths`: some clients would take it instead of `{host}`")]
     TwinRemoved {

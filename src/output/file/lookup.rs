@@ -22,7 +22,7 @@ use crate::{
 
 /// A token in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Padded base64 of `AWS:<password>`.
     pub auth: Secret<String>,
     /// When it ends.
@@ -31,7 +31,7 @@ pub struct Held {
 
 /// When a token in the file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Then.
     Known(SystemTime),
     /// Nobody has noted it; but the token is not younger than the file's last change.
@@ -43,7 +43,7 @@ pub enum End {
 
 /// Why the file cannot be looked into. `Display` says what failed, where and why.
 #[derive(Debug, Error)]
-pub enum FindError {
+pub(crate) enum FindError {
     /// It is no docker config.
     #[error("`{}` cannot be used: {unfit}", path.display())]
     Unfit {
@@ -65,7 +65,7 @@ impl From<FileError> for FindError {
 
 /// The token for `host` in the file at `path`; none when there is no file, no entry, or one of another kind. Links are
 /// followed, as a consumer follows them.
-pub fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Option<Held>, FindError> {
+pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Option<Held>, FindError> {
     let unfit = |unfit| FindError::Unfit { path: path.to_owned(), unfit };
     let target = match fs::canonicalize(path) {
         Ok(real) => Target::open(&real)?,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A Secret of an output.
-pub struct Surveyed {
+pub(crate) struct Surveyed {
     /// Which.
     pub at: ObjectRef,
     /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
@@ -27,7 +27,7 @@ pub struct Surveyed {
 
 /// Looks at the Secrets of an output whose names are known, for those registries; of one whose Secrets are found
 /// out while it runs, and of one that keeps files, at none.
-pub async fn inspect(
+pub(crate) async fn inspect(
     config: &OutputConfig,
     cluster: &Cluster,
     desired: &CredentialSet,
