@@ -153,7 +153,6 @@ async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Res
     Ok(surroundings.sdk.config(client))
 }
 
-/// A running sidecar.
 struct App {
     config: Config,
     flags: Flags,

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 /// Tells the time of day.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The machine's clock.
     #[default]
     System,
     /// A clock that starts at a given time and moves with tokio's time.
@@ -24,7 +23,6 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The time of day.
     pub fn now(&self) -> SystemTime {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]

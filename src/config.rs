@@ -43,20 +43,15 @@ const FILE_LIMIT: usize = 1 << 20;
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
-/// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The file that it came from, if any.
     pub path: Option<PathBuf>,
-    /// The identities by name.
     pub identities: BTreeMap<String, IdentitySpec>,
-    /// The registries.
     pub registries: Registries,
     /// The outputs; never empty.
     pub outputs: Vec<OutputConfig>,
-    /// When to refresh.
     pub refresh: Policy,
-    /// The health endpoint.
     pub health: Health,
     /// Logging.
     pub log: Log,
@@ -72,10 +67,8 @@ pub enum Registries {
     Listed(Vec<Registry>),
 }
 
-/// One registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
-    /// The host.
     pub host: RegistryHost,
     /// The token that serves it.
     pub key: TokenKey,
@@ -83,10 +76,8 @@ pub struct Registry {
     pub required: bool,
 }
 
-/// The health endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Where it listens.
     pub listen: SocketAddr,
     /// Names that the `Host` header may have besides IP literals and `localhost`: lower-case, without a port.
     pub hosts: Vec<String>,
@@ -99,23 +90,18 @@ pub struct Health {
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    /// Which events are logged.
     pub filter: LogFilter,
 }
 
-/// Values given by flags.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The configuration file.
     pub config: Option<String>,
     /// Values by the name that the environment has for them, such as `ECR_SIDECAR_REGISTRIES`.
     pub values: BTreeMap<&'static str, (&'static str, String)>,
 }
 
-/// What surrounds the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// The environment.
     pub env: Environment,
     /// What variables and the AWS profile say about reaching AWS.
     pub sdk: SdkSettings,
@@ -258,11 +244,9 @@ impl Origins {
 pub struct Problem {
     /// Where: a path in the file, a variable, or a flag.
     pub path: String,
-    /// What was found there.
     pub found: String,
     /// What is accepted, or how to mend it.
     pub accepted: String,
-    /// The nearest known name.
     pub nearest: Option<String>,
 }
 

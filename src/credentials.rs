@@ -46,7 +46,6 @@ struct State {
 }
 
 impl CredentialStore {
-    /// A store without tokens.
     pub(crate) fn new() -> Self {
         Self { state: Arc::default(), set: watch::Sender::new(Arc::default()) }
     }

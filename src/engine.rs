@@ -38,13 +38,10 @@ const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a changed configuration waits for a write of the one before it.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What everything runs on.
 pub struct Surface {
-    /// The environment.
     pub env: Environment,
     /// The SDK's settings: endpoints, FIPS, time-outs, HTTP client.
     pub sdk: SdkConfig,
-    /// The time of day.
     pub clock: Clock,
     /// Where everybody tells what happened.
     pub status: StatusBoard,
@@ -52,7 +49,6 @@ pub struct Surface {
     pub watcher: Option<FileWatcher>,
 }
 
-/// The running configuration.
 pub struct Engine {
     surface: Surface,
     credentials: CredentialStore,

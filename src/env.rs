@@ -15,7 +15,6 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The process's own.
     pub fn of_process() -> Self {
         Self::from_os(std::env::vars_os())
     }

@@ -46,7 +46,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// Every class.
     pub const ALL: [Self; 7] = [
         Self::Transient,
         Self::Throttled,

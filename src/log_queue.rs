@@ -43,14 +43,12 @@ struct State {
     writer: Writer,
 }
 
-/// Who writes the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writer {
     /// The caller of [`LogQueue::push`].
     Caller,
     /// A thread, from the first line on.
     ThreadOnDemand,
-    /// A thread.
     Thread,
 }
 

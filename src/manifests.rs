@@ -41,7 +41,6 @@ pub(crate) enum ManifestsError {
 pub(crate) struct Account {
     /// Its namespace, which is the pod's.
     pub namespace: NamespaceName,
-    /// Its name.
     pub name: ObjectName,
 }
 

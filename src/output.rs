@@ -54,7 +54,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// A place where credentials are published.
 pub(crate) enum Output {
-    /// A docker config.json.
     DockerConfig(Box<DockerConfigFile>),
     /// Kubernetes Secrets.
     Secrets(Kind),
@@ -64,11 +63,9 @@ pub(crate) enum Output {
 pub(crate) struct Surroundings {
     /// Its place in the status.
     pub id: String,
-    /// What is desired.
     pub credentials: watch::Receiver<Arc<CredentialSet>>,
     /// Where it is told what happened.
     pub status: StatusBoard,
-    /// The time of day.
     pub clock: Clock,
     /// "Reconcile now".
     pub wake: Arc<Notify>,

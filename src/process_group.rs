@@ -17,7 +17,6 @@ use tokio::{
     time::sleep,
 };
 
-/// The groups that run.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// Kills every group that runs. For the end of this process, where nothing is dropped any more.

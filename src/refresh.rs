@@ -37,13 +37,10 @@ const REMINDER: Duration = Duration::from_secs(600);
 
 /// Keeps the token of one key fresh.
 pub(crate) struct Refresher {
-    /// Where tokens come from.
     pub source: TokenSource,
     /// When to refresh; a reload may change it.
     pub policy: watch::Receiver<Policy>,
-    /// The time of day.
     pub clock: Clock,
-    /// Where tokens go.
     pub credentials: CredentialStore,
     /// Where it is told what happened.
     pub status: StatusBoard,

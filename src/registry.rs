@@ -167,14 +167,12 @@ pub enum Lookalike {
     Suffix {
         /// The region that the name tells.
         region: Region,
-        /// What follows it.
         suffix: String,
     },
     /// Region and suffix are both known, but do not belong together.
     Partition {
         /// The region that the name tells.
         region: Region,
-        /// What follows it.
         suffix: String,
     },
     /// The account is not twelve digits.
@@ -233,7 +231,6 @@ impl Region {
         Self("us-east-1".into())
     }
 
-    /// The region as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -280,7 +277,6 @@ impl fmt::Display for Region {
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
-    /// The twelve digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

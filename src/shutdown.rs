@@ -38,7 +38,6 @@ impl Signals {
         }
     }
 
-    /// The next signal.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,

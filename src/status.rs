@@ -23,12 +23,9 @@ use crate::{
     registry::RegistryHost,
 };
 
-/// The state of everything.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// The program's version.
     pub version: &'static str,
-    /// When the process started.
     #[serde(serialize_with = "as_rfc3339")]
     pub started_at: SystemTime,
     /// Whether it has been ready since.
@@ -36,7 +33,6 @@ pub struct Status {
     /// After this time from the start, a main container that waits for us may start whatever AWS does.
     #[serde(skip)]
     pub startup_grace: Duration,
-    /// The running configuration.
     pub configuration: ConfigurationStatus,
     /// Every token key and what became of it.
     #[serde(serialize_with = "as_list")]
@@ -67,7 +63,6 @@ pub struct TokenStatus {
     pub registries: Vec<Served>,
     /// The registry is the caller's own, whose name AWS tells with the first token.
     pub awaits_own_registry: bool,
-    /// Who asked last.
     pub principal: Option<Principal>,
     /// When the token in hand was obtained.
     #[serde(serialize_with = "as_optional_rfc3339")]
@@ -112,7 +107,6 @@ impl FailureCounts {
         self.0.get(&class).copied().unwrap_or_default()
     }
 
-    /// All of them.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
@@ -123,7 +117,6 @@ impl FailureCounts {
 pub struct Durations {
     /// How many took at most as long as the bound of the same place, and longer than the one before it.
     pub within: [u64; Self::BOUNDS.len()],
-    /// How many there were.
     pub count: u64,
     /// How long they took together.
     pub sum: Duration,
@@ -154,7 +147,6 @@ impl Durations {
 /// A registry that a token serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Served {
-    /// The registry.
     #[serde(serialize_with = "as_text")]
     pub host: RegistryHost,
     /// Whether readiness depends on it.
@@ -164,10 +156,8 @@ pub struct Served {
 /// The state of one output.
 #[derive(Debug, Clone, Serialize)]
 pub struct OutputStatus {
-    /// What kind of output.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Where it is.
     pub target: String,
     /// For each registry whose credential is really there: when that credential ends.
     #[serde(serialize_with = "as_expiries")]
@@ -197,7 +187,6 @@ pub struct OutputStatus {
 /// The Secrets of an output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Targets {
-    /// How many there are.
     pub total: usize,
     /// How many are as desired.
     pub in_sync: usize,

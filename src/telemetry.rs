@@ -53,7 +53,6 @@ impl FilterHandle {
     }
 }
 
-/// Starts logging.
 pub(crate) fn start(log: &Log) -> FilterHandle {
     LOG.start();
     std::panic::set_hook(Box::new(|panic| {

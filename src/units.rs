@@ -67,7 +67,6 @@ pub struct LogFilter {
 }
 
 impl LogFilter {
-    /// The filter itself.
     pub fn targets(&self) -> &Targets {
         &self.targets
     }

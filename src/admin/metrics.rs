@@ -30,7 +30,6 @@ use crate::{
 /// Registries that are named; beyond them there is their number, and `/status`.
 const REGISTRIES_TOLD: usize = 100;
 
-/// All metrics.
 pub fn render(status: &Status, now: SystemTime, process: &Figures, format: Format) -> String {
     let mut page = Page::new(format);
     of_tokens(&mut page, status);

@@ -27,14 +27,11 @@ pub const TURN_DEADLINE: Duration = Duration::from_secs(180);
 /// The outcome of some checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Each check.
     pub checks: Vec<Check>,
 }
 
-/// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What was checked.
     pub name: String,
     /// Why it failed, if it did.
     pub failure: Option<String>,
@@ -45,7 +42,6 @@ pub struct Check {
 /// What a failed check means for the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
-    /// The verdict is bad.
     Required,
     /// Nothing, and it is always shown.
     Reported,
@@ -77,7 +73,6 @@ impl Verdict {
     }
 }
 
-/// Whether the loops turn.
 pub fn live(status: &Status, now: Instant) -> Verdict {
     let tokens = status.tokens.values().map(|token| (format!("refresher {}", token.key), token.turned));
     let outputs = status.outputs.iter().map(|(id, output)| (format!("output {id}"), output.turned));

@@ -96,9 +96,7 @@ pub struct BindError {
 /// What answers are made of.
 #[derive(Clone)]
 pub struct Health {
-    /// What is known.
     pub status: StatusBoard,
-    /// The time of day.
     pub clock: Clock,
     /// The names of `health.hosts`, which a reload may change.
     pub hosts: watch::Receiver<Vec<String>>,

@@ -29,7 +29,6 @@ impl EndpointUrl {
     pub const EXPECTED: &str =
         "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query";
 
-    /// The URL as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

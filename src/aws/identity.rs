@@ -62,7 +62,6 @@ pub struct IdentitySpec {
     pub expect_account: Option<AccountId>,
 }
 
-/// A credential source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The first configured of environment, profile, web identity, container; never IMDS.
@@ -70,17 +69,9 @@ pub enum Source {
     /// `AWS_ACCESS_KEY_ID` and companions.
     Environment,
     /// A profile of the shared AWS files, `AWS_PROFILE` unless named.
-    Profile {
-        /// The profile's name.
-        name: Option<String>,
-    },
+    Profile { name: Option<String> },
     /// A token file exchanged at STS (IRSA): `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN` unless named.
-    WebIdentity {
-        /// The role to assume.
-        role_arn: Option<String>,
-        /// The token.
-        token_file: Option<PathBuf>,
-    },
+    WebIdentity { role_arn: Option<String>, token_file: Option<PathBuf> },
     /// The EKS Pod Identity agent or the ECS agent: `AWS_CONTAINER_CREDENTIALS_*`.
     PodIdentity,
     /// Keys in files, read anew each time.
@@ -113,7 +104,6 @@ pub struct StaticFiles {
 /// One link of a chain of roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssumeRole {
-    /// The role.
     pub role_arn: String,
     /// What the role's trust policy may ask for.
     pub external_id: Option<String>,
@@ -173,7 +163,6 @@ impl std::fmt::Debug for Identity {
 pub struct Resolved {
     /// What requests are signed with.
     pub credentials: Credentials,
-    /// Whose they are.
     pub principal: Principal,
 }
 
@@ -185,9 +174,7 @@ pub fn secrets_of(credentials: &Credentials) -> [&str; 2] {
 /// Whom STS takes the credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The account.
     pub account: String,
-    /// The principal.
     pub arn: String,
 }
 
@@ -198,7 +185,6 @@ impl Identity {
         Self { spec, env, sdk, sts, clock, resolving, cached, login }
     }
 
-    /// How it was configured.
     pub fn spec(&self) -> &IdentitySpec {
         &self.spec
     }

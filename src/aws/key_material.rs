@@ -20,7 +20,6 @@ const LONGEST_ID: usize = 128;
 /// What is wrong with a value; completes "the session token in FILE is malformed: …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Nothing but white space.
     #[error("it is empty")]
     Empty,
     /// More than one word, or more than one line.
@@ -71,13 +70,11 @@ impl KeyMaterial {
         Ok(Self(Secret::new(text.to_owned())))
     }
 
-    /// The value.
     pub(crate) fn into_secret(self) -> Secret<String> {
         self.0
     }
 }
 
-/// An access key id.
 pub(crate) struct AccessKeyId(String);
 
 impl AccessKeyId {

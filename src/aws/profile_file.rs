@@ -47,20 +47,16 @@ struct Place {
 /// Why a profile file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileFileError {
-    /// It cannot be read.
     #[error("cannot read {}{}: {source}", clean_path(path), named_by(*variable))]
     Read {
-        /// The file.
         path: PathBuf,
         /// The variable that names it.
         variable: Option<&'static str>,
-        /// Why.
         source: ReadError,
     },
     /// It is no profile file.
     #[error("{}{} is no AWS profile file: line {line} {what}", clean_path(path), named_by(*variable))]
     Syntax {
-        /// The file.
         path: PathBuf,
         /// The variable that names it.
         variable: Option<&'static str>,

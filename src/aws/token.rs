@@ -58,9 +58,7 @@ impl Service {
 /// What a token belongs to: it serves every registry with the same key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TokenKey {
-    /// The identity's name.
     pub identity: String,
-    /// The API.
     pub service: Service,
     /// The region that is asked, and in which the token is good.
     pub region: Region,
@@ -131,9 +129,7 @@ impl Token {
 /// A token, and what came with it.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The token.
     pub token: Token,
-    /// Who asked.
     pub principal: Principal,
     /// The caller's own registry, as ECR names it. ECR Public names none.
     pub own_registry: Option<RegistryHost>,
@@ -145,7 +141,6 @@ pub enum TokenError {
     /// There are no AWS credentials.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The call failed.
     #[error(transparent)]
     Call(AwsFailure),
     /// The answer holds no authorization data.
@@ -163,7 +158,6 @@ pub enum TokenError {
     /// No answer within the time that one attempt may take.
     #[error("{operation} gave no answer within {seconds} s")]
     TimedOut {
-        /// The operation.
         operation: &'static str,
         /// How long it was waited for.
         seconds: u64,
@@ -171,7 +165,6 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// When to try again.
     pub fn class(&self) -> Class {
         match self {
             Self::Identity(error) => error.class(),

@@ -21,7 +21,6 @@ pub struct InvalidSetting {
     pub place: String,
     /// What was found there, without secrets.
     pub found: String,
-    /// What is accepted.
     pub expected: String,
 }
 

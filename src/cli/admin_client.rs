@@ -16,9 +16,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// An answer of the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Whether it said yes.
     pub yes: bool,
-    /// What it said.
     pub text: String,
 }
 

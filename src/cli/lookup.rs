@@ -81,14 +81,11 @@ pub enum LookupError {
     /// None to be had.
     #[error("no credential for {host}: {}asking AWS: {}; to mend it: {}", listed(found), problem.message, problem.remedy)]
     None {
-        /// The registry.
         host: RegistryHost,
         /// What was found in each place that may have one.
         found: Vec<String>,
-        /// Why AWS gave none.
         problem: Problem,
     },
-    /// The time was over.
     #[error(
         "no answer within {} s: a volume hangs; look at those of the configuration, of the docker config and of the AWS profile",
         LIMIT.as_secs()
@@ -117,7 +114,6 @@ impl Credential {
         self.0.expose()
     }
 
-    /// The password alone.
     pub fn expose_password(&self) -> &str {
         self.0.expose().strip_prefix("AWS:").unwrap_or_default()
     }
@@ -351,7 +347,6 @@ async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
     on_a_thread(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
 }
 
-/// What the files have.
 #[derive(Default)]
 struct Found {
     /// Known to live on.

@@ -25,7 +25,6 @@ use crate::{
 pub(super) const CREDENTIALS_LIMIT: Duration = Duration::from_millis(4_500);
 pub(super) const CALL_LIMIT: Duration = Duration::from_millis(4_500);
 
-/// What AWS said.
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) findings: Vec<Finding>,

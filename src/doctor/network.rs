@@ -42,7 +42,6 @@ struct Calls {
     failed: Option<String>,
 }
 
-/// What was overheard.
 #[derive(Debug, Clone)]
 pub(super) struct Overheard(Arc<Mutex<Notes>>);
 
@@ -55,7 +54,6 @@ struct Notes {
 }
 
 impl Overheard {
-    /// Nothing yet.
     pub(super) fn new(clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(Notes { clock, hosts: BTreeMap::new(), skew: None })))
     }
@@ -69,7 +67,6 @@ impl Overheard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it comes to.
     pub(super) fn findings(&self, env: &Environment) -> Vec<Finding> {
         let notes = self.lock();
         let mut findings: Vec<_> =

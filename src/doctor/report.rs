@@ -16,7 +16,6 @@ const LISTED: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Step {
-    /// The configuration.
     Configuration,
     /// The files of keys and tokens.
     Files,
@@ -24,15 +23,12 @@ pub(crate) enum Step {
     Network,
     /// This machine's clock against AWS's.
     Clock,
-    /// Each identity's credentials.
     Identity,
     /// Who AWS takes us for.
     Sts,
-    /// Each token.
     Ecr,
     /// Each registry, with its token.
     Registry,
-    /// Each output.
     Output,
     /// What the API server allows, and what is there.
     Kubernetes,
@@ -63,7 +59,6 @@ pub(crate) enum Outcome {
     Ok,
     /// It works, and may not for everybody or for ever.
     Warn,
-    /// It does not work.
     Fail,
     /// It was not looked at: something before it failed.
     Skip,
@@ -83,13 +78,10 @@ impl Outcome {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// What kind of thing.
     pub step: Step,
     /// Which one: a file, a host, an identity, an output.
     pub subject: String,
-    /// How it is.
     pub outcome: Outcome,
-    /// What was seen.
     pub saw: String,
     /// What has gone wrong, and what to do about it; none when nothing is to be done.
     #[serde(flatten)]
@@ -121,7 +113,6 @@ impl Finding {
         Self { remedy: remedy.into(), ..Self::new(step, subject, Outcome::Warn, saw) }
     }
 
-    /// It does not work.
     pub(crate) fn fail(
         step: Step,
         subject: impl Into<String>,
@@ -140,11 +131,8 @@ impl Finding {
 /// Everything that was looked at, in the order of the steps.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// The program's version.
     version: &'static str,
-    /// Whether nothing has failed.
     healthy: bool,
-    /// What was found.
     findings: Vec<Finding>,
 }
 
@@ -156,12 +144,10 @@ impl Report {
         Self { version: env!("CARGO_PKG_VERSION"), healthy, findings }
     }
 
-    /// Whether nothing has failed.
     pub(crate) fn is_healthy(&self) -> bool {
         self.healthy
     }
 
-    /// The report as JSON.
     pub(crate) fn to_json(&self) -> String {
         // Nothing in it can fail to be JSON; an empty text would be told apart from one.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"

@@ -15,7 +15,6 @@ use serde::Serialize;
 /// Declares them by the sections of the page: variant, id, cause, remedy.
 macro_rules! diagnoses {
     ($($section:literal: $($variant:ident = $id:literal, $cause:literal, $mend:literal;)+)+) => {
-        /// What has gone wrong.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Diagnosis {
             $($(#[doc = $cause] $variant,)+)+
@@ -30,7 +29,6 @@ macro_rules! diagnoses {
                 match self { $($(Self::$variant => $id,)+)+ }
             }
 
-            /// What is wrong.
             pub fn cause(self) -> &'static str {
                 match self { $($(Self::$variant => $cause,)+)+ }
             }
@@ -316,7 +314,6 @@ diagnoses! {
 /// What to do about a failure: the [`Diagnosis`], and what is known of this case. `Display` is the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
-    /// What has gone wrong.
     pub diagnosis: Diagnosis,
     /// What the remedy means here: a name, a number, a command. Empty when nothing more is known.
     detail: String,

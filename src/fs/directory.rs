@@ -39,9 +39,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is a symbolic link of user {uid} in a directory of user {directory_uid} with mode {directory_mode:04o}", path.display())]
 pub struct UntrustedLink {
-    /// The link.
     pub path: PathBuf,
-    /// Its owner.
     pub uid: u32,
     /// The owner of the directory that holds it.
     pub directory_uid: u32,
@@ -85,7 +83,6 @@ impl Directory {
         &self.path
     }
 
-    /// Its own metadata.
     pub fn metadata(&self) -> io::Result<Metadata> {
         File::from(self.descriptor.try_clone()?).metadata()
     }

@@ -32,7 +32,6 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// Why a file cannot be read; completes the sentence "cannot read PATH: …".
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A directory, a FIFO, a socket or a device.
@@ -43,10 +42,7 @@ pub enum ReadError {
     },
     /// More than was asked for.
     #[error("it is larger than the limit of {limit} bytes")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-    },
+    TooLarge { limit: usize },
     /// Binary data, or text in another encoding.
     #[error("it is not UTF-8 text")]
     NotText,

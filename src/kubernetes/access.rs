@@ -32,7 +32,6 @@ const FILE_LIMIT: usize = 1 << 20;
 /// The provider of `auth-provider` that kubectl still has; the rest became plugins.
 const OIDC: &str = "oidc";
 
-/// Where everything is read.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// The service account in this folder, and the API server's address.
@@ -41,7 +40,6 @@ pub(super) enum Source {
     Kubeconfig(Vec<PathBuf>),
 }
 
-/// What was read.
 pub(super) struct Access {
     config: Config,
     /// A program that issues the credentials, and what it is told of the cluster.

@@ -33,26 +33,19 @@ pub(crate) enum ConnectError {
     /// A key of the kubeconfig cannot be used, or is not supported. Without its value, which may be a secret.
     #[error("the kubeconfig cannot be used: `{key}` {reason}")]
     Key {
-        /// Which.
         key: &'static str,
         /// Why; completes the sentence.
         reason: String,
     },
     /// The plugin of the kubeconfig issues no credentials. Without its output, which may be a secret.
     #[error("the plugin {name} of the kubeconfig issues no credentials: {reason}")]
-    Plugin {
-        /// The program.
-        name: String,
-        /// Why.
-        reason: String,
-    },
+    Plugin { name: String, reason: String },
     /// Tokens are not sent in clear.
     #[error("the API server's address {0} does not begin with https://")]
     NotHttps(String),
     /// The HTTP client cannot be made.
     #[error("the client for the API server cannot be made: {0}")]
     Client(&'static str),
-    /// The process ends.
     #[error("the process is ending")]
     Stopping,
 }
@@ -81,16 +74,13 @@ impl ConnectError {
     }
 }
 
-/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// The API server refused.
     #[error("the API server refused: {0}")]
     Refused(Refusal),
     /// The request did not reach it, or its answer not us. The text is clean.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
-    /// Nothing came in time.
     #[error("the API server gave no answer within {} s", super::REQUEST_LIMIT.as_secs())]
     NoAnswer,
     /// The answer, or an event of a watch, has more bytes than this.
@@ -101,12 +91,7 @@ pub(crate) enum ApiError {
     Cut(String),
     /// The answer is not what the API says.
     #[error("the API server's answer does not parse (line {line} column {column})")]
-    Garbled {
-        /// Where.
-        line: usize,
-        /// Where in it.
-        column: usize,
-    },
+    Garbled { line: usize, column: usize },
 }
 
 impl ApiError {

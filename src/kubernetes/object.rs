@@ -10,12 +10,9 @@ use zeroize::Zeroizing;
 use self::fields::Fields;
 use super::FIELD_MANAGER;
 
-/// Where a Secret is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectRef {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -36,17 +33,14 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// An object's metadata.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Meta {
-    /// Its name.
     pub name: String,
     /// Its namespace; empty for what has none.
     pub namespace: String,
     /// Its version, opaque.
     pub resource_version: String,
-    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations. One may hold a Secret's data (`last-applied-configuration`): not to be shown.
     pub annotations: BTreeMap<String, String>,
@@ -145,7 +139,6 @@ impl ManagedFields {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Sighting {
-    /// Its name.
     pub name: String,
     /// Its namespace; empty for what has none.
     pub namespace: String,
@@ -179,11 +172,9 @@ pub(super) struct PageMeta {
     pub(super) next: String,
 }
 
-/// A Secret.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct SecretObject {
-    /// Its metadata.
     pub metadata: Meta,
     /// Its type, which can never change.
     #[serde(rename = "type")]

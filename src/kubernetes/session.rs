@@ -62,7 +62,6 @@ type Connect = dyn Fn(Arc<Session>, Reason) -> Pin<Box<dyn Future<Output = Resul
     + Send
     + Sync;
 
-/// The session in use.
 pub(super) struct Link {
     connect: Box<Connect>,
     state: Mutex<State>,
@@ -79,7 +78,6 @@ struct State {
 }
 
 impl Session {
-    /// The first one.
     pub(super) async fn open(source: &Source) -> Result<Self, ConnectError> {
         let opened = Self::renew(source, None, Reason::Due).await?;
         opened.ok_or(ConnectError::Stopping)

@@ -25,7 +25,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// No event is longer: metadata is at most some 256 kB of annotations.
 const EVENT_LIMIT: usize = 4 << 20;
 
-/// Which objects are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
     /// `secrets` or `namespaces`.
@@ -34,7 +33,6 @@ pub(crate) struct Scope {
     pub namespace: Option<String>,
     /// Their name; `None` for all of them.
     pub name: Option<String>,
-    /// Their labels.
     pub labels: Option<String>,
 }
 
@@ -51,14 +49,12 @@ impl Scope {
     }
 }
 
-/// What following tells.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// Everything there is now.
     All(Vec<Sighting>),
     /// One is new or changed.
     Changed(Sighting),
-    /// One is gone.
     Gone(Sighting),
     /// It does not work for now.
     Failed(ApiError),

@@ -19,7 +19,6 @@ pub(crate) enum Flavour {
 }
 
 impl Flavour {
-    /// Both.
     pub(crate) const ALL: [Self; 2] = [Self::Helm, Self::Oci];
 
     /// The fields of a template beside user name and password, as Argo CD reads them.

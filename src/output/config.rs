@@ -8,10 +8,8 @@ use super::{
 };
 use crate::failure::shown_value::clean_path;
 
-/// One output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputConfig {
-    /// A docker config.json.
     DockerConfig(DockerConfigSettings),
     /// Kubernetes Secrets that hold a docker config.
     DockerConfigSecret(DockerConfigSecretSettings),

@@ -27,14 +27,11 @@ pub(super) struct Conflict {
 /// What a restore, or its absence, changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
-    /// A conflict began.
     Began,
-    /// The conflict is over.
     Ended,
 }
 
 impl Conflict {
-    /// Whether there is one.
     pub(super) fn is_active(&self) -> bool {
         self.active
     }

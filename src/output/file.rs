@@ -62,7 +62,6 @@ pub struct DockerConfigSettings {
     /// The file that consumers read. A symbolic link to a docker config stays, and that file is replaced, if the link
     /// belongs to root or to this process's user and nobody else may write to its directory; another link is replaced.
     pub path: PathBuf,
-    /// Its permission bits.
     pub mode: FileMode,
     /// Its group; without one, that of a setgid directory, else the process's own.
     pub group: Option<u32>,
@@ -351,7 +350,6 @@ pub(crate) struct Report {
 /// What a successful reconcile did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// The file was replaced.
     Changed,
     /// The file was right already.
     Unchanged,

@@ -56,14 +56,12 @@ fn is_label(text: &str) -> bool {
 }
 
 impl ObjectName {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl NamespaceName {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -72,7 +70,6 @@ impl NamespaceName {
 /// In which namespaces a Secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespaces {
-    /// The pod's own.
     Own,
     /// These; never empty.
     Names(BTreeSet<NamespaceName>),
@@ -121,9 +118,7 @@ impl fmt::Display for Namespaces {
 /// Secrets of one name that hold a docker config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfigSecretSettings {
-    /// Their name.
     pub name: ObjectName,
-    /// Where they are.
     pub namespaces: Namespaces,
     /// A docker config whose entries are carried along.
     pub base: Option<PathBuf>,
@@ -145,7 +140,6 @@ pub struct RepoCredsSettings {
 pub struct RepositoriesSettings {
     /// Argo CD's namespace.
     pub namespace: NamespaceName,
-    /// Which of its Secrets.
     pub which: Which,
 }
 

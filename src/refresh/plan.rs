@@ -48,7 +48,6 @@ pub(crate) struct Lifetime {
 /// The failures since the last success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failures {
-    /// The last one's class.
     pub class: Class,
     /// How many in a row, from 1.
     pub count: u32,
@@ -61,7 +60,6 @@ pub(crate) struct Failures {
 pub(crate) struct State {
     /// The token in hand, if there ever was one. "Never had one" and "expired" are planned alike.
     pub token: Option<Lifetime>,
-    /// The failures since.
     pub failures: Option<Failures>,
     /// A random number of [0, 1), drawn once per outcome, so that asking again gives the same plan.
     pub roll: f64,

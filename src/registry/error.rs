@@ -16,30 +16,16 @@ pub enum HostError {
     Empty,
     /// A scheme comes before the host.
     #[error("`{found}` has a scheme: write only `{bare}`")]
-    Scheme {
-        /// The text.
-        found: String,
-        /// The host in it.
-        bare: String,
-    },
+    Scheme { found: String, bare: String },
     /// A user name, perhaps with a password, comes before the host.
     #[error("a user name stands before `@{bare}`: write only `{bare}`")]
-    UserInfo {
-        /// The host after it.
-        bare: String,
-    },
+    UserInfo { bare: String },
     /// A repository, a query or a fragment follows the host.
     #[error("`{found}` has a path: write only `{bare}`")]
-    Path {
-        /// The text.
-        found: String,
-        /// The host in it.
-        bare: String,
-    },
+    Path { found: String, bare: String },
     /// The host is written as a fully qualified DNS name.
     #[error("`{found}` has a trailing dot: write only `{bare}`")]
     TrailingDot {
-        /// The text.
         found: String,
         /// The host without the dot.
         bare: String,
@@ -61,19 +47,14 @@ pub enum HostError {
     NotAscii {
         /// The text, escaped.
         found: String,
-        /// The first such character.
         character: char,
     },
     /// A pattern in place of a host.
     #[error("`{found}` is a pattern: name each registry host in full")]
-    Glob {
-        /// The text.
-        found: String,
-    },
+    Glob { found: String },
     /// The port is not a number from 1 to 65535.
     #[error("`{found}` has the port `{port}`: write a number from 1 to 65535, or only `{bare}`")]
     Port {
-        /// The text.
         found: String,
         /// What stands where the port should.
         port: String,
@@ -82,35 +63,21 @@ pub enum HostError {
     },
     /// Two dots in a row, or one at the start.
     #[error("`{found}` has an empty part between its dots: take the surplus dot away")]
-    EmptyLabel {
-        /// The text.
-        found: String,
-    },
+    EmptyLabel { found: String },
     /// A part that DNS does not allow.
     #[error(
         "`{label}` in `{found}` cannot be part of a host name: \
          it takes 1 to 63 letters, digits and hyphens, and no hyphen at either end"
     )]
-    Label {
-        /// The text.
-        found: String,
-        /// The part.
-        label: String,
-    },
+    Label { found: String, label: String },
     /// Neither an IPv4 address nor an IPv6 address in brackets.
     #[error(
         "`{found}` is not an IP address: write four numbers up to 255 with dots, or IPv6 in brackets, as in `[::1]:5000`"
     )]
-    Address {
-        /// The text.
-        found: String,
-    },
+    Address { found: String },
     /// Longer than DNS allows.
     #[error("the registry host has {length} characters: a host name has 253 at most")]
-    TooLong {
-        /// Its length.
-        length: usize,
-    },
+    TooLong { length: usize },
 }
 
 /// Why a text is not a region.

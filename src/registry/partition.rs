@@ -10,13 +10,11 @@ use super::Region;
 /// An isolated part of AWS, with identities and endpoints of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
-    /// The commercial regions.
     Aws,
     /// AWS GovCloud (US).
     AwsUsGov,
     /// China.
     AwsCn,
-    /// The European Sovereign Cloud.
     AwsEusc,
     /// ISO (US).
     AwsIso,
@@ -72,7 +70,6 @@ impl fmt::Display for Partition {
 /// The hosts of Amazon ECR Public: IPv4, then dual-stack.
 pub(super) const PUBLIC_HOSTS: [&str; 2] = ["public.ecr.aws", "ecr-public.aws.com"];
 
-/// One partition.
 pub(super) struct Row {
     pub(super) partition: Partition,
     /// What comes before `-WORD-NUMBER` in the names of its regions.

@@ -12,23 +12,17 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-/// The state of everything.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Seen {
-    /// The program's version.
     pub version: Text,
-    /// When the process started.
     #[serde(default)]
     pub started_at: Moment,
     /// Whether it has been ready since.
     #[serde(default)]
     pub has_been_ready: bool,
-    /// The running configuration.
     #[serde(default)]
     pub configuration: Configuration,
-    /// Every token.
     pub tokens: Vec<Token>,
-    /// Every output.
     pub outputs: Vec<Output>,
 }
 
@@ -44,7 +38,6 @@ pub struct Configuration {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Token {
-    /// The identity's name.
     pub identity: Text,
     /// `ecr` or `ecr-public`.
     pub service: Text,
@@ -54,7 +47,6 @@ pub struct Token {
     pub endpoint: Option<Text>,
     /// The registries that it serves.
     pub registries: Vec<Served>,
-    /// Who asked last.
     pub principal: Option<Principal>,
     /// When the token in hand was obtained.
     pub obtained_at: Moment,
@@ -74,13 +66,11 @@ pub struct Token {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Served {
-    /// The registry.
     pub host: Text,
     /// Whether readiness depends on it.
     pub required: bool,
 }
 
-/// Who asked.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Principal {
@@ -90,7 +80,6 @@ pub struct Principal {
     pub arn: Option<Text>,
 }
 
-/// A failure.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -106,10 +95,8 @@ pub struct Problem {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Output {
-    /// What kind of output.
     #[serde(rename = "type")]
     pub kind: Text,
-    /// Where it is.
     pub target: Text,
     /// For each registry whose credential is really there: when that credential ends.
     pub in_place: BTreeMap<Text, Moment>,
@@ -125,7 +112,6 @@ pub struct Output {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Targets {
-    /// How many there are.
     pub total: u64,
     /// How many are as desired.
     pub in_sync: u64,
@@ -157,7 +143,6 @@ impl Seen {
 pub struct Text(String);
 
 impl Text {
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -100,7 +100,6 @@ impl Page {
         Self { text: String::with_capacity(8 << 10), format }
     }
 
-    /// The whole text.
     pub(super) fn end(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
@@ -118,7 +117,6 @@ impl Page {
         Family { page: self, base: base.unwrap_or(name), name, kind, help, has_begun: false }
     }
 
-    /// A gauge without labels.
     pub(super) fn single(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
         self.family(name, Kind::Gauge, help).sample_if("", &Labels::default(), value);
     }

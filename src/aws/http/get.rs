@@ -13,7 +13,6 @@ use crate::secret::Secret;
 
 /// What came back, whatever the status.
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
     /// `WWW-Authenticate`, if it is text.
     pub challenge: Option<String>,

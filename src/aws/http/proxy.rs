@@ -33,11 +33,9 @@ pub(super) struct Proxy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} is {found}, expected: {expected}")]
 pub struct InvalidProxy {
-    /// The variable.
     pub variable: &'static str,
     /// What it holds, without the value.
     pub found: String,
-    /// What it may hold.
     pub expected: &'static str,
 }
 

@@ -36,7 +36,6 @@ pub(super) enum Base<'a> {
     LoginSession,
 }
 
-/// Static keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keys<'a> {
     pub(super) access_key_id: &'a str,

@@ -16,11 +16,9 @@ use crate::{
 /// One source of `auto` that was not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
-    /// The source.
     pub source: &'static str,
     /// What would have announced it.
     pub looked_for: String,
-    /// What was there instead.
     pub saw: String,
 }
 
@@ -30,54 +28,29 @@ pub enum IdentityError {
     /// `auto` found no source.
     #[error("identity `{identity}`: no AWS credentials found: {}", list(looked))]
     NothingFound {
-        /// The identity's name.
         identity: String,
         /// What was looked for and seen.
         looked: Vec<Looked>,
-        /// The likely cause.
         diagnosis: Diagnosis,
     },
     /// A source lacks a part.
     #[error("the identity source `{source_name}` is incomplete: {missing} is unset")]
-    Incomplete {
-        /// The source.
-        source_name: &'static str,
-        /// The variable.
-        missing: &'static str,
-    },
+    Incomplete { source_name: &'static str, missing: &'static str },
     /// A key or token file cannot be read.
     #[error("cannot read the {what} in {}: {source}", clean_path(path))]
-    File {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ReadError,
-    },
+    File { what: &'static str, path: PathBuf, source: ReadError },
     /// A key or token file is empty.
     #[error("the {what} in {} is empty", clean_path(path))]
-    EmptyFile {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
+    EmptyFile { what: &'static str, path: PathBuf },
     /// A value that cannot be a key or token.
     #[error(transparent)]
     MalformedKey(#[from] MalformedKey),
     /// The profile is not there, or holds no credentials.
     #[error("the profile `{profile}` gives no credentials: {detail}")]
-    ProfileNotFound {
-        /// The profile's name.
-        profile: String,
-        /// What there is instead.
-        detail: String,
-    },
+    ProfileNotFound { profile: String, detail: String },
     /// The profile is there and does not work.
     #[error("the profile `{profile}` is broken: {detail}")]
     Profile {
-        /// The profile's name.
         profile: String,
         /// What is wrong with it.
         detail: String,
@@ -89,14 +62,10 @@ pub enum IdentityError {
     ProfileFile(#[from] ProfileFileError),
     /// The profile rests on a login that is not supported.
     #[error("the profile `{profile}` rests on `aws login` (login_session), which is not supported")]
-    LoginSession {
-        /// The profile's name.
-        profile: String,
-    },
+    LoginSession { profile: String },
     /// The URL of the credentials agent is not acceptable.
     #[error("{variable} is {shown}: {why}")]
     AgentUrl {
-        /// The variable.
         variable: &'static str,
         /// Its value, unless that may hold a password.
         shown: String,
@@ -107,28 +76,12 @@ pub enum IdentityError {
     #[error(
         "the container authorization token of {variable} cannot be sent: it holds characters that no header may hold"
     )]
-    AgentToken {
-        /// The variable.
-        variable: &'static str,
-    },
+    AgentToken { variable: &'static str },
     /// The credentials agent does not answer.
     #[error("the credentials agent {url} cannot be reached: {why}")]
-    AgentUnreachable {
-        /// The URL.
-        url: String,
-        /// The cause.
-        why: String,
-    },
-    /// The credentials agent refuses.
+    AgentUnreachable { url: String, why: String },
     #[error("the credentials agent {url} answers HTTP {status}: {message}")]
-    AgentRefused {
-        /// The URL.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// The agent's message.
-        message: String,
-    },
+    AgentRefused { url: String, status: u16, message: String },
     /// The instance metadata service gives no credentials.
     #[error("the instance metadata service gives no credentials: {detail}")]
     Imds {
@@ -137,34 +90,16 @@ pub enum IdentityError {
     },
     /// STS refused or failed.
     #[error("{failure} (for {subject})")]
-    Sts {
-        /// The role or source.
-        subject: String,
-        /// What happened.
-        failure: AwsFailure,
-    },
+    Sts { subject: String, failure: AwsFailure },
     /// STS answered 200 without what it promises.
     #[error("{operation} answered without complete credentials")]
-    NoCredentialsInAnswer {
-        /// The operation.
-        operation: &'static str,
-    },
+    NoCredentialsInAnswer { operation: &'static str },
     /// Somebody else's account.
     #[error("identity `{identity}` is {arn} of account {account}, but expectAccount says {expected}")]
-    WrongAccount {
-        /// The identity's name.
-        identity: String,
-        /// What the configuration says.
-        expected: AccountId,
-        /// Who answered.
-        account: String,
-        /// Who exactly.
-        arn: String,
-    },
+    WrongAccount { identity: String, expected: AccountId, account: String, arn: String },
 }
 
 impl IdentityError {
-    /// When to try again.
     pub fn class(&self) -> Class {
         match self {
             Self::Sts { failure, .. } => failure.class(),

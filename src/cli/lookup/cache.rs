@@ -55,7 +55,6 @@ const RENEWED: [&str; 4] = [
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
-    /// Nothing says where.
     #[error("neither XDG_RUNTIME_DIR, XDG_CACHE_HOME nor HOME names a folder")]
     Nowhere,
     /// The folder cannot be made or looked at.

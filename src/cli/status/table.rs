@@ -3,16 +3,13 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-/// Where it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     /// A pipe or a file.
     Plain,
-    /// A terminal.
     Terminal {
         /// How many characters a line has.
         width: usize,
-        /// Whether colours are wanted.
         colour: bool,
     },
 }
@@ -23,7 +20,6 @@ pub(super) struct Column {
     pub(super) least: usize,
 }
 
-/// A column.
 pub(super) const fn column(head: &'static str, least: usize) -> Column {
     Column { head, least }
 }

@@ -21,7 +21,6 @@ use crate::{
 /// A failed step of reading or replacing a file. `Display` says what failed, where and why.
 #[derive(Debug)]
 pub struct FileError {
-    /// The step.
     pub operation: Operation,
     /// The file or directory that it was for.
     pub path: PathBuf,
@@ -58,7 +57,6 @@ pub enum Operation {
     Rename,
 }
 
-/// Why a step failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// EROFS.
@@ -67,9 +65,7 @@ pub enum Cause {
     Full,
     /// EACCES, EPERM.
     Denied {
-        /// Our user and group.
         uid: u32,
-        /// Our group.
         gid: u32,
         /// The directory's owner and mode.
         directory: Option<Owner>,
@@ -97,13 +93,9 @@ pub enum Cause {
 /// Who owns a directory, and what it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The directory.
     pub path: PathBuf,
-    /// Its user.
     pub uid: u32,
-    /// Its group.
     pub gid: u32,
-    /// Its permission bits.
     pub mode: u32,
 }
 

@@ -12,7 +12,6 @@ impl FileMode {
     /// `0600`: for the owner alone.
     pub const PRIVATE: Self = Self(0o600);
 
-    /// The permission bits.
     pub fn bits(self) -> u32 {
         self.0
     }
@@ -76,41 +75,26 @@ impl fmt::Debug for FileMode {
 pub enum FileModeError {
     /// Not octal digits.
     #[error("`{found}` is not a file mode in octal: write it in quotes, such as \"0640\"")]
-    NotOctal {
-        /// The text.
-        found: String,
-    },
+    NotOctal { found: String },
     /// More than permission bits.
     #[error(
         "the file mode `{found}` has more than the nine permission bits: write at most \"0777\", such as \"0640\""
     )]
-    TooManyBits {
-        /// The text.
-        found: String,
-    },
+    TooManyBits { found: String },
     /// Anyone could change the credentials.
     #[error(
         "the file mode `{found}` lets everyone change the file: write one such as \"0640\", or \"0644\" for all to read"
     )]
-    OthersMayWrite {
-        /// The text.
-        found: String,
-    },
+    OthersMayWrite { found: String },
     /// This program could not read its own file.
     #[error("the file mode `{found}` does not let the owner read the file: write one such as \"0640\"")]
-    OwnerCannotRead {
-        /// The text.
-        found: String,
-    },
+    OwnerCannotRead { found: String },
     /// A number that was octal once.
     #[error(
         "the file mode `{found}` lets someone write or execute but not read, as happens when an octal mode is \
          written in decimal: write it in octal and in quotes, such as \"0640\""
     )]
-    Decimal {
-        /// The text.
-        found: String,
-    },
+    Decimal { found: String },
 }
 
 #[cfg(test)]

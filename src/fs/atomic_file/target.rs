@@ -16,9 +16,7 @@ use crate::fs::directory::Directory;
 /// A name in an open directory, whatever has that name.
 #[derive(Debug)]
 pub struct Target {
-    /// The directory.
     pub directory: Directory,
-    /// The name.
     pub name: OsString,
 }
 

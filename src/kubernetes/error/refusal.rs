@@ -14,7 +14,6 @@ pub(crate) struct Refusal {
     code: u16,
 }
 
-/// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Unauthenticated,

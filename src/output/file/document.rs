@@ -120,10 +120,7 @@ pub(crate) enum Unfit {
     },
     /// It cannot be read by this process.
     #[error("this process (uid {uid}) has no permission to read it")]
-    NoPermission {
-        /// Our user.
-        uid: u32,
-    },
+    NoPermission { uid: u32 },
 }
 
 /// Stands for a key where there may be too many to keep them.

@@ -28,9 +28,7 @@ pub(crate) struct Examination {
     pub exists: bool,
     /// Its owner: this process.
     pub uid: u32,
-    /// Its group.
     pub gid: u32,
-    /// Its permission bits.
     pub mode: u32,
     /// What consumers may stumble over.
     pub warnings: Vec<String>,

@@ -18,36 +18,19 @@ use crate::{
 pub(crate) enum DockerConfigError {
     /// The path is a mount point, as `subPath` and a single-file mount make it.
     #[error("`{}` is itself a mount point: it could only be written in place, and its readers would keep the old file", path.display())]
-    SingleFileMount {
-        /// The path.
-        path: PathBuf,
-    },
+    SingleFileMount { path: PathBuf },
     /// The path names a directory.
     #[error("`{}` is a directory, not a file", path.display())]
-    IsADirectory {
-        /// The path.
-        path: PathBuf,
-    },
+    IsADirectory { path: PathBuf },
     /// The path names a device, a pipe or a socket.
     #[error("`{}` is not a regular file", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
+    NotAFile { path: PathBuf },
     /// The path has no file name at its end.
     #[error("`{}` does not end in a file name", path.display())]
-    NoFileName {
-        /// The path.
-        path: PathBuf,
-    },
+    NoFileName { path: PathBuf },
     /// Another program changed the file each time before it could be replaced.
     #[error("`{}` was changed by another program between reading and replacing it, {tries} times in a row", path.display())]
-    Contended {
-        /// The path.
-        path: PathBuf,
-        /// How often.
-        tries: usize,
-    },
+    Contended { path: PathBuf, tries: usize },
     /// A step of reading or replacing it failed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -73,90 +56,53 @@ impl DockerConfigError {
 pub(crate) enum Warning {
     /// A key that clients take for one of our hosts left `auths`.
     #[error("removed the entry `{key}` from `auths`: some clients would take it instead of `{host}`")]
-    TwinRemoved {
-        /// The key.
-        key: String,
-        /// Our host.
-        host: String,
-    },
+    TwinRemoved { key: String, host: String },
     /// Another user's entry for some repositories of one of our hosts.
     #[error(
         "the entry `{key}` is of another user: podman, skopeo and go-containerregistry take it instead of that of `{host}`"
     )]
-    RepositoryEntry {
-        /// The key.
-        key: String,
-        /// Our host.
-        host: String,
-    },
+    RepositoryEntry { key: String, host: String },
     /// A credential helper for one of our hosts left `credHelpers`.
     #[error(
         "removed the entry `{key}` from `credHelpers`: clients would ask that helper instead of reading the entry of `{host}`"
     )]
-    HelperRemoved {
-        /// The key.
-        key: String,
-        /// Our host.
-        host: String,
-    },
+    HelperRemoved { key: String, host: String },
     /// A credential store comes before every entry of the file.
     #[error(
         "`credsStore` names `{store}`: docker asks it instead of reading `auths`, so our credentials go unused there; \
          remove `credsStore` from the file, or from its base"
     )]
-    CredsStore {
-        /// The store.
-        store: String,
-    },
+    CredsStore { store: String },
     /// An entry of somebody else's for which clients reject the whole file.
     #[error(
         "the entry `{key}` makes docker and go-containerregistry reject the whole file, our credentials with it: \
          {reason}; fix or remove it"
     )]
     ForeignAuth {
-        /// The key.
         key: String,
         /// What is wrong with it.
         reason: BadAuth,
     },
     /// There is more to warn of than is worth a line each.
     #[error("{count} more entries of the file call for a warning like these")]
-    More {
-        /// How many.
-        count: usize,
-    },
+    More { count: usize },
     /// The base could not be read: its last known entries are kept.
     #[error("the base `{}` is not usable: {reason}; the entries that it had last are kept", path.display())]
-    Base {
-        /// The base.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Base { path: PathBuf, reason: String },
     /// The file could not be used, and was moved out of the way.
     #[error("`{}` was set aside as `{}`: {reason}; take what you need from it", path.display(), aside.display())]
     SetAside {
-        /// The file.
         path: PathBuf,
         /// Where its content is now.
         aside: PathBuf,
-        /// Why.
         reason: Unfit,
     },
     /// Something other than a file had the name, and was replaced.
     #[error("`{}` was {what}; it was replaced by a file", path.display())]
-    Replaced {
-        /// The name.
-        path: PathBuf,
-        /// What it was.
-        what: &'static str,
-    },
+    Replaced { path: PathBuf, what: &'static str },
     /// After a restart the credentials in the file would be of unknown expiry.
     #[error("the expiries of the credentials are not stored for the next start: {reason}")]
-    ExpiriesNotStored {
-        /// Why.
-        reason: String,
-    },
+    ExpiriesNotStored { reason: String },
     /// The file system does not keep what we set.
     #[error(
         "the file system does not keep the mode and group of `{}`: it shows {found} and group {found_group} for {wanted} and \
@@ -164,7 +110,6 @@ pub(crate) enum Warning {
         path.display()
     )]
     ModeNotKept {
-        /// The file.
         path: PathBuf,
         /// The mode that was set.
         wanted: FileMode,
@@ -182,21 +127,14 @@ pub(crate) enum Warning {
         Diagnosis::ConsumerCannotRead.mend()
     )]
     OnlyOurs {
-        /// The file.
         path: PathBuf,
-        /// Its mode.
         mode: FileMode,
         /// That user.
         uid: u32,
     },
     /// The new file is there, and may not be after a power failure.
     #[error("`{}` was replaced, but its directory could not be synced: {error}", path.display())]
-    NotSynced {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::ErrorKind,
-    },
+    NotSynced { path: PathBuf, error: io::ErrorKind },
 }
 
 impl Warning {

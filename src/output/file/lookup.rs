@@ -25,7 +25,6 @@ use crate::{
 pub(crate) struct Held {
     /// Padded base64 of `AWS:<password>`.
     pub auth: Secret<String>,
-    /// When it ends.
     pub end: End,
 }
 
@@ -47,7 +46,6 @@ pub(crate) enum FindError {
     /// It is no docker config.
     #[error("`{}` cannot be used: {unfit}", path.display())]
     Unfit {
-        /// The file.
         path: std::path::PathBuf,
         /// What is wrong with it.
         unfit: Unfit,

@@ -25,7 +25,6 @@ pub(super) const LARGEST: usize = 8 << 20;
 
 /// What was found under a name.
 pub(super) enum Found {
-    /// Nothing.
     Absent,
     /// A file of text; it need not be a docker config.
     Text(Zeroizing<String>, Metadata),
@@ -130,7 +129,6 @@ impl Base {
         Some(Warning::Base { path: self.path.clone(), reason })
     }
 
-    /// What it said last.
     pub(crate) fn document(&self) -> Option<Document<'_>> {
         Document::parse(self.text.as_deref()?).ok()
     }

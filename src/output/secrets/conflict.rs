@@ -35,14 +35,12 @@ pub(super) struct Conflict {
 /// What is to be logged of a restore.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// It happened.
     Restored,
     /// It happened so often that it is an ownership conflict.
     Conflict {
         /// Restores since the last report.
         restores: u64,
     },
-    /// Nothing.
     Silent,
 }
 

@@ -39,7 +39,6 @@ const BASE_LIMIT: Duration = Duration::from_secs(5);
 /// How long what is ours may take to leave the Secrets that a new configuration does not keep.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(120);
 
-/// The loop's state.
 pub(super) struct Keeper {
     it: SecretsReconciler,
     cluster: Cluster,

@@ -53,7 +53,6 @@ pub(super) enum Content {
     },
     /// Argo CD's template for one registry.
     Template {
-        /// The registry.
         host: RegistryHost,
         /// For which kind of source.
         flavour: Flavour,
@@ -67,7 +66,6 @@ pub(super) enum Content {
 pub(super) enum Concern {
     /// Of every one; also where it is not known yet, so that nothing is said to be well that may not be.
     All,
-    /// Of this one.
     One(RegistryHost),
     /// Of none: it is somebody else's registry.
     None,

@@ -14,7 +14,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{clock::rfc3339, registry::RegistryHost};
 
-/// The annotation's key.
 pub(super) const EXPIRES: &str = "ecr-sidecar/expires";
 /// No token of ECR lives longer (12 h), clocks of some minutes' difference included: a later expiry is no one's.
 const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
@@ -29,7 +28,6 @@ impl Marks {
         Self(annotations.get(EXPIRES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
     }
 
-    /// The annotation's text.
     pub(super) fn to_text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default() // a map of texts has a JSON form
     }

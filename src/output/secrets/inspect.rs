@@ -19,7 +19,6 @@ use crate::{
 
 /// A Secret of an output.
 pub(crate) struct Surveyed {
-    /// Which.
     pub at: ObjectRef,
     /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
     pub state: Option<Result<Vec<String>, Problem>>,

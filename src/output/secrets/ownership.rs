@@ -70,7 +70,6 @@ pub(super) struct Memory {
     pub(super) recorded: Arc<Recorded>,
 }
 
-/// Whose a Secret is.
 pub(super) struct Ownership<'a> {
     memory: &'a Memory,
     /// The annotation as far as it counts.

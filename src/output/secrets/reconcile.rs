@@ -38,16 +38,13 @@ pub(super) struct Outcome {
     pub(super) result: Result<bool, Problem>,
 }
 
-/// What is there.
 pub(super) struct Found {
     pub(super) concern: Concern,
     pub(super) in_place: InPlace,
     pub(super) version: String,
 }
 
-/// What somebody else did.
 pub(super) enum Drift {
-    /// It is not there.
     Gone,
     /// It differs; who did that.
     Edited(String),

@@ -48,14 +48,12 @@ pub(super) struct Roster {
 /// What a watch is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Watching {
-    /// One Secret.
     Secret(ObjectRef),
     /// All of ours: those of one name, or those with our labels.
     Secrets,
     Namespaces,
 }
 
-/// What has happened.
 pub(super) enum News {
     /// Other Secrets are to be kept than before.
     OtherTargets,
@@ -63,7 +61,6 @@ pub(super) enum News {
     Seen(ObjectRef, String),
     /// These are all there are, of all that are kept or of the one; of all, others may be to be kept than before.
     SeenAll(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
-    /// It is gone.
     Gone(ObjectRef),
     /// What there should be cannot be found out, and waiting does not help.
     Denied,
@@ -210,7 +207,6 @@ impl Roster {
         });
     }
 
-    /// The next that happens.
     pub(super) async fn next(&mut self) -> News {
         let (watching, seen) = tokio::select! {
             Some(told) = self.told.recv() => told,
