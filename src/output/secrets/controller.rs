@@ -268,6 +268,7 @@ impl Keeper {
         let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
         let Some(target) = self.targets.get_mut(&at) else { return };
+        target.task = None; // a handle keeps the memory of what it ran
         if target.leaving || outcome.farewell {
             if target.has_left(id, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);

@@ -33,7 +33,7 @@ pub(super) struct Target {
     pub(super) busy: bool,
     /// Which of all looks its last one was, from one; zero for none.
     pub(super) began: u64,
-    /// What works on it, or worked on it last.
+    /// What works on it.
     pub(super) task: Option<AbortHandle>,
     /// No longer wanted: what is ours goes, then it is forgotten.
     pub(super) leaving: bool,
