@@ -131,7 +131,8 @@ impl Transports {
             .with_trust_store(trust)
             .build()
             .map_err(|_| TransportError::EmptyBundle(path))?;
-        Ok(self.configs.clone().map(|proxy| tls_client(proxy, context.clone())))
+        let context = Arc::new(context);
+        Ok(self.configs.clone().map(|proxy| tls_client(proxy, Arc::clone(&context))))
     }
 }
 
@@ -144,13 +145,14 @@ fn plain_client(proxy: ProxyConfig) -> SharedHttpClient {
     })
 }
 
-fn tls_client(proxy: ProxyConfig, context: TlsContext) -> SharedHttpClient {
+/// The context holds the whole bundle: it is shared, and copied for a connection's builder only.
+fn tls_client(proxy: ProxyConfig, context: Arc<TlsContext>) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder =
             Connector::builder().proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::Ring));
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        builder.tls_context(context.clone()).build()
+        builder.tls_context(TlsContext::clone(&context)).build()
     })
 }
 
