@@ -81,7 +81,7 @@ fn the_umask_does_not_matter() {
         return;
     }
     for mask in ["0077", "0000", "0777"] {
-        let name = "output::atomic_file::tests::the_umask_does_not_matter";
+        let name = "fs::atomic_file::tests::the_umask_does_not_matter";
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
         let output = again.args(["--exact", name, "--nocapture"]).env(MASK, mask).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);

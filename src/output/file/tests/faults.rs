@@ -41,7 +41,7 @@ pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o755)).unwrap();
     fs::copy(std::env::current_exe().unwrap(), place.at("test")).unwrap();
     let mut again = Command::new(place.at("test"));
-    again.args(["--exact", &format!("output::docker_config::tests::{name}"), "--nocapture"]);
+    again.args(["--exact", &format!("output::file::tests::{name}"), "--nocapture"]);
     let output = again.env(variable, at).uid(NOBODY).gid(NOBODY).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
