@@ -14,7 +14,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub(crate) use self::{once::once, usage_hint::FirstContact};
+pub(crate) use self::{once::once, usage_hint::UsageHint};
 use crate::{
     admin::{
         readiness,
@@ -26,8 +26,8 @@ use crate::{
         sdk::SdkSettings,
     },
     clock::Clock,
-    config::{self, Config, Flags, Problems, Registries, Surroundings},
-    engine::{Engine, Surface, TaskPanicked},
+    config::{self, Config, Context, Flags, Problems, Registries},
+    engine::{Dependencies, Engine, TaskPanicked},
     env::Environment,
     failure::{Problem, diagnosis::Diagnosis},
     fs::watch::{FileWatcher, Watched},
@@ -49,7 +49,7 @@ const READINESS_SETTLES: Duration = Duration::from_secs(1);
 pub(crate) enum AppError {
     /// There is nothing to work with.
     #[error("{0}")]
-    FirstContact(FirstContact),
+    UsageHint(UsageHint),
     /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
@@ -71,7 +71,7 @@ pub(crate) enum AppError {
 }
 
 /// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
-pub(crate) async fn surroundings(env: Environment) -> Result<Surroundings, Problems> {
+pub(crate) async fn context(env: Environment) -> Result<Context, Problems> {
     let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
         Ok(_) => Vec::new(),
         Err(invalid) => {
@@ -79,7 +79,7 @@ pub(crate) async fn surroundings(env: Environment) -> Result<Surroundings, Probl
         }
     };
     match SdkSettings::load(&env).await {
-        Ok(sdk) if problems.is_empty() => return Ok(Surroundings { env, sdk }),
+        Ok(sdk) if problems.is_empty() => return Ok(Context { env, sdk }),
         Ok(_) => {}
         Err(invalid) => {
             problems
@@ -90,15 +90,15 @@ pub(crate) async fn surroundings(env: Environment) -> Result<Surroundings, Probl
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
-pub(crate) async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<(), AppError> {
+pub(crate) async fn run(flags: &Flags, context: &Context) -> Result<(), AppError> {
     let mut signals = Signals::install().map_err(AppError::Signals)?;
     let config = tokio::select! {
-        config = load(flags, surroundings) => config?,
+        config = load(flags, context) => config?,
         () = signals.stop() => return Ok(()),
     };
     let log = telemetry::start(&config.log);
     let mut app = tokio::select! {
-        app = App::start(config, flags, surroundings, log) => app?,
+        app = App::start(config, flags, context, log) => app?,
         () = signals.stop() => return Ok(()),
     };
     loop {
@@ -126,37 +126,37 @@ pub(crate) async fn run(flags: &Flags, surroundings: &Surroundings) -> Result<()
     Ok(())
 }
 
-async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, AppError> {
-    match FirstContact::of(flags, surroundings) {
-        Some(nothing) => Err(AppError::FirstContact(nothing)),
-        None => Ok(config::load(flags, surroundings).await?),
+async fn load(flags: &Flags, context: &Context) -> Result<Config, AppError> {
+    match UsageHint::of(flags, context) {
+        Some(nothing) => Err(AppError::UsageHint(nothing)),
+        None => Ok(config::load(flags, context).await?),
     }
 }
 
-/// Logs what is worth knowing of the surroundings, and stops nothing.
-fn warn_of(config: &Config, surroundings: &Surroundings) {
-    if let ProfileFiles::Unusable { why, may_be_absent: false } = &surroundings.sdk.profile_files {
-        let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.mend());
+/// Logs what is worth knowing of the context, and stops nothing.
+fn warn_of(config: &Config, context: &Context) {
+    if let ProfileFiles::Unusable { why, may_be_absent: false } = &context.sdk.profile_files {
+        let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.remedy());
         tracing::warn!(error = why, diagnosis, remedy, "settings of the AWS profile are not used");
     }
-    if let Some(endpoint) = config.web_identity_in_clear(surroundings) {
-        let (diagnosis, remedy) = (Diagnosis::StsInClear.id(), Diagnosis::StsInClear.mend());
+    if let Some(endpoint) = config.web_identity_in_clear(context) {
+        let (diagnosis, remedy) = (Diagnosis::StsInClear.id(), Diagnosis::StsInClear.remedy());
         tracing::warn!(%endpoint, diagnosis, remedy, "web-identity tokens are sent to STS unencrypted");
     }
 }
 
 /// The SDK's settings, for a configuration whose outputs can work.
-async fn checked_sdk_config(config: &Config, surroundings: &Surroundings) -> Result<SdkConfig, AppError> {
-    warn_of(config, surroundings);
-    let client = http::client(&surroundings.env);
+async fn checked_sdk_config(config: &Config, context: &Context) -> Result<SdkConfig, AppError> {
+    warn_of(config, context);
+    let client = http::client(&context.env);
     Engine::preflight(config.outputs.iter()).await.map_err(AppError::Output)?;
-    Ok(surroundings.sdk.config(client))
+    Ok(context.sdk.config(client))
 }
 
 struct App {
     config: Config,
     flags: Flags,
-    surroundings: Surroundings,
+    context: Context,
     engine: Engine,
     status: StatusBoard,
     log: FilterHandle,
@@ -169,17 +169,17 @@ impl App {
     async fn start(
         config: Config,
         flags: &Flags,
-        surroundings: &Surroundings,
+        context: &Context,
         log: FilterHandle,
     ) -> Result<Self, AppError> {
-        let sdk = checked_sdk_config(&config, surroundings).await?;
+        let sdk = checked_sdk_config(&config, context).await?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
         let listener = server::bind(config.health.listen)?;
         announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let config_changed = Arc::new(Notify::new());
-        let mut engine = Engine::new(Surface {
-            env: surroundings.env.clone(),
+        let mut engine = Engine::new(Dependencies {
+            env: context.env.clone(),
             sdk,
             clock: clock.clone(),
             status: status.clone(),
@@ -204,7 +204,7 @@ impl App {
         Ok(Self {
             config,
             flags: flags.clone(),
-            surroundings: surroundings.clone(),
+            context: context.clone(),
             engine,
             status,
             log,
@@ -236,10 +236,10 @@ impl App {
     }
 
     async fn try_reload(&mut self) -> Result<bool, AppError> {
-        let config = config::load(&self.flags, &self.surroundings).await?;
+        let config = config::load(&self.flags, &self.context).await?;
         if config == self.config {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
-            return Ok(was_refused); // mended by going back
+            return Ok(was_refused); // fixed by going back
         }
         // What has come to be at the path of an output that stays is for its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));

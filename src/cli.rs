@@ -20,7 +20,7 @@ use clap::{Parser, error::ErrorKind};
 use self::arguments::{Cli, Command, ReportFormat};
 use crate::{
     app::{self, AppError},
-    config::{self, Flags, Surroundings},
+    config::{self, Context, Flags},
     doctor::{self, Report},
     env::Environment,
     failure::shown_value::may_be_secret,
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     forbid_dumps();
     let mut arguments = std::env::args_os();
     if arguments.next().is_some_and(|name| credential_helper::is_called(&name)) {
-        return to_its_end(credential_helper::run(arguments.collect()));
+        return block_on(credential_helper::run(arguments.collect()));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         }
     };
     let flags = cli.values.into_flags();
-    to_its_end(dispatch(cli.command.unwrap_or(Command::Run), &flags))
+    block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags))
 }
 
 /// Whether the parser's error repeats an argument that may be a credential, such as a URL with a password for a host.
@@ -78,7 +78,7 @@ fn repeats_a_secret(error: &str) -> bool {
     })
 }
 
-fn to_its_end(work: impl Future<Output = ExitCode>) -> ExitCode {
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     // Each living thread keeps what it freed last: the next one takes that over from one that ended.
     builder.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE);
@@ -120,8 +120,8 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
-        command => match app::surroundings(env).await {
-            Ok(surroundings) => work(command, flags, &surroundings).await,
+        command => match app::context(env).await {
+            Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {
                 tell(&doctor::of_bad_configuration(&problems), output)
             }
@@ -130,18 +130,18 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
     }
 }
 
-async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> ExitCode {
+async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
     match command {
-        Command::Once { timeout } => ended(app::once(flags, surroundings, timeout).await),
-        Command::Config { .. } => match config::load(flags, surroundings).await {
+        Command::Once { timeout } => ended(app::once(flags, context, timeout).await),
+        Command::Config { .. } => match config::load(flags, context).await {
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
         Command::Doctor { consumer, output } => {
-            tell(&Box::pin(doctor::examine(flags, surroundings, consumer.as_ref())).await, output)
+            tell(&Box::pin(doctor::examine(flags, context, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
-            let config = match config::load(flags, surroundings).await {
+            let config = match config::load(flags, context).await {
                 Ok(config) => config,
                 Err(problems) => return failed(&problems, BAD_CONFIGURATION),
             };
@@ -150,14 +150,14 @@ async fn work(command: Command, flags: &Flags, surroundings: &Surroundings) -> E
                 Err(error) => failed(&error, BAD_CONFIGURATION),
             }
         }
-        _ => ended(app::run(flags, surroundings).await),
+        _ => ended(app::run(flags, context).await),
     }
 }
 
 fn ended(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::FirstContact(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
+        AppError::UsageHint(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
             BAD_CONFIGURATION
         }
         AppError::NotWritten(_) => UNAVAILABLE,

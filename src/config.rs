@@ -101,16 +101,16 @@ pub struct Flags {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct Context {
     pub env: Environment,
     /// What variables and the AWS profile say about reaching AWS.
     pub sdk: SdkSettings,
 }
 
 /// Reads and parses the configuration, or reports every problem of it.
-pub async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, Problems> {
-    let file = ConfigFile::read(flags, &surroundings.env).await?;
-    resolve::load(flags, surroundings, file.as_ref(), Purpose::Keep)
+pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Problems> {
+    let file = ConfigFile::read(flags, &context.env).await?;
+    resolve::load(flags, context, file.as_ref(), Purpose::Keep)
 }
 
 /// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
@@ -118,10 +118,10 @@ pub async fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, 
 pub async fn load_to_answer(
     host: Option<&RegistryHost>,
     flags: &Flags,
-    surroundings: &Surroundings,
+    context: &Context,
 ) -> Result<Config, Problems> {
-    let file = ConfigFile::read(flags, &surroundings.env).await?;
-    resolve::load(flags, surroundings, file.as_ref(), Purpose::Answer(host))
+    let file = ConfigFile::read(flags, &context.env).await?;
+    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host))
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
@@ -169,9 +169,9 @@ impl Config {
     }
 
     /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.
-    pub fn web_identity_in_clear<'a>(&self, surroundings: &'a Surroundings) -> Option<&'a EndpointUrl> {
-        let sends = |spec: &IdentitySpec| spec.sends_web_identity(&surroundings.env);
-        let endpoint = surroundings.sdk.sts_endpoint()?;
+    pub fn web_identity_in_clear<'a>(&self, context: &'a Context) -> Option<&'a EndpointUrl> {
+        let sends = |spec: &IdentitySpec| spec.sends_web_identity(&context.env);
+        let endpoint = context.sdk.sts_endpoint()?;
         let in_clear = endpoint.is_plain_http_beyond_loopback() && self.identities.values().any(sends);
         in_clear.then_some(endpoint)
     }
@@ -245,7 +245,7 @@ pub struct Problem {
     /// Where: a path in the file, a variable, or a flag.
     pub path: String,
     pub found: String,
-    /// What is accepted, or how to mend it.
+    /// What is accepted, or how to fix it.
     pub accepted: String,
     pub nearest: Option<String>,
 }

@@ -1,11 +1,11 @@
-//! Why would it not work here, and what mends that? One walk through everything that a configuration rests on.
+//! Checks everything that a configuration depends on, and suggests fixes.
 //!
 //! configuration → files → network → clock → identity → STS → ECR → registries → outputs → Kubernetes. It goes on past a
 //! failure where the next step still means something, and names the first failure, for the ones after it may be its
 //! consequences.
 //!
 //! It asks with the engine's own parts ([`Identity`](crate::aws::identity::Identity), [`TokenSource`](crate::aws::token::TokenSource),
-//! the HTTP client), so that what works here works there, and tells failures with the engine's own sentences
+//! the HTTP client), so that what works here works there, and reports failures in the engine's own sentences
 //! ([`Diagnosis`]).
 //!
 //! Invariants:
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use self::{finished::finished, network::Overheard};
+use self::{finished::finished, network::RecordingClient};
 pub(crate) use self::{
     outputs::Consumer,
     report::{Finding, Report, Step},
@@ -36,7 +36,7 @@ pub(crate) use self::{
 use crate::{
     aws::http,
     clock::Clock,
-    config::{self, Config, Flags, Problems, Registries, Surroundings},
+    config::{self, Config, Context, Flags, Problems, Registries},
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
     output::OutputConfig,
 };
@@ -52,19 +52,15 @@ pub(crate) fn of_bad_configuration(problems: &Problems) -> Report {
 }
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
-pub(crate) async fn examine(
-    flags: &Flags,
-    surroundings: &Surroundings,
-    consumer: Option<&Consumer>,
-) -> Report {
-    let config = match config::load(flags, surroundings).await {
+pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&Consumer>) -> Report {
+    let config = match config::load(flags, context).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
     };
-    let (clock, env) = (Clock::System, &surroundings.env);
+    let (clock, env) = (Clock::System, &context.env);
     let client = http::client(env);
-    let overheard = Overheard::new(clock.clone());
-    let plain = surroundings.sdk.config(client.clone());
+    let overheard = RecordingClient::new(clock.clone());
+    let plain = context.sdk.config(client.clone());
     let limits =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
     let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();
@@ -93,7 +89,7 @@ pub(crate) async fn examine(
     );
     findings.extend(files);
     findings.extend(overheard.findings(env));
-    findings.extend(network::in_clear(&config, surroundings));
+    findings.extend(network::in_clear(&config, context));
     findings.extend(aws);
     findings.extend(outputs);
     findings.extend(cluster);

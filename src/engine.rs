@@ -38,7 +38,7 @@ const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a changed configuration waits for a write of the one before it.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-pub struct Surface {
+pub struct Dependencies {
     pub env: Environment,
     /// The SDK's settings: endpoints, FIPS, time-outs, HTTP client.
     pub sdk: SdkConfig,
@@ -50,7 +50,7 @@ pub struct Surface {
 }
 
 pub struct Engine {
-    surface: Surface,
+    surface: Dependencies,
     credentials: CredentialStore,
     /// Taken by the first output that needs it.
     connection: Connection,
@@ -107,7 +107,7 @@ pub struct TaskPanicked(String);
 
 impl Engine {
     /// An engine that runs nothing yet.
-    pub fn new(surface: Surface) -> Self {
+    pub fn new(surface: Dependencies) -> Self {
         let mut tasks = JoinSet::new();
         if let Some(watcher) = surface.watcher.clone() {
             tasks.spawn(watcher.run());
@@ -180,7 +180,7 @@ impl Engine {
     }
 
     fn apply_identities(&mut self, config: &Config) {
-        let Surface { env, sdk, clock, .. } = &self.surface;
+        let Dependencies { env, sdk, clock, .. } = &self.surface;
         let mut before = std::mem::take(&mut self.identities);
         for (name, spec) in &config.identities {
             let same = before.remove(name).filter(|identity| identity.spec() == spec);
@@ -250,7 +250,7 @@ impl Engine {
 
     fn start_refresher(&mut self, key: TokenKey, policy: Policy) {
         let Some(identity) = self.identities.get(&key.identity).cloned() else { return };
-        let Surface { sdk, clock, status, .. } = &self.surface;
+        let Dependencies { sdk, clock, status, .. } = &self.surface;
         let wake = Arc::new(Notify::new());
         let (policy, followed) = watch::channel(policy);
         let refresher = Refresher {
@@ -300,7 +300,7 @@ impl Engine {
             Some(watcher) => Some(output.watch(watcher, Arc::clone(&wake)).await),
             None => None,
         };
-        let with = output::Surroundings {
+        let with = output::ReconcilerContext {
             id: id.clone(),
             credentials: self.credentials.subscribe(),
             status: self.surface.status.clone(),

@@ -41,7 +41,7 @@ pub enum Class {
     StaleCredentials,
     /// This machine's clock and AWS's differ.
     Clock,
-    /// Policy, trust, keys or configuration: only a person can mend it.
+    /// Policy, trust, keys or configuration: only a person can fix it.
     Denied,
 }
 
@@ -69,12 +69,12 @@ impl Class {
         }
     }
 
-    /// Whether waiting alone won't mend it: it is polled slowly, and tried at once when an input changes.
-    pub fn needs_a_person(self) -> bool {
+    /// Whether waiting alone won't fix it: it is polled slowly, and tried at once when an input changes.
+    pub fn needs_intervention(self) -> bool {
         matches!(self, Self::Denied | Self::StaleInput | Self::StaleCredentials)
     }
 
-    /// Whether one more try at once may succeed, since what it rests on is read anew.
+    /// Whether one more try at once may succeed, since what it rests on is read again.
     pub fn is_worth_one_more_try(self) -> bool {
         matches!(self, Self::StaleInput | Self::StaleCredentials | Self::Clock)
     }
@@ -153,7 +153,7 @@ impl AwsFailure {
                 let is_refused_here = raw.contains(INVALID_CONFIGURATION);
                 let (class, diagnosis) = match is_refused_here {
                     true => (Class::Denied, Diagnosis::EndpointConflict),
-                    false => (Class::Transient, of_the_way(&raw)),
+                    false => (Class::Transient, classify_transport(&raw)),
                 };
                 Self { operation, detail, class, diagnosis, skew }
             }
@@ -289,7 +289,7 @@ fn diagnose(operation: &str, class: Class, code: &str, message: &str) -> Diagnos
         Class::StaleInput if code != "InvalidIdentityToken" => Diagnosis::WebIdentityExpired,
         Class::StaleInput if message.contains("audience") => Diagnosis::WrongAudience,
         Class::StaleInput => Diagnosis::OidcProviderMissing,
-        Class::Transient => of_the_way(message),
+        Class::Transient => classify_transport(message),
         Class::Denied => of_denial(operation, code),
     }
 }
@@ -300,7 +300,7 @@ pub fn is_file_limit(error: &io::Error) -> bool {
 }
 
 /// What has gone wrong on the way, by the words of the libraries below us, which have no codes.
-pub fn of_the_way(detail: &str) -> Diagnosis {
+pub fn classify_transport(detail: &str) -> Diagnosis {
     // First: without a descriptor neither the bundle nor the name can be read.
     if detail.contains("(os error 24)") || detail.contains("(os error 23)") {
         Diagnosis::TooManyOpenFiles

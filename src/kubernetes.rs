@@ -33,8 +33,8 @@ use self::{
 };
 pub(crate) use self::{
     error::{ApiError, ConnectError, Wanted, rule},
-    object::{FieldSet, Meta, ObjectRef, SecretObject, Sighting},
-    watch::{Scope, Seen, follow},
+    object::{FieldSet, Meta, ObjectRef, ObjectState, SecretObject},
+    watch::{Scope, WatchEvent, watch},
 };
 use rbac::Right;
 
@@ -141,10 +141,10 @@ impl Cluster {
     pub(crate) async fn may(&self, right: &Right) -> Result<bool, ApiError> {
         #[derive(serde::Deserialize)]
         struct Review {
-            status: Verdict,
+            status: ProbeResult,
         }
         #[derive(serde::Deserialize)]
-        struct Verdict {
+        struct ProbeResult {
             #[serde(default)]
             allowed: bool,
         }
@@ -162,7 +162,7 @@ impl Cluster {
     }
 
     /// Everything in a scope, and the version from which to watch it.
-    async fn list(&self, scope: &Scope) -> Result<(Vec<Sighting>, String), ApiError> {
+    async fn list(&self, scope: &Scope) -> Result<(Vec<ObjectState>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
         let mut size = PAGE;
@@ -174,7 +174,7 @@ impl Cluster {
                 size = (size / 8).max(1);
                 continue;
             }
-            let page: object::Page<Sighting> = decode(&answer?)?;
+            let page: object::Page<ObjectState> = decode(&answer?)?;
             found.extend(page.items.into_iter().map(|item| item.metadata));
             if found.len() > LONGEST_LIST {
                 break;

@@ -60,7 +60,7 @@ pub(crate) enum Output {
 }
 
 /// What a reconciler works with.
-pub(crate) struct Surroundings {
+pub(crate) struct ReconcilerContext {
     /// Its place in the status.
     pub id: String,
     pub credentials: watch::Receiver<Arc<CredentialSet>>,
@@ -151,7 +151,7 @@ impl Output {
     /// write under way is finished first.
     pub(crate) async fn keep(
         self,
-        with: Surroundings,
+        with: ReconcilerContext,
         connection: Connection,
         stop: oneshot::Receiver<Remaining>,
     ) {
@@ -210,7 +210,7 @@ impl From<Report> for Reconciled {
 
 /// Keeps one file as desired.
 struct FileReconciler {
-    with: Surroundings,
+    with: ReconcilerContext,
     /// The file; away while a thread works on it.
     file: Option<Box<DockerConfigFile>>,
     conflict: Conflict,
@@ -220,7 +220,7 @@ struct FileReconciler {
 }
 
 impl FileReconciler {
-    fn new(with: Surroundings, file: Box<DockerConfigFile>) -> Self {
+    fn new(with: ReconcilerContext, file: Box<DockerConfigFile>) -> Self {
         Self {
             with,
             file: Some(file),
@@ -276,7 +276,7 @@ impl FileReconciler {
         // In a conflict it is not woken by each edit.
         let conflict = self.conflict.is_active();
         let pause = if conflict { Some(CONFLICT_BACKOFF) } else { retry_pause(failures) };
-        self.with.status.update_output(&self.with.id, |output| output.turned = Instant::now());
+        self.with.status.update_output(&self.with.id, |output| output.last_heartbeat = Instant::now());
         tokio::select! {
             biased;
             _ = stop => None,
@@ -364,7 +364,7 @@ impl FileReconciler {
 
     fn note_hanging(&self) {
         self.with.status.update_output(&self.with.id, |output| {
-            output.turned = Instant::now();
+            output.last_heartbeat = Instant::now();
             output.last_error = Some(Problem {
                 message: format!(
                     "{}: the volume gives no answer for more than {} s",

@@ -85,7 +85,7 @@ impl Refresher {
             let due = plan(now, state, &self.policy.borrow_and_update());
             self.status.update_token(self.source.key(), |token| {
                 token.next_attempt = Some(due);
-                token.turned = Instant::now();
+                token.last_heartbeat = Instant::now();
             });
             let left = due.duration_since(now).unwrap_or_default();
             if left.is_zero() {

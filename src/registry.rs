@@ -205,16 +205,16 @@ impl fmt::Display for Lookalike {
             Self::Partition { region, suffix } => write!(
                 f,
                 "looks like an ECR host, but the suffix `{suffix}` does not belong to the region `{region}`: \
-                 mend the name, or say its region"
+                 fix the name, or say its region"
             ),
             Self::Account { found } => write!(
                 f,
-                "looks like an ECR host, but the account `{found}` is not twelve digits: mend the name, or say its region"
+                "looks like an ECR host, but the account `{found}` is not twelve digits: fix the name, or say its region"
             ),
             Self::Region { found } => {
                 write!(
                     f,
-                    "looks like an ECR host, but `{found}` is not a region: mend the name, or say its region"
+                    "looks like an ECR host, but `{found}` is not a region: fix the name, or say its region"
                 )
             }
         }

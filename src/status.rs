@@ -87,9 +87,9 @@ pub struct TokenStatus {
     pub failures_in_a_row: u32,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<Problem>,
-    /// When the loop turned last.
+    /// When the loop last_heartbeat last.
     #[serde(skip)]
-    pub turned: Instant,
+    pub last_heartbeat: Instant,
 }
 
 /// How many attempts failed, by the class of the failure.
@@ -179,9 +179,9 @@ pub struct OutputStatus {
     /// Whether it has been reconciled at least once.
     #[serde(skip)]
     pub reconciled: bool,
-    /// When the loop turned last.
+    /// When the loop last_heartbeat last.
     #[serde(skip)]
-    pub turned: Instant,
+    pub last_heartbeat: Instant,
 }
 
 /// The Secrets of an output.
@@ -193,9 +193,9 @@ pub struct Targets {
     /// They are found by namespace or label: one that fails does not count for readiness as long as others work.
     pub discovered: bool,
     /// The first of those that are not, for a reason.
-    pub troubled: Vec<TargetStatus>,
+    pub failing: Vec<TargetStatus>,
     /// How many more of them there are.
-    pub more_troubled: usize,
+    pub more_failing: usize,
     /// How many fail, by diagnosis.
     #[serde(skip)]
     pub failures: BTreeMap<Diagnosis, usize>,
@@ -210,7 +210,7 @@ pub struct Targets {
 impl Targets {
     /// How many are not as desired, for a reason.
     pub fn failing(&self) -> usize {
-        self.troubled.len() + self.more_troubled
+        self.failing.len() + self.more_failing
     }
 
     /// Whether each of them has been tried with a credential of that registry that expires then or later.
@@ -251,7 +251,7 @@ impl TokenStatus {
             durations: Durations::default(),
             failures_in_a_row: 0,
             last_error: None,
-            turned: Instant::now(),
+            last_heartbeat: Instant::now(),
         }
     }
 }
@@ -270,7 +270,7 @@ impl OutputStatus {
             last_error: None,
             targets: None,
             reconciled: false,
-            turned: Instant::now(),
+            last_heartbeat: Instant::now(),
         }
     }
 }

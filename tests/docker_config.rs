@@ -66,7 +66,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
         wait_until(&format!("the file back that was {harm}"), || {
             auth(&file, HOST).as_ref() == Some(&credential) && mode(&file) == 0o640
         });
-        // Each of them is noticed anew.
+        // Each of them is noticed again.
         sidecar.wait_status("the output in order", |status| status["outputs"][0]["last_error"].is_null());
     }
     assert_eq!(names(&folder), ["config.json"]);
@@ -198,7 +198,7 @@ fn an_output_that_fails_delays_no_other_and_heals() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_mend() {
+fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_remedy() {
     if !root() {
         return;
     }
@@ -356,7 +356,7 @@ fn a_path_that_can_never_be_a_file_is_refused() {
         assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64), "{command_name}");
         let said = sidecar.stderr();
         assert!(said.contains("is a directory, not a file"), "{said}");
-        assert!(said.contains(rig.file().join("config.json").to_str().unwrap()), "the mend: {said}");
+        assert!(said.contains(rig.file().join("config.json").to_str().unwrap()), "the remedy: {said}");
     }
     assert_eq!(names(&rig.file()), ["x"]);
 }

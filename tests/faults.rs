@@ -1,5 +1,5 @@
 //! Every scripted fault, singly: what is published stays, whole; readiness stays while the token lives; the
-//! failure is of the right class, said once with its mend; and it ends with its cause.
+//! failure is of the right class, said once with its remedy; and it ends with its cause.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod world;

@@ -83,7 +83,7 @@ fn status_tells_who_asked_until_when_and_what_is_in_place() {
 }
 
 #[test]
-fn a_503_names_the_registry_the_reason_and_the_mend_and_livez_does_not_depend_on_aws() {
+fn a_503_names_the_registry_the_reason_and_the_remedy_and_livez_does_not_depend_on_aws() {
     let rig = Rig::new();
     rig.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     let sidecar = rig.run(|_| {});

@@ -143,10 +143,10 @@ fn with_nothing_configured_it_answers_for_ecr_and_for_nothing_else() {
 }
 
 #[test]
-fn what_fails_is_one_line_with_its_mend() {
+fn what_fails_is_one_line_with_its_remedy() {
     let world = World::new();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    failed(&get(&world, |_| {}), &[HOST, "AccessDenied", "to mend it:"]);
+    failed(&get(&world, |_| {}), &[HOST, "AccessDenied", "to fix it:"]);
     let bad = get(&world, |command| {
         command.env("ECR_SIDECAR_FILE_MODE", "0666").env("ECR_SIDECAR_HEALTH_LISTEN", "x");
     });

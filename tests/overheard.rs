@@ -223,7 +223,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     });
     ask(&mut said);
 
-    // Everything anew: a reload, another web-identity token, a configuration that is refused, SIGHUP.
+    // Everything again: a reload, another web-identity token, a configuration that is refused, SIGHUP.
     let second_web_token = web_token();
     replace(&web, &second_web_token);
     sidecar.wait_log("credential file changed", DEADLINE);

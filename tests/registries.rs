@@ -138,7 +138,7 @@ fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_w
 }
 
 #[test]
-fn a_name_that_tells_no_region_is_refused_with_the_mend() {
+fn a_name_that_tells_no_region_is_refused_with_the_remedy() {
     let world = World::new();
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},ecr.internal.example:8443"));

@@ -252,7 +252,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
 
     rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST, SIBLING], ""));
     wait_auth(&rig.file(), SIBLING);
-    let status = running.wait_status("the mended file", |status| status["configuration"]["reloads"] == 1);
+    let status = running.wait_status("the fixed file", |status| status["configuration"]["reloads"] == 1);
     assert!(status["configuration"]["last_error"].is_null(), "{status}");
 }
 

@@ -27,8 +27,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ecr_sidecar::{
     admin::readiness,
     clock::{Clock, SimulatedClock},
-    config::{self, Flags, Surroundings},
-    engine::{Engine, Surface},
+    config::{self, Context, Flags},
+    engine::{Dependencies, Engine},
     env::Environment,
     fs::watch::FileWatcher,
     status::StatusBoard,
@@ -172,15 +172,15 @@ impl World {
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ];
-        let surroundings = Surroundings { env: Environment::from_pairs(env), ..Surroundings::default() };
-        let config = config::load(&Flags::default(), &surroundings).await.unwrap();
+        let context = Context { env: Environment::from_pairs(env), ..Context::default() };
+        let config = config::load(&Flags::default(), &context).await.unwrap();
         let simulated = Clock::Simulated(clock.clone());
         let connector = SharedHttpConnector::new(AwsConnector(Arc::clone(&aws)));
         let client = http_client_fn(move |_, _| connector.clone());
         let status = StatusBoard::new(simulated.now());
-        let mut engine = Engine::new(Surface {
-            sdk: surroundings.sdk.config(client),
-            env: surroundings.env,
+        let mut engine = Engine::new(Dependencies {
+            sdk: context.sdk.config(client),
+            env: context.env,
             clock: simulated,
             status: status.clone(),
             watcher: Some(FileWatcher::default()),

@@ -39,7 +39,7 @@ fn a_healthy_sidecar_is_told_as_such() {
     assert!(left.starts_with("11h") && next.starts_with("in "), "{table}");
     let file = format!("docker-config {}", world.docker_config().display());
     assert_eq!(columns(&table, &file)[1], "in sync");
-    assert!(table.is_ascii() && !table.contains("mend:") && !table.contains("\n\n"), "{table}");
+    assert!(table.is_ascii() && !table.contains("remedy:") && !table.contains("\n\n"), "{table}");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_principal_is_told_by_its_arn_once_that_is_known() {
 }
 
 #[test]
-fn a_denied_token_is_told_with_its_mend_and_what_lacks_it() {
+fn a_denied_token_is_told_with_its_remedy_and_what_lacks_it() {
     let world = World::new();
     world.emulator.set_fault(Service::EcrPublic, Fault::AccessDenied);
     let running = world.run(|command| {
@@ -81,7 +81,7 @@ fn a_denied_token_is_told_with_its_mend_and_what_lacks_it() {
         ))
     });
     let (message, remedy) = error.unwrap();
-    assert!(table.contains(&format!("\n  {message}\n  mend: {remedy}\n")), "{table}");
+    assert!(table.contains(&format!("\n  {message}\n  remedy: {remedy}\n")), "{table}");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
 }
 
 #[test]
-fn without_a_sidecar_it_says_where_it_looked_and_the_mend() {
+fn without_a_sidecar_it_says_where_it_looked_and_the_remedy() {
     let world = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

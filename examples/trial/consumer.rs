@@ -1,4 +1,4 @@
-//! Who reads the `config.json`: as helm or crane would, anew for each pull.
+//! Who reads the `config.json`: as helm or crane would, again for each pull.
 
 use std::{fs, path::PathBuf};
 

@@ -7,7 +7,7 @@
 //!
 //! An AWS with two registries (the emulator of the tests), whose tokens live 30 seconds; beside them the real
 //! sidecar in a process of its own; and a consumer that pulls from each registry every second, through the
-//! `config.json` that the sidecar keeps and that it reads anew each time. Things go [wrong](script) on the way.
+//! `config.json` that the sidecar keeps and that it reads again each time. Things go [wrong](script) on the way.
 //!
 //! The exit status is 1 when a pull was refused, when nothing was pulled, when a fault left something behind,
 //! and when the sidecar ended by itself, or didn't end when told to.

@@ -100,7 +100,7 @@ impl Script {
         let seconds = since.elapsed().as_secs_f64();
         match left_behind {
             None => {
-                said.push(format!("over after {seconds:.2} s: {}", fault.mended()));
+                said.push(format!("over after {seconds:.2} s: {}", fault.fixed()));
                 self.ridden[self.turn] += 1;
             }
             Some(left_behind) => {
@@ -190,7 +190,7 @@ impl Fault {
         }
     }
 
-    fn mended(self) -> &'static str {
+    fn fixed(self) -> &'static str {
         match self {
             Self::Throttle | Self::Outage => "each token is renewed",
             Self::Kill => "the new process has tokens of its own and is ready",

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! * The number of series is bounded by tokens, outputs and diagnoses: Secrets and namespaces are counted, not labelled
-//!   (`a_thousand_failing_secrets_are_a_series_a_diagnosis`), and of registries at most [`REGISTRIES_TOLD`] are named
+//!   (`a_thousand_failing_secrets_are_a_series_a_diagnosis`), and of registries at most [`NAMED_REGISTRIES`] are named
 //!   (`a_thousand_registries_are_counted_and_some_named`).
 //! * A label takes any text (`labels_are_escaped`).
 //! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 pub use self::text::Format;
 use self::text::{Kind, Labels, Page};
-use super::{process::Figures, readiness};
+use super::{process::ProcessMetrics, readiness};
 use crate::{
     aws::token::{Service, TokenKey},
     failure::Class,
@@ -28,9 +28,9 @@ use crate::{
 };
 
 /// Registries that are named; beyond them there is their number, and `/status`.
-const REGISTRIES_TOLD: usize = 100;
+const NAMED_REGISTRIES: usize = 100;
 
-pub fn render(status: &Status, now: SystemTime, process: &Figures, format: Format) -> String {
+pub fn render(status: &Status, now: SystemTime, process: &ProcessMetrics, format: Format) -> String {
     let mut page = Page::new(format);
     of_tokens(&mut page, status);
     of_outputs(&mut page, status);
@@ -82,7 +82,7 @@ fn of_tokens(page: &mut Page, status: &Status) {
     );
     let registries =
         tokens.iter().flat_map(|(labels, token)| token.registries.iter().map(move |served| (labels, served)));
-    for (labels, served) in registries.take(REGISTRIES_TOLD) {
+    for (labels, served) in registries.take(NAMED_REGISTRIES) {
         let required = if served.required { "true" } else { "false" };
         let labels = labels.with("registry", served.host.as_str()).with("required", required);
         family.sample("_info", &labels, 1.0);
@@ -193,7 +193,7 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
     );
 }
 
-fn of_the_process(page: &mut Page, status: &Status, process: &Figures) {
+fn of_the_process(page: &mut Page, status: &Status, process: &ProcessMetrics) {
     let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
     page.family(
         "ecr_sidecar_log_lines_dropped_total",
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn text(status: &Status, format: Format) -> String {
-        render(status, at(100), &Figures::default(), format)
+        render(status, at(100), &ProcessMetrics::default(), format)
     }
 
     /// The value of the one sample whose line begins like that.
@@ -397,7 +397,7 @@ mod tests {
         let mut status = status(1);
         let failures = [(Diagnosis::QuotaExceeded, 999), (Diagnosis::SecretType, 1)].into();
         let targets =
-            Targets { total: 2000, in_sync: 1000, more_troubled: 1000, failures, ..Targets::default() };
+            Targets { total: 2000, in_sync: 1000, more_failing: 1000, failures, ..Targets::default() };
         status.outputs.values_mut().for_each(|output| output.targets = Some(targets.clone()));
         let text = text(&status, Format::Prometheus);
         let of = r#"ecr_sidecar_output_failing_targets{output="docker-config /c",diagnosis="#;
@@ -409,7 +409,7 @@ mod tests {
     async fn a_thousand_registries_are_counted_and_some_named() {
         let one = text(&status(1), Format::Prometheus).lines().count();
         let thousand = text(&status(1000), Format::Prometheus);
-        assert_eq!(thousand.lines().count(), one + REGISTRIES_TOLD - 1);
+        assert_eq!(thousand.lines().count(), one + NAMED_REGISTRIES - 1);
         assert_eq!(value(&thousand, "ecr_sidecar_token_registries{"), 1000.0);
     }
 

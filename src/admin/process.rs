@@ -13,7 +13,7 @@ use crate::log_queue::LOG;
 
 /// The figures of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures {
+pub struct ProcessMetrics {
     /// Processor time, of the program and of the kernel for it.
     pub cpu: Option<Duration>,
     /// Bytes in memory.
@@ -28,7 +28,7 @@ pub struct Figures {
     pub log_lines_dropped: u64,
 }
 
-impl Figures {
+impl ProcessMetrics {
     /// Those of this process.
     pub fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -70,7 +70,7 @@ mod tests {
         let rest =
             "S 1 2 3 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 3 0 8000 12345678 777 18446744073709551615 1";
         for name in ["(ecr-sidecar)", "(a) b (c)"] {
-            let figures = Figures::of_stat(&format!("42 {name} {rest}"), 100, 4096);
+            let figures = ProcessMetrics::of_stat(&format!("42 {name} {rest}"), 100, 4096);
             assert_eq!(figures.cpu, Some(Duration::from_secs(2)));
             assert_eq!(figures.resident_memory, Some(777 * 4096));
             assert_eq!(figures.virtual_memory, Some(12_345_678));
@@ -80,13 +80,13 @@ mod tests {
     #[test]
     fn what_is_not_there_is_left_out() {
         for stat in ["", "42", "42 (x)", "42 (x) S 1"] {
-            assert_eq!(Figures::of_stat(stat, 100, 4096), Figures::default(), "{stat:?}");
+            assert_eq!(ProcessMetrics::of_stat(stat, 100, 4096), ProcessMetrics::default(), "{stat:?}");
         }
     }
 
     #[test]
     fn this_process_has_figures() {
-        let figures = Figures::read();
+        let figures = ProcessMetrics::read();
         assert!(figures.resident_memory > Some(100_000) && figures.virtual_memory > figures.resident_memory);
         assert!(figures.open_fds >= Some(3) && figures.cpu.is_some(), "{figures:?}");
     }

@@ -20,13 +20,13 @@ use crate::{
     status::{OutputStatus, Status, Targets, TokenStatus},
 };
 
-/// A loop that has not turned for this long is stuck. Every loop turns at least once a minute, but for an
+/// A loop that has not last_heartbeat for this long is stuck. Every loop turns at least once a minute, but for an
 /// attempt that runs into its limit.
-pub const TURN_DEADLINE: Duration = Duration::from_secs(180);
+pub const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The outcome of some checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ProbeResult {
     pub checks: Vec<Check>,
 }
 
@@ -49,7 +49,7 @@ pub enum Weight {
     Optional,
 }
 
-impl Verdict {
+impl ProbeResult {
     /// Whether every required check passed.
     pub fn is_good(&self) -> bool {
         self.checks.iter().all(|check| check.failure.is_none() || check.weight != Weight::Required)
@@ -73,19 +73,21 @@ impl Verdict {
     }
 }
 
-pub fn live(status: &Status, now: Instant) -> Verdict {
-    let tokens = status.tokens.values().map(|token| (format!("refresher {}", token.key), token.turned));
-    let outputs = status.outputs.iter().map(|(id, output)| (format!("output {id}"), output.turned));
-    let check = |(name, turned): (String, Instant)| {
-        let age = now.saturating_duration_since(turned);
-        let failure = (age > TURN_DEADLINE).then(|| format!("has not turned for {} s", age.as_secs()));
+pub fn live(status: &Status, now: Instant) -> ProbeResult {
+    let tokens =
+        status.tokens.values().map(|token| (format!("refresher {}", token.key), token.last_heartbeat));
+    let outputs = status.outputs.iter().map(|(id, output)| (format!("output {id}"), output.last_heartbeat));
+    let check = |(name, last_heartbeat): (String, Instant)| {
+        let age = now.saturating_duration_since(last_heartbeat);
+        let failure =
+            (age > HEARTBEAT_DEADLINE).then(|| format!("has not last_heartbeat for {} s", age.as_secs()));
         Check { name, failure, weight: Weight::Required }
     };
-    Verdict { checks: tokens.chain(outputs).map(check).collect() }
+    ProbeResult { checks: tokens.chain(outputs).map(check).collect() }
 }
 
 /// Whether every required registry has an unexpired credential in every output.
-pub fn ready(status: &Status, now: SystemTime) -> Verdict {
+pub fn ready(status: &Status, now: SystemTime) -> ProbeResult {
     let mut checks = Vec::new();
     for token in status.tokens.values() {
         if token.awaits_own_registry {
@@ -108,11 +110,11 @@ pub fn ready(status: &Status, now: SystemTime) -> Verdict {
     for (id, output) in &status.outputs {
         checks.extend(output.targets.iter().flat_map(|targets| failing(id, targets)));
     }
-    Verdict { checks }
+    ProbeResult { checks }
 }
 
 /// Whether a main container that waits for us may start.
-pub fn started(status: &Status, now: SystemTime) -> Verdict {
+pub fn started(status: &Status, now: SystemTime) -> ProbeResult {
     let mut verdict = ready(status, now);
     let age = now.duration_since(status.started_at).unwrap_or_default();
     if status.has_been_ready || age >= status.startup_grace {
@@ -131,10 +133,10 @@ fn failing(id: &str, targets: &Targets) -> Vec<Check> {
     }
     let summary = format!("{} of {} in sync, {count} failing", targets.in_sync, targets.total);
     let mut checks = vec![reported(format!("Secrets of {id}"), summary)];
-    let named = targets.troubled.iter();
+    let named = targets.failing.iter();
     checks.extend(named.map(|it| reported(format!("Secret {}", it.name), it.last_error.to_string())));
-    if targets.more_troubled > 0 {
-        checks.push(reported(format!("{} more Secrets of {id}", targets.more_troubled), "failing".into()));
+    if targets.more_failing > 0 {
+        checks.push(reported(format!("{} more Secrets of {id}", targets.more_failing), "failing".into()));
     }
     checks
 }
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_503_names_the_registry_the_reason_and_the_mend() {
+    async fn a_503_names_the_registry_the_reason_and_the_remedy() {
         let problem = Problem {
             message: "disk full".into(),
             remedy: Diagnosis::VolumeFull.into(),
@@ -262,7 +264,7 @@ mod tests {
             text,
             format!(
                 "[-]registry {HOST} in docker-config /c its credential is not there: disk full ({})\nnot ok\n",
-                Diagnosis::VolumeFull.mend()
+                Diagnosis::VolumeFull.remedy()
             )
         );
     }
@@ -285,8 +287,8 @@ mod tests {
                     total: 1000,
                     in_sync: 1000 - count,
                     discovered: true,
-                    troubled: named.collect(),
-                    more_troubled: count.saturating_sub(20),
+                    failing: named.collect(),
+                    more_failing: count.saturating_sub(20),
                     ..Targets::default()
                 });
             })
@@ -297,7 +299,7 @@ mod tests {
         let expected = format!(
             "[-]Secrets of docker-config /c 999 of 1000 in sync, 1 failing\n\
              [-]Secret tenant-0/ecr the API server refused: exceeded quota: q (HTTP 403) ({})\nok\n",
-            Diagnosis::QuotaExceeded.mend()
+            Diagnosis::QuotaExceeded.remedy()
         );
         assert_eq!(text, expected);
         // However many a tenant makes: a bounded text.
@@ -333,7 +335,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn live_until_a_loop_is_stuck() {
         let status = well(true);
-        tokio::time::advance(TURN_DEADLINE).await;
+        tokio::time::advance(HEARTBEAT_DEADLINE).await;
         assert!(live(&status, Instant::now()).is_good());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!live(&status, Instant::now()).is_good());

@@ -29,8 +29,8 @@ use tokio::{
 use super::{
     host::{self, Rejected},
     metrics::{self, Format},
-    process::Figures,
-    readiness::{self, Verdict},
+    process::ProcessMetrics,
+    readiness::{self, ProbeResult},
 };
 use crate::{
     clock::Clock,
@@ -49,7 +49,7 @@ const SILENT: usize = 512;
 /// What each of them has at least to say something, also in a flood: a probe may be held up between its connection
 /// and its request, and so may this process, by a CPU limit. So a flood of 10,000 a second delays nobody, and a burst
 /// of 5,000 for half a second.
-const TURN: Duration = Duration::from_millis(50);
+const FIRST_BYTE_GUARANTEE: Duration = Duration::from_millis(50);
 /// Connections at a time that have. A probe's request is one piece, and is answered in one turn.
 const TALKING: usize = 64;
 /// Connections that may wait to be accepted: one too many would wait for a second, longer than a probe does.
@@ -78,7 +78,7 @@ impl Limits {
         let talking = (spare / 4).clamp(1, TALKING);
         let silent = spare.saturating_sub(talking).clamp(2, SILENT);
         // Where there are fewer turns at a time they are shorter, so that a flood waits no longer for its turns.
-        let turn = TURN * u32::try_from(silent).unwrap_or(u32::MAX) / SILENT as u32;
+        let turn = FIRST_BYTE_GUARANTEE * u32::try_from(silent).unwrap_or(u32::MAX) / SILENT as u32;
         Self { silent, talking, turn }
     }
 }
@@ -116,8 +116,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Serves for ever; dropped to end.
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let limits = Limits::of(getrlimit(Resource::Nofile).current);
-    let mut silent = Crowd::of(limits.silent);
-    let mut talking = Crowd::of(limits.talking);
+    let mut silent = ConnectionPool::of(limits.silent);
+    let mut talking = ConnectionPool::of(limits.talking);
     let mut reminded: Option<Instant> = None;
     // Turns are of one length, so they end in the order of the connections: while one is free, the oldest had its own.
     let turns = Arc::new(Semaphore::new(limits.silent));
@@ -131,7 +131,7 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
                 }
             }
             accepted = accept(&listener, &turns) => match accepted {
-                Ok((stream, turn)) => silent.admit(first_words(stream, turn, limits.turn)),
+                Ok((stream, turn)) => silent.admit(await_first_byte(stream, turn, limits.turn)),
                 Err(error) => {
                     if reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
                         reminded = Some(Instant::now());
@@ -149,7 +149,7 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
 fn log_failed_accept(error: &io::Error) {
     let diagnosis = if is_file_limit(error) { Diagnosis::TooManyOpenFiles } else { Diagnosis::Fault };
     tracing::warn!(
-        %error, diagnosis = diagnosis.id(), remedy = diagnosis.mend(),
+        %error, diagnosis = diagnosis.id(), remedy = diagnosis.remedy(),
         "health endpoint: cannot accept a connection"
     );
 }
@@ -164,13 +164,13 @@ async fn accept(
 }
 
 /// Connections, at most so many: the newest gets in, the oldest goes.
-struct Crowd<T> {
+struct ConnectionPool<T> {
     limit: usize,
     tasks: JoinSet<Option<T>>,
     order: VecDeque<AbortHandle>,
 }
 
-impl<T: Send + 'static> Crowd<T> {
+impl<T: Send + 'static> ConnectionPool<T> {
     fn of(limit: usize) -> Self {
         Self { limit, tasks: JoinSet::new(), order: VecDeque::new() }
     }
@@ -197,7 +197,11 @@ impl<T: Send + 'static> Crowd<T> {
 }
 
 /// The connection, once its client has said something, or nothing more to come.
-async fn first_words(stream: TcpStream, turn: OwnedSemaphorePermit, lasts: Duration) -> Option<TcpStream> {
+async fn await_first_byte(
+    stream: TcpStream,
+    turn: OwnedSemaphorePermit,
+    lasts: Duration,
+) -> Option<TcpStream> {
     // Not `readable`, which is true of any accepted connection, said something or not, until a read finds nothing.
     let mut one = [0];
     // A turn ends here, after a look at the connection: so what came while this process was held up is not missed.
@@ -240,7 +244,7 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         .uri()
         .query()
         .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    let ask = |verdict: &dyn Fn(&Status) -> Verdict| told(&health.status.read(verdict), verbose);
+    let ask = |verdict: &dyn Fn(&Status) -> ProbeResult| told(&health.status.read(verdict), verbose);
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| readiness::live(status, Instant::now())),
         "/readyz" => ask(&|status| readiness::ready(status, now)),
@@ -262,7 +266,7 @@ fn reject(rejected: Rejected) -> Response<Full<Bytes>> {
     text(code, body.to_owned())
 }
 
-fn told(verdict: &Verdict, verbose: bool) -> Response<Full<Bytes>> {
+fn told(verdict: &ProbeResult, verbose: bool) -> Response<Full<Bytes>> {
     let code = if verdict.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(code, verdict.text(verbose))
 }
@@ -277,7 +281,7 @@ fn status(health: &Health) -> Response<Full<Bytes>> {
 fn metrics(headers: &HeaderMap, health: &Health) -> Response<Full<Bytes>> {
     let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accepted.join(","));
-    let (now, process) = (health.clock.now(), Figures::read());
+    let (now, process) = (health.clock.now(), ProcessMetrics::read());
     let body = health.status.read(|status| metrics::render(status, now, &process, format));
     with_type(StatusCode::OK, format.content_type(), body)
 }
@@ -338,7 +342,7 @@ mod tests {
             // A flood of ten thousand a second is through its turns in time, whatever the limit is.
             assert!(limits.turn / silent as u32 <= Duration::from_micros(100), "{limits:?}");
         }
-        assert_eq!(Limits::of(None).turn, TURN);
+        assert_eq!(Limits::of(None).turn, FIRST_BYTE_GUARANTEE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,7 +365,7 @@ mod tests {
         assert!(hear(early).unwrap().starts_with("HTTP/1.1 200 OK"));
 
         let mut late = connect();
-        tokio::time::advance(TURN).await;
+        tokio::time::advance(FIRST_BYTE_GUARANTEE).await;
         let_it_serve().await;
         ask(&mut slow);
         ask(&mut late);

@@ -8,8 +8,8 @@ use super::{AppError, checked_sdk_config, load};
 use crate::{
     admin::readiness,
     clock::Clock,
-    config::{Flags, Surroundings},
-    engine::{Engine, Surface},
+    config::{Context, Flags},
+    engine::{Dependencies, Engine},
     status::{OutputStatus, Status, StatusBoard, Targets, TokenStatus},
     telemetry,
 };
@@ -19,18 +19,14 @@ const OUTPUT_TRIES: u64 = 3;
 
 /// One refresh, all outputs written, or [`AppError::NotWritten`] after `timeout`, or earlier when only a
 /// person can help.
-pub(crate) async fn once(
-    flags: &Flags,
-    surroundings: &Surroundings,
-    timeout: Duration,
-) -> Result<(), AppError> {
-    let config = load(flags, surroundings).await?;
+pub(crate) async fn once(flags: &Flags, context: &Context, timeout: Duration) -> Result<(), AppError> {
+    let config = load(flags, context).await?;
     telemetry::start(&config.log);
-    let sdk = checked_sdk_config(&config, surroundings).await?;
+    let sdk = checked_sdk_config(&config, context).await?;
     let clock = Clock::System;
     let status = StatusBoard::new(clock.now());
-    let mut engine = Engine::new(Surface {
-        env: surroundings.env.clone(),
+    let mut engine = Engine::new(Dependencies {
+        env: context.env.clone(),
         sdk,
         clock: clock.clone(),
         status: status.clone(),
@@ -81,7 +77,7 @@ fn is_in_outputs(token: &TokenStatus, status: &Status) -> bool {
 fn is_finished(status: &Status) -> bool {
     let denied = status.tokens.values().any(|token| {
         let required = token.awaits_own_registry || token.registries.iter().any(|served| served.required);
-        required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_a_person())
+        required && token.last_error.as_ref().is_some_and(|problem| problem.class.needs_intervention())
     });
     let all_asked = status.tokens.values().all(|token| token.refreshed + token.failed.total() > 0);
     let mut refreshed = status.tokens.values().filter(|token| token.refreshed > 0);
@@ -161,7 +157,7 @@ mod tests {
             total: 4,
             in_sync,
             discovered,
-            more_troubled: failing,
+            more_failing: failing,
             given_up,
             aimed_at,
             ..Targets::default()

@@ -5,33 +5,33 @@ use std::fmt;
 
 use crate::{
     aws::identity::{self, Looked},
-    config::{self, Flags, Surroundings},
+    config::{self, Context, Flags},
     failure::diagnosis::Diagnosis,
 };
 
 /// Nothing is configured, and there is nobody to ask AWS as.
 #[derive(Debug)]
-pub(crate) struct FirstContact {
+pub(crate) struct UsageHint {
     looked: Vec<Looked>,
     is_in_a_cluster: bool,
 }
 
-impl FirstContact {
+impl UsageHint {
     /// `None` as soon as anything is configured or found. Also in a pod that has a region: waiting for a credential there,
     /// and saying so, serves the main container better than a sidecar that ends again and again.
-    pub(super) fn of(flags: &Flags, surroundings: &Surroundings) -> Option<Self> {
-        let Surroundings { env, sdk } = surroundings;
+    pub(super) fn of(flags: &Flags, context: &Context) -> Option<Self> {
+        let Context { env, sdk } = context;
         let is_configured =
             flags.config.is_some() || !flags.values.is_empty() || config::own_variables(env).next().is_some();
         let is_in_a_cluster = env.is_in_a_cluster();
         if is_configured || (is_in_a_cluster && sdk.region.is_some()) {
             return None;
         }
-        Some(Self { looked: identity::nothing_announced(env, &sdk.profile_files)?, is_in_a_cluster })
+        Some(Self { looked: identity::no_source_configured(env, &sdk.profile_files)?, is_in_a_cluster })
     }
 }
 
-impl fmt::Display for FirstContact {
+impl fmt::Display for UsageHint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "nothing is configured, and there are no AWS credentials.")?;
         f.write_str("  Looked for --config and ECR_SIDECAR_… (unset)")?;
@@ -40,10 +40,10 @@ impl fmt::Display for FirstContact {
         }
         let here = format!(
             "{}; then: ecr-sidecar once --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json",
-            Diagnosis::NoCredentials.mend()
+            Diagnosis::NoCredentials.remedy()
         );
         let in_a_cluster =
-            format!("patches/ has it for Flux and Argo CD. {}", Diagnosis::IrsaInactive.mend());
+            format!("patches/ has it for Flux and Argo CD. {}", Diagnosis::IrsaInactive.remedy());
         let mut steps = [("On this machine", here), ("In a cluster", in_a_cluster)];
         if self.is_in_a_cluster {
             steps.reverse();
@@ -55,7 +55,7 @@ impl fmt::Display for FirstContact {
     }
 }
 
-impl std::error::Error for FirstContact {}
+impl std::error::Error for UsageHint {}
 
 #[cfg(test)]
 mod tests {
@@ -72,10 +72,8 @@ mod tests {
         let env = Environment::from_pairs(pod);
         let region = Environment::from_pairs([("AWS_REGION", "eu-west-1")]);
         let sdk = SdkSettings::of(&region, &Profiles::default()).unwrap();
-        let with = Surroundings { env: env.clone(), sdk };
-        assert!(FirstContact::of(&Flags::default(), &with).is_none());
-        assert!(
-            FirstContact::of(&Flags::default(), &Surroundings { env, sdk: SdkSettings::default() }).is_some()
-        );
+        let with = Context { env: env.clone(), sdk };
+        assert!(UsageHint::of(&Flags::default(), &with).is_none());
+        assert!(UsageHint::of(&Flags::default(), &Context { env, sdk: SdkSettings::default() }).is_some());
     }
 }

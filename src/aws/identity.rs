@@ -4,7 +4,7 @@
 //! * A source that is configured but broken is an error that names it; nothing falls through to another
 //!   principal (`a_broken_source_is_never_passed_over`).
 //! * The instance metadata service is used only when it is named (`auto_never_asks_imds`).
-//! * When nothing is found, the error lists what was looked for, what was seen, and the likely mend.
+//! * When nothing is found, the error lists what was looked for, what was seen, and the likely fix.
 //!
 //! Credentials are kept until shortly before their expiry and shared by every token of the identity;
 //! [`Identity::forget`] drops them when AWS calls them stale or one of their files changed. Nothing here
@@ -32,7 +32,7 @@ use serde::Serialize;
 
 pub(crate) use self::static_keys::read_line;
 pub use self::{
-    default_chain::nothing_announced,
+    default_chain::no_source_configured,
     error::{IdentityError, Looked},
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
     registry::{AccountId, Region},
 };
 
-/// Credentials are resolved anew when less than this is left of them.
+/// Credentials are resolved again when less than this is left of them.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// The name of a session that is given none.
 const SESSION_NAME: &str = "ecr-sidecar";
@@ -74,7 +74,7 @@ pub enum Source {
     WebIdentity { role_arn: Option<String>, token_file: Option<PathBuf> },
     /// The EKS Pod Identity agent or the ECS agent: `AWS_CONTAINER_CREDENTIALS_*`.
     PodIdentity,
-    /// Keys in files, read anew each time.
+    /// Keys in files, read again each time.
     Static(StaticFiles),
     /// The node's role, by the instance metadata service.
     Imds,

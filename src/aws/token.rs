@@ -4,7 +4,7 @@
 //! `AWS:<password>` with an expiry is an error of its own, and nothing of it is published.
 //!
 //! Who retries what: the SDK's retries are off. The one exception is an answer that says that something we
-//! read is stale (token file, session, clock): [`TokenSource::fetch`] drops it, reads it anew and asks once
+//! read is stale (token file, session, clock): [`TokenSource::fetch`] drops it, reads it again and asks once
 //! more. Everything else is the refresher's plan.
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -75,7 +75,7 @@ pub struct TokenKey {
 
 impl TokenKey {
     /// The key that a host tells by its name; none when its region has to be configured.
-    pub fn told_by(host: &RegistryHost, identity: &str) -> Option<Self> {
+    pub fn from_host(host: &RegistryHost, identity: &str) -> Option<Self> {
         let yes = |is: bool| is.then_some(true);
         let (service, region, fips, dual_stack) = match host.location() {
             Location::Private(registry) => {
@@ -248,7 +248,7 @@ impl TokenSource {
     pub async fn fetch(&self) -> Result<Fetched, TokenError> {
         match self.fetch_once().await {
             Err(error) if error.class().is_worth_one_more_try() => {
-                tracing::debug!(token = %self.key, %error, "asking once more with inputs read anew");
+                tracing::debug!(token = %self.key, %error, "asking once more with inputs read again");
                 self.identity.forget();
                 self.fetch_once().await
             }
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn the_dual_stack_host_of_ecr_public_asks_the_dual_stack_endpoint() {
         let dual_stack =
-            |host: &str| TokenKey::told_by(&host.parse().unwrap(), "default").unwrap().dual_stack;
+            |host: &str| TokenKey::from_host(&host.parse().unwrap(), "default").unwrap().dual_stack;
         assert_eq!(["ecr-public.aws.com", "public.ecr.aws"].map(dual_stack), [Some(true), None]);
     }
 

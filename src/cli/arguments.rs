@@ -101,7 +101,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
     },
-    /// Walk through everything that the configuration rests on, and say what is wrong and what mends it
+    /// Walk through everything that the configuration rests on, and say what is wrong and the remedy
     #[command(after_help = examples::DOCTOR)]
     Doctor {
         /// Who reads the docker config.json: a user, and perhaps its groups
@@ -114,7 +114,7 @@ pub(super) enum Command {
     /// Show every registry and output of the running sidecar
     #[command(after_help = examples::STATUS)]
     Status {
-        /// Draw it anew each second; in a pipe: a block a second, with an empty line between two
+        /// Draw it again each second; in a pipe: a block a second, with an empty line between two
         #[arg(long)]
         watch: bool,
         /// For people, or what /status answers

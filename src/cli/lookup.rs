@@ -38,7 +38,7 @@ use crate::{
         token::{Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
-    config::{self, Config, Flags, Problems, Registries, Surroundings},
+    config::{self, Config, Context, Flags, Problems, Registries},
     env::Environment,
     failure::{Class, Problem, diagnosis::Diagnosis, shown_value::clean_path},
     output::{
@@ -79,7 +79,7 @@ pub enum LookupError {
     )]
     NotOurs(RegistryHost),
     /// None to be had.
-    #[error("no credential for {host}: {}asking AWS: {}; to mend it: {}", listed(found), problem.message, problem.remedy)]
+    #[error("no credential for {host}: {}asking AWS: {}; to fix it: {}", listed(found), problem.message, problem.remedy)]
     None {
         host: RegistryHost,
         /// What was found in each place that may have one.
@@ -127,11 +127,11 @@ pub async fn credential(
 ) -> Result<Credential, LookupError> {
     // On the heap: futures of AWS calls are large, and what holds several by value is too large for rustc.
     let found = Box::pin(async {
-        let (config, surroundings, invalid) = configuration(Some(host), flags, env).await?;
+        let (config, context, invalid) = configuration(Some(host), flags, env).await?;
         let key = key_of(&config, host).ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
         let (clock, started) = (Clock::System, Instant::now());
-        Lookup { host, key, config, surroundings, invalid, clock, started }.run().await
+        Lookup { host, key, config, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
@@ -151,13 +151,13 @@ async fn configuration(
     host: Option<&RegistryHost>,
     flags: &Flags,
     env: Environment,
-) -> Result<(Config, Surroundings, Option<Problems>), LookupError> {
-    let (surroundings, invalid) = match app::surroundings(env.clone()).await {
-        Ok(surroundings) => (surroundings, None),
-        Err(invalid) => (Surroundings { env, ..Surroundings::default() }, Some(invalid)),
+) -> Result<(Config, Context, Option<Problems>), LookupError> {
+    let (context, invalid) = match app::context(env.clone()).await {
+        Ok(context) => (context, None),
+        Err(invalid) => (Context { env, ..Context::default() }, Some(invalid)),
     };
-    let config = config::load_to_answer(host, flags, &surroundings).await?;
-    Ok((config, surroundings, invalid))
+    let config = config::load_to_answer(host, flags, &context).await?;
+    Ok((config, context, invalid))
 }
 
 /// The configured token key of `host`, else the one that its name tells, for the default identity.
@@ -166,14 +166,14 @@ fn key_of(config: &Config, host: &RegistryHost) -> Option<TokenKey> {
         Registries::Listed(registries) => registries.iter().find(|registry| registry.host == *host),
         Registries::Own(_) => None,
     };
-    configured.map(|registry| registry.key.clone()).or_else(|| TokenKey::told_by(host, "default"))
+    configured.map(|registry| registry.key.clone()).or_else(|| TokenKey::from_host(host, "default"))
 }
 
 struct Lookup<'a> {
     host: &'a RegistryHost,
     key: TokenKey,
     config: Config,
-    surroundings: Surroundings,
+    context: Context,
     invalid: Option<Problems>,
     clock: Clock,
     started: Instant,
@@ -277,7 +277,7 @@ impl Lookup<'_> {
 
     async fn slot(&self) -> Option<Slot> {
         let spec = self.config.identities.get(&self.key.identity)?.clone();
-        let (key, env) = (self.key.clone(), self.surroundings.env.clone());
+        let (key, env) = (self.key.clone(), self.context.env.clone());
         match on_a_thread(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
             Ok(slot) => Some(slot),
             Err(error) => {
@@ -307,8 +307,8 @@ impl Lookup<'_> {
             // A key names an identity of its configuration, or the default one, which there always is.
             return Err(TokenError::Empty("the configuration"));
         };
-        let env = &self.surroundings.env;
-        let sdk = self.surroundings.sdk.config(http::client(env));
+        let env = &self.context.env;
+        let sdk = self.context.sdk.config(http::client(env));
         let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
         let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
         let mut pause = PAUSE;

@@ -45,11 +45,11 @@ pub(super) struct Identity {
     pub(super) profile: Option<String>,
     /// With `source: web-identity`: the ARN of the role. Left out: that of `AWS_ROLE_ARN`.
     pub(super) role_arn: Option<String>,
-    /// With `source: web-identity`: the token's file, which is watched and read anew each time. Left out: that of
+    /// With `source: web-identity`: the token's file, which is watched and read again each time. Left out: that of
     /// `AWS_WEB_IDENTITY_TOKEN_FILE`.
     pub(super) token_file: Option<String>,
     /// With `source: static`, and required there: the file that holds the access key id and nothing else. It is
-    /// watched and read anew each time, so keys may be rotated.
+    /// watched and read again each time, so keys may be rotated.
     pub(super) access_key_id_file: Option<String>,
     /// With `source: static`, and required there: the file that holds the secret access key and nothing else.
     pub(super) secret_access_key_file: Option<String>,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Config, ConfigFile, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins, Problem,
-    Problems, Registries, Registry, Surroundings, file, nearest, sources::Layers, validate,
+    Config, ConfigFile, Context, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
+    Problem, Problems, Registries, Registry, file, nearest, sources::Layers, validate,
 };
 use crate::{
     aws::{
@@ -32,18 +32,18 @@ const NOT_SHOWN: &str = "a value without a user, a password, a key or a token in
 
 pub(super) fn load(
     flags: &Flags,
-    surroundings: &Surroundings,
+    context: &Context,
     file: Option<&ConfigFile>,
     purpose: Purpose<'_>,
 ) -> Result<Config, Problems> {
-    let Layers { path, value, origins, mut problems } = Layers::of(flags, surroundings, file)?;
+    let Layers { path, value, origins, mut problems } = Layers::of(flags, context, file)?;
     let file = serde_json::from_value(value).unwrap_or_else(|_| {
         // The error's text would quote the file.
         problems.push(Problem::new("", "another shape", "what config.schema.json describes"));
         file::File::default()
     });
     let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
-    let mut resolver = Resolver { surroundings, purpose, origins, unfit, problems };
+    let mut resolver = Resolver { context, purpose, origins, unfit, problems };
     let config = resolver.config(path, file);
     if resolver.problems.is_empty() {
         Ok(Config { origins: resolver.origins, ..config })
@@ -63,7 +63,7 @@ pub(super) enum Purpose<'a> {
 
 /// Parses values, and gathers what does not parse.
 struct Resolver<'a> {
-    surroundings: &'a Surroundings,
+    context: &'a Context,
     purpose: Purpose<'a>,
     origins: Origins,
     /// Where something was taken out already.
@@ -101,7 +101,7 @@ impl Resolver<'_> {
         if file.registries.is_empty() {
             let asked = match self.purpose {
                 Purpose::Keep | Purpose::Answer(None) => None,
-                Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::told_by(host, "default")),
+                Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::from_host(host, "default")),
             };
             return match asked {
                 Some((host, key)) => {
@@ -127,14 +127,14 @@ impl Resolver<'_> {
 
     /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
-        let region = self.surroundings.sdk.region.clone().unwrap_or_else(|| {
+        let region = self.context.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
                 let found = "nothing, and neither AWS_REGION nor the profile says a region";
-                let found = match &self.surroundings.sdk.profile_files {
+                let found = match &self.context.sdk.profile_files {
                     ProfileFiles::Unusable { why, .. } => format!("{found}: {why}"),
                     _ => found.to_owned(),
                 };
-                self.refuse_if_whole(
+                self.reject_unless_reported(
                     "registries",
                     found,
                     "registry hosts in ECR_SIDECAR_REGISTRIES, or AWS_REGION for your own registry",
@@ -169,7 +169,7 @@ impl Resolver<'_> {
                 format!("one of {}", known.join(", ")),
             );
             problem.nearest = nearest(&identity, known).map(str::to_owned);
-            if self.is_whole(path) {
+            if self.is_complete(path) {
                 self.problems.push(problem);
             }
         }
@@ -191,7 +191,7 @@ impl Resolver<'_> {
         identity: String,
     ) -> Option<TokenKey> {
         let place = format!("{path}.region");
-        let Some(key) = TokenKey::told_by(host, &identity) else {
+        let Some(key) = TokenKey::from_host(host, &identity) else {
             let Some(region) = said else {
                 let accepted = match host.looks_like_ecr() {
                     Some(lookalike) => {
@@ -201,7 +201,7 @@ impl Resolver<'_> {
                         "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into()
                     }
                 };
-                self.refuse_if_whole(&place, "nothing", accepted);
+                self.reject_unless_reported(&place, "nothing", accepted);
                 return None;
             };
             return Some(TokenKey {
@@ -241,7 +241,7 @@ impl Resolver<'_> {
         fallback: Option<&Region>,
     ) -> IdentitySpec {
         let path = format!("identities.{name}");
-        self.refuse_strangers(&path, &identity);
+        self.reject_foreign_keys(&path, &identity);
         let source = self.source(&path, &identity);
         let assume_roles = identity.assume_roles.iter().enumerate();
         let assume_roles = assume_roles
@@ -260,7 +260,7 @@ impl Resolver<'_> {
         if let Some(region) = said.and_then(|region| self.parse(&place, region)) {
             return region;
         }
-        let (region, from) = match &self.surroundings.sdk.region {
+        let (region, from) = match &self.context.sdk.region {
             Some(region) => (region.clone(), "AWS_REGION"),
             None => (default_sts_region(fallback), "the registries' partition"),
         };
@@ -269,7 +269,7 @@ impl Resolver<'_> {
     }
 
     /// Keys that belong to another source are mistakes, not decoration.
-    fn refuse_strangers(&mut self, path: &str, identity: &file::Identity) {
+    fn reject_foreign_keys(&mut self, path: &str, identity: &file::Identity) {
         use file::SourceKind::{Profile, Static, WebIdentity};
         let owned = [
             ("profile", &identity.profile, Profile, "profile"),
@@ -281,7 +281,7 @@ impl Resolver<'_> {
         ];
         for (key, value, owner, name) in owned {
             if value.is_some() && identity.source != owner {
-                self.refuse_if_whole(
+                self.reject_unless_reported(
                     &format!("{path}.{key}"),
                     "a value",
                     format!("this key only with `source: {name}`"),
@@ -330,7 +330,7 @@ impl Resolver<'_> {
 
     fn required_path(&mut self, path: &str, key: &str, value: Option<&str>) -> PathBuf {
         if value.is_none_or(str::is_empty) {
-            self.refuse_if_whole(
+            self.reject_unless_reported(
                 &format!("{path}.{key}"),
                 "nothing",
                 "a file's path: `source: static` needs it",
@@ -355,7 +355,7 @@ impl Resolver<'_> {
         let policy = Policy { at: at.unwrap_or(usual("50%")), jitter: jitter.unwrap_or(usual("10%")) };
         let (at, jitter) = (policy.at.as_fraction(), policy.jitter.as_fraction());
         if at - jitter < 0.05 || at + jitter > 0.95 {
-            self.refuse_if_whole(
+            self.reject_unless_reported(
                 "refresh",
                 format!("at {} ± {}", policy.at, policy.jitter),
                 "a moment between 5% and 95% of the lifetime, jitter included",
@@ -411,14 +411,14 @@ impl Resolver<'_> {
     }
 
     /// For what lacks, or rests on another key: if anything was taken out there, that is the cause, and told.
-    fn refuse_if_whole(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
-        if self.is_whole(path) {
+    fn reject_unless_reported(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+        if self.is_complete(path) {
             self.refuse(path, found, accepted);
         }
     }
 
     /// Whether nothing was taken out of the file itself, nor of the part of it that `path` is in.
-    fn is_whole(&self, path: &str) -> bool {
+    fn is_complete(&self, path: &str) -> bool {
         !self.unfit.iter().any(|unfit| !unfit.contains(['.', '[']) || part(unfit) == part(path))
     }
 

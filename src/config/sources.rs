@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ConfigFile, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins, Problem,
-    Problems, Surroundings, file, nearest, validate,
+    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins,
+    Problem, Problems, file, nearest, validate,
     yaml::{self, Document},
 };
 use crate::failure::shown_value::{clean_path, quoted};
@@ -44,11 +44,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Checks the file's shape, and lays environment and flags over it. An error if it is no YAML.
-    pub(super) fn of(
-        flags: &Flags,
-        surroundings: &Surroundings,
-        file: Option<&ConfigFile>,
-    ) -> Result<Self, Problems> {
+    pub(super) fn of(flags: &Flags, context: &Context, file: Option<&ConfigFile>) -> Result<Self, Problems> {
         let mut document = Document { value: json!({}), ..Document::default() };
         let mut problems = Vec::new();
         if let Some(file) = file {
@@ -60,8 +56,8 @@ impl Layers {
         let path = file.map(|file| file.path.clone());
         let mut layers = Self { path, value: document.value, problems, ..Self::default() };
         layers.note_file_origins();
-        layers.refuse_unknown_variables(surroundings);
-        layers.overlay(flags, surroundings);
+        layers.refuse_unknown_variables(context);
+        layers.overlay(flags, context);
         Ok(layers)
     }
 
@@ -85,8 +81,8 @@ impl Layers {
         leaves(&self.value, String::new(), &mut self.origins);
     }
 
-    fn refuse_unknown_variables(&mut self, surroundings: &Surroundings) {
-        for name in own_variables(&surroundings.env).filter(|name| !KNOWN.contains(name)) {
+    fn refuse_unknown_variables(&mut self, context: &Context) {
+        for name in own_variables(&context.env).filter(|name| !KNOWN.contains(name)) {
             let accepted = format!("one of {}", KNOWN.join(", "));
             let mut problem = Problem::new(name, "an unknown variable", accepted);
             problem.nearest = nearest(name, KNOWN).map(str::to_owned);
@@ -94,11 +90,11 @@ impl Layers {
         }
     }
 
-    fn overlay(&mut self, flags: &Flags, surroundings: &Surroundings) {
+    fn overlay(&mut self, flags: &Flags, context: &Context) {
         let given = |variable: &'static str| {
             let flag = flags.values.get(variable).map(|(flag, value)| (value.trim(), Origin::Flag(flag)));
             let flag = flag.filter(|(value, _)| !value.is_empty());
-            let by_env = || Some((given(&surroundings.env, variable)?, Origin::Env(variable.to_owned())));
+            let by_env = || Some((given(&context.env, variable)?, Origin::Env(variable.to_owned())));
             flag.or_else(by_env).map(|(value, origin)| (value.to_owned(), origin))
         };
         if let Some((hosts, origin)) = given(REGISTRIES) {

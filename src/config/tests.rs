@@ -5,10 +5,10 @@ use crate::aws::profile_file::Profiles;
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
-fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+fn context(variables: &[(&str, &str)]) -> Context {
     let env = Environment::from_pairs(variables.iter().copied());
     let sdk = SdkSettings::of(&env, &Profiles::default()).unwrap();
-    Surroundings { env, sdk }
+    Context { env, sdk }
 }
 
 fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -24,7 +24,7 @@ fn parsed(flags: &Flags, variables: &[(&str, &str)], text: Option<&str>) -> Resu
         path: "/etc/ecr-sidecar.yaml".into(),
         text: Zeroizing::new(text.to_owned()),
     });
-    resolve::load(flags, &surroundings(variables), file.as_ref(), Purpose::Keep)
+    resolve::load(flags, &context(variables), file.as_ref(), Purpose::Keep)
 }
 
 fn problems(outcome: Result<Config, Problems>) -> String {
@@ -215,7 +215,7 @@ fn what_kubernetes_sets_for_a_service_is_never_ours() {
         let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let config = with_env(&[&variables[..], &[("ECR_SIDECAR_REGISTRIES", HOST)]].concat());
         assert_eq!(config.unwrap_or_else(|problems| panic!("{problems}")).path, None);
-        assert_eq!(own_variables(&surroundings(&variables).env).count(), 0, "{service}");
+        assert_eq!(own_variables(&context(&variables).env).count(), 0, "{service}");
     }
 }
 
@@ -491,7 +491,7 @@ fn health_hosts_are_dns_names() {
 async fn broken_yaml_and_missing_files_name_the_file() {
     assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
     let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
-    let told = problems(load(&flags, &surroundings(&[])).await);
+    let told = problems(load(&flags, &context(&[])).await);
     assert!(told.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{told}");
 }
 

@@ -14,7 +14,7 @@ use crate::{
     manifests::{self},
     output::{
         OutputConfig,
-        secrets::{Surveyed, inspect},
+        secrets::{Inspection, inspect},
     },
 };
 
@@ -125,7 +125,7 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
     lacking.into_iter().map(lack).collect()
 }
 
-fn of_secret(id: &str, Surveyed { at, state }: Surveyed) -> Vec<Finding> {
+fn of_secret(id: &str, Inspection { at, state }: Inspection) -> Vec<Finding> {
     match state {
         Some(Ok(warnings)) => {
             let mut findings: Vec<_> = warnings

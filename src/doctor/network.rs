@@ -19,12 +19,12 @@ use aws_smithy_runtime_api::client::{
 use super::report::{Finding, Step};
 use crate::{
     clock::Clock,
-    config::{Config, Surroundings},
+    config::{Config, Context},
     env::Environment,
     failure::{
-        causes,
+        causes, classify_transport,
         diagnosis::{Diagnosis, Remedy},
-        of_the_way, skew, skew_seconds,
+        skew, skew_seconds,
     },
 };
 
@@ -43,7 +43,7 @@ struct Calls {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Overheard(Arc<Mutex<Notes>>);
+pub(super) struct RecordingClient(Arc<Mutex<Notes>>);
 
 #[derive(Debug)]
 struct Notes {
@@ -53,7 +53,7 @@ struct Notes {
     skew: Option<i64>,
 }
 
-impl Overheard {
+impl RecordingClient {
     pub(super) fn new(clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(Notes { clock, hosts: BTreeMap::new(), skew: None })))
     }
@@ -77,8 +77,8 @@ impl Overheard {
 }
 
 /// A web-identity token that is sent unencrypted.
-pub(super) fn in_clear(config: &Config, surroundings: &Surroundings) -> Option<Finding> {
-    let endpoint = config.web_identity_in_clear(surroundings)?;
+pub(super) fn in_clear(config: &Config, context: &Context) -> Option<Finding> {
+    let endpoint = config.web_identity_in_clear(context)?;
     let saw = "web-identity tokens are sent to STS unencrypted";
     Some(Finding::warn(Step::Network, endpoint.as_str(), saw, Remedy::from(Diagnosis::StsInClear)))
 }
@@ -89,7 +89,7 @@ fn of_host(host: &str, calls: &Calls, by: &str) -> Finding {
             Finding::ok(Step::Network, host, format!("answers (HTTP {status}){by}"))
         }
         Calls { failed: Some(why), .. } => {
-            Finding::fail(Step::Network, host, format!("{why}{by}"), of_the_way(why))
+            Finding::fail(Step::Network, host, format!("{why}{by}"), classify_transport(why))
         }
         Calls { .. } => {
             Finding::fail(Step::Network, host, format!("no answer in time{by}"), Diagnosis::Unreachable)
@@ -128,7 +128,7 @@ fn by_proxy(env: &Environment) -> String {
 #[derive(Debug, Clone)]
 struct Client {
     client: SharedHttpClient,
-    overheard: Overheard,
+    overheard: RecordingClient,
 }
 
 impl HttpClient for Client {
@@ -147,7 +147,7 @@ impl HttpClient for Client {
 #[derive(Debug, Clone)]
 struct Connector {
     connector: SharedHttpConnector,
-    overheard: Overheard,
+    overheard: RecordingClient,
 }
 
 impl HttpConnector for Connector {

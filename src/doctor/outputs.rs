@@ -17,7 +17,7 @@ use crate::{
     failure::diagnosis::{Diagnosis, Remedy},
     output::{
         OutputConfig,
-        file::{DockerConfigFile, DockerConfigSettings, Examination},
+        file::{DockerConfigFile, DockerConfigSettings, DryRun},
     },
 };
 
@@ -67,7 +67,7 @@ pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let look = tokio::task::spawn_blocking(move || (file.examine(), directories(&path)));
+        let look = tokio::task::spawn_blocking(move || (file.dry_run(), directories(&path)));
         looking.push((output.id(), settings, look));
     }
     let until = Instant::now() + LIMIT;
@@ -112,11 +112,11 @@ fn directories(path: &Path) -> Vec<Directory> {
 
 fn of_file(
     subject: &str,
-    examined: &Examination,
+    examined: &DryRun,
     directories: &[Directory],
     consumer: Option<&Consumer>,
 ) -> Vec<Finding> {
-    let Examination { exists, uid, gid, mode, warnings } = examined;
+    let DryRun { exists, uid, gid, mode, warnings } = examined;
     let mut findings: Vec<_> =
         warnings.iter().map(|warning| Finding::warn(Step::Output, subject, warning, None)).collect();
     let is = if *exists { "can be replaced" } else { "can be written" };
@@ -182,8 +182,8 @@ mod tests {
     use super::*;
     use crate::doctor::report::Outcome;
 
-    fn written(mode: u32) -> Examination {
-        Examination { exists: false, uid: 65534, gid: 1337, mode, warnings: Vec::new() }
+    fn written(mode: u32) -> DryRun {
+        DryRun { exists: false, uid: 65534, gid: 1337, mode, warnings: Vec::new() }
     }
 
     fn outcome(mode: u32, consumer: Option<&str>) -> Outcome {

@@ -20,10 +20,9 @@ use crate::{
         token::{Fetched, Token},
     },
     failure::{
-        causes,
+        causes, classify_transport,
         diagnosis::Diagnosis,
         foreign_text::{clean, clean_of},
-        of_the_way,
     },
     registry::RegistryHost,
     secret::Secret,
@@ -86,7 +85,7 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
 }
 
 fn unreached(host: &RegistryHost, why: &str) -> Finding {
-    let diagnosis = match of_the_way(why) {
+    let diagnosis = match classify_transport(why) {
         Diagnosis::Unreachable => Diagnosis::RegistryUnreachable,
         known => known,
     };

@@ -242,6 +242,6 @@ mod tests {
         assert_eq!(json["findings"][0]["outcome"], "ok");
         assert_eq!(json["findings"][1]["step"], "sts");
         assert_eq!(json["findings"][1]["diagnosis"], "wrong-account");
-        assert_eq!(json["findings"][1]["remedy"], Diagnosis::WrongAccount.mend());
+        assert_eq!(json["findings"][1]["remedy"], Diagnosis::WrongAccount.remedy());
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// Declares them by the sections of the page: variant, id, cause, remedy.
 macro_rules! diagnoses {
-    ($($section:literal: $($variant:ident = $id:literal, $cause:literal, $mend:literal;)+)+) => {
+    ($($section:literal: $($variant:ident = $id:literal, $cause:literal, $remedy:literal;)+)+) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Diagnosis {
             $($(#[doc = $cause] $variant,)+)+
@@ -34,8 +34,8 @@ macro_rules! diagnoses {
             }
 
             /// What to do about it, whatever the case.
-            pub fn mend(self) -> &'static str {
-                match self { $($(Self::$variant => $mend,)+)+ }
+            pub fn remedy(self) -> &'static str {
+                match self { $($(Self::$variant => $remedy,)+)+ }
             }
         }
     };
@@ -334,7 +334,7 @@ impl From<Diagnosis> for Remedy {
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.diagnosis.mend())?;
+        f.write_str(self.diagnosis.remedy())?;
         if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
     }
 }
@@ -360,13 +360,13 @@ mod tests {
     fn names_are_unique_and_sentences_are_whole() {
         let mut seen = BTreeSet::new();
         for diagnosis in Diagnosis::SECTIONS.iter().flat_map(|(_, diagnoses)| diagnoses.iter()) {
-            let (id, cause, mend) = (diagnosis.id(), diagnosis.cause(), diagnosis.mend());
-            for text in [id, cause, mend] {
+            let (id, cause, remedy) = (diagnosis.id(), diagnosis.cause(), diagnosis.remedy());
+            for text in [id, cause, remedy] {
                 assert!(seen.insert(text), "{id}: {text:?} is there twice");
             }
             assert!(id.bytes().all(|c| c.is_ascii_lowercase() || c == b'-'), "{id}");
             assert!(cause.ends_with('.') && cause.starts_with(char::is_uppercase), "{id}: {cause}");
-            assert!(mend.len() > 20 && !mend.ends_with('.'), "{id}: {mend}");
+            assert!(remedy.len() > 20 && !remedy.ends_with('.'), "{id}: {remedy}");
         }
     }
 

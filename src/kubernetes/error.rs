@@ -13,10 +13,9 @@ use self::refusal::Kind;
 pub(super) use self::refusal::Refusal;
 use crate::{
     failure::{
-        Class, Problem,
+        Class, Problem, classify_transport,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
-        of_the_way,
     },
     kubernetes::rbac::VERBS,
 };
@@ -183,7 +182,7 @@ fn unreachable(text: &str) -> (Class, Remedy) {
         "fatal alert: CertificateExpired",
         "fatal alert: UnknownCA",
     ];
-    if of_the_way(text) == Diagnosis::TooManyOpenFiles {
+    if classify_transport(text) == Diagnosis::TooManyOpenFiles {
         (Class::Transient, Diagnosis::TooManyOpenFiles.into())
     } else if text.contains("invalid peer certificate") {
         (Class::Denied, Diagnosis::ApiServerCertificate.into())

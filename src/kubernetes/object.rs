@@ -138,7 +138,7 @@ impl ManagedFields {
 /// An object as lists and watches tell of it: there may be thousands.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Sighting {
+pub(crate) struct ObjectState {
     pub name: String,
     /// Its namespace; empty for what has none.
     pub namespace: String,
@@ -298,7 +298,7 @@ mod tests {
             let secret: SecretObject = serde_json::from_str(&object).expect(shown);
             assert!(secret.metadata.we_own("password") && secret.kind == "Opaque", "{shown}");
             let page = format!(r#"{{"metadata":{{"resourceVersion":"5"}},"items":[{object},{object}]}}"#);
-            let page: Page<Sighting> = serde_json::from_str(&page).expect(shown);
+            let page: Page<ObjectState> = serde_json::from_str(&page).expect(shown);
             assert_eq!(page.items[1].metadata.name, "s");
         }
     }
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_page_of_nothing_is_a_page() {
         let text = r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":null}"#;
-        let page: Page<Sighting> = serde_json::from_str(text).unwrap();
+        let page: Page<ObjectState> = serde_json::from_str(text).unwrap();
         assert!(page.items.is_empty() && page.metadata.next.is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! Follows objects: a list, then watches from there, for ever.
 //!
 //! * A watch that ends goes on from the last version seen; only when that is too old (410), or an event cannot be read, is
-//!   it listed anew: `an_event_that_cannot_be_read_is_not_met_again`
+//!   it listed again: `an_event_that_cannot_be_read_is_not_met_again`
 //! * Whatever fails is tried again after a pause that grows to half a minute, with jitter, and that shrinks only
 //!   after a watch has lasted: an API server that comes back meets no storm, one that answers and hangs up no loop.
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
@@ -14,7 +14,7 @@ use kube::client::Body;
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{ApiError, Cluster, Sighting, error::Refusal, object::Partial};
+use super::{ApiError, Cluster, ObjectState, error::Refusal, object::Partial};
 
 /// How long one watch is asked to last, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
@@ -50,18 +50,18 @@ impl Scope {
 }
 
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum WatchEvent {
     /// Everything there is now.
-    All(Vec<Sighting>),
+    All(Vec<ObjectState>),
     /// One is new or changed.
-    Changed(Sighting),
-    Gone(Sighting),
+    Changed(ObjectState),
+    Gone(ObjectState),
     /// It does not work for now.
     Failed(ApiError),
 }
 
 /// Tells what happens in `scope`, until nobody listens.
-pub(crate) async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Seen>) {
+pub(crate) async fn watch(cluster: Cluster, scope: Scope, told: mpsc::Sender<WatchEvent>) {
     let mut version: Option<String> = None;
     let mut failures = 0;
     while !told.is_closed() {
@@ -78,7 +78,7 @@ pub(crate) async fn follow(cluster: Cluster, scope: Scope, told: mpsc::Sender<Se
                 if error.is_unreadable() {
                     version = None; // the same event would come again
                 }
-                if told.send(Seen::Failed(error)).await.is_err() {
+                if told.send(WatchEvent::Failed(error)).await.is_err() {
                     return;
                 }
             }
@@ -96,9 +96,13 @@ fn pause(failures: u32, roll: f64) -> Duration {
     cap.mul_f64(0.5 + roll / 2.0)
 }
 
-async fn listed(cluster: &Cluster, scope: &Scope, told: &mpsc::Sender<Seen>) -> Result<String, ApiError> {
+async fn listed(
+    cluster: &Cluster,
+    scope: &Scope,
+    told: &mpsc::Sender<WatchEvent>,
+) -> Result<String, ApiError> {
     let (all, version) = cluster.list(scope).await?;
-    let _ = told.send(Seen::All(all)).await; // `follow` sees that nobody listens
+    let _ = told.send(WatchEvent::All(all)).await; // `watch` sees that nobody listens
     Ok(version)
 }
 
@@ -108,7 +112,7 @@ async fn watched(
     scope: &Scope,
     from: String,
     seen: &mut Option<String>,
-    told: &mpsc::Sender<Seen>,
+    told: &mpsc::Sender<WatchEvent>,
 ) -> Result<String, ApiError> {
     *seen = Some(from.clone());
     let mut version = from;
@@ -132,22 +136,22 @@ async fn watched(
 #[derive(Deserialize)]
 #[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
 enum Event {
-    Added(Partial<Sighting>),
-    Modified(Partial<Sighting>),
-    Deleted(Partial<Sighting>),
-    Bookmark(Partial<Sighting>),
+    Added(Partial<ObjectState>),
+    Modified(Partial<ObjectState>),
+    Deleted(Partial<ObjectState>),
+    Bookmark(Partial<ObjectState>),
     Error(serde_json::Value),
 }
 
 impl Event {
     /// The version that it brings, and what it tells.
-    fn open(self, cluster: &Cluster) -> Result<(String, Option<Seen>), ApiError> {
-        let version = |object: &Partial<Sighting>| object.metadata.resource_version.clone();
+    fn open(self, cluster: &Cluster) -> Result<(String, Option<WatchEvent>), ApiError> {
+        let version = |object: &Partial<ObjectState>| object.metadata.resource_version.clone();
         Ok(match self {
             Self::Added(object) | Self::Modified(object) => {
-                (version(&object), Some(Seen::Changed(object.metadata)))
+                (version(&object), Some(WatchEvent::Changed(object.metadata)))
             }
-            Self::Deleted(object) => (version(&object), Some(Seen::Gone(object.metadata))),
+            Self::Deleted(object) => (version(&object), Some(WatchEvent::Gone(object.metadata))),
             Self::Bookmark(object) => (version(&object), None),
             Self::Error(status) => {
                 let status = cluster.link.redact(status.to_string().as_bytes());

@@ -37,13 +37,13 @@ use std::{
 };
 
 pub(crate) use crate::fs::atomic_file::FileMode;
-pub(crate) use dry_run::Examination;
+pub(crate) use dry_run::DryRun;
 pub(crate) use error::{DockerConfigError, Warning};
 pub(crate) use expiry_store::LONGEST;
 
 use self::{
     document::Document,
-    expiry_store::Memory,
+    expiry_store::ExpiryStore,
     merge::{BaseKeys, merge},
     read::{Base, Found, read},
 };
@@ -77,7 +77,7 @@ pub(crate) struct DockerConfigFile {
     /// The token of each host that this process last put into the file, or found there.
     known: BTreeMap<RegistryHost, Arc<Token>>,
     /// What the process before this one knew; none until the file is first looked at.
-    memory: Option<Memory>,
+    expiry_store: Option<ExpiryStore>,
     /// Mode and group that the file system shows, whatever is set.
     imposed: Option<(u32, u32)>,
     /// Temporary files may lie about.
@@ -96,7 +96,7 @@ impl DockerConfigFile {
             settings,
             base,
             known: BTreeMap::new(),
-            memory: None,
+            expiry_store: None,
             imposed: None,
             untidy: true,
             left: None,
@@ -182,7 +182,7 @@ impl DockerConfigFile {
             let target = behind.as_ref().unwrap_or(&here);
             // Whatever stays in the way of tidying stays in the way of writing, and is reported there.
             let _ = remove_stale(target);
-            Memory::tidy(target);
+            ExpiryStore::tidy(target);
         }
         let mut in_place = BTreeMap::new();
         for _ in 0..TRIES {
@@ -234,13 +234,20 @@ impl DockerConfigFile {
         {
             self.left = seen;
             // What could not be stored before is tried again.
-            let memory = self.memory.as_mut().filter(|memory| !memory.has(desired.current.values()));
-            warnings.extend(remember(memory, target, (self.settings.mode, group), &self.known, desired));
+            let expiry_store =
+                self.expiry_store.as_mut().filter(|expiry_store| !expiry_store.has(desired.current.values()));
+            warnings.extend(remember(
+                expiry_store,
+                target,
+                (self.settings.mode, group),
+                &self.known,
+                desired,
+            ));
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }
 
         let mode = self.settings.mode;
-        warnings.extend(remember(self.memory.as_mut(), target, (mode, group), &self.known, desired));
+        warnings.extend(remember(self.expiry_store.as_mut(), target, (mode, group), &self.known, desired));
         let set_aside = unfit.as_ref().map(|_| names_aside(target)).unwrap_or_default();
         let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
@@ -305,16 +312,16 @@ impl DockerConfigFile {
 
     /// At the first reconcile: which of the tokens in the file are known from the process before this one.
     fn recall(&mut self, target: &Target, found: &Found, now: SystemTime) {
-        if self.memory.is_some() {
+        if self.expiry_store.is_some() {
             return;
         }
-        let memory = Memory::load(target, now, || made_here(target).ok());
+        let expiry_store = ExpiryStore::load(target, now, || made_here(target).ok());
         if let Found::Text(text, _) = found
             && let Ok(document) = Document::parse(text)
         {
-            self.known = memory.recall(&document);
+            self.known = expiry_store.recall(&document);
         }
-        self.memory = Some(memory);
+        self.expiry_store = Some(expiry_store);
     }
 
     /// The tokens that a reader of what was found gets, as far as they are ours.
@@ -400,13 +407,13 @@ fn look<'a>(
 
 /// Stores when the tokens expire that may be in the file, and those that are about to be.
 fn remember(
-    memory: Option<&mut Memory>,
+    expiry_store: Option<&mut ExpiryStore>,
     target: &Target,
     readers: (FileMode, u32),
     known: &BTreeMap<RegistryHost, Arc<Token>>,
     desired: &CredentialSet,
 ) -> Option<Warning> {
-    let kept = memory?.keep(target, readers, known.values().chain(desired.current.values()));
+    let kept = expiry_store?.keep(target, readers, known.values().chain(desired.current.values()));
     kept.err().map(|error| Warning::ExpiriesNotStored { reason: error.to_string() })
 }
 

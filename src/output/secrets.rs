@@ -33,10 +33,10 @@ use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub(crate) use self::inspect::{Surveyed, inspect};
-use self::{controller::Keeper, target::retry_pause};
+pub(crate) use self::inspect::{Inspection, inspect};
+use self::{controller::Controller, target::retry_pause};
 use super::{
-    Remaining, Surroundings,
+    ReconcilerContext, Remaining,
     secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
 };
 use crate::{kubernetes::Connection, refresh::Reminder};
@@ -54,7 +54,7 @@ pub(crate) enum Kind {
 
 /// Keeps the Secrets of one output as desired.
 pub(super) struct SecretsReconciler {
-    pub(super) with: Surroundings,
+    pub(super) with: ReconcilerContext,
     pub(super) kind: Kind,
     /// The way to the API server.
     pub(super) connection: Connection,
@@ -103,7 +103,7 @@ impl SecretsReconciler {
                 tracing::error!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
             }
             self.with.status.update_output(&self.with.id, |output| {
-                output.turned = Instant::now();
+                output.last_heartbeat = Instant::now();
                 output.failed += 1;
                 output.last_error = Some(problem);
             });
@@ -113,6 +113,6 @@ impl SecretsReconciler {
                 () = tokio::time::sleep(retry_pause(failures, 1, fastrand::f64())) => {}
             }
         };
-        Keeper::new(self, cluster).run(stop).await;
+        Controller::new(self, cluster).run(stop).await;
     }
 }

@@ -119,17 +119,17 @@ fn backoff(failures: &Failures, left: Duration, roll: f64) -> Duration {
     let (first, ceiling) = match failures.class {
         Class::Throttled if alive => (seconds(4), (left / 4).clamp(seconds(4), seconds(3600))),
         Class::Throttled => (seconds(4), seconds(300)),
-        class if class.needs_a_person() && alive => {
+        class if class.needs_intervention() && alive => {
             (seconds(30), (left / 2).clamp(seconds(60), seconds(300)))
         }
-        class if class.needs_a_person() => (seconds(30), seconds(300)),
+        class if class.needs_intervention() => (seconds(30), seconds(300)),
         _ if alive => (seconds(1), (left / 8).clamp(seconds(4), seconds(900))),
         _ => (seconds(1), seconds(60)),
     };
     let doublings = failures.count.saturating_sub(1).min(20);
     let longest = first.saturating_mul(1 << doublings).min(ceiling);
-    // Someone has to mend it first: half the pause is certain, so that it stays a slow poll.
-    let least = if failures.class.needs_a_person() { longest / 2 } else { SHORTEST_BACKOFF };
+    // Someone has to fix it first: half the pause is certain, so that it stays a slow poll.
+    let least = if failures.class.needs_intervention() { longest / 2 } else { SHORTEST_BACKOFF };
     least.max(least + longest.saturating_sub(least).mul_f64(roll))
 }
 
@@ -270,7 +270,7 @@ mod tests {
             let left = between(failed_at, expires_at);
             let allowed = match class {
                 Class::Throttled => (left / 4).max(Duration::from_secs(4)),
-                class if class.needs_a_person() => (left / 2).max(Duration::from_secs(60)),
+                class if class.needs_intervention() => (left / 2).max(Duration::from_secs(60)),
                 _ => (left / 8).max(Duration::from_secs(4)),
             };
             prop_assert!(between(failed_at, retried) <= allowed);

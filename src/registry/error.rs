@@ -1,4 +1,4 @@
-//! Why a text is not a registry host, a region or an account: what was found, and the mend.
+//! Why a text is not a registry host, a region or an account: what was found, and the remedy.
 //!
 //! What stands before an `@` may be a password and is never shown: `userinfo_is_not_shown`.
 
@@ -41,7 +41,7 @@ pub enum HostError {
     /// A letter that is not ASCII, and may only look like one that is.
     #[error(
         "`{found}` has the character `{character}` (U+{:04X}), which is not ASCII: \
-         type it anew, or write an international name in its `xn--` form",
+         type it again, or write an international name in its `xn--` form",
         u32::from(*.character)
     )]
     NotAscii {

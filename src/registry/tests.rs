@@ -168,18 +168,18 @@ fn a_lookalike_is_told_from_a_stranger() {
             "123456789012.dkr.ecr.cn-north-1.amazonaws.com",
             Some(
                 "looks like an ECR host, but the suffix `amazonaws.com` does not belong to the region \
-                 `cn-north-1`: mend the name, or say its region",
+                 `cn-north-1`: fix the name, or say its region",
             ),
         ),
         (
             "12345.dkr.ecr.eu-west-1.amazonaws.com",
             Some(
-                "looks like an ECR host, but the account `12345` is not twelve digits: mend the name, or say its region",
+                "looks like an ECR host, but the account `12345` is not twelve digits: fix the name, or say its region",
             ),
         ),
         (
             "123456789012.dkr.ecr.amazonaws.com",
-            Some("looks like an ECR host, but `amazonaws` is not a region: mend the name, or say its region"),
+            Some("looks like an ECR host, but `amazonaws` is not a region: fix the name, or say its region"),
         ),
     ];
     for (text, sentence) in cases {

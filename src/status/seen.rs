@@ -116,9 +116,9 @@ pub struct Targets {
     /// How many are as desired.
     pub in_sync: u64,
     /// The first of those that are not, for a reason.
-    pub troubled: Vec<Target>,
+    pub failing: Vec<Target>,
     /// How many more of them there are.
-    pub more_troubled: u64,
+    pub more_failing: u64,
 }
 
 /// A Secret that is not as desired.

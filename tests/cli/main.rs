@@ -1,9 +1,9 @@
 //! What the program says of itself, and to whoever meets it for the first time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
-mod first_contact;
 mod manual;
 mod usage;
+mod usage_hint;
 mod version;
 
 use std::{path::Path, process::Output, time::Duration};

@@ -1,6 +1,6 @@
 //! `docs/configuration.md`, generated from what the program says of itself: the flags and variables by `--help`, the
 //! keys of the file by `config --schema`, examples by `tests/data/full.yaml`. `UPDATE=1 cargo test --test docs` writes
-//! it anew.
+//! it again.
 
 use std::{fmt::Write, fs};
 

@@ -350,5 +350,5 @@ fn a_token_that_this_user_may_not_read() {
     );
     let saw = found["saw"].as_str().unwrap();
     assert!(saw.contains("owner 0:0, mode 0600") && saw.contains("uid 65534"), "{saw}");
-    world.run_once(&mut as_nobody("once")).failed_saying(&["Permission denied", D::InputUnreadable.mend()]);
+    world.run_once(&mut as_nobody("once")).failed_saying(&["Permission denied", D::InputUnreadable.remedy()]);
 }

@@ -1,5 +1,5 @@
 //! Every failure of `src/failure/diagnosis.rs`: brought about by the emulated AWS or by the file system, and then told by its
-//! name and mend in the log, in `/status` and by `ecr-sidecar doctor` alike.
+//! name and remedy in the log, in `/status` and by `ecr-sidecar doctor` alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../rig/mod.rs"]

@@ -26,13 +26,13 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
         "tests/volume.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
-    (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_mend"),
+    (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_remedy"),
     (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_says_so_and_keeps_the_file"),
     (D::ApiServerCredentials, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (
         D::ApiServerLogin,
         "tests/secrets/outages.rs",
-        "a_token_of_the_service_account_is_read_anew_as_it_rotates",
+        "a_token_of_the_service_account_is_read_again_as_it_rotates",
     ),
     (D::ApiServerUnreachable, "tests/failures/doctor.rs", "it_ends_when_everything_hangs"),
     (D::ApiServerThrottled, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
@@ -69,7 +69,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
 ];
 
 /// Those that no test brings about.
-const NOWHERE: [(D, &str); 1] = [(D::Fault, "if we knew how, it would be mended")];
+const NOWHERE: [(D, &str); 1] = [(D::Fault, "if we knew how, it would be fixed")];
 
 fn all() -> impl Iterator<Item = D> {
     D::SECTIONS.iter().flat_map(|(_, diagnoses)| diagnoses.iter().copied())
@@ -103,19 +103,18 @@ fn the_page_is_current() {
 
 fn page() -> String {
     let mut page = String::from(
-        "# Failures, and what mends them\n\n\
-         Every failure that ecr-sidecar can tell has a name. The log says it as `diagnosis`, beside `error` (what failed,\n\
-         where, why) and `remedy`; `/status` and `ecr-sidecar status` say the same; `ecr-sidecar doctor` says it in brackets\n\
-         behind the mend. In parentheses, a remedy adds what it means in the case at hand. While any of these lasts, the last\n\
-         good credential stays where it is.\n\n\
-         This page is printed from `src/failure/diagnosis.rs`, from which the program has its sentences.\n",
+        "# Failures and their remedies\n\n\
+         Every failure that ecr-sidecar reports has a name. The log has it as `diagnosis`, next to `error` (what failed, where,\n\
+         why) and `remedy`; so do `/status` and `ecr-sidecar status`; `ecr-sidecar doctor` shows it in brackets after the remedy.\n\
+         Text in parentheses after a remedy is about the case at hand. While a failure lasts, the last good credential stays in\n\
+         place.\n\n\
+         This page is generated from `src/failure/diagnosis.rs`.\n",
     );
     for (section, diagnoses) in D::SECTIONS {
-        let _ =
-            write!(page, "\n## {section}\n\n| name | what is the matter | what mends it |\n|---|---|---|\n");
+        let _ = write!(page, "\n## {section}\n\n| name | cause | remedy |\n|---|---|---|\n");
         for it in *diagnoses {
             let cell = |text: &str| text.replace('|', "\\|");
-            let _ = writeln!(page, "| `{}` | {} | {} |", it.id(), cell(it.cause()), cell(it.mend()));
+            let _ = writeln!(page, "| `{}` | {} | {} |", it.id(), cell(it.cause()), cell(it.remedy()));
         }
     }
     page

@@ -36,7 +36,7 @@ fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
     let sidecar = rig.run_with_mounts(&started, &prepare);
     let line = sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
     let line: Value = serde_json::from_str(&line).unwrap();
-    assert!(line["remedy"].as_str().unwrap().starts_with(diagnosis.mend()), "{line}");
+    assert!(line["remedy"].as_str().unwrap().starts_with(diagnosis.remedy()), "{line}");
     sidecar.wait_status(id, |status| {
         let problem = &status["outputs"][0]["last_error"];
         problem["diagnosis"] == id && problem["remedy"] == line["remedy"]
@@ -51,7 +51,7 @@ fn is_refused(diagnosis: D, mounts: &str) {
     let rig = Rig::new();
     let sidecar = rig.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
-    assert!(sidecar.stderr().contains(diagnosis.mend()), "{}", sidecar.stderr());
+    assert!(sidecar.stderr().contains(diagnosis.remedy()), "{}", sidecar.stderr());
     let report = doctor(&rig, mounts, |_| {});
     assert_eq!(first(&report)["diagnosis"], diagnosis.id(), "{report:#}");
 }
@@ -107,10 +107,10 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     };
     let sidecar = rig.run(private);
     let line = sidecar.wait_log("output has a warning", DEADLINE);
-    assert!(line.contains(D::ConsumerCannotRead.mend()), "{line}");
+    assert!(line.contains(D::ConsumerCannotRead.remedy()), "{line}");
     sidecar.wait_status("the flaw in /status", |status| {
         let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
-        warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.mend()))
+        warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.remedy()))
     });
     let report = doctor(&rig, "true", private);
     assert_eq!(first(&report)["diagnosis"], D::ConsumerCannotRead.id(), "{report:#}");
@@ -149,7 +149,7 @@ fn a_node_that_is_out_of_inotify() {
         });
         let line = sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::InotifyExhausted.id()), DEADLINE);
         let line: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(line["remedy"], D::InotifyExhausted.mend());
+        assert_eq!(line["remedy"], D::InotifyExhausted.remedy());
         sidecar.wait_ready();
         configure(&format!(", base: {}", base.display()));
         wait_auth(&rig.file(), "ghcr.io");

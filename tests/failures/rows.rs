@@ -36,7 +36,7 @@ pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
             let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines.into_iter().find(|line| line["diagnosis"] == id)
         });
-        assert!(line["remedy"].as_str().unwrap().starts_with(row.diagnosis.mend()), "{line}");
+        assert!(line["remedy"].as_str().unwrap().starts_with(row.diagnosis.remedy()), "{line}");
         let problem = wait_for(&format!("{id} in /status"), DEADLINE, || problem(&running.status(), id));
         assert_eq!(problem["remedy"], line["remedy"], "{problem}");
         drop(running);
@@ -79,7 +79,7 @@ fn found_by_the_doctor(world: &World, row: &Row) {
     let report = doctor(world, |command| (row.cause)(world, command));
     let first = first(&report);
     assert_eq!(first["diagnosis"], row.diagnosis.id(), "{report:#}");
-    assert!(first["remedy"].as_str().unwrap().starts_with(row.diagnosis.mend()), "{first}");
+    assert!(first["remedy"].as_str().unwrap().starts_with(row.diagnosis.remedy()), "{first}");
 }
 
 /// What `ecr-sidecar doctor` reports; its exit status is as it should be.

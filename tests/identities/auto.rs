@@ -182,7 +182,7 @@ fn a_web_identity_without_a_role_is_an_error_that_names_the_variable() {
 }
 
 #[test]
-fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_mend() {
+fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy() {
     let world = World::new();
     let token = world.web_identity_file("me");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o000)).unwrap();
@@ -209,7 +209,7 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_mend() {
 }
 
 #[test]
-fn a_refused_web_identity_is_an_error_with_the_mend_of_its_cause() {
+fn a_refused_web_identity_is_an_error_with_the_remedy_of_its_cause() {
     for (code, parts) in [
         ("AccessDenied", ["AccessDenied", "trust policy", "system:serviceaccount:NAMESPACE:NAME"]),
         ("InvalidIdentityToken", ["InvalidIdentityToken", "OIDC provider", "issuer"]),
@@ -244,7 +244,7 @@ fn container_fails(breaks: impl FnOnce(&World, &mut Command), parts: &[&str]) ->
 }
 
 #[test]
-fn a_pod_identity_agent_that_refuses_is_an_error_with_its_own_words_and_the_mend() {
+fn a_pod_identity_agent_that_refuses_is_an_error_with_its_own_words_and_the_remedy() {
     // 404: no association.
     let world = container_fails(
         |world, command| {
@@ -308,7 +308,7 @@ fn when_nothing_is_found_every_source_is_listed_with_what_was_seen_and_imds_is_n
 }
 
 #[test]
-fn when_nothing_is_found_inside_a_cluster_the_mend_is_irsa_or_pod_identity() {
+fn when_nothing_is_found_inside_a_cluster_the_remedy_is_irsa_or_pod_identity() {
     let world = World::new();
     let once = world.once(|command| {
         imds(&world, command);
@@ -336,7 +336,7 @@ fn imds_is_not_asked_for_a_region_either() {
 }
 
 #[test]
-fn a_wrong_key_is_an_error_with_the_mend() {
+fn a_wrong_key_is_an_error_with_the_remedy() {
     let cases = [
         ("AKIAI44QH8DHBEXAMPLE", SECRET_ACCESS_KEY, ["UnrecognizedClientException", "an active access key"]),
         (ACCESS_KEY_ID, "another-secret", ["InvalidSignatureException", "are from the same pair"]),
@@ -347,7 +347,7 @@ fn a_wrong_key_is_an_error_with_the_mend() {
             command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         });
         once.failed_saying(&parts);
-        assert_eq!(world.counts(), [0, 1, 0, 0, 0], "once is enough for what only a person can mend");
+        assert_eq!(world.counts(), [0, 1, 0, 0, 0], "once is enough for what only a person can fix");
         assert!(!once.said.contains(secret), "{}", once.said);
     }
 }

@@ -109,7 +109,7 @@ fn fails_saying(world: &World, prepare: impl FnOnce(&mut Command), parts: &[&str
 }
 
 #[test]
-fn an_unknown_authority_is_an_error_whose_mend_is_aws_ca_bundle() {
+fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
     let world = World::new();
     let stranger = Emulator::start(Settings::default()).unwrap();
     fails_saying(

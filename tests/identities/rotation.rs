@@ -1,5 +1,5 @@
 //! What an identity rests on is replaced while the sidecar runs: it is used at once, without a restart. And
-//! what AWS calls stale is read anew, once.
+//! what AWS calls stale is read again, once.
 
 use ecr_emulator::{ACCESS_KEY_ID, Fault, SECRET_ACCESS_KEY, Service, Settings, User};
 use serde_json::Value;
@@ -84,9 +84,9 @@ fn a_deleted_key_is_tried_slowly_and_its_successor_at_once() {
     assert!(world.nothing_written());
 
     project_keys(&world, 2, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-    let mended = running.wait_refreshed(1);
-    came_before(&failed, &mended);
-    assert_eq!(mended["last_error"], Value::Null);
+    let fixed = running.wait_refreshed(1);
+    came_before(&failed, &fixed);
+    assert_eq!(fixed["last_error"], Value::Null);
     assert_eq!(world.pull(HOST).principal, User::default().arn);
     assert_eq!(world.emulator.count(Service::Ecr), 2);
 }

@@ -18,7 +18,7 @@ fn is_told(sidecar: &Running, diagnosis: D, words: &str) {
     let line: Value = serde_json::from_str(&line).unwrap();
     assert!(line["error"].as_str().unwrap().contains(words), "{line}");
     let remedy = line["remedy"].as_str().unwrap();
-    assert!(remedy.starts_with(diagnosis.mend()), "{line}");
+    assert!(remedy.starts_with(diagnosis.remedy()), "{line}");
     assert!(!remedy.contains("kubectl -n") && !remedy.contains("Role"), "{line}");
     sidecar.wait_status(diagnosis.id(), |status| {
         status["outputs"][0]["last_error"]["diagnosis"] == diagnosis.id()
@@ -71,7 +71,7 @@ fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosi
     assert!(said.lines().any(|line| line.contains(&told)), "{said}");
     // And without the log.
     let shown: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
-    assert!(shown.iter().any(|line| line.contains(words) && line.contains(diagnosis.mend())), "{said}");
+    assert!(shown.iter().any(|line| line.contains(words) && line.contains(diagnosis.remedy())), "{said}");
 }
 
 #[test]

@@ -100,11 +100,11 @@ fn a_target_in_trouble_holds_up_no_other() {
     let sidecar = cluster.start(by_file(&file));
     cluster.wait_password("trouble");
     let status = sidecar.wait_status("two in trouble", |status| {
-        status["outputs"][0]["targets"]["troubled"].as_array().is_some_and(|troubled| troubled.len() == 2)
+        status["outputs"][0]["targets"]["failing"].as_array().is_some_and(|failing| failing.len() == 2)
     });
     let targets = &status["outputs"][0]["targets"];
     assert_eq!((&targets["total"], &targets["in_sync"]), (&json!(3), &json!(1)));
-    let errors = targets["troubled"].to_string();
+    let errors = targets["failing"].to_string();
     for part in [
         "trouble-opaque/ecr-credentials",
         "trouble-missing/ecr-credentials",
@@ -174,9 +174,9 @@ fn of_many_in_trouble_twenty_are_told_and_the_rest_counted() {
     );
     let sidecar = cluster.start(by_file(&file)); // without any right
     let status = sidecar.wait_status("all in trouble", |status| {
-        status["outputs"][0]["targets"]["more_troubled"].as_u64() == Some(5)
+        status["outputs"][0]["targets"]["more_failing"].as_u64() == Some(5)
     });
-    assert_eq!(status["outputs"][0]["targets"]["troubled"].as_array().unwrap().len(), 20);
+    assert_eq!(status["outputs"][0]["targets"]["failing"].as_array().unwrap().len(), 20);
 }
 
 /// Nothing of the Secrets of others is even asked for, so there is nothing that could grow with them.

@@ -137,7 +137,7 @@ fn what_happens_while_it_is_cut_off_is_caught_up_with_without_a_storm() {
     sidecar.signal(Signal::CONT);
     cluster.wait_password("cut-off");
     cluster.wait_password("cut-off-late");
-    // Two watches: each is listed anew at most once, and then goes on.
+    // Two watches: each is listed again at most once, and then goes on.
     let user = cluster.account.user();
     let requests = cluster.server.requests_since(mark);
     let ours: Vec<_> = requests.into_iter().filter(|request| request.user == user).collect();
@@ -148,7 +148,7 @@ fn what_happens_while_it_is_cut_off_is_caught_up_with_without_a_storm() {
 }
 
 #[test]
-fn a_token_of_the_service_account_is_read_anew_as_it_rotates() {
+fn a_token_of_the_service_account_is_read_again_as_it_rotates() {
     let Some(cluster) = Cluster::new("rotates") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
@@ -163,7 +163,7 @@ fn a_token_of_the_service_account_is_read_anew_as_it_rotates() {
     assert!(line.contains("rotates/ecr-credentials"), "{line}");
     assert_eq!(sidecar.get("/readyz").0, 200, "what is there is good still");
     cluster.server.renew_token(&cluster.account);
-    // The file is read anew once a minute.
+    // The file is read again once a minute.
     let long = Duration::from_secs(150);
     wait_for("the newer credential", long, || (cluster.password("rotates")? != before).then_some(()));
 }

@@ -18,13 +18,13 @@ fn without_a_cluster_it_says_so_and_keeps_the_file() {
     });
     rig::wait_auth(&rig.file(), HOST);
     let line = sidecar.wait_log("the kubeconfig cannot be used", DEADLINE);
-    assert!(line.contains(Diagnosis::Kubeconfig.mend()), "{line}");
+    assert!(line.contains(Diagnosis::Kubeconfig.remedy()), "{line}");
     let (code, body) = sidecar.get("/readyz");
     assert!(code == 503 && body.contains("kubeconfig"), "{body}");
 }
 
 #[test]
-fn a_pod_without_a_token_is_told_the_mend() {
+fn a_pod_without_a_token_is_told_the_remedy() {
     let rig = Rig::new();
     let sidecar = rig.run(|command| {
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");

@@ -73,7 +73,7 @@ fn a_tenants_secret_takes_readiness_from_nobody() {
     let status = sidecar.status();
     let targets = &status["outputs"][0]["targets"];
     assert_eq!((&targets["total"], &targets["in_sync"]), (&json!(5), &json!(2)));
-    let immutable = &targets["troubled"][0]["last_error"];
+    let immutable = &targets["failing"][0]["last_error"];
     assert_eq!(immutable["diagnosis"], D::SecretImmutable.id(), "{immutable}");
     let remedy = immutable["remedy"].as_str().unwrap();
     assert!(remedy.contains("kubectl -n tenants-x-immutable delete secret tenants-pull"), "{remedy}");
@@ -104,7 +104,7 @@ fn where_all_fail_it_is_not_ready() {
     hostile(&cluster, "allfail");
     let sidecar = cluster.run(by_file(&file));
     sidecar.wait_status("all three", |status| {
-        status["outputs"][0]["targets"]["troubled"].as_array().is_some_and(|troubled| troubled.len() == 3)
+        status["outputs"][0]["targets"]["failing"].as_array().is_some_and(|failing| failing.len() == 3)
     });
     let (code, body) = sidecar.get("/readyz");
     assert!(code == 503 && body.contains("0 of 3 in sync, 3 failing"), "{body}");

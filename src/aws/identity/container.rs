@@ -137,7 +137,7 @@ fn is_agent(host: &str) -> bool {
     }
 }
 
-/// The token file is read anew each time: kubelet rotates it.
+/// The token file is read again each time: kubelet rotates it.
 async fn authorization(env: &Environment) -> Result<Option<Secret<String>>, IdentityError> {
     let (variable, token) = if let Some(file) = env.get(TOKEN_FILE) {
         (TOKEN_FILE, static_keys::read_line("container authorization token", Path::new(file)).await?)

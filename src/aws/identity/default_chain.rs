@@ -7,7 +7,7 @@ use crate::{
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
 };
 
-/// The first source that the environment configures, broken or not: a broken one must be mended, not passed
+/// The first source that the environment configures, broken or not: a broken one must be fixed, not passed
 /// over. The profile `default`, which no variable announces, comes last (`Identity::default_profile`).
 pub(super) fn pick(env: &Environment) -> Option<Source> {
     let set = |name| env.get(name).is_some();
@@ -26,12 +26,12 @@ pub(super) fn pick(env: &Environment) -> Option<Source> {
 
 /// Where `auto` would look, when it is known beforehand that there is nothing: no variable announces a source, and
 /// there is no file of profiles.
-pub fn nothing_announced(env: &Environment, files: &ProfileFiles) -> Option<Vec<Looked>> {
+pub fn no_source_configured(env: &Environment, files: &ProfileFiles) -> Option<Vec<Looked>> {
     let nothing = pick(env).is_none() && files.may_be_absent();
     nothing.then(|| looked(env, files))
 }
 
-/// The error that tells what was looked for, what was seen, and the likely mend.
+/// The error that tells what was looked for, what was seen, and the likely fix.
 pub(super) async fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
     let mut looked = looked(env, &ProfileFiles::of(&Profiles::read_usable(env).await));
     looked.push(Looked {

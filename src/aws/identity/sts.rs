@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Identity {
-    /// The credentials of a web-identity token's role, and its session's ARN. The token is read anew each
+    /// The credentials of a web-identity token's role, and its session's ARN. The token is read again each
     /// time: kubelet replaces it about hourly.
     pub(super) async fn web_identity(
         &self,

@@ -1,6 +1,6 @@
 //! How a status reads: a pure function of what was seen, the time, and where it is shown.
 //!
-//! One row a registry, one an output, and under them what is wrong, each with its mend. In a pipe the columns are the
+//! One row a registry, one an output, and under them what is wrong, each with its remedy. In a pipe the columns are the
 //! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
 //! terminal gets a bar, colours, and lines that fit (`nothing_is_wider_than_the_terminal`).
 
@@ -235,11 +235,11 @@ fn notes(seen: &Seen) -> Vec<Note> {
 }
 
 fn troubles(targets: &Targets) -> impl Iterator<Item = Note> {
-    let troubled = targets.troubled.iter();
-    let told = troubled.map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
-    let more = (targets.more_troubled > 0).then(|| Note {
+    let failing = targets.failing.iter();
+    let told = failing.map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
+    let more = (targets.more_failing > 0).then(|| Note {
         tone: Tone::Bad,
-        place: format!("{} more Secrets", targets.more_troubled),
+        place: format!("{} more Secrets", targets.more_failing),
         message: "not in sync either".into(),
         remedy: None,
     });

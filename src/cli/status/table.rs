@@ -66,7 +66,7 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Something that is wrong: where, what, and the mend.
+/// Something that is wrong: where, what, and the remedy.
 pub(super) struct Note {
     pub(super) tone: Tone,
     pub(super) place: String,
@@ -140,7 +140,7 @@ impl Page {
             self.paragraph("", &format!("{}:", note.place), note.tone);
             self.paragraph("  ", &note.message, Tone::Usual);
             if let Some(remedy) = &note.remedy {
-                self.paragraph("  ", &format!("mend: {remedy}"), Tone::Usual);
+                self.paragraph("  ", &format!("remedy: {remedy}"), Tone::Usual);
             }
         }
     }

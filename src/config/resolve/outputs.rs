@@ -125,7 +125,7 @@ impl Resolver<'_> {
                         Which::Selector(self.parse(&format!("{place}.selector"), &selector)?)
                     }
                     (true, None) => {
-                        self.refuse_if_whole(place, "neither names nor a selector", "one of them");
+                        self.reject_unless_reported(place, "neither names nor a selector", "one of them");
                         return None;
                     }
                     (false, Some(_)) => {
@@ -141,7 +141,11 @@ impl Resolver<'_> {
     fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
         let file::Namespaces { names, all, exclude, selector } = said;
         if !exclude.is_empty() && !all {
-            self.refuse_if_whole(&format!("{path}.exclude"), "a list", "this key only with `all: true`");
+            self.reject_unless_reported(
+                &format!("{path}.exclude"),
+                "a list",
+                "this key only with `all: true`",
+            );
             return None;
         }
         match (names.is_empty(), all, selector) {
@@ -153,7 +157,7 @@ impl Resolver<'_> {
                 Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
             }
             (true, false, None) => {
-                self.refuse_if_whole(
+                self.reject_unless_reported(
                     path,
                     "nothing",
                     "names, or `all: true`, or a selector; without `namespaces` the pod's own",

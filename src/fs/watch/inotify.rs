@@ -69,7 +69,7 @@ impl Inotify {
         });
         let watcher = watcher
             .inspect_err(|error| {
-                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "inotify is not available: files are checked every second");
+                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.remedy(), "inotify is not available: files are checked every second");
             })
             .ok()
             .map(Mutex::new);
@@ -107,7 +107,7 @@ impl Inotify {
             }
             followed.complete = false;
             if followed.was_complete {
-                tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.mend(), "cannot be watched: files are checked every second");
+                tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.remedy(), "cannot be watched: files are checked every second");
             }
         }
     }

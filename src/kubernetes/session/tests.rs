@@ -167,7 +167,10 @@ async fn a_list_without_end_is_given_up() {
 }
 
 /// A list of so many objects, each with so many bytes of metadata.
-async fn listed(count: usize, bytes: usize) -> Result<(Vec<crate::kubernetes::Sighting>, String), ApiError> {
+async fn listed(
+    count: usize,
+    bytes: usize,
+) -> Result<(Vec<crate::kubernetes::ObjectState>, String), ApiError> {
     let object = format!(r#"{{"metadata":{{"name":"n","annotations":{{"a":"{}"}}}}}}"#, "x".repeat(bytes));
     let service = tower::service_fn(move |request: Request<Body>| {
         let query: std::collections::HashMap<_, _> =
@@ -217,10 +220,10 @@ async fn an_event_that_cannot_be_read_is_not_met_again() {
         let scope =
             crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
         let (told, mut seen) = tokio::sync::mpsc::channel(8);
-        let following = tokio::spawn(crate::kubernetes::follow(cluster, scope, told));
+        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, told));
         for is_failure in [false, true, false] {
             let seen = tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.unwrap().unwrap();
-            assert_eq!(matches!(seen, crate::kubernetes::Seen::Failed(_)), is_failure, "{seen:?}");
+            assert_eq!(matches!(seen, crate::kubernetes::WatchEvent::Failed(_)), is_failure, "{seen:?}");
         }
         following.abort();
     }
@@ -254,9 +257,9 @@ async fn an_answer_that_echoes_our_token_is_redacted() {
     let (cluster, _) = cluster(answers, Vec::new());
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
     let (told, mut seen) = tokio::sync::mpsc::channel(8);
-    let following = tokio::spawn(crate::kubernetes::follow(cluster, scope, told));
+    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, told));
     let shown = loop {
-        if let crate::kubernetes::Seen::Failed(error) = seen.recv().await.unwrap() {
+        if let crate::kubernetes::WatchEvent::Failed(error) = seen.recv().await.unwrap() {
             break format!("{error:?}");
         }
     };

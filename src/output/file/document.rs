@@ -36,7 +36,7 @@ pub(super) const CRED_HELPERS: &str = "credHelpers";
 pub(super) const CREDS_STORE: &str = "credsStore";
 
 /// The most entries of a document, those of its top level and its two maps together. With `read::LARGEST` it bounds what
-/// a document takes in memory: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
+/// a document takes in expiry_store: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
 /// fit into the 64 MiB that the patches allow.
 pub(super) const MOST_ENTRIES: usize = 1 << 17;
 

@@ -23,7 +23,7 @@ use crate::{
 
 /// What the file would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Examination {
+pub(crate) struct DryRun {
     /// Whether there is one already.
     pub exists: bool,
     /// Its owner: this process.
@@ -37,7 +37,7 @@ pub(crate) struct Examination {
 impl DockerConfigFile {
     /// Looks whether the file could be written now, and what it would be. Nothing is changed. Blocks on the file
     /// system.
-    pub(crate) fn examine(&self) -> Result<Examination, DockerConfigError> {
+    pub(crate) fn dry_run(&self) -> Result<DryRun, DockerConfigError> {
         self.check_path()?;
         let path = &self.settings.path;
         let here = match Target::open(path) {
@@ -68,7 +68,7 @@ impl DockerConfigFile {
             base.as_mut().and_then(Base::refresh).iter().map(ToString::to_string).collect();
         let found = target.map_or(Ok(Found::Absent), read)?;
         warnings.extend(flaws(&found, base.as_ref()));
-        Ok(Examination {
+        Ok(DryRun {
             exists: !matches!(found, Found::Absent),
             uid: rustix::process::geteuid().as_raw(),
             gid: expected_group(existing, self.settings.group)?,
@@ -110,10 +110,10 @@ mod tests {
     use super::*;
     use crate::output::file::DockerConfigSettings;
 
-    fn examine(path: &Path) -> Result<Examination, DockerConfigError> {
+    fn examine(path: &Path) -> Result<DryRun, DockerConfigError> {
         let mode = "0640".parse().unwrap();
         DockerConfigFile::new(DockerConfigSettings { path: path.to_owned(), mode, group: None, base: None })
-            .examine()
+            .dry_run()
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl DockerConfigError {
     }
 }
 
-/// Something that the user should know and that stopped nothing. `Display` is the sentence, with its mend.
+/// Something that the user should know and that stopped nothing. `Display` is the sentence, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Warning {
     /// A key that clients take for one of our hosts left `auths`.
@@ -124,7 +124,7 @@ pub(crate) enum Warning {
     #[error(
         "only user {uid} may read `{}`, by its mode {mode}; {}",
         path.display(),
-        Diagnosis::ConsumerCannotRead.mend()
+        Diagnosis::ConsumerCannotRead.remedy()
     )]
     OnlyOurs {
         path: PathBuf,

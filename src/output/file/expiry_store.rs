@@ -49,9 +49,9 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 
 /// When each token that may be in the file expires, by the SHA-256 of its `auth`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Memory(BTreeMap<String, u64>);
+pub(super) struct ExpiryStore(BTreeMap<String, u64>);
 
-impl Memory {
+impl ExpiryStore {
     /// What is remembered next to `target`, as far as it can be true `now`; `by_author` gives the metadata of a file
     /// whose author is believed, and is asked only if it matters.
     pub(super) fn load(
@@ -224,36 +224,36 @@ mod tests {
     }
 
     /// A target next to which one token is remembered, and what remembers it.
-    fn remembered() -> (tempfile::TempDir, Target, Memory) {
+    fn remembered() -> (tempfile::TempDir, Target, ExpiryStore) {
         let folder = tempfile::tempdir().unwrap();
         let target = Target::open(&folder.path().join("config.json")).unwrap();
-        let mut memory = Memory::default();
+        let mut expiry_store = ExpiryStore::default();
         let token = Arc::new(token_until(AUTH, now()));
-        memory.keep(&target, readers(&target), [&token].into_iter()).unwrap();
-        (folder, target, memory)
+        expiry_store.keep(&target, readers(&target), [&token].into_iter()).unwrap();
+        (folder, target, expiry_store)
     }
 
     #[test]
     fn what_was_not_saved_is_not_remembered() {
-        let (_folder, target, mut memory) = remembered();
+        let (_folder, target, mut expiry_store) = remembered();
         let token = Arc::new(token_until("QVdTOnR3bw==", now()));
         let store = target.beside(name(&target)).unwrap();
-        let kept = Memory::of([&token].into_iter());
+        let kept = ExpiryStore::of([&token].into_iter());
         // as if another program had made the file since it was looked at
-        let error = memory.replace_by(kept, &store, None, readers(&target)).unwrap_err();
+        let error = expiry_store.replace_by(kept, &store, None, readers(&target)).unwrap_err();
         assert!(error.to_string().contains("was changed by another program"), "{error}");
-        assert!(!memory.has([&token].into_iter()));
-        assert_eq!(Memory::load(&target, now(), || None), memory);
-        memory.keep(&target, readers(&target), [&token].into_iter()).unwrap();
-        assert!(memory.has([&token].into_iter()));
-        assert_eq!(Memory::load(&target, now(), || None), memory);
+        assert!(!expiry_store.has([&token].into_iter()));
+        assert_eq!(ExpiryStore::load(&target, now(), || None), expiry_store);
+        expiry_store.keep(&target, readers(&target), [&token].into_iter()).unwrap();
+        assert!(expiry_store.has([&token].into_iter()));
+        assert_eq!(ExpiryStore::load(&target, now(), || None), expiry_store);
     }
 
     /// Stands for CIFS and the like: `other` shows the owner and mode of every file there.
     #[test]
     fn an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed() {
         const SOMEONE: u32 = 65534;
-        let (folder, target, memory) = remembered();
+        let (folder, target, expiry_store) = remembered();
         let (store, other) = (folder.path().join(name(&target)), folder.path().join("other"));
         let other = || Some(File::open(&other).unwrap().metadata().unwrap());
         File::create(folder.path().join("other")).unwrap();
@@ -264,9 +264,9 @@ mod tests {
             }
         };
         let is_believed = |by_author: &dyn Fn() -> Option<Metadata>| {
-            let loaded = Memory::load(&target, now(), by_author);
-            assert!(loaded == memory || loaded == Memory::default());
-            loaded == memory
+            let loaded = ExpiryStore::load(&target, now(), by_author);
+            assert!(loaded == expiry_store || loaded == ExpiryStore::default());
+            loaded == expiry_store
         };
         let made = || made_here(&target).ok();
         let root = rustix::process::geteuid().is_root();

@@ -1,7 +1,7 @@
 //! What a docker `config.json` has for one registry, and whether it still lives.
 //!
 //! For those who read the file beside the sidecar that keeps it: `ecr-sidecar print` and the credential helper. Only an
-//! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its memory beside the file.
+//! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its expiry_store beside the file.
 //! It blocks on the file system.
 
 use std::{fs, io, path::Path, time::SystemTime};
@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{
     document::{Document, Unfit, auth, is_ecr_token},
     error::DockerConfigError,
-    expiry_store::Memory,
+    expiry_store::ExpiryStore,
     read::{Found, read},
 };
 use crate::{
@@ -79,8 +79,8 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
     let document = Document::parse(&text).map_err(unfit)?;
     let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
-    // The memory has a token before the file does.
-    let end = match Memory::load(&target, now, || Some(metadata.clone())).end_of(&auth) {
+    // The expiry_store has a token before the file does.
+    let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).end_of(&auth) {
         Some(end) => End::Known(end),
         None => End::Unknown { changed_at: changed_at(metadata.modified()) },
     };

@@ -114,7 +114,7 @@ impl Base {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
-    /// Reads it anew; when it is not usable, what it said last still stands.
+    /// Reads it again; when it is not usable, what it said last still stands.
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
         let reason = match read_input(&self.path) {
             Ok(text) => match Document::parse(&text) {

@@ -144,7 +144,7 @@ fn a_successor_knows_the_credentials_it_finds() {
     put(&place.path(), &edited);
     assert_eq!(in_place(&place.file().reconcile(&nothing_yet, now())), [(A, at_hour(17))]);
 
-    // without the memory, or with a broken one, nothing is known and nothing else is wrong
+    // without the expiry_store, or with a broken one, nothing is known and nothing else is wrong
     put(&place.at(".config.json.ecr-sidecar"), "{");
     let mut forgetful = place.file();
     assert_eq!(in_place(&forgetful.reconcile(&nothing_yet, now())), []);

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
-use self::cleanup::nothing_of;
+use self::cleanup::retire_all;
 use super::{
     super::{Remaining, file::read::Base},
     Kind, SecretsReconciler,
@@ -18,9 +18,9 @@ use super::{
     desired::InPlace,
     ownership::{Memory, Recorded},
     queue,
-    reconcile::{Look, Outcome},
+    reconcile::{Outcome, Reconciliation},
     target::{Moment, TOLD, Target},
-    targets::{News, Roster},
+    targets::{TargetEvent, TargetSet},
 };
 use crate::{
     kubernetes::{Cluster, ObjectRef},
@@ -37,16 +37,16 @@ const GIVEN_UP: u32 = 3;
 /// How long the base's volume may take.
 const BASE_LIMIT: Duration = Duration::from_secs(5);
 /// How long what is ours may take to leave the Secrets that a new configuration does not keep.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(120);
+const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
 
-pub(super) struct Keeper {
+pub(super) struct Controller {
     it: SecretsReconciler,
     cluster: Cluster,
-    roster: Roster,
+    target_set: TargetSet,
     base: Option<Arc<Base>>,
     base_warning: Option<String>,
     targets: BTreeMap<ObjectRef, Target>,
-    /// Which Secrets there should be is to be worked out anew.
+    /// Which Secrets there should be is to be worked out again.
     outdated: bool,
     working: JoinSet<(ObjectRef, Outcome)>,
     /// Looks that have begun.
@@ -61,17 +61,17 @@ pub(super) struct Keeper {
     written: (u64, Option<SystemTime>),
 }
 
-impl Keeper {
+impl Controller {
     pub(super) fn new(it: SecretsReconciler, cluster: Cluster) -> Self {
         let base = match &it.kind {
             Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
             Kind::RepoCreds(_) | Kind::Repositories(_) => None,
         };
-        let roster = Roster::new(it.with.id.clone(), it.kind.clone(), cluster.clone(), it.with.stays);
+        let target_set = TargetSet::new(it.with.id.clone(), it.kind.clone(), cluster.clone(), it.with.stays);
         Self {
             it,
             cluster,
-            roster,
+            target_set,
             base,
             base_warning: None,
             targets: BTreeMap::new(),
@@ -88,7 +88,7 @@ impl Keeper {
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
         self.refresh_base().await;
         self.record();
-        let mut look_again = Instant::now() + LOOK_AGAIN;
+        let mut resync = Instant::now() + LOOK_AGAIN;
         let remaining = loop {
             self.update_targets();
             self.start_work();
@@ -98,7 +98,7 @@ impl Keeper {
                 biased;
                 remaining = &mut stop => break remaining.ok(),
                 Some(done) = self.working.join_next() => self.note(done),
-                news = self.roster.next() => self.hear(news),
+                news = self.target_set.next() => self.hear(news),
                 changed = self.it.with.credentials.changed() => {
                     if changed.is_err() {
                         break None;
@@ -113,8 +113,8 @@ impl Keeper {
                     self.mark_all();
                 }
                 () = tokio::time::sleep_until(due) => {
-                    if Instant::now() >= look_again {
-                        look_again = Instant::now() + LOOK_AGAIN;
+                    if Instant::now() >= resync {
+                        resync = Instant::now() + LOOK_AGAIN;
                         self.mark_all();
                     }
                 }
@@ -125,7 +125,7 @@ impl Keeper {
         }
         if let Some(remaining) = remaining {
             // Only for so long: the API server may be away.
-            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_farewell(remaining)).await;
+            let _ = tokio::time::timeout(CLEANUP_LIMIT, self.cleanup(remaining)).await;
         }
     }
 
@@ -147,7 +147,7 @@ impl Keeper {
         self.targets.values().filter_map(|target| target.due(now)).min().unwrap_or(turn).min(turn)
     }
 
-    /// Reads the base anew; on a thread of its own, since a volume may hang.
+    /// Reads the base again; on a thread of its own, since a volume may hang.
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
         let read = tokio::task::spawn_blocking(move || {
@@ -161,15 +161,15 @@ impl Keeper {
             self.base_warning = warning.map(|warning| warning.to_string());
             self.outdated = true;
             // What differs now differs because of the base.
-            self.targets.values_mut().for_each(|target| target.settled = None);
+            self.targets.values_mut().for_each(|target| target.in_sync_with = None);
         }
     }
 
     fn update_targets(&mut self) {
-        if !std::mem::take(&mut self.outdated) || !self.roster.is_complete() {
+        if !std::mem::take(&mut self.outdated) || !self.target_set.is_complete() {
             return;
         }
-        let desired = self.roster.targets(&self.it.with.credentials.borrow(), self.base.as_ref());
+        let desired = self.target_set.targets(&self.it.with.credentials.borrow(), self.base.as_ref());
         let kept: BTreeSet<_> = desired.iter().map(|(at, _)| at).collect();
         for (at, target) in &mut self.targets {
             if !kept.contains(at) {
@@ -183,7 +183,7 @@ impl Keeper {
                 Some(target) => target.stay(content),
                 None => {
                     if self.it.with.stays {
-                        self.roster.follow_secret(&at);
+                        self.target_set.follow_secret(&at);
                     }
                     self.targets.insert(at, Target::new(content, is_late));
                 }
@@ -191,11 +191,11 @@ impl Keeper {
         }
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: TargetEvent) {
         match news {
-            News::OtherTargets => self.outdated = true,
-            News::Seen(at, version) => self.note_version(&at, version),
-            News::SeenAll(only, seen) => {
+            TargetEvent::OtherTargets => self.outdated = true,
+            TargetEvent::Seen(at, version) => self.note_version(&at, version),
+            TargetEvent::SeenAll(only, seen) => {
                 // Where the Secrets are found by their labels, there may be others now.
                 self.outdated |= only.is_none();
                 for (at, target) in &mut self.targets {
@@ -206,16 +206,16 @@ impl Keeper {
                 }
                 seen.into_iter().for_each(|(at, version)| self.note_version(&at, version));
             }
-            News::Gone(at) => {
+            TargetEvent::Gone(at) => {
                 if let Some(target) = self.targets.get_mut(&at) {
                     target.miss();
                 }
             }
             // `once` counts failures.
-            News::Denied if !self.roster.is_complete() => {
+            TargetEvent::Denied if !self.target_set.is_complete() => {
                 self.it.with.status.update_output(&self.it.with.id, |output| output.failed += 1);
             }
-            News::Denied | News::Nothing => {}
+            TargetEvent::Denied | TargetEvent::Nothing => {}
         }
     }
 
@@ -239,18 +239,18 @@ impl Keeper {
         let Some(target) = self.targets.get_mut(&at) else { return };
         let defers = target.defers(now);
         target.begin(self.picks);
-        let look = Look {
+        let look = Reconciliation {
             cluster: self.cluster.clone(),
             at: at.clone(),
             content: target.content.clone(),
-            credentials: if target.leaving {
-                nothing_of(&self.it.with.credentials.borrow())
+            credentials: if target.removing {
+                retire_all(&self.it.with.credentials.borrow())
             } else {
                 self.it.with.credentials.clone()
             },
             clock: self.it.with.clock.clone(),
-            is_absent: !target.was_there() && self.roster.knows_absent(&at),
-            farewell: target.leaving,
+            is_absent: !target.was_there() && self.target_set.knows_absent(&at),
+            cleanup: target.removing,
             prunes: self.it.kind.prunes(),
             memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
             defers,
@@ -265,11 +265,11 @@ impl Keeper {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return, // aborted
         };
-        let troubled = self.targets.values().filter(|target| target.problem.is_some()).count();
+        let failing = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
         let Some(target) = self.targets.get_mut(&at) else { return };
         target.task = None; // a handle keeps the memory of what it ran
-        if target.leaving || outcome.farewell {
+        if target.removing || outcome.cleanup {
             if target.has_left(id, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);
             }
@@ -280,7 +280,7 @@ impl Keeper {
             Ok(false) => {}
             Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, troubled, Moment::now());
+        target.note(id, &at, outcome, failing, Moment::now());
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {
@@ -290,9 +290,9 @@ impl Keeper {
 
     /// Writes the status.
     fn tell(&mut self) {
-        let is_complete = self.roster.is_complete();
+        let is_complete = self.target_set.is_complete();
         let desired = self.it.with.credentials.borrow();
-        let kept = || self.targets.iter().filter(|(_, target)| !target.leaving);
+        let kept = || self.targets.iter().filter(|(_, target)| !target.removing);
         let discovered = self.it.kind.finds_out();
         self.has_been_tried |= is_complete && are_all_tried(kept().map(|(_, target)| target));
         let kept_targets = kept().map(|(_, target)| target);
@@ -301,8 +301,8 @@ impl Keeper {
             (true, false) => everywhere(kept_targets, &desired),
             (true, true) => where_it_works(kept_targets, &desired, self.has_been_tried),
         };
-        let mut troubled = Vec::new();
-        let (mut total, mut in_sync, mut more_troubled) = (0, 0, 0);
+        let mut failing = Vec::new();
+        let (mut total, mut in_sync, mut more_failing) = (0, 0, 0);
         let mut reconciled = is_complete;
         let (mut given_up, mut failures) = (0, BTreeMap::new());
         for (at, target) in kept() {
@@ -312,24 +312,26 @@ impl Keeper {
                 *failures.entry(problem.remedy.diagnosis).or_default() += 1;
             }
             match &target.problem {
-                Some(_) if troubled.len() >= TOLD => more_troubled += 1,
+                Some(_) if failing.len() >= TOLD => more_failing += 1,
                 Some(problem) => {
-                    troubled.push(TargetStatus { name: at.to_string(), last_error: problem.clone() });
+                    failing.push(TargetStatus { name: at.to_string(), last_error: problem.clone() });
                 }
-                None if target.settled.as_ref().is_some_and(|it| Arc::ptr_eq(it, &desired)) => in_sync += 1,
-                None => reconciled &= target.settled.is_some(),
+                None if target.in_sync_with.as_ref().is_some_and(|it| Arc::ptr_eq(it, &desired)) => {
+                    in_sync += 1
+                }
+                None => reconciled &= target.in_sync_with.is_some(),
             }
         }
-        let problem = troubled.first().map(|target| &target.last_error).or(self.roster.problem()).cloned();
+        let problem = failing.first().map(|target| &target.last_error).or(self.target_set.problem()).cloned();
         let ends = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at));
         let aimed_at = ends.collect();
         let targets =
-            Targets { total, in_sync, discovered, troubled, more_troubled, failures, given_up, aimed_at };
+            Targets { total, in_sync, discovered, failing, more_failing, failures, given_up, aimed_at };
         let of_targets = kept().flat_map(|(_, target)| target.warnings.current());
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(TOLD).cloned().collect();
         let (writes, written_at) = std::mem::take(&mut self.written);
         self.it.with.status.update_output(&self.it.with.id, |output| {
-            output.turned = Instant::now();
+            output.last_heartbeat = Instant::now();
             output.in_place = in_place;
             output.warnings = warnings;
             output.reconciled = reconciled;

@@ -65,16 +65,16 @@ pub(super) fn where_it_works<'a>(
         }
     }
     let mut in_place = everywhere(working.iter().copied(), desired);
-    if failing.is_empty() || working.iter().any(|target| target.concern == Concern::All) {
+    if failing.is_empty() || working.iter().any(|target| target.coverage == Concern::All) {
         return in_place;
     }
     let hosts: BTreeSet<_> =
         desired.current.keys().chain(failing.iter().flat_map(|target| target.in_place.keys())).collect();
     for host in hosts {
-        if working.iter().any(|target| target.concern.is_for(host)) {
+        if working.iter().any(|target| target.coverage.is_for(host)) {
             continue;
         }
-        let mut holders = failing.iter().filter(|target| target.concern.is_for(host)).peekable();
+        let mut holders = failing.iter().filter(|target| target.coverage.is_for(host)).peekable();
         if holders.peek().is_none() {
             continue;
         }
@@ -92,17 +92,17 @@ pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired:
     // Most hold the same: one of these is enough.
     let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
     for target in targets {
-        let is_known = |(concern, in_place): &(&Concern, &Arc<InPlace>)| {
-            Arc::ptr_eq(in_place, &target.in_place) && **concern == target.concern
+        let is_known = |(coverage, in_place): &(&Concern, &Arc<InPlace>)| {
+            Arc::ptr_eq(in_place, &target.in_place) && **coverage == target.coverage
         };
         if !distinct.last().is_some_and(is_known) {
-            distinct.push((&target.concern, &target.in_place));
+            distinct.push((&target.coverage, &target.in_place));
         }
     }
     let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
     let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
     let of_host = |host| {
-        let mut holders = distinct.iter().filter(|(concern, _)| concern.is_for(host)).peekable();
+        let mut holders = distinct.iter().filter(|(coverage, _)| coverage.is_for(host)).peekable();
         if holders.peek().is_none() {
             // No Secret to keep, nobody to be refused.
             return desired.current.get(host).map(|token| token.expires_at);
@@ -206,10 +206,10 @@ mod tests {
         }
     }
 
-    fn holding(concern: Concern, in_place: &[(&str, u64)]) -> Target {
+    fn holding(coverage: Concern, in_place: &[(&str, u64)]) -> Target {
         let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
         Target {
-            concern,
+            coverage,
             in_place: Arc::new(in_place),
             ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
         }

@@ -88,7 +88,7 @@ pub(super) type Apply = (Zeroizing<Vec<u8>>, InPlace);
 /// What is to be done with a Secret.
 pub(super) struct Decision {
     /// What it is to hold.
-    pub(super) concern: Concern,
+    pub(super) coverage: Concern,
     /// What consumers find there now.
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
@@ -102,8 +102,8 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn leaving(concern: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
-        Self { concern, in_place, apply: None, removes: false, warnings, problem: None }
+    fn removing(coverage: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
+        Self { coverage, in_place, apply: None, removes: false, warnings, problem: None }
     }
 
     /// Whether the Secret holds all that consumers need, and differs in something that none of them notices. What takes a
@@ -132,7 +132,7 @@ impl Content {
     }
 
     /// What such a Secret is to hold, as far as that is known before it was looked at.
-    pub(super) fn concern(&self) -> Concern {
+    pub(super) fn coverage(&self) -> Concern {
         match self {
             Self::DockerConfig { .. } | Self::Repository => Concern::All,
             Self::Template { host, .. } => Concern::One(host.clone()),

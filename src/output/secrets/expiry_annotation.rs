@@ -20,9 +20,9 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 
 /// The credentials that sidecars know to have put somewhere, by host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Marks(BTreeMap<String, String>);
+pub(super) struct ExpiryAnnotation(BTreeMap<String, String>);
 
-impl Marks {
+impl ExpiryAnnotation {
     /// Those of an annotation; none when it is not ours to read.
     pub(super) fn parse(annotations: &BTreeMap<String, String>) -> Self {
         Self(annotations.get(EXPIRES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
@@ -99,13 +99,13 @@ mod tests {
 
     #[test]
     fn a_credential_is_known_by_what_it_is_and_not_beyond_what_can_be_true() {
-        let mut marks = Marks::default();
+        let mut marks = ExpiryAnnotation::default();
         marks.set(&host(), b"token", at(1000));
-        let marks = Marks::parse(&[(EXPIRES.to_owned(), marks.to_text())].into());
+        let marks = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), marks.to_text())].into());
         assert_eq!(marks.expiry(&host(), b"token", at(0)), Some(at(1000)));
         assert_eq!(marks.expiry(&host(), b"edited", at(0)), None);
         assert_eq!(marks.expiry(&"public.ecr.aws".parse().unwrap(), b"token", at(0)), None);
-        let mut far = Marks::default();
+        let mut far = ExpiryAnnotation::default();
         far.set(&host(), b"token", at(0) + LONGEST + Duration::from_secs(1));
         assert_eq!(far.expiry(&host(), b"token", at(0)), None);
         assert!(!far.to_text().contains("token"));
@@ -116,7 +116,7 @@ mod tests {
         for text in
             ["", "null", "[]", "{\"a\":1}", "{\"123456789012.dkr.ecr.eu-west-1.amazonaws.com\":\"soon x\"}"]
         {
-            let marks = Marks::parse(&[(EXPIRES.to_owned(), text.to_owned())].into());
+            let marks = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), text.to_owned())].into());
             assert_eq!(marks.expiry(&host(), b"token", at(0)), None, "{text}");
         }
     }

@@ -7,7 +7,7 @@ use super::{
     Kind,
     desired::{Basis, decide},
     ownership::Memory,
-    targets::Roster,
+    targets::TargetSet,
 };
 use crate::{
     clock::Clock,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A Secret of an output.
-pub(crate) struct Surveyed {
+pub(crate) struct Inspection {
     pub at: ObjectRef,
     /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
     pub state: Option<Result<Vec<String>, Problem>>,
@@ -31,7 +31,7 @@ pub(crate) async fn inspect(
     cluster: &Cluster,
     desired: &CredentialSet,
     clock: &Clock,
-) -> Vec<Surveyed> {
+) -> Vec<Inspection> {
     let Output::Secrets(kind) = Output::new(config) else { return Vec::new() };
     let base = match &kind {
         Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
@@ -40,9 +40,9 @@ pub(crate) async fn inspect(
     if kind.finds_out() {
         return Vec::new();
     }
-    let roster = Roster::new(config.id(), kind, cluster.clone(), false);
+    let target_set = TargetSet::new(config.id(), kind, cluster.clone(), false);
     let mut surveyed = Vec::new();
-    for (at, content) in roster.targets(desired, base.as_ref()) {
+    for (at, content) in target_set.targets(desired, base.as_ref()) {
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {
@@ -55,7 +55,7 @@ pub(crate) async fn inspect(
                 Some(Err(error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })))
             }
         };
-        surveyed.push(Surveyed { at, state });
+        surveyed.push(Inspection { at, state });
     }
     surveyed
 }

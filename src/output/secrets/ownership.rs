@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::expiry_annotation::{EXPIRES, Marks, ShortHash, digest};
+use super::expiry_annotation::{EXPIRES, ExpiryAnnotation, ShortHash, digest};
 use crate::{
     aws::token::Token, credentials::CredentialSet, kubernetes::SecretObject, registry::RegistryHost,
 };
@@ -73,19 +73,20 @@ pub(super) struct Memory {
 pub(super) struct Ownership<'a> {
     memory: &'a Memory,
     /// The annotation as far as it counts.
-    pub(super) marks: Marks,
+    pub(super) marks: ExpiryAnnotation,
     managed: bool,
 }
 
 impl<'a> Ownership<'a> {
     /// Of the Secret that holds its credentials under `key`.
     pub(super) fn of(found: Option<&SecretObject>, key: &str, memory: &'a Memory) -> Self {
-        let annotated = found.map(|found| Marks::parse(&found.metadata.annotations)).unwrap_or_default();
+        let annotated =
+            found.map(|found| ExpiryAnnotation::parse(&found.metadata.annotations)).unwrap_or_default();
         let is_ours = found.is_some_and(|it| it.metadata.we_own(key) && it.metadata.we_annotated(EXPIRES));
         // An annotation that somebody copied or forged makes the Secret ours to correct, and no more than that.
         let managed =
             memory.kept || !annotated.is_empty() || found.is_some_and(|found| found.metadata.we_applied());
-        let marks = if is_ours { annotated } else { Marks::default() };
+        let marks = if is_ours { annotated } else { ExpiryAnnotation::default() };
         Self { memory, marks, managed }
     }
 
@@ -127,7 +128,7 @@ mod tests {
 
     /// A Secret with `credential` until 1000, by its annotation.
     fn secret(credential: &[u8], managed_fields: &Value) -> SecretObject {
-        let mut marks = Marks::default();
+        let mut marks = ExpiryAnnotation::default();
         marks.set(&host(), credential, at(1000));
         serde_json::from_value(json!({
             "metadata": {"annotations": {EXPIRES: marks.to_text()}, "managedFields": managed_fields},
@@ -215,7 +216,7 @@ mod tests {
         ] {
             // Whatever an annotation under our name says of it.
             for (host, known) in hosts.iter().zip(known) {
-                let mut marks = Marks::default();
+                let mut marks = ExpiryAnnotation::default();
                 marks.set(host, credential.as_bytes(), at(1000));
                 let found = serde_json::from_value(json!({
                     "metadata": {

@@ -25,7 +25,7 @@ static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 /// What became of one look at a target.
 pub(super) struct Outcome {
     /// It was the last look at one that is not wanted any more.
-    pub(super) farewell: bool,
+    pub(super) cleanup: bool,
     /// What is there; `None` when that could not be found out.
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
@@ -39,7 +39,7 @@ pub(super) struct Outcome {
 }
 
 pub(super) struct Found {
-    pub(super) concern: Concern,
+    pub(super) coverage: Concern,
     pub(super) in_place: InPlace,
     pub(super) version: String,
 }
@@ -51,7 +51,7 @@ pub(super) enum Drift {
 }
 
 /// A Secret to be looked at, and why.
-pub(super) struct Look {
+pub(super) struct Reconciliation {
     pub(super) cluster: Cluster,
     pub(super) at: ObjectRef,
     pub(super) content: Content,
@@ -60,7 +60,7 @@ pub(super) struct Look {
     /// It is known that there is none: to ask would only take time.
     pub(super) is_absent: bool,
     /// It is no longer wanted.
-    pub(super) farewell: bool,
+    pub(super) cleanup: bool,
     /// Then it is removed, if it is ours alone.
     pub(super) prunes: bool,
     pub(super) memory: Memory,
@@ -68,11 +68,11 @@ pub(super) struct Look {
     pub(super) defers: bool,
 }
 
-impl Look {
+impl Reconciliation {
     /// Looks, and applies what differs.
     pub(super) async fn run(self) -> Outcome {
         let mut outcome = Outcome {
-            farewell: self.farewell,
+            cleanup: self.cleanup,
             found: None,
             desired: Arc::default(),
             drift: None,
@@ -104,10 +104,10 @@ impl Look {
             false => self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?,
         };
         let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
-        if self.farewell && found.is_none() {
+        if self.cleanup && found.is_none() {
             return Ok(false);
         }
-        if self.farewell && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
+        if self.cleanup && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
             self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
             return Ok(true);
         }
@@ -116,7 +116,7 @@ impl Look {
             Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();
-        let Decision { concern, in_place, apply, warnings, problem, removes: _ } =
+        let Decision { coverage, in_place, apply, warnings, problem, removes: _ } =
             match self.decide(found, &outcome.desired).await {
                 Ok(decision) if self.defers && decision.is_harmless() => {
                     outcome.deferred = true;
@@ -124,12 +124,12 @@ impl Look {
                 }
                 Ok(decision) => decision,
                 Err(problem) => {
-                    let concern = self.content.concern();
-                    outcome.found = Some(Found { concern, in_place: InPlace::new(), version });
+                    let coverage = self.content.coverage();
+                    outcome.found = Some(Found { coverage, in_place: InPlace::new(), version });
                     return Err(Failure::Final(problem));
                 }
             };
-        outcome.found = Some(Found { concern: concern.clone(), in_place, version });
+        outcome.found = Some(Found { coverage: coverage.clone(), in_place, version });
         outcome.warnings = warnings;
         let is_written = apply.is_some();
         if let Some((body, in_place)) = apply {
@@ -139,7 +139,7 @@ impl Look {
             // the older.
             let applied = self.cluster.apply(&self.at, body, is_there).await;
             let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
-            outcome.found = Some(Found { concern, in_place, version });
+            outcome.found = Some(Found { coverage, in_place, version });
         }
         problem.map_or(Ok(is_written), |problem| Err(Failure::Final(problem)))
     }

@@ -36,7 +36,7 @@ pub(super) struct Target {
     /// What works on it.
     pub(super) task: Option<AbortHandle>,
     /// No longer wanted: what is ours goes, then it is forgotten.
-    pub(super) leaving: bool,
+    pub(super) removing: bool,
     /// Not to be looked at earlier.
     pub(super) not_before: Option<Instant>,
     /// Then what differs without any consumer noticing is put right.
@@ -49,11 +49,11 @@ pub(super) struct Target {
     /// The version that was told of last since the last look began.
     pub(super) told: String,
     /// Of which registries it is to hold the credential.
-    pub(super) concern: Concern,
+    pub(super) coverage: Concern,
     /// Shared by the targets that hold the same.
     pub(super) in_place: Arc<InPlace>,
     /// The credentials that it held when all was well: a difference that comes without new ones is somebody else's.
-    pub(super) settled: Option<Arc<CredentialSet>>,
+    pub(super) in_sync_with: Option<Arc<CredentialSet>>,
     /// This process has had it in sync: it stays managed, whoever replaces it.
     pub(super) kept: bool,
     pub(super) conflict: Conflict,
@@ -64,14 +64,14 @@ impl Target {
     /// One that has not been looked at.
     pub(super) fn new(content: Content, urgent: bool) -> Self {
         Self {
-            concern: content.concern(),
+            coverage: content.coverage(),
             content,
             marked: true,
             urgent,
             busy: false,
             began: 0,
             task: None,
-            leaving: false,
+            removing: false,
             not_before: None,
             deferred_until: None,
             failures: 0,
@@ -80,7 +80,7 @@ impl Target {
             version: String::new(),
             told: String::new(),
             in_place: Arc::default(),
-            settled: None,
+            in_sync_with: None,
             kept: false,
             conflict: Conflict::default(),
             warnings: WarningLog::default(),
@@ -89,7 +89,7 @@ impl Target {
 
     /// It is not wanted any more.
     pub(super) fn leave(&mut self) {
-        if !std::mem::replace(&mut self.leaving, true) {
+        if !std::mem::replace(&mut self.removing, true) {
             self.marked = true;
             self.not_before = None;
             self.deferred_until = None;
@@ -100,7 +100,7 @@ impl Target {
     /// It is wanted, with this content.
     pub(super) fn stay(&mut self, content: Content) {
         self.content = content;
-        self.marked |= std::mem::take(&mut self.leaving);
+        self.marked |= std::mem::take(&mut self.removing);
     }
 
     /// It was seen in this version: to be looked at, unless it is the one that we made or saw.
@@ -157,7 +157,7 @@ impl Target {
     /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.
     pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome, moment: Moment) -> bool {
         self.busy = false;
-        if self.leaving != outcome.farewell {
+        if self.removing != outcome.cleanup {
             self.marked = true; // it was decided otherwise meanwhile
             return false;
         }
@@ -180,18 +180,18 @@ impl Target {
         }
     }
 
-    /// Notes what became of a look. Says what happened, unless `troubled` others are in trouble and say enough.
+    /// Notes what became of a look. Says what happened, unless `failing` others are in trouble and say enough.
     pub(super) fn note(
         &mut self,
         id: &str,
         at: &ObjectRef,
         mut outcome: Outcome,
-        troubled: usize,
+        failing: usize,
         moment: Moment,
     ) {
         self.busy = false;
         if let Some(found) = outcome.found {
-            self.concern = found.concern;
+            self.coverage = found.coverage;
             if *self.in_place != found.in_place {
                 self.in_place = Arc::new(found.in_place);
             }
@@ -203,7 +203,8 @@ impl Target {
         for warning in self.warnings.replace(outcome.warnings, moment.now) {
             tracing::warn!(output = %id, warning, "output has a warning");
         }
-        let was_settled = self.settled.take().is_some_and(|settled| Arc::ptr_eq(&settled, &outcome.desired));
+        let was_settled =
+            self.in_sync_with.take().is_some_and(|in_sync_with| Arc::ptr_eq(&in_sync_with, &outcome.desired));
         match outcome.result {
             Ok(written) => {
                 self.kept |= written || !self.in_place.is_empty();
@@ -223,14 +224,14 @@ impl Target {
                 self.not_before = self.conflict.next_check(moment.now);
                 self.deferred_until =
                     outcome.deferred.then(|| self.deferred_until.unwrap_or(moment.now + WINDOW));
-                self.settled = Some(outcome.desired);
+                self.in_sync_with = Some(outcome.desired);
             }
             Err(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(moment.now + retry_pause(self.failures, troubled + 1, moment.random));
+                self.not_before = Some(moment.now + retry_pause(self.failures, failing + 1, moment.random));
                 self.marked = true;
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
-                if is_new && troubled < TOLD {
+                if is_new && failing < TOLD {
                     tracing::warn!(output = %id, secret = %at, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
                 }
                 self.standing = self.standing.after(&problem);
@@ -254,7 +255,7 @@ impl Target {
             (Report::Conflict { restores }, _) => {
                 tracing::error!(
                     output = %id, secret = %at, manager, restores,
-                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.mend(),
+                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
                     "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
                     INTERVAL.as_secs(), WINDOW.as_secs()
                 );
@@ -278,8 +279,8 @@ impl Moment {
 }
 
 /// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
-pub(super) fn retry_pause(failures: u32, troubled: usize, random: f64) -> Duration {
-    let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(troubled).unwrap_or(u32::MAX));
+pub(super) fn retry_pause(failures: u32, failing: usize, random: f64) -> Duration {
+    let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
     let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
     cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
 }

@@ -23,12 +23,12 @@ use super::{
 use crate::{
     credentials::CredentialSet,
     failure::{Class, Problem},
-    kubernetes::{ApiError, Cluster, ObjectRef, Scope, Seen, Sighting, Wanted, follow},
+    kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
     refresh::Reminder,
 };
 
 /// The Secrets that there should be.
-pub(super) struct Roster {
+pub(super) struct TargetSet {
     id: String,
     kind: Kind,
     cluster: Cluster,
@@ -38,8 +38,8 @@ pub(super) struct Roster {
     present: Option<BTreeSet<ObjectRef>>,
     watches: JoinSet<()>,
     watched: BTreeSet<ObjectRef>,
-    tell: mpsc::Sender<(Watching, Seen)>,
-    told: mpsc::Receiver<(Watching, Seen)>,
+    tell: mpsc::Sender<(Watching, WatchEvent)>,
+    told: mpsc::Receiver<(Watching, WatchEvent)>,
     /// Why something cannot be followed.
     blind: BTreeMap<Watching, Problem>,
     reminders: BTreeMap<Watching, Reminder>,
@@ -54,7 +54,7 @@ enum Watching {
     Namespaces,
 }
 
-pub(super) enum News {
+pub(super) enum TargetEvent {
     /// Other Secrets are to be kept than before.
     OtherTargets,
     /// A Secret was seen in this version.
@@ -68,11 +68,11 @@ pub(super) enum News {
     Nothing,
 }
 
-impl Roster {
-    /// Begins to follow what has to be found out. Of the Secrets themselves only who `stays` wants to know.
+impl TargetSet {
+    /// Begins to watch what has to be found out. Of the Secrets themselves only who `stays` wants to know.
     pub(super) fn new(id: String, kind: Kind, cluster: Cluster, stays: bool) -> Self {
         let (tell, told) = mpsc::channel(64);
-        let mut roster = Self {
+        let mut target_set = Self {
             id,
             kind,
             cluster,
@@ -85,12 +85,12 @@ impl Roster {
             blind: BTreeMap::new(),
             reminders: BTreeMap::new(),
         };
-        for (watching, scope) in roster.scopes() {
-            if stays || roster.is_finder(&watching) {
-                roster.follow(watching, scope);
+        for (watching, scope) in target_set.scopes() {
+            if stays || target_set.is_finder(&watching) {
+                target_set.watch(watching, scope);
             }
         }
-        roster
+        target_set
     }
 
     /// The watches of what is found out; none where all names are known.
@@ -188,10 +188,10 @@ impl Roster {
         }
         let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));
         let scope = Scope { resource: "secrets", namespace, name, labels: None };
-        self.follow(Watching::Secret(at.clone()), scope);
+        self.watch(Watching::Secret(at.clone()), scope);
     }
 
-    fn follow(&mut self, watching: Watching, scope: Scope) {
+    fn watch(&mut self, watching: Watching, scope: Scope) {
         let (told, mut events) = mpsc::channel(16);
         let seen = self.tell.clone();
         let cluster = self.cluster.clone();
@@ -203,22 +203,26 @@ impl Roster {
                     }
                 }
             };
-            tokio::join!(follow(cluster, scope, told), forward);
+            tokio::join!(watch(cluster, scope, told), forward);
         });
     }
 
-    pub(super) async fn next(&mut self) -> News {
+    pub(super) async fn next(&mut self) -> TargetEvent {
         let (watching, seen) = tokio::select! {
             Some(told) = self.told.recv() => told,
             Some(Err(error)) = self.watches.join_next() => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return News::Nothing, // the runtime ends
+                Err(_) => return TargetEvent::Nothing, // the runtime ends
             },
         };
-        if let Seen::Failed(error) = seen {
+        if let WatchEvent::Failed(error) = seen {
             let is_finder = self.is_finder(&watching);
             let class = self.note_blind(watching, &error);
-            return if is_finder && class == Class::Denied { News::Denied } else { News::Nothing };
+            return if is_finder && class == Class::Denied {
+                TargetEvent::Denied
+            } else {
+                TargetEvent::Nothing
+            };
         }
         self.blind.remove(&watching);
         if self.is_finder(&watching) {
@@ -258,13 +262,13 @@ impl Roster {
         self.present.as_ref().is_some_and(|present| !present.contains(at))
     }
 
-    fn note_present(&mut self, news: &News) {
+    fn note_present(&mut self, news: &TargetEvent) {
         match (news, &mut self.present) {
-            (News::SeenAll(None, all), _) => self.present = Some(all.keys().cloned().collect()),
-            (News::Seen(at, _), Some(present)) => {
+            (TargetEvent::SeenAll(None, all), _) => self.present = Some(all.keys().cloned().collect()),
+            (TargetEvent::Seen(at, _), Some(present)) => {
                 present.insert(at.clone());
             }
-            (News::Gone(at), Some(present)) => {
+            (TargetEvent::Gone(at), Some(present)) => {
                 present.remove(at);
             }
             _ => {}
@@ -272,7 +276,7 @@ impl Roster {
     }
 
     /// What a watch tells that finds out which Secrets there should be.
-    fn find(&mut self, watching: Watching, seen: Seen) -> News {
+    fn find(&mut self, watching: Watching, seen: WatchEvent) -> TargetEvent {
         let mut listed = self.listed.take();
         let news = find(&mut listed, watching, seen, |name| self.is_excluded(name));
         self.listed = listed;
@@ -290,49 +294,49 @@ impl Roster {
 fn find(
     listed: &mut Option<BTreeSet<String>>,
     watching: Watching,
-    seen: Seen,
+    seen: WatchEvent,
     is_excluded: impl Fn(&str) -> bool,
-) -> News {
+) -> TargetEvent {
     let is_wanted =
-        |sighting: &Sighting| sighting.deletion_timestamp.is_none() && !is_excluded(&sighting.name);
+        |sighting: &ObjectState| sighting.deletion_timestamp.is_none() && !is_excluded(&sighting.name);
     let is_other = match &seen {
-        Seen::All(all) => {
+        WatchEvent::All(all) => {
             let wanted = all.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone());
             let wanted = Some(wanted.collect());
             let is_other = wanted != *listed;
             *listed = wanted;
             is_other
         }
-        Seen::Changed(one) if is_wanted(one) => listed.get_or_insert_default().insert(one.name.clone()),
-        Seen::Changed(one) | Seen::Gone(one) => listed.get_or_insert_default().remove(&one.name),
-        Seen::Failed(_) => false,
+        WatchEvent::Changed(one) if is_wanted(one) => listed.get_or_insert_default().insert(one.name.clone()),
+        WatchEvent::Changed(one) | WatchEvent::Gone(one) => listed.get_or_insert_default().remove(&one.name),
+        WatchEvent::Failed(_) => false,
     };
     match (watching, &seen) {
         // Also where there are others now: of those that stay, one may have been edited while nothing was told.
-        (Watching::Secrets, Seen::All(_)) => news(Watching::Secrets, seen),
-        _ if is_other => News::OtherTargets,
+        (Watching::Secrets, WatchEvent::All(_)) => news(Watching::Secrets, seen),
+        _ if is_other => TargetEvent::OtherTargets,
         (Watching::Secrets, _) => news(Watching::Secrets, seen),
-        _ => News::Nothing,
+        _ => TargetEvent::Nothing,
     }
 }
 
 /// What a watch of Secrets tells.
-fn news(watching: Watching, seen: Seen) -> News {
-    let of = |one: Sighting| (ObjectRef::new(one.namespace, one.name), one.resource_version);
+fn news(watching: Watching, seen: WatchEvent) -> TargetEvent {
+    let of = |one: ObjectState| (ObjectRef::new(one.namespace, one.name), one.resource_version);
     match seen {
-        Seen::All(all) => {
+        WatchEvent::All(all) => {
             let only = match watching {
                 Watching::Secret(at) => Some(at),
                 Watching::Secrets | Watching::Namespaces => None,
             };
-            News::SeenAll(only, all.into_iter().map(of).collect())
+            TargetEvent::SeenAll(only, all.into_iter().map(of).collect())
         }
-        Seen::Changed(one) => {
+        WatchEvent::Changed(one) => {
             let (at, version) = of(one);
-            News::Seen(at, version)
+            TargetEvent::Seen(at, version)
         }
-        Seen::Gone(one) => News::Gone(of(one).0),
-        Seen::Failed(_) => News::Nothing,
+        WatchEvent::Gone(one) => TargetEvent::Gone(of(one).0),
+        WatchEvent::Failed(_) => TargetEvent::Nothing,
     }
 }
 

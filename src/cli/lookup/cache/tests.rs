@@ -6,7 +6,7 @@ use super::*;
 use crate::{aws::identity::Source, registry::Region};
 
 fn key() -> TokenKey {
-    TokenKey::told_by(&"123456789012.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap(), "default").unwrap()
+    TokenKey::from_host(&"123456789012.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap(), "default").unwrap()
 }
 
 fn spec() -> IdentitySpec {

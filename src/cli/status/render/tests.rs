@@ -31,7 +31,7 @@ fn mixed() -> String {
             "in_place": {{"{HOST}": "1970-01-01T12:00:00Z"}}, "warnings": ["`credsStore` names `x`"], "last_error": null}},
           {{"type": "docker-config-secret", "target": "apps/ecr", "warnings": [], "last_error": null,
             "in_place": {{"{HOST}": "1970-01-01T11:00:00Z", "public.ecr.aws": "1970-01-01T01:00:00Z"}},
-            "targets": {{"total": 3, "in_sync": 1, "more_troubled": 1, "troubled": [
+            "targets": {{"total": 3, "in_sync": 1, "more_failing": 1, "failing": [
               {{"name": "apps/ecr", "last_error": {{"message": "forbidden", "remedy": "add the rule", "class": "denied"}}}}]}}}}]}}"#
     )
 }
@@ -52,12 +52,12 @@ docker-config /run/config.json  missing: public.ecr.aws; 1 warning
 docker-config-secret apps/ecr   1 of 3 Secrets in sync; ended: public.ecr.aws; not yet renewed: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
 token ecr-public us-east-1 as billing:
   ecr-public:GetAuthorizationToken: AccessDenied
-  mend: allow it
+  remedy: allow it
 docker-config /run/config.json:
   `credsStore` names `x`
 Secret apps/ecr:
   forbidden
-  mend: add the rule
+  remedy: add the rule
 1 more Secrets:
   not in sync either
 the changed configuration is refused:

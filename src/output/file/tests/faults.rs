@@ -28,7 +28,7 @@ impl Drop for Mount {
     }
 }
 
-/// What the test prints when it runs anew as a user without rights, with `variable` telling it where.
+/// What the test prints when it runs again as a user without rights, with `variable` telling it where.
 ///
 /// Rights bind every user but root, and a process cannot come back from being another: so a process of its own.
 pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String> {

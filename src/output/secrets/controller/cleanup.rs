@@ -6,14 +6,14 @@ use tokio::sync::watch;
 
 use super::{
     super::{super::Remaining, Kind, target::Target},
-    Keeper,
+    Controller,
 };
 use crate::credentials::CredentialSet;
 
-impl Keeper {
+impl Controller {
     /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
     /// namespaces. What an output that is gone has kept stays, as a file does.
-    pub(super) async fn say_farewell(&mut self, mut remaining: Remaining) {
+    pub(super) async fn cleanup(&mut self, mut remaining: Remaining) {
         self.targets.values_mut().for_each(Target::leave);
         loop {
             self.forget_wanted(&remaining);
@@ -49,7 +49,7 @@ impl Keeper {
 }
 
 /// Credentials by which everything of ours leaves a Secret.
-pub(super) fn nothing_of(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
+pub(super) fn retire_all(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
     let CredentialSet { current, awaited, retired } = credentials;
     let retired = current.keys().chain(awaited).chain(retired).cloned().collect();
     let nothing = CredentialSet { retired, ..CredentialSet::default() };

@@ -12,7 +12,7 @@ use super::{
             merge::{BaseKeys, Merged, merge},
             read::Base,
         },
-        expiry_annotation::{EXPIRES, Marks},
+        expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
     Basis, Body, Concern, Decision, InPlace,
@@ -73,7 +73,7 @@ pub(super) fn decide(
     let supplied = base.map_or(&nothing, Base::supplied);
     let merged = merge(existing, base.and_then(Base::document), supplied, &wanted);
     let warnings: Vec<_> = merged.warnings.iter().map(ToString::to_string).collect();
-    let mut decision = Decision::leaving(Concern::All, in_place, warnings);
+    let mut decision = Decision::removing(Concern::All, in_place, warnings);
     let is_as_desired = merged.is(text) && marks == ownership.marks && !found.is_some_and(must_release_label);
     if merged.ours && !is_as_desired {
         let encoded = encode(at, &merged)?;
@@ -144,7 +144,7 @@ fn marks_after(
     ownership: &Ownership<'_>,
     known: &BTreeMap<RegistryHost, Known>,
     basis: &Basis<'_>,
-) -> Marks {
+) -> ExpiryAnnotation {
     let desired = basis.desired;
     let mut marks = ownership.marks.clone();
     marks.retain(|host| {

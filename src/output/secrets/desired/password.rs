@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         super::argocd_names::Flavour,
-        expiry_annotation::{EXPIRES, Marks},
+        expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
     Apply, Basis, Body, Concern, Decision, InPlace, refuse_size, refuse_type,
@@ -73,11 +73,11 @@ pub(super) fn of_repository(
         let warning =
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
         // Before the first token of the caller's own registry there is nothing to judge a `url` by.
-        let (concern, warnings) = match knows_no_registry(basis.desired) {
+        let (coverage, warnings) = match knows_no_registry(basis.desired) {
             true => (Concern::All, Vec::new()),
             false => (Concern::None, vec![warning]),
         };
-        let decision = Decision::leaving(concern, InPlace::new(), warnings);
+        let decision = Decision::removing(coverage, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
         let apply = if is_where_it_was_put(found, basis) { None } else { without_ours(at, found)? };
         return Ok(Decision { apply, ..decision });
@@ -127,7 +127,7 @@ fn create_template(
     flavour: Flavour,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    let decision = Decision::leaving(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    let decision = Decision::removing(Concern::One(host.clone()), InPlace::new(), Vec::new());
     if basis.desired.retired.contains(host) {
         return Ok(decision);
     }
@@ -162,7 +162,7 @@ fn decide(
     };
     let expiry = expiry.filter(|_| username.as_slice() == USER.as_bytes());
     let in_place = expiry.map(|expiry| (host.clone(), expiry)).into_iter().collect();
-    let decision = Decision::leaving(Concern::One(host.clone()), in_place, warnings);
+    let decision = Decision::removing(Concern::One(host.clone()), in_place, warnings);
     if basis.desired.retired.contains(host) {
         return Ok(Decision { apply: without_ours(at, found)?, ..decision });
     }
@@ -202,8 +202,8 @@ fn with_credential(
 }
 
 /// The annotation for one credential.
-fn marks(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> Marks {
-    let mut marks = Marks::default();
+fn marks(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> ExpiryAnnotation {
+    let mut marks = ExpiryAnnotation::default();
     marks.set(host, bare, expires_at);
     marks
 }
@@ -216,7 +216,7 @@ fn withhold(
     basis: &Basis<'_>,
     reason: &str,
 ) -> Result<Decision, Problem> {
-    let decision = Decision::leaving(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    let decision = Decision::removing(Concern::One(host.clone()), InPlace::new(), Vec::new());
     // Of a registry that is no longer configured, none is wanted there.
     let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
         message: format!("the Secret {at} gets no credentials: {reason}"),

@@ -188,8 +188,8 @@ fn what_was_edited_counts_for_nothing() {
         [json!({"auths": {HOST: {"auth": auth("evil")}}}), json!({"auths": {}}), json!("no docker config")]
     {
         secret["data"][docker_config::KEY] = json!(STANDARD.encode(edited.to_string()));
-        let (mended, _) = step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).unwrap();
-        assert_eq!(config(&mended)["auths"][HOST]["auth"], auth("ours"), "{edited}");
+        let (fixed, _) = step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).unwrap();
+        assert_eq!(config(&fixed)["auths"][HOST]["auth"], auth("ours"), "{edited}");
     }
     secret["data"] = json!({});
     assert!(step(&flux(false), Some(&secret), &credentials("ours", 1000), 0).is_some());
@@ -222,7 +222,7 @@ fn foreign_entries_stay() {
 }
 
 #[test]
-fn a_secret_of_another_type_is_refused_with_the_mend() {
+fn a_secret_of_another_type_is_refused_with_the_remedy() {
     let opaque = json!({"metadata": {}, "type": "Opaque", "data": {}});
     let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))
         .err()

@@ -45,7 +45,7 @@ impl Upstream {
                     parts.headers.insert(LOCATION, path);
                 }
                 parts.headers.remove(CONNECTION);
-                parts.headers.remove(TRANSFER_ENCODING); // hyper frames the body anew
+                parts.headers.remove(TRANSFER_ENCODING); // hyper frames the body again
                 Reply::from_parts(parts, Body::Upstream(body))
             }
             Err(error) => {

@@ -25,7 +25,7 @@ const IN_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// A service account of the cluster, with a token. Its files go when the API server goes.
 ///
-/// Delete and make it anew, and its tokens are worth nothing: [`ApiServer::revoke_tokens`].
+/// Delete and make it again, and its tokens are worth nothing: [`ApiServer::revoke_tokens`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {
     namespace: String,
@@ -50,7 +50,7 @@ impl ServiceAccount {
         &self.name
     }
 
-    /// A kubeconfig that says `tokenFile: …`, so that a client has to read the token anew.
+    /// A kubeconfig that says `tokenFile: …`, so that a client has to read the token again.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }

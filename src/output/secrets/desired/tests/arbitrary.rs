@@ -114,7 +114,7 @@ fn desired() -> impl Strategy<Value = CredentialSet> {
 }
 
 /// Written, in sync, failed, or left as it is: by `number`.
-fn outcome(farewell: bool, desired: &Arc<CredentialSet>, number: u64, defers: bool) -> Outcome {
+fn outcome(cleanup: bool, desired: &Arc<CredentialSet>, number: u64, defers: bool) -> Outcome {
     let each = |count: u64| number.is_multiple_of(count);
     let failed = || Problem {
         message: "no".into(),
@@ -122,9 +122,9 @@ fn outcome(farewell: bool, desired: &Arc<CredentialSet>, number: u64, defers: bo
         class: if each(2) { Class::Denied } else { Class::Transient },
     };
     let in_place = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect();
-    let found = Found { concern: Concern::All, in_place, version: number.to_string() };
+    let found = Found { coverage: Concern::All, in_place, version: number.to_string() };
     Outcome {
-        farewell,
+        cleanup,
         found: (!each(5)).then_some(found),
         desired: Arc::clone(desired),
         drift: Some(if each(3) { Drift::Gone } else { Drift::Edited("hand".into()) }),
@@ -181,15 +181,15 @@ proptest! {
                 3 => target.stay(flux(true)),
                 _ if target.is_due(now) => {
                     let defers = target.defers(now);
-                    let farewell = target.leaving;
+                    let cleanup = target.removing;
                     target.begin(1);
                     prop_assert!(target.due(now).is_none(), "two at once");
-                    let outcome = outcome(farewell, &desired, millis, defers);
+                    let outcome = outcome(cleanup, &desired, millis, defers);
                     let failed = outcome.result.is_err();
                     let moment = Moment { now, random: 0.5 };
-                    if target.leaving || farewell {
+                    if target.removing || cleanup {
                         let is_over = target.has_left("o", &here(), &outcome, moment);
-                        let is_retry = failed && !is_over && target.leaving && farewell;
+                        let is_retry = failed && !is_over && target.removing && cleanup;
                         prop_assert!(!is_retry || target.due(now) > Some(now), "without a pause");
                     } else {
                         target.note("o", &here(), outcome, 0, moment);
@@ -207,9 +207,9 @@ proptest! {
 
 /// A look that found what it is to hold, in this version.
 fn found(desired: &Arc<CredentialSet>, version: &str) -> Outcome {
-    let found = Found { concern: Concern::All, in_place: InPlace::new(), version: version.into() };
+    let found = Found { coverage: Concern::All, in_place: InPlace::new(), version: version.into() };
     Outcome {
-        farewell: false,
+        cleanup: false,
         found: Some(found),
         desired: Arc::clone(desired),
         drift: None,

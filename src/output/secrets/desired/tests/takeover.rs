@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::output::secrets::{
-    expiry_annotation::{EXPIRES, Marks},
+    expiry_annotation::{EXPIRES, ExpiryAnnotation},
     ownership::Recorded,
 };
 
@@ -26,7 +26,7 @@ fn bogus() -> String {
 
 /// The annotation that vouches for the bogus credential, for almost as long as any is believed.
 fn forged() -> Value {
-    let mut marks = Marks::default();
+    let mut marks = ExpiryAnnotation::default();
     marks.set(&host(), auth("bogus").as_bytes(), at(12 * 3600));
     json!(marks.to_text())
 }
