@@ -146,20 +146,11 @@ impl Profiles {
 
     /// What can be used of both files, and why the rest cannot. One that may be absent is, if the other is there.
     pub(crate) async fn read_usable(env: &Environment) -> (Self, Option<ProfileFileError>) {
-        let places = places(env);
-        let texts = match places.as_slice() {
-            [one, other] => <[_; 2]>::from(tokio::join!(read(one), read(other))).into(),
-            places => {
-                let mut texts = Vec::new();
-                for place in places {
-                    texts.push(read(place).await);
-                }
-                texts
-            }
-        };
         let mut profiles = Self::default();
         let mut errors = Vec::new();
-        for (place, text) in places.into_iter().zip(texts) {
+        // One after the other: a second thread would cost more than what it saves.
+        for place in places(env) {
+            let text = read(&place).await;
             let Place { kind, path, variable } = place;
             match text {
                 Ok(text) => {
