@@ -35,6 +35,8 @@ use crate::{
 /// How long a volume may take to say whether an output can work there at all.
 const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a first attempt waits until its inputs are watched: their volume may hang.
+const WATCH_LIMIT: Duration = Duration::from_secs(1);
 /// How long a changed configuration waits for a write of the one before it.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -139,10 +141,14 @@ impl Engine {
 
     /// Runs `config` from now on.
     pub async fn apply(&mut self, config: &Config) {
+        // Dropped when the inputs are watched: a change after an attempt has read them is not missed.
+        let (watching, watched) = watch::channel(());
+        let watching = self.surface.watcher.is_some().then_some(watching);
         self.apply_identities(config);
-        self.apply_tokens(config);
+        self.apply_tokens(config, &watched);
         self.apply_outputs(config).await;
         self.watch_inputs().await;
+        drop(watching);
     }
 
     /// Runs one more task, whose panic ends the process like that of any other.
@@ -191,7 +197,7 @@ impl Engine {
         }
     }
 
-    fn apply_tokens(&mut self, config: &Config) {
+    fn apply_tokens(&mut self, config: &Config, watched: &watch::Receiver<()>) {
         let tokens = config.tokens();
         let keys: BTreeSet<_> = tokens.keys().map(|key| (*key).clone()).collect();
         self.surface.status.update(|status| {
@@ -229,7 +235,7 @@ impl Engine {
         }
         for key in keys {
             if !self.refreshers.contains_key(&key) {
-                self.start_refresher(key, policy);
+                self.start_refresher(key, policy, watched.clone());
             }
         }
     }
@@ -248,7 +254,7 @@ impl Engine {
         }
     }
 
-    fn start_refresher(&mut self, key: TokenKey, policy: Policy) {
+    fn start_refresher(&mut self, key: TokenKey, policy: Policy, mut watched: watch::Receiver<()>) {
         let Some(identity) = self.identities.get(&key.identity).cloned() else { return };
         let Dependencies { sdk, clock, status, .. } = &self.surface;
         let wake = Arc::new(Notify::new());
@@ -261,7 +267,11 @@ impl Engine {
             status: status.clone(),
             wake: Arc::clone(&wake),
         };
-        let task = self.tasks.spawn(async move { match refresher.run().await {} });
+        let task = self.tasks.spawn(async move {
+            // An error: the sender is gone.
+            let _ = tokio::time::timeout(WATCH_LIMIT, watched.changed()).await;
+            match refresher.run().await {}
+        });
         self.refreshers.insert(key, RunningRefresher { identity, policy, wake, task });
     }
 
