@@ -19,7 +19,7 @@ COPY packaging/build-release packaging/
 # cargo wants a source for each target that a manifest names.
 RUN mkdir -p src benches tests/emulator/src tests/support/src \
     && for crate in src tests/emulator/src tests/support/src; do echo '//! A stand-in.' >"$crate/lib.rs"; done \
-    && for program in src/main benches/compare benches/secrets tests/emulator/src/main; do \
+    && for program in src/main benches/compare benches/load benches/secrets tests/emulator/src/main; do \
         printf '//! A stand-in.\nfn main() {}\n' >"$program.rs"; \
     done
 

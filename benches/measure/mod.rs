@@ -60,10 +60,10 @@ pub fn play_aws() -> Outcome<()> {
     Ok(())
 }
 
-/// Prints a figure beside what is wanted of it.
+/// Prints a figure, and the limit that it is held to, if there is one.
 pub fn report(what: &str, value: f64, unit: &str, limit: f64) {
-    let wanted = if limit.is_nan() { String::new() } else { format!("< {limit} {unit}") };
-    println!("{what:<34}{value:>9.2} {unit:<10}{:>16}{wanted:>14}", "");
+    let limit = if limit.is_nan() { String::new() } else { format!("(limit {limit} {unit})") };
+    println!("{what:<36}{value:>10.2} {unit:<4}{limit:>18}");
 }
 
 /// The way to the emulated AWS.
