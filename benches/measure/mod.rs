@@ -62,7 +62,8 @@ pub fn play_aws() -> Outcome<()> {
 
 /// Prints a figure, and the limit that it is held to, if there is one.
 pub fn report(what: &str, value: f64, unit: &str, limit: f64) {
-    let limit = if limit.is_nan() { String::new() } else { format!("(limit {limit} {unit})") };
+    let limit =
+        if limit.is_nan() { String::new() } else { format!("(limit {limit} {unit})").replace(" )", ")") };
     println!("{what:<36}{value:>10.2} {unit:<4}{limit:>18}");
 }
 
