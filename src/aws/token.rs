@@ -7,7 +7,11 @@
 //! read is stale (token file, session, clock): [`TokenSource::fetch`] drops it, reads it again and asks once
 //! more. Everything else is the refresher's plan.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
@@ -27,6 +31,11 @@ use crate::{
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
+
+/// No token of ECR lives longer.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// No stored expiry is later than so long from now, some minutes' difference of clocks included.
+pub(crate) const LATEST_EXPIRY: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(15 * 60));
 
 /// The API that hands out tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -32,6 +32,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::cache::Slot;
 use crate::{
     app,
+    aws::token::LONGEST_LIFE,
     aws::{
         http,
         identity::Identity,
@@ -62,8 +63,6 @@ const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// A token that ends sooner may end before it is used.
 const SPARE: Duration = Duration::from_secs(10);
-/// No token of ECR lives longer.
-const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// The first pause after a failure that passes by itself.
 const PAUSE: Duration = Duration::from_millis(250);
 

@@ -39,7 +39,6 @@ use std::{
 pub(crate) use crate::fs::atomic_file::FileMode;
 pub(crate) use dry_run::DryRun;
 pub(crate) use error::{DockerConfigError, Warning};
-pub(crate) use expiry_store::LONGEST;
 
 use self::{
     document::Document,

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    aws::token::LATEST_EXPIRY,
     aws::{
         identity::IdentitySpec,
         token::{Token, TokenKey},
@@ -34,7 +35,6 @@ use crate::{
         atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
         read::{read_now, read_open},
     },
-    output::file::LONGEST,
     secret::Secret,
 };
 
@@ -95,7 +95,7 @@ impl Slot {
         let text = read_open(file, LARGEST).ok()?;
         let stored: Stored<'_> = serde_json::from_slice(&text).ok()?;
         let (obtained_at, expires_at) = (time(stored.obtained_at)?, time(stored.expires_at)?);
-        (expires_at <= now.checked_add(LONGEST)?).then(|| Token {
+        (expires_at <= now.checked_add(LATEST_EXPIRY)?).then(|| Token {
             auth: Secret::new(stored.auth.to_owned()),
             obtained_at,
             expires_at,

@@ -7,13 +7,13 @@
 //! so knows what it has found (`who_may_read_the_file_may_read_what_is_remembered`).
 //!
 //! Whoever may write to the directory can put another file there. It is believed only as far as it can be true
-//! ([`LONGEST`]), and only if root, this process's user or the author has written it, and nobody else could
+//! ([`LATEST_EXPIRY`]), and only if root, this process's user or the author has written it, and nobody else could
 //! (`an_expiry_file_is_believed_within_bounds`). The author is known by a file of theirs: for a consumer the docker
 //! config, since who wrote that may say when its tokens expire; for the process that keeps it one that it makes itself
 //! for the purpose. That one shows another owner or mode only on a file system that imposes them (CIFS, NFS that
 //! squashes users), where the owner of a file tells nothing: there everyone who may write to the directory is believed
 //! (`an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed`). What that gains them is readiness for a
-//! credential of theirs, for at most [`LONGEST`], until AWS gives the first token. Whatever else is wrong with the
+//! credential of theirs, for at most [`LATEST_EXPIRY`], until AWS gives the first token. Whatever else is wrong with the
 //! file, it is ignored and replaced.
 
 use std::{
@@ -30,6 +30,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
+    aws::token::LATEST_EXPIRY,
     aws::token::Token,
     fs::{
         atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
@@ -44,8 +45,6 @@ use super::document::Document;
 /// More than this is not ours.
 const LARGEST: usize = 1 << 20;
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// No token of ECR lives longer (12 h), clocks of some minutes' difference included: a later expiry is no one's.
-pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 
 /// When each token that may be in the file expires, by the SHA-256 of its `auth`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -65,7 +64,7 @@ impl ExpiryStore {
         }
         let text = read_open(file, LARGEST).unwrap_or_default();
         let mut expiries: BTreeMap<String, u64> = serde_json::from_slice(&text).unwrap_or_default();
-        let latest = now.checked_add(LONGEST).unwrap_or(now);
+        let latest = now.checked_add(LATEST_EXPIRY).unwrap_or(now);
         expiries.retain(|_, expiry| time(*expiry).is_some_and(|time| time <= latest));
         Self(expiries)
     }

@@ -5,18 +5,13 @@
 //! of this one, knows how long what it finds there is good, and does not replace it by something that ends sooner. A
 //! credential that was put there by anybody else has another hash, and is not known.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use crate::{clock::rfc3339, registry::RegistryHost};
+use crate::{aws::token::LATEST_EXPIRY, clock::rfc3339, registry::RegistryHost};
 
 pub(super) const EXPIRES: &str = "ecr-sidecar/expires";
-/// No token of ECR lives longer (12 h), clocks of some minutes' difference included: a later expiry is no one's.
-const LONGEST: Duration = Duration::from_secs(12 * 3600 + 15 * 60);
 
 /// The credentials that sidecars know to have put somewhere, by host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +57,7 @@ impl ExpiryAnnotation {
     ) -> Option<SystemTime> {
         let (time, found) = self.0.get(host.as_str())?.split_once(' ')?;
         let expires_at = SystemTime::from(time.parse::<jiff::Timestamp>().ok()?);
-        (found == hex(digest(credential)) && expires_at <= now + LONGEST).then_some(expires_at)
+        (found == hex(digest(credential)) && expires_at <= now + LATEST_EXPIRY).then_some(expires_at)
     }
 
     /// Whether it names no host.
@@ -87,6 +82,8 @@ fn hex(digest: ShortHash) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn host() -> RegistryHost {
@@ -106,7 +103,7 @@ mod tests {
         assert_eq!(marks.expiry(&host(), b"edited", at(0)), None);
         assert_eq!(marks.expiry(&"public.ecr.aws".parse().unwrap(), b"token", at(0)), None);
         let mut far = ExpiryAnnotation::default();
-        far.set(&host(), b"token", at(0) + LONGEST + Duration::from_secs(1));
+        far.set(&host(), b"token", at(0) + LATEST_EXPIRY + Duration::from_secs(1));
         assert_eq!(far.expiry(&host(), b"token", at(0)), None);
         assert!(!far.to_text().contains("token"));
     }

@@ -234,7 +234,8 @@ fn a_failure_of_what_was_deferred_has_its_pause() {
     assert_eq!(target.deferred_until, None, "there is nothing left to put right");
 }
 
-/// A watch that lags told of an older version before a look: one look is enough. What is told during it is news.
+/// A lagging watch reports an older version before a reconciliation: one is enough. A version that it reports during
+/// one calls for another.
 #[test]
 fn a_version_told_before_a_look_is_no_reason_for_another() {
     let moment = Moment { now: tokio::time::Instant::now(), random: 0.5 };
