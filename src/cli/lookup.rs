@@ -32,11 +32,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::cache::Slot;
 use crate::{
     app,
-    aws::token::LONGEST_LIFE,
     aws::{
         http,
         identity::Identity,
-        token::{Token, TokenError, TokenKey, TokenSource},
+        token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Problems, Registries},

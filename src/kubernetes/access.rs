@@ -20,8 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{ConnectError, exec_plugin::Issued};
 use crate::{
-    failure::foreign_text::clean,
-    failure::shown_value::clean_path,
+    failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::{ReadError, as_text, read},
 };
 

@@ -25,10 +25,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    aws::token::LATEST_EXPIRY,
     aws::{
         identity::IdentitySpec,
-        token::{Token, TokenKey},
+        token::{LATEST_EXPIRY, Token, TokenKey},
     },
     env::Environment,
     fs::{

@@ -30,8 +30,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    aws::token::LATEST_EXPIRY,
-    aws::token::Token,
+    aws::token::{LATEST_EXPIRY, Token},
     fs::{
         atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
         read::read_open,
