@@ -2,6 +2,7 @@
 //! is read and parsed here.
 
 pub mod endpoint;
+pub mod error;
 pub mod http;
 pub mod identity;
 pub mod key_material;

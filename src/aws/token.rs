@@ -23,11 +23,12 @@ use zeroize::Zeroizing;
 use crate::{
     aws::{
         endpoint::EndpointUrl,
+        error::AwsFailure,
         identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
         sdk::endpoint_of,
     },
     clock::Clock,
-    failure::{AwsFailure, Class, Problem, diagnosis::Diagnosis},
+    failure::{Class, Problem, diagnosis::Diagnosis},
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };

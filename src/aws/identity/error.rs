@@ -3,9 +3,9 @@
 use std::{fmt::Write, path::PathBuf};
 
 use crate::{
-    aws::{key_material::MalformedKey, profile_file::ProfileFileError},
+    aws::{error::AwsFailure, key_material::MalformedKey, profile_file::ProfileFileError},
     failure::{
-        AwsFailure, Class,
+        Class,
         diagnosis::{Diagnosis, Remedy},
         shown_value::clean_path,
     },
