@@ -20,6 +20,7 @@ use crate::failure::{
 
 /// How the SDK's endpoint rules begin to say that variables contradict each other.
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
+const WEB_IDENTITY: &str = "sts:AssumeRoleWithWebIdentity";
 
 /// A call to an AWS API that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,36 +46,31 @@ impl AwsFailure {
     {
         let response = error.raw_response();
         let skew = response.and_then(|response| skew_seconds(response.headers(), now));
-        match error {
+        let ((class, diagnosis), detail) = match error {
             SdkError::ServiceError(context) => {
                 let code = context.err().code();
                 let message = context.err().message().unwrap_or_default();
                 let status = context.raw().status().as_u16();
-                let class = classify(operation, code, message, status);
-                let detail = service_detail(code, message, status, error, secrets);
-                let diagnosis = diagnose(operation, class, code.unwrap_or_default(), message);
-                Self { operation, detail, class, diagnosis, skew }
+                let meaning = meaning(operation, code.unwrap_or_default(), message, status);
+                (meaning, service_detail(code, message, status, error, secrets))
             }
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
-                let class = by_status(status);
                 let raw = chain(error);
                 let detail = format!("HTTP {status}, but no answer of AWS's: {}", clean_of(&raw, secrets));
-                let diagnosis = diagnose(operation, class, "", &raw);
-                Self { operation, detail, class, diagnosis, skew }
+                (meaning_of_status(status, &raw), detail)
             }
             _ => {
                 let raw = chain(error);
-                let detail = clean_of(&raw, secrets);
                 // The SDK's endpoint rules; they have no code.
-                let is_refused_here = raw.contains(INVALID_CONFIGURATION);
-                let (class, diagnosis) = match is_refused_here {
+                let meaning = match raw.contains(INVALID_CONFIGURATION) {
                     true => (Class::Denied, Diagnosis::EndpointConflict),
                     false => (Class::Transient, classify_transport(&raw)),
                 };
-                Self { operation, detail, class, diagnosis, skew }
+                (meaning, clean_of(&raw, secrets))
             }
-        }
+        };
+        Self { operation, detail, class, diagnosis, skew }
     }
 
     /// Decides when to try again.
@@ -99,62 +95,72 @@ impl fmt::Display for AwsFailure {
 
 impl Error for AwsFailure {}
 
-fn classify(operation: &str, code: Option<&str>, message: &str, status: u16) -> Class {
-    let Some(code) = code else { return by_status(status) };
+/// What `operation` failed with: the first row that fits.
+fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, Diagnosis) {
+    use Class::{Clock, Denied, StaleCredentials, StaleInput, Throttled, Transient};
     match code {
         "Throttling"
         | "ThrottlingException"
         | "ThrottledException"
         | "TooManyRequestsException"
         | "RequestLimitExceeded"
-        | "SlowDown" => Class::Throttled,
-        "InvalidIdentityToken" => Class::StaleInput,
-        "ExpiredTokenException" | "ExpiredToken" if operation == "sts:AssumeRoleWithWebIdentity" => {
-            Class::StaleInput
+        | "SlowDown" => (Throttled, Diagnosis::Throttled),
+        "InvalidIdentityToken" if message.contains("audience") => (StaleInput, Diagnosis::WrongAudience),
+        "InvalidIdentityToken" => (StaleInput, Diagnosis::OidcProviderMissing),
+        "ExpiredTokenException" | "ExpiredToken" if operation == WEB_IDENTITY => {
+            (StaleInput, Diagnosis::WebIdentityExpired)
         }
-        "ExpiredTokenException" | "ExpiredToken" => Class::StaleCredentials,
-        "RequestExpired" | "RequestTimeTooSkewed" => Class::Clock,
+        "ExpiredTokenException" | "ExpiredToken" => (StaleCredentials, Diagnosis::SessionExpired),
+        "RequestExpired" | "RequestTimeTooSkewed" => (Clock, Diagnosis::ClockOff),
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "AuthFailure"
             if message.contains("not yet current") || message.contains("expired") =>
         {
-            Class::Clock
+            (Clock, Diagnosis::ClockOff)
         }
-        "AccessDenied"
-        | "AccessDeniedException"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "AuthFailure"
-        | "IDPRejectedClaim"
-        | "RegionDisabledException"
-        | "OptInRequired"
-        | "InvalidParameterException"
+        "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure" => {
+            (Denied, Diagnosis::UnknownKey)
+        }
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature" => {
+            (Denied, Diagnosis::WrongSecretKey)
+        }
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Denied, Diagnosis::Unsigned),
+        "RegionDisabledException" | "OptInRequired" => (Denied, Diagnosis::RegionDisabled),
+        "IDPRejectedClaim" => (Denied, Diagnosis::WrongAudience),
+        "AccessDenied" | "AccessDeniedException" => (Denied, denial_of(operation)),
+        "InvalidParameterException"
         | "ValidationError"
         | "UnsupportedCommandException"
         | "MalformedPolicyDocument"
-        | "PackedPolicyTooLarge" => Class::Denied,
+        | "PackedPolicyTooLarge" => (Denied, Diagnosis::Denied),
         "IDPCommunicationError"
         | "ServerException"
         | "InternalFailure"
         | "InternalError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
-        | "RequestTimeout" => Class::Transient,
-        _ => by_status(status),
+        | "RequestTimeout" => (Transient, classify_transport(message)),
+        _ => meaning_of_status(status, message),
     }
 }
 
 /// For answers without a code that we know.
-fn by_status(status: u16) -> Class {
+fn meaning_of_status(status: u16, message: &str) -> (Class, Diagnosis) {
     match status {
-        429 => Class::Throttled,
-        200..=299 => Class::BadAnswer,
-        400..=499 if status != 408 => Class::Denied,
-        _ => Class::Transient,
+        429 => (Class::Throttled, Diagnosis::Throttled),
+        200..=299 => (Class::BadAnswer, Diagnosis::NotAws),
+        400..=499 if status != 408 => (Class::Denied, Diagnosis::Denied),
+        _ => (Class::Transient, classify_transport(message)),
+    }
+}
+
+/// Whose policy has to allow it.
+fn denial_of(operation: &str) -> Diagnosis {
+    match operation {
+        WEB_IDENTITY => Diagnosis::TrustWebIdentity,
+        "sts:AssumeRole" => Diagnosis::TrustAssumeRole,
+        "ecr-public:GetAuthorizationToken" => Diagnosis::EcrPublicDenied,
+        "ecr:GetAuthorizationToken" => Diagnosis::EcrDenied,
+        _ => Diagnosis::Denied,
     }
 }
 
@@ -173,39 +179,6 @@ fn service_detail(
             format!("HTTP {status}, but no answer of AWS's: {}", clean(&chain(error)))
         }
         (None, _) => format!("HTTP {status} without an error code"),
-    }
-}
-
-/// What has gone wrong, for an answer.
-fn diagnose(operation: &str, class: Class, code: &str, message: &str) -> Diagnosis {
-    match class {
-        Class::Clock => Diagnosis::ClockOff,
-        Class::Throttled => Diagnosis::Throttled,
-        Class::BadAnswer => Diagnosis::NotAws,
-        Class::StaleCredentials => Diagnosis::SessionExpired,
-        Class::StaleInput if code != "InvalidIdentityToken" => Diagnosis::WebIdentityExpired,
-        Class::StaleInput if message.contains("audience") => Diagnosis::WrongAudience,
-        Class::StaleInput => Diagnosis::OidcProviderMissing,
-        Class::Transient => classify_transport(message),
-        Class::Denied => of_denial(operation, code),
-    }
-}
-
-fn of_denial(operation: &str, code: &str) -> Diagnosis {
-    match (operation, code) {
-        (_, "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure") => Diagnosis::UnknownKey,
-        (_, "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature") => {
-            Diagnosis::WrongSecretKey
-        }
-        (_, "MissingAuthenticationToken" | "MissingAuthenticationTokenException") => Diagnosis::Unsigned,
-        (_, "RegionDisabledException" | "OptInRequired") => Diagnosis::RegionDisabled,
-        (_, "IDPRejectedClaim") => Diagnosis::WrongAudience,
-        (_, code) if !code.starts_with("AccessDenied") => Diagnosis::Denied,
-        ("sts:AssumeRoleWithWebIdentity", _) => Diagnosis::TrustWebIdentity,
-        ("sts:AssumeRole", _) => Diagnosis::TrustAssumeRole,
-        ("ecr-public:GetAuthorizationToken", _) => Diagnosis::EcrPublicDenied,
-        ("ecr:GetAuthorizationToken", _) => Diagnosis::EcrDenied,
-        _ => Diagnosis::Denied,
     }
 }
 
@@ -288,10 +261,8 @@ mod tests {
             (ecr, Some("SomethingNew"), "", 500, Class::Transient, D::Unreachable),
         ];
         for (operation, code, message, status, class, diagnosis) in table {
-            let found = classify(operation, *code, message, *status);
-            assert_eq!(found, *class, "{operation} {code:?} {status}");
-            let found = diagnose(operation, found, code.unwrap_or_default(), message);
-            assert_eq!(found, *diagnosis, "{operation} {code:?} {status}");
+            let found = meaning(operation, code.unwrap_or_default(), message, *status);
+            assert_eq!(found, (*class, *diagnosis), "{operation} {code:?} {status}");
         }
     }
 }
