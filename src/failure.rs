@@ -2,6 +2,7 @@
 
 pub mod diagnosis;
 pub mod foreign_text;
+pub(crate) mod reminder;
 pub(crate) mod shown_value;
 
 use std::{error::Error, fmt, io};

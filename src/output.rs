@@ -35,10 +35,9 @@ use self::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Class, Problem, diagnosis::Diagnosis, reminder::Reminder},
     fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
-    refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
 };

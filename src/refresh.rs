@@ -2,10 +2,8 @@
 //!
 //! Invariants:
 //! * A refresher never touches an output, and an error never removes or blanks a credential.
-//! * A lasting failure is said once and then every ten minutes
-//!   (`a_lasting_failure_is_said_once_and_then_every_ten_minutes`).
-//! * The wall clock decides when a token is due; it is looked at again at least every minute, so that
-//!   suspended machines and stepped clocks are noticed.
+//! * The wall clock decides when a token is due; it is read at least every minute, so that suspended machines and
+//!   stepped clocks are noticed.
 
 pub(crate) mod plan;
 
@@ -24,6 +22,7 @@ use crate::{
     failure::{
         Problem,
         diagnosis::{Diagnosis, Remedy},
+        reminder::Reminder,
     },
     status::{Served, StatusBoard},
 };
@@ -32,8 +31,6 @@ use crate::{
 const STRETCH: Duration = Duration::from_secs(60);
 /// However often it is woken, a refresher pauses this long between two attempts.
 const SPACING: Duration = Duration::from_secs(5);
-/// A lasting failure is logged again after this time.
-const REMINDER: Duration = Duration::from_secs(600);
 
 /// Keeps the token of one key fresh.
 pub(crate) struct Refresher {
@@ -187,51 +184,11 @@ impl Refresher {
     }
 }
 
-/// Decides which failures of a row are logged: the first, a change of message, and one every ten minutes.
-#[derive(Default)]
-pub(crate) struct Reminder {
-    last: Option<(String, Instant)>,
-}
-
-impl Reminder {
-    /// Whether anything was logged: then the recovery is worth a line too.
-    pub(crate) fn was_used(&self) -> bool {
-        self.last.is_some()
-    }
-
-    pub(crate) fn is_due(&mut self, problem: &Problem) -> bool {
-        let said = self
-            .last
-            .as_ref()
-            .is_some_and(|(message, at)| *message == problem.message && at.elapsed() < REMINDER);
-        if !said {
-            self.last = Some((problem.message.clone(), Instant::now()));
-        }
-        !said
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::failure::Class;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lasting_failure_is_said_once_and_then_every_ten_minutes() {
-        let problem = |message: &str| Problem {
-            message: message.into(),
-            remedy: Diagnosis::Unreachable.into(),
-            class: Class::Transient,
-        };
-        let mut reminder = Reminder::default();
-        assert!(reminder.is_due(&problem("a")));
-        assert!(!reminder.is_due(&problem("a")));
-        assert!(reminder.is_due(&problem("b")));
-        tokio::time::advance(REMINDER).await;
-        assert!(reminder.is_due(&problem("b")));
-    }
 
     #[test]
     fn time_zero_has_a_text() {

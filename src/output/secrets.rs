@@ -39,7 +39,7 @@ use super::{
     ReconcilerContext, Remaining,
     secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
 };
-use crate::{kubernetes::Connection, refresh::Reminder};
+use crate::{failure::reminder::Reminder, kubernetes::Connection};
 
 /// An output that keeps Secrets.
 #[derive(Debug, Clone)]
