@@ -92,6 +92,18 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Logs a [`Problem`] with its diagnosis and remedy, after the fields of the event: what it is about.
+macro_rules! log_problem {
+    ($level:ident, $problem:expr, { $($($fields:tt)+)? }, $message:literal) => {{
+        let problem: &$crate::failure::Problem = &$problem;
+        tracing::$level!(
+            $($($fields)+,)? error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+            $message
+        );
+    }};
+}
+pub(crate) use log_problem;
+
 /// The whole chain of causes of an error that is not of this program, fit to be shown.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     clean(&chain(error))

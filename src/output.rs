@@ -35,7 +35,7 @@ use self::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis, reminder::Reminder},
+    failure::{Class, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
     fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
     registry::RegistryHost,
@@ -330,7 +330,7 @@ impl FileReconciler {
             Ok(true) => tracing::info!(output = %self.with.id, registries, "output written"),
             Ok(false) => {}
             Err(problem) if reminder.is_due(problem) => {
-                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, failures, "output not written");
+                log_problem!(warn, problem, { output = %self.with.id, failures }, "output not written");
             }
             Err(_) => {}
         }
@@ -343,7 +343,7 @@ impl FileReconciler {
         match edge {
             Some(Edge::Began) => {
                 let problem = self.contended();
-                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "ownership conflict over an output");
+                log_problem!(warn, problem, { output = %self.with.id }, "ownership conflict over an output");
             }
             Some(Edge::Ended) => {
                 tracing::info!(output = %self.with.id, "ownership conflict is over");

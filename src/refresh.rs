@@ -22,6 +22,7 @@ use crate::{
     failure::{
         Problem,
         diagnosis::{Diagnosis, Remedy},
+        log_problem,
         reminder::Reminder,
     },
     status::{Served, StatusBoard},
@@ -169,9 +170,11 @@ impl Refresher {
         let failures = state.failures.map_or(0, |failures| failures.count);
         if reminder.is_due(&problem) {
             let last_good_until = state.token.map(|token| rfc3339(token.expires_at));
-            tracing::warn!(
-                token = %self.source.key(), class = %problem.class, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
-                failures, next_attempt = %rfc3339(next), last_good_until,
+            log_problem!(
+                warn, problem, {
+                    token = %self.source.key(), class = %problem.class, failures,
+                    next_attempt = %rfc3339(next), last_good_until
+                },
                 "token refresh failed"
             );
         }
