@@ -92,6 +92,18 @@ impl fmt::Display for Problem {
     }
 }
 
+/// An error that says when to try again and what to do about it.
+pub trait Diagnose: fmt::Display {
+    fn class(&self) -> Class;
+
+    fn remedy(&self) -> Remedy;
+
+    /// The failure as a person reads it.
+    fn problem(&self) -> Problem {
+        Problem { message: self.to_string(), remedy: self.remedy(), class: self.class() }
+    }
+}
+
 /// Logs a [`Problem`] with its diagnosis and remedy, after the fields of the event: what it is about.
 macro_rules! log_problem {
     ($level:ident, $problem:expr, { $($($fields:tt)+)? }, $message:literal) => {{

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
     fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
     registry::RegistryHost,
@@ -118,11 +118,9 @@ impl Output {
     /// Refuses what can never work. Blocks on the file system.
     pub(crate) fn preflight(&self) -> Result<(), Problem> {
         match self {
-            Self::DockerConfig(file) => file.check_path().map_err(|error| Problem {
-                message: error.to_string(),
-                remedy: error.remedy(),
-                class: Class::Denied,
-            }),
+            Self::DockerConfig(file) => {
+                file.check_path().map_err(|error| Problem { class: Class::Denied, ..error.problem() })
+            }
             // Rights and Secrets may come later: a sidecar that ends for them would keep its neighbour from starting.
             Self::Secrets(_) => Ok(()),
         }
@@ -198,11 +196,7 @@ impl From<Report> for Reconciled {
             in_place: report.in_place,
             warnings: report.warnings.iter().map(ToString::to_string).collect(),
             restored,
-            result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
-                message: error.to_string(),
-                remedy: error.remedy(),
-                class: Class::Transient,
-            }),
+            result: report.result.map(|written| written == Written::Changed).map_err(|error| error.problem()),
         }
     }
 }

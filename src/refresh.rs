@@ -20,7 +20,7 @@ use crate::{
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
     failure::{
-        Problem,
+        Diagnose, Problem,
         diagnosis::{Diagnosis, Remedy},
         log_problem,
         reminder::Reminder,

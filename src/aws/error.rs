@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 
 use crate::failure::{
-    Class, chain, classify_transport,
+    Class, Diagnose, chain, classify_transport,
     diagnosis::{Diagnosis, Remedy},
     foreign_text::clean_of,
 };
@@ -72,14 +72,14 @@ impl AwsFailure {
         };
         Self { operation, detail, class, diagnosis, skew }
     }
+}
 
-    /// Decides when to try again.
-    pub fn class(&self) -> Class {
+impl Diagnose for AwsFailure {
+    fn class(&self) -> Class {
         self.class
     }
 
-    /// What has gone wrong, and what a person can do about it.
-    pub fn remedy(&self) -> Remedy {
+    fn remedy(&self) -> Remedy {
         match self.skew.filter(|_| self.diagnosis == Diagnosis::ClockOff) {
             Some(seconds) => Remedy::with(self.diagnosis, skew(seconds)),
             None => self.diagnosis.into(),

@@ -28,7 +28,10 @@ use crate::{
         sdk::endpoint_of,
     },
     clock::Clock,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{
+        Class, Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
@@ -174,8 +177,8 @@ pub enum TokenError {
     },
 }
 
-impl TokenError {
-    pub fn class(&self) -> Class {
+impl Diagnose for TokenError {
+    fn class(&self) -> Class {
         match self {
             Self::Identity(error) => error.class(),
             Self::Call(failure) => failure.class(),
@@ -184,15 +187,15 @@ impl TokenError {
         }
     }
 
-    /// The failure as a person reads it.
-    pub fn problem(&self) -> Problem {
-        let remedy = match self {
+    fn remedy(&self) -> Remedy {
+        match self {
             Self::Identity(error) => error.remedy(),
             Self::Call(failure) => failure.remedy(),
+            Self::Empty(_) | Self::NoExpiry(_) | Self::NotBase64(_) | Self::NotAws(_) => {
+                Diagnosis::NotAws.into()
+            }
             Self::TimedOut { .. } => Diagnosis::Unreachable.into(),
-            _ => Diagnosis::NotAws.into(),
-        };
-        Problem { message: self.to_string(), remedy, class: self.class() }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Problems, Registries},
     env::Environment,
-    failure::{Class, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
     output::{
         OutputConfig,
         file::lookup::{End, Held, find},

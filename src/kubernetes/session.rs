@@ -30,7 +30,11 @@ use zeroize::Zeroizing;
 use super::{
     ApiError, CONNECT_LIMIT, ConnectError, REQUEST_LIMIT, REQUESTS_A_SECOND, access::Source, exec_plugin,
 };
-use crate::{clock::Clock, failure::log_problem, secret::Secret};
+use crate::{
+    clock::Clock,
+    failure::{Diagnose, log_problem},
+    secret::Secret,
+};
 
 /// How often the files are compared, at most, and how often a rejected session is renewed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

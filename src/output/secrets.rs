@@ -40,7 +40,7 @@ use super::{
     secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
 };
 use crate::{
-    failure::{log_problem, reminder::Reminder},
+    failure::{Diagnose, log_problem, reminder::Reminder},
     kubernetes::Connection,
 };
 

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf};
 use crate::{
     aws::{error::AwsFailure, key_material::MalformedKey, profile_file::ProfileFileError},
     failure::{
-        Class,
+        Class, Diagnose,
         diagnosis::{Diagnosis, Remedy},
         shown_value::clean_path,
     },
@@ -99,8 +99,8 @@ pub enum IdentityError {
     WrongAccount { identity: String, expected: AccountId, account: String, arn: String },
 }
 
-impl IdentityError {
-    pub fn class(&self) -> Class {
+impl Diagnose for IdentityError {
+    fn class(&self) -> Class {
         match self {
             Self::Sts { failure, .. } => failure.class(),
             Self::Profile { class, .. } => *class,
@@ -114,8 +114,7 @@ impl IdentityError {
         }
     }
 
-    /// What has gone wrong, and what to do about it.
-    pub fn remedy(&self) -> Remedy {
+    fn remedy(&self) -> Remedy {
         let diagnosis = match self {
             Self::NothingFound { diagnosis, .. } => *diagnosis,
             Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),

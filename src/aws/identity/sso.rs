@@ -24,7 +24,7 @@ use crate::{
         key_material::{FoundKeys, KeyMaterial, Origin},
     },
     failure::{
-        Class,
+        Class, Diagnose,
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,
