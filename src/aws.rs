@@ -1,4 +1,4 @@
-//! How AWS is reached, and as whom: what the SDK would read by itself from the environment and from the AWS profile files
+//! How AWS is reached, and as whom: what the SDK would itself read from the environment and from the AWS profile files
 //! is read and parsed here.
 
 pub mod endpoint;

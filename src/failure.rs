@@ -17,7 +17,7 @@ use diagnosis::{Diagnosis, Remedy};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// Network, time-out, 5xx: passes by itself.
+    /// Network, time-out, 5xx: waiting is enough.
     Transient,
     /// AWS asked us to slow down.
     Throttled,
@@ -25,7 +25,7 @@ pub enum Class {
     BadAnswer,
     /// A web-identity token or key file is too old: a newer one may be on disk.
     StaleInput,
-    /// The AWS credentials ended before their time: resolve them again.
+    /// The AWS credentials expired early: resolve them again.
     StaleCredentials,
     /// This machine's clock and AWS's differ.
     Clock,
@@ -62,7 +62,7 @@ impl Class {
         matches!(self, Self::Denied | Self::StaleInput | Self::StaleCredentials)
     }
 
-    /// Whether one more try at once may succeed, since what it rests on is read again.
+    /// Whether one more try at once may succeed, since its inputs are read again.
     pub fn is_worth_one_more_try(self) -> bool {
         matches!(self, Self::StaleInput | Self::StaleCredentials | Self::Clock)
     }
@@ -121,7 +121,7 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
     clean(&chain(error))
 }
 
-/// The whole chain of causes as it is, without what is said twice: for errors of this program.
+/// The whole chain of causes as it is, without repetitions: for errors of this program.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -141,7 +141,7 @@ pub fn is_file_limit(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// What has gone wrong on the way, by the words of the libraries below us, which have no codes.
+/// What has gone wrong in transport, by the messages of the libraries below us, which have no codes.
 pub fn classify_transport(detail: &str) -> Diagnosis {
     // First: without a descriptor neither the bundle nor the name can be read.
     if detail.contains("(os error 24)") || detail.contains("(os error 23)") {

@@ -1,4 +1,4 @@
-//! The one refresh loop: wait until the plan says so, ask AWS, publish, note what happened.
+//! The one refresh loop: wait until the plan says so, ask AWS, publish, record the outcome.
 //!
 //! Invariants:
 //! * A refresher never touches an output, and an error never removes or blanks a credential.
@@ -28,7 +28,7 @@ use crate::{
     status::{Served, StatusBoard},
 };
 
-/// The longest sleep before the wall clock is looked at again.
+/// The longest sleep before the wall clock is read again.
 const STRETCH: Duration = Duration::from_secs(60);
 /// However often it is woken, a refresher pauses this long between two attempts.
 const SPACING: Duration = Duration::from_secs(5);
@@ -40,7 +40,6 @@ pub(crate) struct Refresher {
     pub policy: watch::Receiver<Policy>,
     pub clock: Clock,
     pub credentials: CredentialStore,
-    /// Where it is told what happened.
     pub status: StatusBoard,
     /// "Try now".
     pub wake: Arc<Notify>,
@@ -134,7 +133,7 @@ impl Refresher {
             tracing::warn!(
                 token = %key, ?fault, expires_at = %rfc3339(expires_at),
                 diagnosis = Diagnosis::ClockOff.id(), remedy = %Remedy::with(Diagnosis::ClockOff, "an emulator's dates may also be wrong"),
-                "the token's dates cannot be right: the next one is asked for at a slow pace"
+                "implausible token expiry (clock skew?); refreshing at a reduced rate"
             );
         }
         tracing::info!(
@@ -161,7 +160,7 @@ impl Refresher {
             status.last_error = None;
         });
         if !self.credentials.publish(key, token, self.clock.now()) {
-            tracing::warn!(token = %key, "the new token had ended when it arrived: the live one before it stays");
+            tracing::warn!(token = %key, "new token is already expired; keeping the current token");
         }
     }
 
