@@ -14,7 +14,6 @@ use std::{
 };
 
 use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -267,64 +266,44 @@ impl TokenSource {
     async fn fetch_once(&self) -> Result<Fetched, TokenError> {
         let Resolved { credentials, principal } = self.identity.credentials().await?;
         let obtained_at = self.clock.now();
+        let operation = self.key.service.operation();
+        // The two clients share no trait.
+        macro_rules! ask {
+            ($client:expr, $config:expr) => {
+                $client
+                    .get_authorization_token()
+                    .customize()
+                    .config_override($config.credentials_provider(credentials.clone()))
+                    .send()
+                    .await
+                    .map_err(|error| {
+                        let secrets = secrets_of(&credentials);
+                        TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
+                    })?
+                    .authorization_data
+            };
+        }
         let answer = match &self.client {
-            Client::Ecr(client) => self.ecr(client, credentials).await?,
-            Client::EcrPublic(client) => self.ecr_public(client, credentials).await?,
+            Client::Ecr(client) => {
+                let data = ask!(client, aws_sdk_ecr::Config::builder());
+                data.unwrap_or_default().into_iter().next().map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: data.proxy_endpoint,
+                })
+            }
+            Client::EcrPublic(client) => {
+                ask!(client, aws_sdk_ecrpublic::Config::builder()).map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: None,
+                })
+            }
         };
-        let token = answer.into_token(self.key.service.operation(), obtained_at)?;
-        let own_registry = token.1.as_deref().and_then(host_of_url);
-        Ok(Fetched { token: token.0, principal, own_registry })
-    }
-
-    async fn ecr(
-        &self,
-        client: &aws_sdk_ecr::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.unwrap_or_default().into_iter().next();
-        let data = data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: data.proxy_endpoint,
-        })
-    }
-
-    async fn ecr_public(
-        &self,
-        client: &aws_sdk_ecrpublic::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: None,
-        })
+        let answer = answer.ok_or(TokenError::Empty(operation))?;
+        let (token, proxy_endpoint) = answer.into_token(operation, obtained_at)?;
+        let own_registry = proxy_endpoint.as_deref().and_then(host_of_url);
+        Ok(Fetched { token, principal, own_registry })
     }
 }
 
