@@ -21,7 +21,7 @@ use self::arguments::{Cli, Command, ReportFormat};
 use crate::{
     app::{self, AppError},
     config::{self, Context, Flags},
-    doctor::{self, Report},
+    doctor::{self, PullCheck, Report},
     env::Environment,
     failure::shown_value::may_be_secret,
     hardening::forbid_dumps,
@@ -137,8 +137,10 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
             Ok(config) => print(&config.to_yaml()),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
-        Command::Doctor { consumer, output } => {
-            tell(&Box::pin(doctor::examine(flags, context, consumer.as_ref())).await, output)
+        Command::Doctor { consumer, image, as_consumer, output } => {
+            let check = image.map(|image| PullCheck { image, puller: as_consumer });
+            let examined = doctor::examine(flags, context, consumer.as_ref(), check.as_ref());
+            tell(&Box::pin(examined).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
             let config = match config::load(flags, context).await {

@@ -1,6 +1,6 @@
 //! Checks everything that a configuration depends on, and suggests fixes.
 //!
-//! configuration → files → network → clock → identity → STS → ECR → registries → outputs → Kubernetes. It goes on past a
+//! configuration → files → network → clock → identity → STS → ECR → registries → outputs → Kubernetes → pull. It goes on past a
 //! failure where the next step still means something, and names the first failure, for the ones after it may be its
 //! consequences.
 //!
@@ -19,6 +19,7 @@ mod aws;
 mod cluster;
 mod files;
 mod finished;
+mod image;
 mod network;
 mod outputs;
 mod registry;
@@ -30,6 +31,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use self::{finished::finished, network::RecordingClient};
 pub(crate) use self::{
+    image::{PullCheck, Puller},
     outputs::Consumer,
     report::{Finding, Report, Step},
 };
@@ -52,7 +54,13 @@ pub(crate) fn of_bad_configuration(problems: &Problems) -> Report {
 }
 
 /// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
-pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&Consumer>) -> Report {
+/// `check`: the image to pull, if any.
+pub(crate) async fn examine(
+    flags: &Flags,
+    context: &Context,
+    consumer: Option<&Consumer>,
+    check: Option<&PullCheck>,
+) -> Report {
     let config = match config::load(flags, context).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
@@ -80,12 +88,14 @@ pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&
     let files = files::examine(identities.values(), env, clock.now());
     let outputs = outputs::examine(&config, env, consumer);
     let cluster = cluster::examine(&config, &clock);
+    let image = image::examine(check, &config, &plain, &clock);
     // None of these waits for another, and each may hang.
-    let (aws, files, outputs, cluster) = tokio::join!(
+    let (aws, files, outputs, cluster, image) = tokio::join!(
         to_aws,
         finished::findings(Step::Files, "files", files),
         finished::findings(Step::Output, "outputs", outputs),
-        finished::findings(Step::Kubernetes, "kubernetes", cluster)
+        finished::findings(Step::Kubernetes, "kubernetes", cluster),
+        finished::findings(Step::Pull, "image", image)
     );
     findings.extend(files);
     findings.extend(overheard.findings(env));
@@ -93,6 +103,7 @@ pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&
     findings.extend(aws);
     findings.extend(outputs);
     findings.extend(cluster);
+    findings.extend(image);
     Report::new(findings)
 }
 
@@ -118,6 +129,6 @@ mod tests {
     fn limits_add_up() {
         let all = aws::CREDENTIALS_LIMIT + aws::CALL_LIMIT + registry::LIMIT;
         assert!(all <= Duration::from_secs(13) && CALL_LIMIT < aws::CALL_LIMIT, "{all:?}");
-        assert!(cluster::LIMIT < all && outputs::LIMIT < all && files::LIMIT < all);
+        assert!(cluster::LIMIT < all && outputs::LIMIT < all && files::LIMIT < all && image::LIMIT <= all);
     }
 }

@@ -41,6 +41,7 @@ mod log_queue;
 mod manifests;
 mod output;
 mod process_group;
+mod pull;
 mod refresh;
 mod registry;
 mod secret;

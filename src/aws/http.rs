@@ -39,7 +39,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::OnceCell;
 
 pub use self::{
-    get::{Answer, get},
+    get::{Answer, ask, get},
     proxy::{InvalidProxy, Proxies},
 };
 use crate::{

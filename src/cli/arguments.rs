@@ -11,8 +11,9 @@ use super::examples;
 use crate::{
     cli::status::Format,
     config::Flags,
-    doctor::Consumer,
+    doctor::{Consumer, Puller},
     output::secret_settings::{NamespaceName, ObjectName},
+    pull::ImageRef,
     registry::RegistryHost,
     units::parse_duration,
 };
@@ -107,6 +108,12 @@ pub(super) enum Command {
         /// Who reads the docker config.json: a user, and perhaps its groups
         #[arg(long, value_name = "UID[:GID,...]")]
         consumer: Option<Consumer>,
+        /// Also pull this image with the published credential: tags, manifest, first layer
+        #[arg(long, value_name = "HOST/REPOSITORY[:TAG]")]
+        image: Option<ImageRef>,
+        /// Only with the steps of this program [default: of all of them]
+        #[arg(long, value_enum, requires = "image")]
+        as_consumer: Option<Puller>,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
         output: ReportFormat,

@@ -45,6 +45,7 @@ pub(super) const DOCTOR: &str =
 Examples:
   kubectl -n argocd exec deployment/argocd-repo-server -c ecr-sidecar -- ecr-sidecar doctor --consumer 999:999
   ecr-sidecar doctor --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json
+  ecr-sidecar doctor --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:1.2.3 --as-consumer kubelet
   ecr-sidecar doctor --output json";
 
 pub(super) const STATUS: &str = "Exit status: 0, or 1 when nothing is running there.

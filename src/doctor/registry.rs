@@ -1,14 +1,11 @@
 //! Each registry, asked for `/v2/` with its token, as a consumer begins a pull.
 //!
-//! The token goes to the registry's host and nowhere else: redirects are not followed, and a challenge that sends us
-//! to another host for a bearer token is told, not followed.
+//! The token goes to the registry's host and nowhere else ([`Session`]).
 
 use std::{sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
-use zeroize::Zeroizing;
 
 use super::{
     finished::finished,
@@ -16,16 +13,12 @@ use super::{
 };
 use crate::{
     aws::{
-        http::{self, Answer},
+        http::Answer,
         token::{Fetched, Token},
     },
-    failure::{
-        causes, classify_transport,
-        diagnosis::Diagnosis,
-        foreign_text::{clean, clean_of},
-    },
+    failure::{diagnosis::Diagnosis, foreign_text::clean_of},
+    pull::{NoAnswer, Session, unreachable},
     registry::RegistryHost,
-    secret::Secret,
 };
 
 /// How long all of them may take.
@@ -64,56 +57,23 @@ pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConf
 }
 
 async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding {
-    let basic = || Some(Secret::new(format!("Basic {}", token.auth.expose())));
-    let url = format!("https://{host}/v2/");
-    let first = match http::get(sdk, &url, basic()).await {
-        Ok(answer) => answer,
-        Err(error) => return unreached(host, &causes(&error)),
-    };
-    let Some(realm) = bearer_realm(&first) else { return of_answer(host, &first, token) };
-    if realm.host() != Some(host.as_str()) {
-        let saw = format!(
-            "it asks for a token of {}, which is another host",
-            clean(realm.host().unwrap_or("nobody"))
-        );
-        return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::TokenRefused);
-    }
-    match http::get(sdk, &realm.to_string(), basic()).await {
-        Ok(answer) => of_answer(host, &answer, token),
-        Err(error) => unreached(host, &causes(&error)),
+    let mut session = Session::new(sdk, host, &token.auth);
+    match session.ask("GET", "/v2/", &[]).await {
+        Ok(answer) => of_answer(host, &answer, &session.secrets()),
+        Err(NoAnswer::Transport(why)) => Finding::fail(
+            Step::Registry,
+            host.as_str(),
+            format!("cannot be reached: {why}"),
+            unreachable(&why),
+        ),
+        Err(NoAnswer::OtherHost(other)) => {
+            let saw = format!("it asks for the credential at {other}, which is another host");
+            Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::TokenRefused)
+        }
     }
 }
 
-fn unreached(host: &RegistryHost, why: &str) -> Finding {
-    let diagnosis = match classify_transport(why) {
-        Diagnosis::Unreachable => Diagnosis::RegistryUnreachable,
-        known => known,
-    };
-    Finding::fail(Step::Registry, host.as_str(), format!("cannot be reached: {why}"), diagnosis)
-}
-
-/// Where a registry with bearer tokens wants the credential, such as `public.ecr.aws`; only over TLS.
-fn bearer_realm(answer: &Answer) -> Option<::http::Uri> {
-    let challenge = answer.challenge.as_deref().filter(|_| answer.status == 401)?;
-    let parameters = challenge.strip_prefix("Bearer ")?;
-    let parameter = |name: &str| {
-        parameters
-            .split(',')
-            .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
-    };
-    let realm = parameter("realm")?;
-    let query: String = ["service", "scope"]
-        .into_iter()
-        .filter_map(|name| {
-            Some(form_urlencoded::Serializer::new(String::new()).append_pair(name, parameter(name)?).finish())
-        })
-        .collect::<Vec<_>>()
-        .join("&");
-    let uri: ::http::Uri = format!("{realm}?{query}").parse().ok()?;
-    (uri.scheme_str() == Some("https")).then_some(uri)
-}
-
-fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
+fn of_answer(host: &RegistryHost, answer: &Answer, secrets: &[&str]) -> Finding {
     let status = answer.status;
     let diagnosis = match status {
         200..=299 => {
@@ -124,11 +84,7 @@ fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
         403 => Diagnosis::RegistryForbidden,
         _ => Diagnosis::RegistryUnreachable,
     };
-    let auth = token.auth.expose();
-    let decoded = Zeroizing::new(STANDARD.decode(auth).unwrap_or_default());
-    let password = decoded.strip_prefix(b"AWS:").and_then(|password| std::str::from_utf8(password).ok());
-    let said = String::from_utf8_lossy(&answer.body);
-    let said = clean_of(&said, &[auth, password.unwrap_or_default()]);
+    let said = clean_of(&String::from_utf8_lossy(&answer.body), secrets);
     let separator = if said.is_empty() { "" } else { ": " };
     Finding::fail(
         Step::Registry,
@@ -140,25 +96,17 @@ fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::doctor::report::Outcome;
 
-    fn answer(status: u16, challenge: Option<&str>) -> Answer {
-        Answer {
-            status,
-            challenge: challenge.map(str::to_owned),
-            body: b"no\x1b[31m QVdTOnBhc3M= pass".to_vec(),
-        }
+    fn answer(status: u16) -> Answer {
+        Answer { status, challenge: None, body: b"no\x1b[31m QVdTOnBhc3M= pass".to_vec() }
     }
 
     #[test]
     fn each_status_has_its_diagnosis() {
         let host: RegistryHost = "public.ecr.aws".parse().unwrap();
-        let auth = Secret::new(STANDARD.encode("AWS:pass"));
-        let token = Token { auth, obtained_at: SystemTime::UNIX_EPOCH, expires_at: SystemTime::UNIX_EPOCH };
-        let of = |status| of_answer(&host, &answer(status, None), &token);
+        let of = |status| of_answer(&host, &answer(status), &["QVdTOnBhc3M=", "pass"]);
         assert_eq!(of(200).outcome, Outcome::Ok);
         for (status, diagnosis) in [
             (400, Diagnosis::OtherRegion),
@@ -170,16 +118,5 @@ mod tests {
             assert_eq!(finding.remedy.map(|it| it.diagnosis), Some(diagnosis), "{status}");
             assert!(finding.saw.ends_with(": no [31m [redacted] [redacted]"), "{}", finding.saw);
         }
-    }
-
-    #[test]
-    fn a_challenge_is_read_and_only_over_tls() {
-        let challenge =
-            r#"Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws""#;
-        let realm = bearer_realm(&answer(401, Some(challenge))).unwrap();
-        assert_eq!(realm.to_string(), "https://public.ecr.aws/token/?service=public.ecr.aws&scope=aws");
-        assert!(bearer_realm(&answer(401, Some("Bearer realm=\"http://public.ecr.aws/token/\""))).is_none());
-        assert!(bearer_realm(&answer(401, Some("Basic realm=\"https://x/\""))).is_none());
-        assert!(bearer_realm(&answer(200, Some(challenge))).is_none());
     }
 }

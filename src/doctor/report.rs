@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Output,
     /// What the API server allows, and what is there.
     Kubernetes,
+    /// What a consumer does with what is published.
+    Pull,
 }
 
 impl Step {
@@ -47,6 +49,7 @@ impl Step {
             Self::Registry => "registry",
             Self::Output => "output",
             Self::Kubernetes => "kubernetes",
+            Self::Pull => "pull",
         }
     }
 }

@@ -186,6 +186,24 @@ diagnoses! {
     RegistryForbidden = "registry-forbidden",
         "The registry accepts the token and denies access: a repository policy, a VPC endpoint policy, or a service control policy.",
         "let the repository policy, and the policy of the VPC endpoint if there is one, admit this principal (patches/iam/pull-policy.json)";
+    PullDenied = "pull-denied",
+        "No policy allows an action that the pull needs, or a policy denies it.",
+        "add the statement to the policy that is named";
+    RepositoryMissing = "repository-missing",
+        "The registry has no repository of that name.",
+        "check the name of the repository, and the account and region of the host; of a pull-through cache, check its prefix";
+    ImageMissing = "image-missing",
+        "The repository exists and has no such image: the tag or digest is missing, or its layer is.",
+        "check the tag; a lifecycle policy may have expired the image";
+    UpstreamRefused = "upstream-refused",
+        "The upstream of the pull-through cache does not provide the image.",
+        "check the credential of the cache's rule in Secrets Manager (`aws ecr validate-pull-through-cache-rule`), and that the upstream has the image";
+    NothingPublished = "nothing-published",
+        "No output holds a credential for the registry, so a consumer finds none.",
+        "check that the registry is configured and that the sidecar is running (`ecr-sidecar status`), and run this where the outputs are";
+    PublishedExpired = "published-expired",
+        "The credential that a consumer finds has expired, whatever AWS would issue now.",
+        "check that the sidecar is running and why it does not write this output (`ecr-sidecar status`)";
     RegistryUnreachable = "registry-unreachable",
         "The registry is unreachable, although the AWS API is reachable.",
         "let this pod and the consumer reach the registry's host (egress, proxy, the VPC endpoint `ecr.dkr`)";

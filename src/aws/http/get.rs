@@ -1,4 +1,4 @@
-//! One GET by the client for AWS: no retries, no signature.
+//! One GET or HEAD by the client for AWS: no retries, no signature.
 
 use std::convert::Infallible;
 
@@ -35,6 +35,17 @@ pub async fn get(
     url: &str,
     authorization: Option<Secret<String>>,
 ) -> Result<Answer, SdkError<Infallible, HttpResponse>> {
+    let headers = authorization.map(|value| ("authorization", value)).into_iter().collect();
+    ask(sdk, "GET", url, headers).await
+}
+
+/// [`get`] with any method without a body and any headers.
+pub async fn ask(
+    sdk: &SdkConfig,
+    method: &'static str,
+    url: &str,
+    headers: Vec<(&'static str, Secret<String>)>,
+) -> Result<Answer, SdkError<Infallible, HttpResponse>> {
     // The SDK puts the request's path behind the endpoint's: each is given its part.
     let uri: http::Uri = url.parse().map_err(SdkError::construction_failure)?;
     let endpoint = format!(
@@ -52,8 +63,9 @@ pub async fn get(
         .endpoint_url(&endpoint)
         .serializer(move |(): ()| {
             let mut request = HttpRequest::get(&path)?;
-            if let Some(value) = &authorization {
-                request.headers_mut().try_insert("authorization", value.expose().clone())?;
+            request.set_method(method)?;
+            for (name, value) in &headers {
+                request.headers_mut().try_insert(*name, value.expose().clone())?;
             }
             Ok(request)
         })

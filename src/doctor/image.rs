@@ -1,0 +1,143 @@
+//! A pull of one image, with the credential that is published now: what a consumer would do.
+//!
+//! A new token says nothing about what a consumer reads, so none is asked for: the credential is that of the first output
+//! that holds one for the registry.
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use clap::ValueEnum;
+use tokio::time::{Instant, timeout_at};
+
+use super::report::{Finding, Step};
+use crate::{
+    clock::{Clock, rfc3339},
+    config::Config,
+    failure::diagnosis::{Diagnosis, Remedy},
+    output::{
+        OutputConfig,
+        file::lookup::{End, find},
+    },
+    pull::{ImageRef, Outcome, pull},
+    secret::Secret,
+};
+
+/// How long all of it may take.
+pub(super) const LIMIT: Duration = Duration::from_secs(13);
+/// How long it may take to read what is published.
+const READ_LIMIT: Duration = Duration::from_secs(4);
+
+/// A program that pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Puller {
+    /// Flux's image-reflector-controller and source-controller
+    Flux,
+    /// Argo CD's repo-server
+    Argocd,
+    /// helm, with a range of versions
+    Helm,
+    /// kubelet and its container runtime
+    Kubelet,
+    Docker,
+}
+
+impl Puller {
+    /// A range of versions, or an image policy, begins with the list of tags; a runtime is given a tag.
+    fn lists_tags(self) -> bool {
+        matches!(self, Self::Flux | Self::Argocd | Self::Helm)
+    }
+}
+
+/// What to pull, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct PullCheck {
+    pub(crate) image: ImageRef,
+    /// `None`: every step that any of them does.
+    pub(crate) puller: Option<Puller>,
+}
+
+/// A credential that a consumer finds.
+struct Published {
+    /// The output that holds it.
+    output: String,
+    auth: Secret<String>,
+    expires_at: Option<SystemTime>,
+}
+
+/// Pulls `check`'s image, or says once that no pull was tried.
+pub(super) async fn examine(
+    check: Option<&PullCheck>,
+    config: &Config,
+    sdk: &SdkConfig,
+    clock: &Clock,
+) -> Vec<Finding> {
+    let Some(PullCheck { image, puller }) = check else {
+        let why = "not tried: name an image by --image HOST/REPOSITORY[:TAG]";
+        return vec![Finding::skip(Step::Pull, "image", why)];
+    };
+    let until = Instant::now() + LIMIT;
+    let subject = format!("{}/{}", image.host, image.repository);
+    let mut findings = Vec::new();
+    let Some(published) = published(image, config, clock, &mut findings).await else {
+        if findings.is_empty() {
+            let saw = format!("no output holds a credential for {}", image.host);
+            findings.push(Finding::fail(Step::Pull, subject, saw, Diagnosis::NothingPublished));
+        }
+        return findings;
+    };
+    let Published { output, auth, expires_at } = published;
+    let expired = expires_at.filter(|end| *end <= clock.now());
+    if let Some(end) = expired {
+        let saw = format!("the credential in {output} expired at {}", rfc3339(end));
+        findings.push(Finding::fail(Step::Pull, &subject, saw, Diagnosis::PublishedExpired));
+        return findings;
+    }
+    let lists_tags = puller.is_none_or(Puller::lists_tags);
+    for Outcome { step, result } in pull(image, &auth, lists_tags, sdk, until).await {
+        findings.push(match result {
+            Ok(found) => Finding::ok(Step::Pull, &subject, format!("{step}: {found}")),
+            Err(problem) => {
+                let saw = format!("{step} ({}, credential of {output}): {}", step.action(), problem.message);
+                Finding::fail(Step::Pull, &subject, saw, problem.remedy)
+            }
+        });
+    }
+    findings
+}
+
+/// The credential of the first output that has one; outputs that cannot be read are findings.
+async fn published(
+    image: &ImageRef,
+    config: &Config,
+    clock: &Clock,
+    findings: &mut Vec<Finding>,
+) -> Option<Published> {
+    let until = Instant::now() + READ_LIMIT;
+    for output in &config.outputs {
+        let OutputConfig::DockerConfig(settings) = output else { continue };
+        let (path, host, now) = (settings.path.clone(), image.host.clone(), clock.now());
+        let read = tokio::task::spawn_blocking(move || find(&path, &host, now));
+        match timeout_at(until, read).await {
+            Ok(Ok(Ok(Some(held)))) => {
+                let expires_at = match held.end {
+                    End::Known(end) => Some(end),
+                    End::Unknown { .. } => None,
+                };
+                return Some(Published { output: output.id(), auth: held.auth, expires_at });
+            }
+            Ok(Ok(Ok(None))) => {}
+            Ok(Ok(Err(error))) => {
+                let remedy = Remedy::from(Diagnosis::NothingPublished);
+                findings.push(Finding::fail(Step::Pull, output.id(), error.to_string(), remedy));
+            }
+            Ok(Err(error)) => {
+                findings.push(Finding::fail(Step::Pull, output.id(), error.to_string(), Diagnosis::Fault));
+            }
+            Err(_) => {
+                let saw = format!("the volume gives no answer within {} s", READ_LIMIT.as_secs());
+                findings.push(Finding::fail(Step::Pull, output.id(), saw, Diagnosis::VolumeHangs));
+            }
+        }
+    }
+    None
+}

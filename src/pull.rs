@@ -1,0 +1,360 @@
+//! What a consumer does with a credential: it lists the tags of a repository, gets a manifest, and the first layer.
+//!
+//! The least that shows whether each of these is allowed: one page of tags, the manifest of one platform, and of a layer
+//! one byte at most. Nothing is written anywhere.
+//!
+//! Invariants:
+//! * A credential is sent to its registry only, and shown nowhere (`session`).
+//! * The first step that fails names the action of IAM that it needs, and whose policy has to allow it (`denial`).
+//! * What a registry answers is not trusted: digests of a manifest go into a path only if they are digests
+//!   (`a_manifest_names_its_first_layer_or_the_manifest_of_this_platform`).
+
+mod denial;
+mod image;
+mod session;
+
+use std::{fmt, time::Duration};
+
+use aws_config::SdkConfig;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use self::{denial::Denial, image::is_digest};
+pub(crate) use self::{
+    image::ImageRef,
+    session::{NoAnswer, Session},
+};
+use crate::{
+    aws::http::Answer,
+    failure::{
+        Class, Problem, classify_transport,
+        diagnosis::{Diagnosis, Remedy},
+        foreign_text::clean_of,
+    },
+    registry::Location,
+    secret::Secret,
+};
+
+/// How long one request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(4);
+/// What containerd, helm and crane accept.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// A step of a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `GET /v2/`.
+    Login,
+    Tags,
+    Manifest,
+    /// HEAD of the first layer.
+    LayerExists,
+    /// GET of the first layer; ECR redirects to its content, which is not followed.
+    Layer,
+}
+
+impl Step {
+    /// The action that ECR asks IAM for
+    /// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html>); none of `/v2/`.
+    pub(crate) fn action(self) -> &'static str {
+        match self {
+            Self::Login => "ecr:GetAuthorizationToken",
+            Self::Tags => "ecr:ListImages",
+            Self::Manifest => "ecr:BatchGetImage",
+            Self::LayerExists => "ecr:BatchCheckLayerAvailability",
+            Self::Layer => "ecr:GetDownloadUrlForLayer",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Login => "login",
+            Self::Tags => "list of tags",
+            Self::Manifest => "manifest",
+            Self::LayerExists => "first layer, HEAD",
+            Self::Layer => "first layer, GET",
+        })
+    }
+}
+
+/// What became of a step: what was found, or why it failed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) step: Step,
+    pub(crate) result: Result<String, Problem>,
+}
+
+/// Does with `image` what a consumer does, until `until`. `auth` is padded base64 of `AWS:<password>`. Steps for which an
+/// earlier one failed are left out.
+pub(crate) async fn pull(
+    image: &ImageRef,
+    auth: &Secret<String>,
+    lists_tags: bool,
+    sdk: &SdkConfig,
+    until: Instant,
+) -> Vec<Outcome> {
+    let mut pull = Pull { image, session: Session::new(sdk, &image.host, auth), until, outcomes: Vec::new() };
+    pull.run(lists_tags).await;
+    pull.outcomes
+}
+
+struct Pull<'a> {
+    image: &'a ImageRef,
+    session: Session<'a>,
+    until: Instant,
+    outcomes: Vec<Outcome>,
+}
+
+impl Pull<'_> {
+    /// `None` when the steps after a failed one make no sense.
+    async fn run(&mut self, lists_tags: bool) -> Option<()> {
+        self.ask(Step::Login, "GET", "/v2/", &[]).await?;
+        self.succeeded(Step::Login, "the registry accepts the credential");
+        let repository = format!("/v2/{}", self.image.repository);
+        let tags = if lists_tags { self.tags(&repository).await } else { None };
+        let reference = self.reference(tags.as_deref(), lists_tags)?;
+        let manifest = self.manifest(&repository, &reference).await?;
+        let Some(layer) = manifest.layers.iter().find(|layer| is_digest(&layer.digest)) else {
+            self.succeeded(Step::Manifest, format!("{reference}; it has no layer"));
+            return None;
+        };
+        self.succeeded(Step::Manifest, reference);
+        let blob = format!("{repository}/blobs/{}", layer.digest);
+        for (step, method, headers) in
+            [(Step::LayerExists, "HEAD", &[][..]), (Step::Layer, "GET", &[("range", "bytes=0-0")][..])]
+        {
+            if self.ask(step, method, &blob, headers).await.is_some() {
+                self.succeeded(step, layer.digest.clone());
+            }
+        }
+        Some(())
+    }
+
+    async fn tags(&mut self, repository: &str) -> Option<Vec<String>> {
+        let answer = self.ask(Step::Tags, "GET", &format!("{repository}/tags/list?n=100"), &[]).await?;
+        let tags = serde_json::from_slice::<Tags>(&answer.body).unwrap_or_default().tags.unwrap_or_default();
+        self.succeeded(Step::Tags, format!("{} on the first page", tags.len()));
+        Some(tags)
+    }
+
+    /// The tag or digest to get: the one of the image, else `latest` or the first of the list.
+    fn reference(&mut self, tags: Option<&[String]>, lists_tags: bool) -> Option<String> {
+        let latest = || "latest".to_owned();
+        match (&self.image.reference, tags) {
+            (Some(reference), _) => Some(reference.clone()),
+            (None, Some(tags)) if tags.iter().any(|tag| tag == "latest") => Some(latest()),
+            (None, Some([])) => {
+                let message = format!("no image of {} has a tag", self.image.repository);
+                self.failed(Step::Manifest, message, Diagnosis::ImageMissing.into(), Class::Denied);
+                None
+            }
+            (None, Some(tags)) => tags.iter().find(|tag| image::is_tag(tag)).cloned(),
+            (None, None) => (!lists_tags).then(latest),
+        }
+    }
+
+    /// The manifest of `reference`, or, where that is an index, of the platform.
+    async fn manifest(&mut self, repository: &str, reference: &str) -> Option<Manifest> {
+        let mut path = format!("{repository}/manifests/{reference}");
+        for _ in 0..2 {
+            let answer = self.ask(Step::Manifest, "GET", &path, &[("accept", MANIFESTS)]).await?;
+            let manifest: Manifest = serde_json::from_slice(&answer.body).unwrap_or_default();
+            match manifest.of_platform() {
+                Some(digest) => path = format!("{repository}/manifests/{digest}"),
+                None => return Some(manifest),
+            }
+        }
+        Some(Manifest::default()) // an index in an index
+    }
+
+    /// The answer, if it is a good one; what it is otherwise is the outcome of the step.
+    async fn ask(
+        &mut self,
+        step: Step,
+        method: &'static str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Option<Answer> {
+        let until = self.until.min(Instant::now() + REQUEST_LIMIT);
+        let asked = timeout_at(until, self.session.ask(method, path, headers)).await;
+        match asked {
+            Ok(Ok(answer)) if (200..400).contains(&answer.status) => return Some(answer),
+            Ok(Ok(answer)) => {
+                let problem = self.problem(step, &answer);
+                self.outcomes.push(Outcome { step, result: Err(problem) });
+            }
+            Ok(Err(NoAnswer::Transport(why))) => {
+                let diagnosis = unreachable(&why);
+                self.failed(step, format!("cannot be reached: {why}"), diagnosis.into(), Class::Transient);
+            }
+            Ok(Err(NoAnswer::OtherHost(host))) => {
+                let message = format!("it asks for the credential at {host}, which is another host");
+                self.failed(step, message, Diagnosis::TokenRefused.into(), Class::Denied);
+            }
+            Err(_) => {
+                let message = format!("no answer within {} s", REQUEST_LIMIT.as_secs());
+                self.failed(step, message, Diagnosis::RegistryUnreachable.into(), Class::Transient);
+            }
+        }
+        None
+    }
+
+    fn problem(&self, step: Step, answer: &Answer) -> Problem {
+        let secrets = self.session.secrets();
+        let Answer { status, body, .. } = answer;
+        let RegistryError { code, message } = RegistryError::of(body);
+        let shown = clean_of(if message.is_empty() { &code } else { &message }, &secrets);
+        let is_of_upstream = ["pull through cache", "upstream"].iter().any(|word| message.contains(word));
+        let (remedy, class) = match (status, &*code) {
+            (400, _) if step == Step::Login => (Diagnosis::OtherRegion.into(), Class::Denied),
+            (401, _) => (Diagnosis::TokenRefused.into(), Class::Denied),
+            (403, _) if step == Step::Login => (Diagnosis::RegistryForbidden.into(), Class::Denied),
+            (403, _) => {
+                let denial = Denial::of(&message, step.action(), &secrets);
+                (Remedy::with(Diagnosis::PullDenied, self.remedy(&denial)), Class::Denied)
+            }
+            (429, _) => (Diagnosis::Throttled.into(), Class::Throttled),
+            _ if is_of_upstream => (Diagnosis::UpstreamRefused.into(), Class::Denied),
+            (404, "NAME_UNKNOWN") => (Diagnosis::RepositoryMissing.into(), Class::Denied),
+            (404, _) => (Diagnosis::ImageMissing.into(), Class::Denied),
+            _ => (Diagnosis::RegistryUnreachable.into(), Class::Transient),
+        };
+        let separator = if shown.is_empty() { "" } else { ": " };
+        Problem { message: format!("HTTP {status}{separator}{shown}"), remedy, class }
+    }
+
+    fn remedy(&self, denial: &Denial) -> String {
+        let ImageRef { host, repository, .. } = self.image;
+        match host.location() {
+            Location::Private(registry) => {
+                let partition = registry.partition.as_str();
+                let (region, account) = (registry.region.as_str(), registry.account.as_str());
+                let arn = format!("arn:{partition}:ecr:{region}:{account}:repository/{repository}");
+                denial.remedy(Some(&registry.account), &arn)
+            }
+            Location::Public | Location::Other => {
+                denial.remedy(None, &format!("arn:aws:ecr:*:*:repository/{repository}"))
+            }
+        }
+    }
+
+    fn succeeded(&mut self, step: Step, found: impl Into<String>) {
+        self.outcomes.push(Outcome { step, result: Ok(found.into()) });
+    }
+
+    fn failed(&mut self, step: Step, message: String, remedy: Remedy, class: Class) {
+        self.outcomes.push(Outcome { step, result: Err(Problem { message, remedy, class }) });
+    }
+}
+
+/// What keeps a request from a registry, by the causes of the HTTP client.
+pub(crate) fn unreachable(why: &str) -> Diagnosis {
+    match classify_transport(why) {
+        Diagnosis::Unreachable => Diagnosis::RegistryUnreachable,
+        known => known,
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Tags {
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Manifest {
+    layers: Vec<Descriptor>,
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Descriptor {
+    digest: String,
+    platform: Platform,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+impl Manifest {
+    /// Of an index: the manifest of this machine's platform, else the first.
+    fn of_platform(&self) -> Option<&str> {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let is_ours =
+            |it: &&Descriptor| it.platform.os == "linux" && it.platform.architecture == architecture;
+        let mut valid = self.manifests.iter().filter(|it| is_digest(&it.digest));
+        let first = valid.clone().next();
+        valid.find(is_ours).or(first).map(|it| it.digest.as_str())
+    }
+}
+
+/// The first error of an answer, as the distribution specification has it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RegistryError {
+    code: String,
+    message: String,
+}
+
+impl RegistryError {
+    fn of(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: Vec<RegistryError>,
+        }
+        match serde_json::from_slice::<Errors>(body) {
+            Ok(Errors { errors }) => errors.into_iter().next().unwrap_or_default(),
+            Err(_) => Self { code: String::new(), message: String::from_utf8_lossy(body).into_owned() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_names_its_first_layer_or_the_manifest_of_this_platform() {
+        let digest = |n: u8| format!("sha256:{}", format!("{n:02x}").repeat(32));
+        let parse = |text: String| serde_json::from_str::<Manifest>(&text).unwrap();
+        let platform = |architecture: &str, digest: &str| {
+            format!(
+                r#"{{"digest": "{digest}", "platform": {{"os": "linux", "architecture": "{architecture}"}}}}"#
+            )
+        };
+        let both = format!(
+            r#"{{"manifests": [{}, {}, {}]}}"#,
+            platform("s390x", &digest(1)),
+            platform("amd64", &digest(2)),
+            platform("arm64", &digest(3))
+        );
+        let expected = if cfg!(target_arch = "aarch64") { 3 } else { 2 };
+        assert_eq!(parse(both).of_platform(), Some(&*digest(expected)));
+        let other = format!(r#"{{"manifests": [{}]}}"#, platform("s390x", &digest(1)));
+        assert_eq!(parse(other).of_platform(), Some(&*digest(1)));
+        let hostile = r#"{"manifests": [{"digest": "../../../v2/other/manifests/latest"}]}"#;
+        assert_eq!(parse(hostile.to_owned()).of_platform(), None);
+        let manifest = parse(format!(r#"{{"layers": [{{"digest": "{}", "size": 5}}]}}"#, digest(4)));
+        assert_eq!((manifest.of_platform(), &*manifest.layers[0].digest), (None, &*digest(4)));
+    }
+
+    #[test]
+    fn an_error_of_a_registry_is_its_first() {
+        let body = br#"{"errors": [{"code": "DENIED", "message": "no", "detail": {}}, {"code": "X"}]}"#;
+        let RegistryError { code, message } = RegistryError::of(body);
+        assert_eq!((&*code, &*message), ("DENIED", "no"));
+        assert_eq!(RegistryError::of(b"Not Authorized\n").message, "Not Authorized\n");
+    }
+}
