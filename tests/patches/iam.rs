@@ -54,9 +54,11 @@ fn policies_allow_pulls_and_lists_of_tags_and_nothing_else() {
         ("public-policy.json", vec!["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"]),
         ("trust-irsa.json", vec!["sts:AssumeRoleWithWebIdentity"]),
         ("trust-pod-identity.json", vec!["sts:AssumeRole", "sts:TagSession"]),
-        ("cross-account/trust.json", vec!["sts:AssumeRole"]),
-        ("cross-account/assume-policy.json", vec!["sts:AssumeRole"]),
+        ("pull-through-cache-policy.json", vec!["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]),
+        ("cross-account/trust.json", vec!["sts:AssumeRole", "sts:TagSession"]),
+        ("cross-account/assume-policy.json", vec!["sts:AssumeRole", "sts:TagSession"]),
         ("cross-account/repository-policy.json", PULL.to_vec()),
+        ("cross-account/pull-policy.json", PULL.to_vec()),
     ] {
         let policy = policy(name);
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
@@ -178,6 +180,7 @@ fn terraform_makes_the_same_policies() {
         .collect();
     for (local, file) in [
         ("pull_policy", "pull-policy.json"),
+        ("pull_through_cache_policy", "pull-through-cache-policy.json"),
         ("trust_irsa", "trust-irsa.json"),
         ("trust_pod_identity", "trust-pod-identity.json"),
     ] {
