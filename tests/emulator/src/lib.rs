@@ -27,6 +27,12 @@
 //! Whatever the way, a registry is known by its `Host`: `ACCOUNT.dkr.ecr.REGION.amazonaws.com` and its kin,
 //! `public.ecr.aws`, and the names that were given a region. It holds [`IMAGE`] and [`CHART`], or is backed by a real one.
 //!
+//! # Policies
+//!
+//! Without policies every principal may do everything. [`Emulator::set_policies`] attaches documents to users, roles,
+//! repositories, registries, the VPC endpoint or an account, and from then on IAM decides as AWS does; the [`Call`]s of
+//! the journal show which actions were asked for and which one was denied.
+//!
 //! # From another process
 //!
 //! The binary `ecr-emulator` starts one by itself. Its control API is JSON under `/_emulator/` of the endpoint:
@@ -35,7 +41,9 @@
 //! |---|---|
 //! | `PUT faults` | `{"service": "ecr", "fault": "throttled", "times": 2}`; without `times` it stays. Services: `sts`, `ecr`, `ecr-public`, `pod-identity`, `imds`, `registry`. Faults: `"signature-mismatch"`, `"incomplete-signature"`, `"echo"`, `"throttled"`, `"access-denied"`, `"hang"`, `"reset"`, `"garbage"`, `"html"`, `"huge"`, `"empty-list"`, `"no-expiry"`, `"not-base64"`, `"not-aws"`, `"empty-password"`, `"colon-password"`, `"expired-on-arrival"`, `"far-future"`, `{"status": 503}`, `{"slow-body": MILLISECONDS}`, `{"error": {"status": 400, "code": "…", "message": "…"}}` |
 //! | `DELETE faults` | clears them all |
-//! | `PUT settings` | any of `{"tokenLifetimeSeconds": 60, "clockOffsetSeconds": -600, "registryUpstream": "http://127.0.0.1:5000", "proxyRefuses": 407}`; `""` and `0` undo the last two |
+//! | `PUT settings` | any of `{"tokenLifetimeSeconds": 60, "clockOffsetSeconds": -600, "registryUpstream": "http://127.0.0.1:5000", "proxyRefuses": 407, "pullThroughCache": "docker-hub"}`; `""` and `0` undo the third and the fourth |
+//! | `PUT policies` | `{"attachTo": {"identity": ARN}, "documents": [{"Version": "2012-10-17", …}]}`, as [`Emulator::set_policies`]. Others to attach to: `{"trust": ARN}`, `{"repository": ARN}`, `{"registry": ACCOUNT}`, `{"account": ACCOUNT}`, `"vpc-endpoint"` |
+//! | `DELETE policies` | no policy is attached any more: everything is allowed |
 //! | `POST revoke-tokens`, `POST expire-credentials` | as the methods of the same name |
 //! | `GET calls`, `GET pulls`, `GET refusals`, `GET connects`, `GET panic` | the journal, as JSON |
 //! | `POST panic` | panics inside the emulator, to see that a panic does surface |
@@ -68,6 +76,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use emulator::Emulator;
 pub use fault::{Fault, Service};
+pub use iam::Attachment;
 pub use journal::{Call, Pull, Reason, Refusal};
 pub use registry::content::{CHART, IMAGE};
 pub use settings::{

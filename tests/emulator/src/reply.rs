@@ -65,15 +65,18 @@ impl Failure {
         }
     }
 
-    /// AWS's sentence about an action that no policy allows.
-    pub(crate) fn not_allowed(service: Service, principal: &str, action: &str, resource: &str) -> Self {
-        let because = format!("because no identity-based policy allows the {action} action");
-        Self::denied(
-            service,
-            format!(
-                "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"
-            ),
-        )
+    /// AWS's sentence about an action that a policy denies or none allows; the reason may be missing.
+    pub(crate) fn not_allowed(
+        service: Service,
+        principal: &str,
+        action: &str,
+        resource: &str,
+        reason: &str,
+    ) -> Self {
+        let text = format!(
+            "User: {principal} is not authorized to perform: {action} on resource: {resource} {reason}"
+        );
+        Self::denied(service, text.trim_end())
     }
 
     pub(crate) fn throttled(service: Service) -> Self {
