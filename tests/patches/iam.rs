@@ -1,4 +1,4 @@
-//! `iam/`: policies that AWS's own client takes, that allow what a pull needs and nothing else; Terraform's are the same.
+//! `iam/`: policies that AWS's own client accepts, that allow what a pull needs and nothing else; Terraform's are the same.
 
 mod enforced;
 
@@ -140,7 +140,7 @@ fn terraform_makes_the_same_policies() {
 }
 
 #[test]
-fn the_aws_cli_takes_the_commands_and_sends_the_policies() {
+fn the_aws_cli_accepts_the_commands_and_sends_the_policies() {
     let Some(aws) = program("aws") else { return };
     let (endpoint, asked) = iam();
     let readme = read("patches/iam/README.md");

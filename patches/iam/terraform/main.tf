@@ -1,5 +1,5 @@
 # The role of ecr-sidecar in the account of the registry: it may pull and list tags, and nothing else. Its policies are those of the
-# JSON files beside this folder, with your values in them.
+# JSON files next to this folder, with your values in them.
 
 terraform {
   required_version = ">= 1.3"

@@ -129,12 +129,12 @@ fn token(shared: &Shared, place: Place, who: &Principal, bend: Option<&Fault>) -
         Some(Fault::EmptyPassword) => STANDARD.encode("AWS:"),
         _ => STANDARD.encode(format!("AWS:{password}")),
     };
-    let told = match bend {
+    let shown = match bend {
         Some(Fault::NoExpiry) => return json!({"authorizationToken": encoded}),
         Some(Fault::ExpiredOnArrival) => now - CENTURY / 20,
         Some(Fault::FarFuture) => now + CENTURY,
         _ => expires,
     };
-    let seconds = told.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let seconds = shown.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     json!({"authorizationToken": encoded, "expiresAt": (seconds * 1000.0).round() / 1000.0})
 }

@@ -81,7 +81,7 @@ impl Emulator {
     /// Opens one more plain-HTTP address, `127.0.0.1:PORT`, which is a registry of that region.
     ///
     /// # Panics
-    /// When no port is to be had.
+    /// When no port is available.
     pub fn add_registry(&self, region: &str) -> String {
         match self.add_registry_at(region, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) {
             Ok(address) => address.to_string(),

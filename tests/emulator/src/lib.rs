@@ -1,7 +1,7 @@
 //! STS, ECR, ECR Public, the EKS Pod Identity agent, IMDSv2 and an OCI registry, at the wire level, on loopback.
 //!
 //! For tests of programs that fetch ECR credentials and of those that use them. It is strict: signatures are verified,
-//! clocks compared, tokens admitted only in their region and lifetime. And it is scripted: each [`Fault`] can be had from
+//! clocks compared, tokens admitted only in their region and lifetime. And it is scripted: each [`Fault`] is available from
 //! each [`Service`] it means anything for.
 //!
 //! ```
@@ -19,7 +19,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Emulator::endpoint`] | every API on one URL: told apart by `X-Amz-Target`, `Action` or path (`/v1/credentials`, `/latest/…`, `/v2/…`) |
+//! | [`Emulator::endpoint`] | every API on one URL: distinguished by `X-Amz-Target`, `Action` or path (`/v1/credentials`, `/latest/…`, `/v2/…`) |
 //! | [`Emulator::https_endpoint`] | the same by TLS, for any name, under [`Emulator::ca_file`] |
 //! | [`Emulator::proxy`] | an HTTP proxy where `CONNECT` to any host ends at the emulator: AWS and registries by their true names |
 //! | [`Emulator::add_registry`] | one more address, which is a registry of the region that you say |
@@ -35,7 +35,7 @@
 //!
 //! # From another process
 //!
-//! The binary `ecr-emulator` starts one by itself. Its control API is JSON under `/_emulator/` of the endpoint:
+//! The binary `ecr-emulator` runs one standalone. Its control API is JSON under `/_emulator/` of the endpoint:
 //!
 //! | request | body or answer |
 //! |---|---|
@@ -83,7 +83,7 @@ pub use settings::{
     ACCESS_KEY_ID, ACCOUNT, Denial, POD_IDENTITY_TOKEN, Role, SECRET_ACCESS_KEY, Settings, Trust, User,
 };
 
-/// A lock that a panic elsewhere doesn't poison: that panic is raised by itself, with its own message.
+/// A lock that a panic elsewhere doesn't poison: that panic is raised on its own, with its message.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

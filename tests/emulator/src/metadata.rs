@@ -17,7 +17,7 @@ use crate::random;
 use crate::reply::{self, Failure, Reply};
 use crate::request::Inbound;
 use crate::shared::Shared;
-use crate::sts::told_expiry;
+use crate::sts::shown_expiry;
 
 const SESSION: Duration = Duration::from_secs(6 * 3600);
 /// The audience of the tokens that the agent takes.
@@ -150,7 +150,7 @@ fn credentials(session: &Session, bend: Option<&Fault>) -> Value {
         "SecretAccessKey": session.secret,
         "Token": session.token,
     });
-    if let Some(time) = told_expiry(session, bend) {
+    if let Some(time) = shown_expiry(session, bend) {
         body["Expiration"] = clock::iso(time).into();
     }
     body

@@ -44,7 +44,7 @@ pub struct Settings {
     /// A registry (`http://` on this machine) that admitted requests are handed on to, instead of the image and the
     /// chart in memory.
     pub registry_upstream: Option<String>,
-    /// Further registry hosts, beside those of kind `ACCOUNT.dkr.ecr.REGION.amazonaws.com`: (host, region).
+    /// Further registry hosts, next to those of kind `ACCOUNT.dkr.ecr.REGION.amazonaws.com`: (host, region).
     pub registry_hosts: Vec<(String, String)>,
     /// Where HTTP listens.
     pub http_listen: SocketAddr,

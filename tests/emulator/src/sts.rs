@@ -199,7 +199,7 @@ fn invalid(message: &str) -> Failure {
 }
 
 fn session_xml(session: &Session, bend: Option<&Fault>) -> String {
-    let expiration = told_expiry(session, bend)
+    let expiration = shown_expiry(session, bend)
         .map(|time| format!("      <Expiration>{}</Expiration>\n", clock::iso(time)))
         .unwrap_or_default();
     format!(
@@ -214,8 +214,8 @@ fn session_xml(session: &Session, bend: Option<&Fault>) -> String {
     )
 }
 
-/// When the client is told that a session expires: a fault may bend it, or leave it out.
-pub(crate) fn told_expiry(session: &Session, bend: Option<&Fault>) -> Option<i64> {
+/// The expiry that the client is given: a fault may bend it, or leave it out.
+pub(crate) fn shown_expiry(session: &Session, bend: Option<&Fault>) -> Option<i64> {
     const CENTURY: i64 = 100 * 365 * 86_400;
     match bend {
         Some(Fault::NoExpiry) => None,

@@ -152,7 +152,7 @@ fn with_each_shipped_policy_tags_are_listed_and_images_pulled_and_no_action_is_t
 /// What came of it all.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    /// What the sidecar says when it gets no token.
+    /// The sidecar's message when it gets no token.
     token: Result<(), String>,
     /// The actions that the journal has as denied.
     denied: BTreeSet<String>,
@@ -234,7 +234,7 @@ impl Case {
         }
     }
 
-    /// Runs every consumer, and says which of them failed.
+    /// Runs every consumer, and returns those that failed.
     fn consume(&self, aws: &Emulator, auth: &str) -> Vec<&'static str> {
         let passes = |(method, path, action): &Call| {
             let path = format!("/v2/{}/{}", self.repository, path.replace("LAYER", &LAYER_DIGEST));

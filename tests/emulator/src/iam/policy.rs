@@ -192,7 +192,7 @@ impl Operator {
     }
 }
 
-// Unlike an untagged enum, this says what is wrong with an entry.
+// Unlike an untagged enum, this reports what is wrong with an entry.
 impl<T: DeserializeOwned> TryFrom<Value> for OneOrMany<T> {
     type Error = serde_json::Error;
 

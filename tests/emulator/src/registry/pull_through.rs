@@ -45,7 +45,7 @@ impl PullThrough {
 }
 
 impl Cached {
-    /// The actions that filling the cache takes, beside that of the request itself.
+    /// The actions that filling the cache takes, next to that of the request itself.
     pub(crate) fn actions(&self, target: &Target<'_>) -> &'static [&'static str] {
         match (&self.references, target.manifest) {
             (None, Some(_)) => &["ecr:CreateRepository", "ecr:BatchImportUpstreamImage"],

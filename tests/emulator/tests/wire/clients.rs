@@ -106,7 +106,7 @@ fn the_aws_cli_uses_a_web_identity_and_pod_identity() {
 }
 
 #[test]
-fn the_aws_cli_is_told_what_is_wrong() {
+fn the_aws_cli_shows_what_is_wrong() {
     let Some(cli) = Cli::new() else { return };
     let mut wrong = cli.command("ecr get-login-password");
     wrong.env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_lowercase());
@@ -183,8 +183,8 @@ fn crane_pulls_the_image_by_its_true_name() {
     let archive = home.path().join("app.tar");
     let mut pull = by_proxy(&crane, home.path(), &emulator);
     pull.args(["pull", &format!("{HOST}/{IMAGE}")]).arg(&archive);
-    let refused = pull.output().unwrap();
-    assert!(!refused.status.success(), "without a credential");
+    let denied = pull.output().unwrap();
+    assert!(!denied.status.success(), "without a credential");
     log_in(home.path(), &ecr_token(&emulator, "eu-west-1"));
     allow_pulls(&emulator);
     stdout(&pull.output().unwrap());

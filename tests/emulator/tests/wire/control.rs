@@ -63,7 +63,7 @@ fn token_status(endpoint: &str) -> u16 {
 }
 
 #[test]
-fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
+fn the_binary_prints_where_it_listens_obeys_and_ends_on_sigterm() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("ca.pem");
     let arguments = [
@@ -95,15 +95,15 @@ fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
 }
 
 #[test]
-fn a_wrong_order_is_refused_and_says_why() {
+fn a_wrong_order_is_rejected_with_the_reason() {
     let emulator = Emulator::start(Settings::default()).unwrap();
-    let refused = |method, path, body| control(&emulator.endpoint(), method, path, body);
-    let (status, answer) = refused("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
+    let rejected = |method, path, body| control(&emulator.endpoint(), method, path, body);
+    let (status, answer) = rejected("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
     assert_eq!((status, answer["error"].as_str()), (400, Some("NotBase64 means nothing for Sts")));
-    assert_eq!(refused("PUT", "faults", r#"{"service": "s3", "fault": "hang"}"#).0, 400);
-    assert_eq!(refused("PUT", "settings", r#"{"tokenLifetime": 1}"#).0, 400);
-    assert_eq!(refused("PUT", "settings", r#"{"registryUpstream": "http://registry.example"}"#).0, 400);
-    assert_eq!(refused("GET", "nothing", "").0, 404);
+    assert_eq!(rejected("PUT", "faults", r#"{"service": "s3", "fault": "hang"}"#).0, 400);
+    assert_eq!(rejected("PUT", "settings", r#"{"tokenLifetime": 1}"#).0, 400);
+    assert_eq!(rejected("PUT", "settings", r#"{"registryUpstream": "http://registry.example"}"#).0, 400);
+    assert_eq!(rejected("GET", "nothing", "").0, 404);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! With policies attached, what a principal may do is what IAM would let it do, and a denial says so in AWS's words.
+//! With policies attached, what a principal may do is what IAM would let it do, and a denial is in AWS's words.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
