@@ -343,6 +343,8 @@ fn a_role_is_assumed_when_its_trust_policy_and_across_accounts_the_caller_s_allo
             "{role} {own:?} {trust} {external_id}: the role has no policy of its own"
         );
         emulator.set_policies(Attachment::Identity(role.to_owned()), &[ALL]);
+        // STS is not behind the endpoints of ECR.
+        emulator.set_policies(Attachment::VpcEndpoint, &[&endpoint("Allow", "ecr:*")]);
         let answer = Signer::new("sts").send(Ask::sts(&request), &emulator.endpoint());
         assert_eq!(denied_session(&emulator, &answer).as_deref(), expected, "{role} {trust}");
     }
