@@ -26,6 +26,7 @@ pub mod clock;
 #[doc(hidden)]
 pub mod config;
 mod credentials;
+mod docker_config;
 mod doctor;
 #[doc(hidden)]
 pub mod engine;

@@ -1,7 +1,7 @@
 //! A docker `config.json`, kept current for those who read it.
 //!
 //! [`DockerConfigFile::reconcile`] compares what is desired with what is there, and replaces the file when they
-//! differ in bytes, mode or group. What the file should say is decided in `merge`; how it is replaced, in
+//! differ in bytes, mode or group. What the file should say is decided in [`docker_config`](crate::docker_config); how it is replaced, in
 //! [`atomic_file`](crate::fs::atomic_file).
 //!
 //! Invariants:
@@ -16,14 +16,12 @@
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
-pub(crate) mod document;
 mod dry_run;
 mod error;
 mod expiry_store;
 pub(crate) mod lookup;
-pub(crate) mod merge;
 mod mount;
-pub(crate) mod read;
+mod read;
 
 use std::{
     collections::BTreeMap,
@@ -41,14 +39,13 @@ pub(crate) use dry_run::DryRun;
 pub(crate) use error::{DockerConfigError, Warning};
 
 use self::{
-    document::Document,
     expiry_store::ExpiryStore,
-    merge::{BaseKeys, merge},
-    read::{Base, Found, read},
+    read::{Found, read},
 };
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
+    docker_config::{Base, BaseKeys, Document, merge},
     fs::atomic_file::{
         Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
     },
@@ -133,7 +130,8 @@ impl DockerConfigFile {
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
     pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
-        let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
+        let mut warnings: Vec<_> =
+            self.base.as_mut().and_then(Base::refresh).map(Warning::from).into_iter().collect();
         warnings.extend(self.only_ours());
         let (result, found, in_place) = match self.apply(desired, now, &mut warnings) {
             Ok((written, found)) => {
@@ -221,7 +219,8 @@ impl DockerConfigFile {
         let nothing = BaseKeys::default();
         let supplied = self.base.as_ref().map_or(&nothing, Base::supplied);
         let mut merged = merge(existing, self.base.as_ref().and_then(Base::document), supplied, desired);
-        let mut warnings = std::mem::take(&mut merged.warnings);
+        let mut warnings: Vec<_> =
+            std::mem::take(&mut merged.warnings).into_iter().map(Warning::from).collect();
         if !merged.ours {
             return Ok(Attempt::Over(Written::Unchanged, warnings));
         }

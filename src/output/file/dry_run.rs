@@ -9,12 +9,11 @@ use rustix::{
 
 use super::{
     DockerConfigError, DockerConfigFile,
-    document::Document,
-    merge::{BaseKeys, creds_store, merge},
-    read::{Base, Found, read},
+    read::{Found, read},
 };
 use crate::{
     credentials::CredentialSet,
+    docker_config::{Base, BaseKeys, Document, creds_store, merge},
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
         directory::Directory,

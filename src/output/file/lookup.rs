@@ -9,12 +9,12 @@ use std::{fs, io, path::Path, time::SystemTime};
 use thiserror::Error;
 
 use super::{
-    document::{Document, Unfit, auth, is_ecr_token},
     error::DockerConfigError,
     expiry_store::ExpiryStore,
     read::{Found, read},
 };
 use crate::{
+    docker_config::{Document, Unfit, auth, is_ecr_token},
     fs::atomic_file::{FileError, Operation, Target},
     registry::RegistryHost,
     secret::Secret,

@@ -265,7 +265,7 @@ fn the_retired_leave_the_file() {
 
 #[test]
 fn an_unusable_file_is_set_aside() {
-    let large = " ".repeat(1 + read::LARGEST);
+    let large = " ".repeat(1 + crate::docker_config::LARGEST);
     let cases: [(&[u8], &str); 6] = [
         (b"{\"auths\":", "it is not JSON"),
         (b"[]", "it is not a JSON object"),

@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::cleanup::retire_all;
 use super::{
-    super::{Remaining, file::read::Base},
+    super::Remaining,
     Kind, SecretsReconciler,
     coverage::{are_all_tried, everywhere, where_it_works},
     desired::InPlace,
@@ -23,6 +23,7 @@ use super::{
     targets::{TargetEvent, TargetSet},
 };
 use crate::{
+    docker_config::Base,
     kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
 };

@@ -14,7 +14,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     super::{
         argocd_names::{Flavour, template_name},
-        file::read::Base,
         secret_settings::{Namespaces, Which},
     },
     Kind,
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
+    docker_config::Base,
     failure::{Class, Problem},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
     refresh::Reminder,

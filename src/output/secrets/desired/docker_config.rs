@@ -7,11 +7,6 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{
-        super::file::{
-            document::Document,
-            merge::{BaseKeys, Merged, merge},
-            read::Base,
-        },
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
@@ -21,6 +16,7 @@ use super::{
 };
 use crate::{
     clock::whole_seconds,
+    docker_config::{Base, BaseKeys, Document, Merged, merge},
     failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,

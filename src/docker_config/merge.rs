@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use super::{
     document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
-    error::Warning,
+    warning::Warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
 
@@ -127,7 +127,7 @@ pub(crate) fn merge<'a>(
 }
 
 /// The store that docker would ask before it reads an entry.
-pub(super) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
+pub(crate) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
     let store = serde_json::from_str::<String>(top.get(CREDS_STORE)?.get()).ok()?;
     (!store.is_empty()).then(|| Warning::creds_store(&store))
 }
