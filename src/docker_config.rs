@@ -10,6 +10,6 @@ mod warning;
 pub(crate) use self::{
     base::Base,
     document::{Document, LARGEST, Unfit, auth, is_ecr_token},
-    merge::{BaseKeys, Merged, creds_store, merge},
+    merge::{Merged, creds_store, merge},
     warning::Warning,
 };

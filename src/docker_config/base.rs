@@ -13,14 +13,15 @@ use crate::fs::read::{ReadError, read_now};
 
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
 fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
-    match read_now(path, LARGEST) {
-        Ok(mut content) => String::from_utf8(std::mem::take(&mut *content))
-            .map(Zeroizing::new)
-            .map_err(|_| Unfit::NotText.to_string()),
-        Err(error) if error.is_not_found() => Err("it does not exist".to_owned()),
-        Err(ReadError::TooLarge { limit }) => Err(Unfit::TooLarge { limit: limit as u64 }.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    let mut content = read_now(path, LARGEST).map_err(|error| match error {
+        ReadError::TooLarge { limit } => Unfit::TooLarge { limit: limit as u64 }.to_string(),
+        error if error.is_not_found() => "it does not exist".to_owned(),
+        error => error.to_string(),
+    })?;
+    let text = String::from_utf8(std::mem::take(&mut *content)).map_err(|_| Unfit::NotText.to_string())?;
+    let text = Zeroizing::new(text);
+    Document::parse(&text).map_err(|unfit| unfit.to_string())?;
+    Ok(text)
 }
 
 /// The file whose entries are carried along, as it was when it could be read last.
@@ -39,17 +40,11 @@ impl Base {
 
     /// Reads it again; when it is not usable, what it said last still stands.
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
-        let reason = match read_input(&self.path) {
-            Ok(text) => match Document::parse(&text) {
-                Ok(_) => {
-                    self.text = Some(text);
-                    return None;
-                }
-                Err(unfit) => unfit.to_string(),
-            },
-            Err(reason) => reason,
-        };
-        Some(Warning::Base { path: self.path.clone(), reason })
+        match read_input(&self.path) {
+            Ok(text) => self.text = Some(text),
+            Err(reason) => return Some(Warning::Base { path: self.path.clone(), reason }),
+        }
+        None
     }
 
     pub(crate) fn document(&self) -> Option<Document<'_>> {
@@ -57,8 +52,13 @@ impl Base {
     }
 
     /// The keys that it has supplied up to now.
-    pub(crate) fn supplied(&self) -> &BaseKeys {
+    pub(super) fn supplied(&self) -> &BaseKeys {
         &self.supplied
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str, supplied: BaseKeys) -> Self {
+        Self { path: PathBuf::new(), text: Some(Zeroizing::new(text.to_owned())), supplied }
     }
 
     /// Notes that the output now has what it said last, and nothing more of what it said before.

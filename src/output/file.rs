@@ -45,7 +45,7 @@ use self::{
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
-    docker_config::{Base, BaseKeys, Document, merge},
+    docker_config::{Base, Document, merge},
     fs::atomic_file::{
         Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
     },
@@ -216,9 +216,7 @@ impl DockerConfigFile {
                 Err(unfit) => (Document::default(), Some(unfit)),
             },
         };
-        let nothing = BaseKeys::default();
-        let supplied = self.base.as_ref().map_or(&nothing, Base::supplied);
-        let mut merged = merge(existing, self.base.as_ref().and_then(Base::document), supplied, desired);
+        let mut merged = merge(existing, self.base.as_ref(), desired);
         let mut warnings: Vec<_> =
             std::mem::take(&mut merged.warnings).into_iter().map(Warning::from).collect();
         if !merged.ours {

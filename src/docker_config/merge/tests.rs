@@ -34,8 +34,8 @@ fn merged_with(
     before: &BaseKeys,
     desired: &CredentialSet,
 ) -> (String, Vec<Warning>, bool) {
-    let base = base.map(|base| Document::parse(base).unwrap());
-    let merged = merge(Document::parse(existing).unwrap(), base, before, desired);
+    let base = base.map(|base| Base::of(base, before.clone()));
+    let merged = merge(Document::parse(existing).unwrap(), base.as_ref(), desired);
     let mut out = Vec::new();
     merged.write_to(&mut out).unwrap();
     let out = String::from_utf8(out).unwrap();

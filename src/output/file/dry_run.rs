@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    docker_config::{Base, BaseKeys, Document, creds_store, merge},
+    docker_config::{Base, Document, creds_store, merge},
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
         directory::Directory,
@@ -93,10 +93,9 @@ fn flaws(found: &Found, base: Option<&Base>) -> Vec<String> {
     match Document::parse(text) {
         Err(unfit) => vec![format!("it would be set aside: {unfit}")],
         Ok(existing) => {
-            let nothing = BaseKeys::default();
             let store = creds_store(&existing.top);
             let desired = CredentialSet::default();
-            let merged = merge(existing, base.and_then(Base::document), &nothing, &desired);
+            let merged = merge(existing, base, &desired);
             store.iter().chain(&merged.warnings).map(ToString::to_string).collect()
         }
     }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
-    docker_config::{Base, BaseKeys, Document, Merged, merge},
+    docker_config::{Base, Document, Merged, merge},
     failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
@@ -51,9 +51,7 @@ pub(super) fn decide(
     let known = classify(&existing, &ownership, basis);
     let plan = plan(&existing, &ownership, &known, basis.desired);
 
-    let nothing = BaseKeys::default();
-    let supplied = base.map_or(&nothing, Base::supplied);
-    let merged = merge(existing, base.and_then(Base::document), supplied, &plan.merged);
+    let merged = merge(existing, base, &plan.merged);
     let warnings = merged.warnings.iter().map(ToString::to_string).collect();
     let mut decision = Decision::removing(Concern::All, expiries(&known), warnings);
     let is_as_desired =
