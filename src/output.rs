@@ -40,7 +40,7 @@ use crate::{
     kubernetes::Connection,
     refresh::Reminder,
     registry::RegistryHost,
-    status::{OutputStatus, StatusBoard},
+    status::{OutputId, StatusBoard},
 };
 
 /// Without events an output is reconciled at least this often.
@@ -61,8 +61,7 @@ pub(crate) enum Output {
 
 /// What a reconciler works with.
 pub(crate) struct ReconcilerContext {
-    /// Its place in the status.
-    pub id: String,
+    pub id: OutputId,
     pub credentials: watch::Receiver<Arc<CredentialSet>>,
     /// Where it is told what happened.
     pub status: StatusBoard,
@@ -138,13 +137,6 @@ impl Output {
             }
             Self::Secrets(kind) => watcher.watch(kind.watched(), wake).await,
         }
-    }
-
-    /// Its place in the status.
-    pub(crate) fn status(config: &OutputConfig) -> OutputStatus {
-        let id = config.id();
-        let (kind, target) = id.split_once(' ').unwrap_or((&id, ""));
-        OutputStatus::new(kind, target)
     }
 
     /// Keeps it as desired until `stop` is dropped, since the process ends, or another configuration is applied; a

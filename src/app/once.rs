@@ -118,7 +118,7 @@ mod tests {
     use crate::{
         aws::token::{Service, TokenKey},
         failure::{Class, Problem, diagnosis::Diagnosis},
-        status::Served,
+        status::{OutputId, Served},
     };
 
     const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -144,7 +144,7 @@ mod tests {
         let mut token =
             TokenStatus::new(key, vec![Served { host: HOST.parse().unwrap(), required: true }], false);
         (token.expires_at, token.refreshed) = (Some(at(1000)), 1);
-        let mut output = OutputStatus::new("docker-config-secret", "all namespaces/ecr");
+        let mut output = OutputStatus::new(OutputId::new("docker-config-secret", "all namespaces/ecr"));
         output.in_place.insert(HOST.parse().unwrap(), at(1000));
         output.reconciled = true;
         (token, output)
@@ -359,7 +359,7 @@ mod tests {
             let board = StatusBoard::new(at(0));
             board.update(|status| {
                 status.tokens.insert(token.key.clone(), token);
-                status.outputs.insert("o".into(), output);
+                status.outputs.insert(output.id.clone(), output);
             });
             assert_eq!((board.read(is_finished), board.read(is_written)), (finished, written_then), "{what}");
         }

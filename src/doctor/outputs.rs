@@ -68,7 +68,7 @@ pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
         let look = tokio::task::spawn_blocking(move || (file.dry_run(), directories(&path)));
-        looking.push((output.id(), settings, look));
+        looking.push((output.id().to_string(), settings, look));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();

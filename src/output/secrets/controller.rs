@@ -268,10 +268,11 @@ impl Controller {
         };
         let failing = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
+        let output = id.to_string();
         let Some(target) = self.targets.get_mut(&at) else { return };
         target.task = None; // a handle keeps the memory of what it ran
         if target.removing || outcome.cleanup {
-            if target.has_left(id, &at, &outcome, Moment::now()) {
+            if target.has_left(&output, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);
             }
             return;
@@ -281,7 +282,7 @@ impl Controller {
             Ok(false) => {}
             Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, failing, Moment::now());
+        target.note(&output, &at, outcome, failing, Moment::now());
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {

@@ -25,11 +25,12 @@ use crate::{
     failure::{Class, Problem},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
     refresh::Reminder,
+    status::OutputId,
 };
 
 /// The Secrets that there should be.
 pub(super) struct TargetSet {
-    id: String,
+    id: OutputId,
     kind: Kind,
     cluster: Cluster,
     /// The namespaces, or the Secrets of one, that were found; `None` before the first list.
@@ -70,7 +71,7 @@ pub(super) enum TargetEvent {
 
 impl TargetSet {
     /// Begins to watch what has to be found out. Of the Secrets themselves only who `stays` wants to know.
-    pub(super) fn new(id: String, kind: Kind, cluster: Cluster, stays: bool) -> Self {
+    pub(super) fn new(id: OutputId, kind: Kind, cluster: Cluster, stays: bool) -> Self {
         let (tell, told) = mpsc::channel(64);
         let mut target_set = Self {
             id,
