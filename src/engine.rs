@@ -30,6 +30,7 @@ use crate::{
     output::{self, Output, OutputConfig, Remaining},
     refresh::{Refresher, plan::Policy},
     status::{OutputId, OutputStatus, Served, StatusBoard, TokenStatus},
+    tasks,
 };
 
 /// How long a volume may take to say whether an output can work there at all.
@@ -130,9 +131,8 @@ impl Engine {
     /// Rejects those of `outputs` that can never work, before anything is changed.
     pub async fn preflight(outputs: impl Iterator<Item = &OutputConfig>) -> Result<(), Problem> {
         for output in outputs.map(Output::new) {
-            let check = tokio::task::spawn_blocking(move || output.preflight());
             // A volume that hangs may come back: that is the reconciler's business.
-            if let Ok(Ok(checked)) = tokio::time::timeout(PREFLIGHT_LIMIT, check).await {
+            if let Some(checked) = tasks::blocking_within(PREFLIGHT_LIMIT, move || output.preflight()).await {
                 checked?;
             }
         }

@@ -49,6 +49,7 @@ mod secret;
 pub mod shutdown;
 #[doc(hidden)]
 pub mod status;
+mod tasks;
 mod telemetry;
 #[doc(hidden)]
 pub mod units;

@@ -15,13 +15,13 @@ mod warning_log;
 pub(crate) use config::OutputConfig;
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::{Notify, oneshot, watch},
-    task::JoinHandle,
     time::Instant,
 };
 
@@ -41,6 +41,7 @@ use crate::{
     refresh::Reminder,
     registry::RegistryHost,
     status::{OutputId, StatusBoard},
+    tasks,
 };
 
 /// Without events an output is reconciled at least this often.
@@ -148,7 +149,7 @@ impl Output {
         stop: oneshot::Receiver<Remaining>,
     ) {
         match self {
-            Self::DockerConfig(file) => FileReconciler::new(with, file).run(stop).await,
+            Self::DockerConfig(file) => FileReconciler::new(with).run(file, stop).await,
             Self::Secrets(kind) => SecretsReconciler { with, kind, connection }.run(stop).await,
         }
     }
@@ -203,8 +204,6 @@ impl From<Report> for Reconciled {
 /// Keeps one file as desired.
 struct FileReconciler {
     with: ReconcilerContext,
-    /// The file; away while a thread works on it.
-    file: Option<Box<DockerConfigFile>>,
     conflict: Conflict,
     warnings: WarningLog,
     /// Events are left until then.
@@ -212,17 +211,16 @@ struct FileReconciler {
 }
 
 impl FileReconciler {
-    fn new(with: ReconcilerContext, file: Box<DockerConfigFile>) -> Self {
+    fn new(with: ReconcilerContext) -> Self {
         Self {
             with,
-            file: Some(file),
             conflict: Conflict::default(),
             warnings: WarningLog::default(),
             rests_until: Instant::now(),
         }
     }
 
-    async fn run(mut self, mut stop: oneshot::Receiver<Remaining>) {
+    async fn run(mut self, mut file: Box<DockerConfigFile>, mut stop: oneshot::Receiver<Remaining>) {
         let mut reminder = Reminder::default();
         let mut failures: u32 = 0;
         // Who stays looks what is there before the first credential comes: a process before it may have left some.
@@ -231,7 +229,8 @@ impl FileReconciler {
         }
         loop {
             let desired = Arc::clone(&self.with.credentials.borrow_and_update());
-            let Some(reconciled) = self.reconcile(desired).await else { return };
+            let reconciled;
+            (file, reconciled) = self.reconcile(file, desired).await;
             failures = reconciled.failures_after(failures);
             self.note(reconciled, failures, &mut reminder);
             if self.rest(failures, &mut stop).await.is_none() {
@@ -240,24 +239,24 @@ impl FileReconciler {
         }
     }
 
-    /// Reconciles on a thread of its own, since a volume may hang. `None` when the runtime ends.
-    async fn reconcile(&mut self, desired: Arc<CredentialSet>) -> Option<Reconciled> {
+    /// Reconciles on a thread of its own, since a volume may hang.
+    async fn reconcile(
+        &mut self,
+        mut file: Box<DockerConfigFile>,
+        desired: Arc<CredentialSet>,
+    ) -> (Box<DockerConfigFile>, Reconciled) {
         let started = Instant::now();
-        let mut file = self.file.take()?;
         let now = self.with.clock.now();
-        let mut task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
+        let mut work = pin!(tasks::blocking(move || {
             let reconciled = Reconciled::from(file.reconcile(&desired, now));
             (file, reconciled)
-        });
+        }));
         loop {
-            match tokio::time::timeout(PATIENCE, &mut task).await {
-                Ok(Ok((file, reconciled))) => {
-                    self.file = Some(file);
+            match tokio::time::timeout(PATIENCE, &mut work).await {
+                Ok(done) => {
                     self.rests_until = Instant::now() + started.elapsed().min(LONGEST_REST);
-                    return Some(reconciled);
+                    return done;
                 }
-                Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Ok(Err(_)) => return None,
                 Err(_) => self.note_hanging(),
             }
         }

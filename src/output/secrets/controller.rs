@@ -26,6 +26,7 @@ use crate::{
     docker_config::Base,
     kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
+    tasks,
 };
 
 /// Without events, time and again something is looked at: the clock, and rarely each Secret.
@@ -151,13 +152,13 @@ impl Controller {
     /// Reads the base again; on a thread of its own, since a volume may hang.
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let read = tokio::task::spawn_blocking(move || {
+        let read = tasks::blocking_within(BASE_LIMIT, move || {
             let mut base = Base::clone(&base);
             base.note_supplied();
             let warning = base.refresh();
             (base, warning)
         });
-        if let Ok(Ok((base, warning))) = tokio::time::timeout(BASE_LIMIT, read).await {
+        if let Some((base, warning)) = read.await {
             self.base = Some(Arc::new(base));
             self.base_warning = warning.map(|warning| warning.to_string());
             self.outdated = true;
@@ -261,11 +262,7 @@ impl Controller {
 
     /// Notes what became of a look.
     fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) {
-        let (at, outcome) = match done {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return, // aborted
-        };
+        let Some((at, outcome)) = tasks::joined(done) else { return };
         let failing = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
         let output = id.to_string();

@@ -26,6 +26,7 @@ use crate::{
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
     refresh::Reminder,
     status::OutputId,
+    tasks,
 };
 
 /// The Secrets that there should be.
@@ -211,10 +212,10 @@ impl TargetSet {
     pub(super) async fn next(&mut self) -> TargetEvent {
         let (watching, seen) = tokio::select! {
             Some(told) = self.told.recv() => told,
-            Some(Err(error)) = self.watches.join_next() => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return TargetEvent::Nothing, // the runtime ends
-            },
+            Some(Err(error)) = self.watches.join_next() => {
+                tasks::joined::<()>(Err(error));
+                return TargetEvent::Nothing; // the runtime ends
+            }
         };
         if let WatchEvent::Failed(error) = seen {
             let is_finder = self.is_finder(&watching);
