@@ -17,18 +17,20 @@ use crate::{
 /// What was found under a name.
 pub(super) enum Found {
     Absent,
-    /// A file of text; it need not be a docker config.
-    Text(Zeroizing<String>, Metadata),
-    /// A file that cannot be used.
+    Config(Zeroizing<String>, Metadata),
+    /// A file that is no docker config, or cannot be read.
     Unfit(Unfit),
     /// Something without content that a file replaces.
     Other(&'static str),
 }
 
 impl Found {
-    /// Whether it is a docker config.
-    pub(super) fn is_usable(&self) -> bool {
-        matches!(self, Self::Text(text, _) if Document::parse(text).is_ok())
+    /// What consumers find there.
+    pub(super) fn document(&self) -> Document<'_> {
+        match self {
+            Self::Config(text, _) => Document::parse(text).unwrap_or_default(),
+            Self::Absent | Self::Unfit(_) | Self::Other(_) => Document::default(),
+        }
     }
 }
 
@@ -47,16 +49,23 @@ pub(super) fn read(target: &Target) -> Result<Found, DockerConfigError> {
     let file = match target.directory.read(&target.name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(no_permission()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let uid = rustix::process::geteuid().as_raw();
+            return Ok(Found::Unfit(Unfit::NoPermission { uid }));
+        }
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Ok(Found::Other(LINK)),
         Err(error) => return Err(failed(error).into()),
     };
     let metadata = file.metadata().map_err(failed)?;
     match read_open(file, LARGEST) {
-        Ok(mut content) => Ok(match String::from_utf8(std::mem::take(&mut *content)) {
-            Ok(text) => Found::Text(Zeroizing::new(text), metadata),
-            Err(_) => Found::Unfit(Unfit::NotText),
-        }),
+        Ok(mut content) => {
+            let Ok(text) = String::from_utf8(std::mem::take(&mut *content)) else {
+                return Ok(Found::Unfit(Unfit::NotText));
+            };
+            let text = Zeroizing::new(text);
+            let unfit = Document::parse(&text).err();
+            Ok(unfit.map_or_else(|| Found::Config(text, metadata), Found::Unfit))
+        }
         Err(ReadError::TooLarge { limit }) => Ok(Found::Unfit(Unfit::TooLarge { limit: limit as u64 })),
         Err(ReadError::Io(error)) => Err(failed(error).into()),
         Err(_) => Ok(Found::Other(other(metadata.file_type()).unwrap_or("no regular file"))),
@@ -73,8 +82,4 @@ fn other(kind: std::fs::FileType) -> Option<&'static str> {
         () if kind.is_dir() => Some("an empty directory"), // another one cannot be replaced
         () => None,
     }
-}
-
-fn no_permission() -> Found {
-    Found::Unfit(Unfit::NoPermission { uid: rustix::process::geteuid().as_raw() })
 }
