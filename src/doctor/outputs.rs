@@ -14,7 +14,10 @@ use super::report::{Finding, Step};
 use crate::{
     config::Config,
     env::Environment,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     output::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
@@ -80,7 +83,7 @@ pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option
                 findings.push(of_docker_config(settings, env));
             }
             Ok((Err(error), _)) => {
-                findings.push(Finding::fail(Step::Output, subject, error.to_string(), error.remedy()));
+                findings.push(Finding::problem(Step::Output, subject, error.problem()));
             }
             Err(_) => {
                 let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());

@@ -6,7 +6,10 @@ use thiserror::Error;
 
 use crate::{
     docker_config::{self, Unfit},
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Class, Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     fs::atomic_file::{FileError, FileMode},
 };
 
@@ -33,9 +36,12 @@ pub(crate) enum DockerConfigError {
     File(#[from] FileError),
 }
 
-impl DockerConfigError {
-    /// What has gone wrong, and what to do about it.
-    pub(crate) fn remedy(&self) -> Remedy {
+impl Diagnose for DockerConfigError {
+    fn class(&self) -> Class {
+        Class::Transient
+    }
+
+    fn remedy(&self) -> Remedy {
         match self {
             Self::SingleFileMount { .. } => Diagnosis::MountedBySubPath.into(),
             Self::IsADirectory { path } => {

@@ -22,9 +22,8 @@ use super::{
 use crate::{
     credentials::CredentialSet,
     docker_config::Base,
-    failure::{Class, Problem},
+    failure::{Class, Problem, reminder::Reminder},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
-    refresh::Reminder,
     status::OutputId,
     tasks,
 };
