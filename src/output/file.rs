@@ -22,6 +22,7 @@ mod expiry_store;
 pub(crate) mod lookup;
 mod mount;
 mod read;
+pub(super) mod reconciler;
 
 use std::{
     collections::BTreeMap,
