@@ -1,11 +1,6 @@
-//! Keeps one file as desired: when it is reconciled, and what the status and the log say of it.
+//! Keeps one file as desired: when it is reconciled, and what the status and the log show of it.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -18,7 +13,6 @@ use crate::{
         conflict::{CONFLICT_BACKOFF, Conflict, Edge},
         warning_log::WarningLog,
     },
-    registry::RegistryHost,
     tasks,
 };
 
@@ -31,51 +25,30 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failed reconciliation.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What a reconciliation found and did.
-struct Reconciled {
-    /// What consumers would read before, and would read now, also after a failure: each registry's credential and when
-    /// it expires.
-    found: BTreeMap<RegistryHost, SystemTime>,
-    in_place: BTreeMap<RegistryHost, SystemTime>,
-    /// What consumers may stumble over.
-    warnings: Vec<String>,
+impl Report {
     /// Whether another process had changed the file, so that it had to be restored, or would have had to be.
-    restored: bool,
-    /// Whether something was written, or why that failed.
-    result: Result<bool, Problem>,
-}
+    fn restored(&self) -> bool {
+        match &self.result {
+            Ok(written) => *written == Written::Changed && self.drifted,
+            Err(error) => matches!(error, DockerConfigError::Contended { .. }),
+        }
+    }
 
-impl Reconciled {
     /// How many failures in a row there are now. A file that another process was faster to change is no reason to wait
     /// longer: it is tried again at the pace of a conflict.
     fn failures_after(&self, failures: u32) -> u32 {
         match &self.result {
             Ok(_) => 0,
-            Err(_) if self.restored => 1,
+            Err(_) if self.restored() => 1,
             Err(_) => failures.saturating_add(1),
         }
     }
 }
 
-impl From<Report> for Reconciled {
-    fn from(report: Report) -> Self {
-        let restored = match &report.result {
-            Ok(written) => *written == Written::Changed && report.drifted,
-            Err(error) => matches!(error, DockerConfigError::Contended { .. }),
-        };
-        Self {
-            found: report.found,
-            in_place: report.in_place,
-            warnings: report.warnings.iter().map(ToString::to_string).collect(),
-            restored,
-            result: report.result.map(|written| written == Written::Changed).map_err(|error| error.problem()),
-        }
-    }
-}
-
-/// Keeps one file as desired.
 pub(in crate::output) struct FileReconciler {
     with: ReconcilerContext,
+    failures: u32,
+    reminder: Reminder,
     conflict: Conflict,
     warnings: WarningLog,
     /// Events are left until then.
@@ -86,6 +59,8 @@ impl FileReconciler {
     pub(in crate::output) fn new(with: ReconcilerContext) -> Self {
         Self {
             with,
+            failures: 0,
+            reminder: Reminder::default(),
             conflict: Conflict::default(),
             warnings: WarningLog::default(),
             rests_until: Instant::now(),
@@ -97,19 +72,16 @@ impl FileReconciler {
         mut file: Box<DockerConfigFile>,
         mut stop: oneshot::Receiver<Remaining>,
     ) {
-        let mut reminder = Reminder::default();
-        let mut failures: u32 = 0;
-        // Who stays looks what is there before the first credential comes: a process before it may have left some.
-        if !self.with.stays && self.rest(0, &mut stop).await.is_none() {
+        // `run` checks the file before the first credential comes: an earlier process may have left some.
+        if !self.with.stays && self.rest(&mut stop).await.is_none() {
             return;
         }
         loop {
             let desired = Arc::clone(&self.with.credentials.borrow_and_update());
-            let reconciled;
-            (file, reconciled) = self.reconcile(file, desired).await;
-            failures = reconciled.failures_after(failures);
-            self.note(reconciled, failures, &mut reminder);
-            if self.rest(failures, &mut stop).await.is_none() {
+            let report;
+            (file, report) = self.reconcile(file, desired).await;
+            self.note(report);
+            if self.rest(&mut stop).await.is_none() {
                 return;
             }
         }
@@ -120,12 +92,12 @@ impl FileReconciler {
         &mut self,
         mut file: Box<DockerConfigFile>,
         desired: Arc<CredentialSet>,
-    ) -> (Box<DockerConfigFile>, Reconciled) {
+    ) -> (Box<DockerConfigFile>, Report) {
         let started = Instant::now();
         let now = self.with.clock.now();
         let mut work = pin!(tasks::blocking(move || {
-            let reconciled = Reconciled::from(file.reconcile(&desired, now));
-            (file, reconciled)
+            let report = file.reconcile(&desired, now);
+            (file, report)
         }));
         loop {
             match tokio::time::timeout(PATIENCE, &mut work).await {
@@ -138,11 +110,11 @@ impl FileReconciler {
         }
     }
 
-    /// Waits for a reason to reconcile. `None` when told to stop.
-    async fn rest(&mut self, failures: u32, stop: &mut oneshot::Receiver<Remaining>) -> Option<()> {
+    /// Waits for a reason to reconcile; `None` when it is to stop.
+    async fn rest(&mut self, stop: &mut oneshot::Receiver<Remaining>) -> Option<()> {
         // In a conflict it is not woken by each edit.
         let conflict = self.conflict.is_active();
-        let pause = if conflict { Some(CONFLICT_BACKOFF) } else { retry_pause(failures) };
+        let pause = if conflict { Some(CONFLICT_BACKOFF) } else { retry_pause(self.failures) };
         self.with.status.update_output(&self.with.id, |output| output.last_heartbeat = Instant::now());
         tokio::select! {
             biased;
@@ -157,14 +129,17 @@ impl FileReconciler {
         }
     }
 
-    fn note(&mut self, reconciled: Reconciled, failures: u32, reminder: &mut Reminder) {
-        let Reconciled { found, mut in_place, warnings, restored, result } = reconciled;
-        let edge = self.conflict.note(restored, Instant::now());
+    fn note(&mut self, report: Report) {
+        self.failures = report.failures_after(self.failures);
+        let edge = self.conflict.note(report.restored(), Instant::now());
         let conflict = self.conflict.is_active();
+        let Report { found, mut in_place, warnings, result, .. } = report;
+        let warnings = warnings.iter().map(ToString::to_string).collect();
         for warning in self.warnings.replace(warnings, Instant::now()) {
             tracing::warn!(output = %self.with.id, warning, "output has a warning");
         }
-        self.log(&result, in_place.len(), failures, reminder);
+        let result = result.map_err(|error| error.problem());
+        self.log(&result, in_place.len());
         self.log_conflict(edge);
         if conflict {
             // What is restored now is gone again in a moment: consumers find what was found.
@@ -179,8 +154,10 @@ impl FileReconciler {
             match result {
                 Ok(written) => {
                     output.last_error = contended;
-                    output.writes += u64::from(written);
-                    output.written_at = if written { Some(now) } else { output.written_at };
+                    if written == Written::Changed {
+                        output.writes += 1;
+                        output.written_at = Some(now);
+                    }
                 }
                 Err(problem) => {
                     output.failed += 1;
@@ -190,19 +167,18 @@ impl FileReconciler {
         });
     }
 
-    fn log(&self, result: &Result<bool, Problem>, registries: usize, failures: u32, reminder: &mut Reminder) {
+    fn log(&mut self, result: &Result<Written, Problem>, registries: usize) {
         if self.conflict.is_active() {
             return; // it is written, or not, all the time
         }
         match result {
-            Ok(true) => tracing::info!(output = %self.with.id, registries, "output written"),
-            Ok(false) => {}
-            Err(problem) if reminder.is_due(problem) => {
-                log_problem!(warn, problem, { output = %self.with.id, failures }, "output not written");
+            Ok(Written::Changed) => tracing::info!(output = %self.with.id, registries, "output written"),
+            Err(problem) if self.reminder.is_due(problem) => {
+                log_problem!(warn, problem, { output = %self.with.id, failures = self.failures }, "output not written");
             }
-            Err(_) => {}
+            Ok(Written::Unchanged) | Err(_) => {}
         }
-        if result.is_ok() && std::mem::take(reminder).was_used() {
+        if result.is_ok() && std::mem::take(&mut self.reminder).was_used() {
             tracing::info!(output = %self.with.id, "output in sync again");
         }
     }
@@ -221,31 +197,26 @@ impl FileReconciler {
     }
 
     fn contended(&self) -> Problem {
-        let message = format!(
-            "{}: another process keeps changing the file; restoring it at most every {} s",
-            self.with.id,
-            CONFLICT_BACKOFF.as_secs()
-        );
-        Problem { message, remedy: Diagnosis::Contended.into(), class: Class::Transient }
+        let seconds = CONFLICT_BACKOFF.as_secs();
+        let what = format!("another process keeps changing the file; restoring it at most every {seconds} s");
+        self.problem(&what, Diagnosis::Contended)
     }
 
     fn note_hanging(&self) {
+        let what = format!("the volume gives no answer for more than {} s", PATIENCE.as_secs());
         self.with.status.update_output(&self.with.id, |output| {
             output.last_heartbeat = Instant::now();
-            output.last_error = Some(Problem {
-                message: format!(
-                    "{}: the volume gives no answer for more than {} s",
-                    self.with.id,
-                    PATIENCE.as_secs()
-                ),
-                remedy: Diagnosis::VolumeHangs.into(),
-                class: Class::Transient,
-            });
+            output.last_error = Some(self.problem(&what, Diagnosis::VolumeHangs));
         });
+    }
+
+    fn problem(&self, what: &str, diagnosis: Diagnosis) -> Problem {
+        let message = format!("{}: {what}", self.with.id);
+        Problem { message, remedy: diagnosis.into(), class: Class::Transient }
     }
 }
 
-/// Exponential, without jitter: a local file system is nobody's shared limit.
+/// Exponential, without jitter: a local file system is not shared by many clients.
 fn retry_pause(failures: u32) -> Option<Duration> {
     let doublings = failures.checked_sub(1)?;
     Some(RETRY.0.saturating_mul(1 << doublings.min(10)).min(RETRY.1))
@@ -253,6 +224,8 @@ fn retry_pause(failures: u32) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -272,9 +245,8 @@ mod tests {
                 warnings: Vec::new(),
                 result: Err(error),
             };
-            let reconciled = Reconciled::from(report);
-            let pause = retry_pause(reconciled.failures_after(99));
-            (pause, reconciled.result.unwrap_err().remedy.diagnosis)
+            let pause = retry_pause(report.failures_after(99));
+            (pause, report.result.unwrap_err().remedy().diagnosis)
         };
         let path = std::path::PathBuf::from("/config.json");
         let lost = DockerConfigError::Contended { path: path.clone(), tries: 5 };
