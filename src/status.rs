@@ -3,7 +3,10 @@
 //! Refreshers and outputs write it, everything else reads it. It holds no secret. What another process sees of it
 //! is in [`seen`], `cli/status` asks for it and shows it.
 
+mod output_id;
 pub mod seen;
+
+pub use self::output_id::OutputId;
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +42,7 @@ pub struct Status {
     pub tokens: BTreeMap<TokenKey, TokenStatus>,
     /// Every output and what became of it.
     #[serde(serialize_with = "as_list")]
-    pub outputs: BTreeMap<String, OutputStatus>,
+    pub outputs: BTreeMap<OutputId, OutputStatus>,
 }
 
 /// The state of the configuration file.
@@ -156,9 +159,8 @@ pub struct Served {
 /// The state of one output.
 #[derive(Debug, Clone, Serialize)]
 pub struct OutputStatus {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub target: String,
+    #[serde(flatten)]
+    pub id: OutputId,
     /// For each registry whose credential is really there: when that credential ends.
     #[serde(serialize_with = "as_expiries")]
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
@@ -258,10 +260,9 @@ impl TokenStatus {
 
 impl OutputStatus {
     /// An output that has not been reconciled yet.
-    pub fn new(kind: impl Into<String>, target: impl Into<String>) -> Self {
+    pub fn new(id: OutputId) -> Self {
         Self {
-            kind: kind.into(),
-            target: target.into(),
+            id,
             in_place: BTreeMap::new(),
             written_at: None,
             writes: 0,
@@ -336,7 +337,7 @@ impl StatusBoard {
     }
 
     /// Changes the entry of an output, if it is still configured.
-    pub fn update_output(&self, id: &str, change: impl FnOnce(&mut OutputStatus)) {
+    pub fn update_output(&self, id: &OutputId, change: impl FnOnce(&mut OutputStatus)) {
         self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
     }
 }

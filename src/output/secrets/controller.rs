@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::cleanup::retire_all;
 use super::{
-    super::{Remaining, file::read::Base},
+    super::Remaining,
     Kind, SecretsReconciler,
     coverage::{are_all_tried, everywhere, where_it_works},
     desired::InPlace,
@@ -23,8 +23,10 @@ use super::{
     targets::{TargetEvent, TargetSet},
 };
 use crate::{
+    docker_config::Base,
     kubernetes::{Cluster, ObjectRef},
     status::{TargetStatus, Targets},
+    tasks,
 };
 
 /// Without events, time and again something is looked at: the clock, and rarely each Secret.
@@ -150,13 +152,13 @@ impl Controller {
     /// Reads the base again; on a thread of its own, since a volume may hang.
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let read = tokio::task::spawn_blocking(move || {
+        let read = tasks::blocking_within(BASE_LIMIT, move || {
             let mut base = Base::clone(&base);
             base.note_supplied();
             let warning = base.refresh();
             (base, warning)
         });
-        if let Ok(Ok((base, warning))) = tokio::time::timeout(BASE_LIMIT, read).await {
+        if let Some((base, warning)) = read.await {
             self.base = Some(Arc::new(base));
             self.base_warning = warning.map(|warning| warning.to_string());
             self.outdated = true;
@@ -260,17 +262,14 @@ impl Controller {
 
     /// Notes what became of a look.
     fn note(&mut self, done: Result<(ObjectRef, Outcome), tokio::task::JoinError>) {
-        let (at, outcome) = match done {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return, // aborted
-        };
+        let Some((at, outcome)) = tasks::joined(done) else { return };
         let failing = self.targets.values().filter(|target| target.problem.is_some()).count();
         let id = &self.it.with.id;
+        let output = id.to_string();
         let Some(target) = self.targets.get_mut(&at) else { return };
         target.task = None; // a handle keeps the memory of what it ran
         if target.removing || outcome.cleanup {
-            if target.has_left(id, &at, &outcome, Moment::now()) {
+            if target.has_left(&output, &at, &outcome, Moment::now()) {
                 self.targets.remove(&at);
             }
             return;
@@ -280,7 +279,7 @@ impl Controller {
             Ok(false) => {}
             Err(_) => self.it.with.status.update_output(id, |output| output.failed += 1),
         }
-        target.note(id, &at, outcome, failing, Moment::now());
+        target.note(&output, &at, outcome, failing, Moment::now());
         if target.in_place == self.in_place {
             target.in_place = Arc::clone(&self.in_place);
         } else {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{
-    super::file::read::Base,
     Kind,
     desired::{Basis, decide},
     ownership::Memory,
@@ -12,6 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
+    docker_config::Base,
     failure::Problem,
     kubernetes::{Cluster, ObjectRef, Wanted},
     output::{Output, OutputConfig},

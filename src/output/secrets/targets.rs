@@ -14,7 +14,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     super::{
         argocd_names::{Flavour, template_name},
-        file::read::Base,
         secret_settings::{Namespaces, Which},
     },
     Kind,
@@ -22,13 +21,16 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
+    docker_config::Base,
     failure::{Class, Problem, reminder::Reminder},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
+    status::OutputId,
+    tasks,
 };
 
 /// The Secrets that there should be.
 pub(super) struct TargetSet {
-    id: String,
+    id: OutputId,
     kind: Kind,
     cluster: Cluster,
     /// The namespaces, or the Secrets of one, that were found; `None` before the first list.
@@ -69,7 +71,7 @@ pub(super) enum TargetEvent {
 
 impl TargetSet {
     /// Begins to watch what has to be found out. Of the Secrets themselves only who `stays` wants to know.
-    pub(super) fn new(id: String, kind: Kind, cluster: Cluster, stays: bool) -> Self {
+    pub(super) fn new(id: OutputId, kind: Kind, cluster: Cluster, stays: bool) -> Self {
         let (tell, told) = mpsc::channel(64);
         let mut target_set = Self {
             id,
@@ -209,10 +211,10 @@ impl TargetSet {
     pub(super) async fn next(&mut self) -> TargetEvent {
         let (watching, seen) = tokio::select! {
             Some(told) = self.told.recv() => told,
-            Some(Err(error)) = self.watches.join_next() => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return TargetEvent::Nothing, // the runtime ends
-            },
+            Some(Err(error)) = self.watches.join_next() => {
+                tasks::joined::<()>(Err(error));
+                return TargetEvent::Nothing; // the runtime ends
+            }
         };
         if let WatchEvent::Failed(error) = seen {
             let is_finder = self.is_finder(&watching);
