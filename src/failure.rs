@@ -17,7 +17,6 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{DateTime, date_time::Format, error::metadata::ProvideErrorMetadata};
 use rustix::io::Errno;
-use serde::Serialize;
 
 use self::foreign_text::{clean, clean_of};
 use diagnosis::{Diagnosis, Remedy};
@@ -26,8 +25,7 @@ use diagnosis::{Diagnosis, Remedy};
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
 
 /// When it makes sense to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Network, time-out, 5xx: passes by itself.
     Transient,
@@ -87,12 +85,11 @@ impl fmt::Display for Class {
 }
 
 /// A failure as a person reads it, in a log line and in `/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What failed, where and why: one sentence.
     pub message: String,
     /// What has gone wrong, and what to do about it.
-    #[serde(flatten)]
     pub remedy: Remedy,
     /// When it makes sense to try again.
     pub class: Class,

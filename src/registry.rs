@@ -241,12 +241,6 @@ impl Region {
     }
 }
 
-impl serde::Serialize for Region {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
 impl FromStr for Region {
     type Err = RegionError;
 
