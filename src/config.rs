@@ -53,9 +53,7 @@ pub struct Config {
     pub outputs: Vec<OutputConfig>,
     pub refresh: Policy,
     pub health: Health,
-    /// Logging.
     pub log: Log,
-    origins: Origins,
 }
 
 /// Which registries to hold credentials for.
@@ -110,7 +108,13 @@ pub struct Context {
 /// Reads and parses the configuration, or reports every problem of it.
 pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Problems> {
     let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Keep)
+    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(config, _)| config)
+}
+
+/// The effective configuration as YAML, with the origin of each value as a comment.
+pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Problems> {
+    let file = ConfigFile::read(flags, &context.env).await?;
+    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(_, effective)| effective.to_yaml())
 }
 
 /// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
@@ -121,7 +125,7 @@ pub async fn load_to_answer(
     context: &Context,
 ) -> Result<Config, Problems> {
     let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host))
+    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host)).map(|(config, _)| config)
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
@@ -163,11 +167,6 @@ impl ConfigFile {
 }
 
 impl Config {
-    /// The effective configuration as YAML, with the origin of each value as a comment.
-    pub fn to_yaml(&self) -> String {
-        effective::yaml(self)
-    }
-
     /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.
     pub fn web_identity_in_clear<'a>(&self, context: &'a Context) -> Option<&'a EndpointUrl> {
         let sends = |spec: &IdentitySpec| spec.sends_web_identity(&context.env);
@@ -201,6 +200,8 @@ enum Origin {
     File,
     Default,
     Derived(&'static str),
+    /// In the place of a value that is left out.
+    Implied(String),
 }
 
 impl fmt::Display for Origin {
@@ -211,6 +212,7 @@ impl fmt::Display for Origin {
             Self::File => f.write_str("file"),
             Self::Default => f.write_str("default"),
             Self::Derived(from) => write!(f, "from {from}"),
+            Self::Implied(what) => f.write_str(what),
         }
     }
 }
