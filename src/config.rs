@@ -20,8 +20,11 @@ use std::{
 
 use zeroize::Zeroizing;
 
-pub use self::file::{LogFormat, schema};
 use self::resolve::Purpose;
+pub use self::{
+    file::{LogFormat, schema},
+    sources::{own_variables, variable},
+};
 use crate::{
     aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
     env::Environment,
@@ -91,12 +94,9 @@ pub struct Log {
     pub filter: LogFilter,
 }
 
+/// The values of flags, by the names of their variables ([`variable`]).
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
-    pub config: Option<String>,
-    /// Values by the name that the environment has for them, such as `ECR_SIDECAR_REGISTRIES`.
-    pub values: BTreeMap<&'static str, (&'static str, String)>,
-}
+pub struct Flags(pub BTreeMap<&'static str, String>);
 
 #[derive(Debug, Clone, Default)]
 pub struct Context {
@@ -138,11 +138,6 @@ pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAdd
     let file = tokio::time::timeout(PROBE_LIMIT, ConfigFile::read(flags, env)).await;
     let file = file.ok().and_then(Result::ok).flatten();
     Ok(file.and_then(|file| sources::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
-}
-
-/// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
-pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
-    sources::own_variables(env)
 }
 
 /// The configuration file as it was read.
@@ -195,8 +190,9 @@ impl Config {
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
+    /// The flag of this variable.
     Flag(&'static str),
-    Env(String),
+    Env(&'static str),
     File,
     Default,
     Derived(&'static str),
@@ -207,7 +203,7 @@ enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Flag(variable) => write!(f, "flag {}", sources::flag_of(variable)),
             Self::Env(variable) => write!(f, "environment {variable}"),
             Self::File => f.write_str("file"),
             Self::Default => f.write_str("default"),

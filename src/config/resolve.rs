@@ -407,12 +407,7 @@ impl Resolver<'_> {
     }
 
     fn refuse(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
-        // A value that came by a flag or variable is told by that name.
-        let path = match self.origins.of(path) {
-            Origin::Flag(flag) => flag.to_owned(),
-            Origin::Env(variable) => variable,
-            _ => path.to_owned(),
-        };
+        let path = self.origins.of(path).name().unwrap_or_else(|| path.to_owned());
         if self.problems.len() < validate::MOST {
             self.problems.push(Problem::new(path, found, accepted));
         }

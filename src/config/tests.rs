@@ -180,8 +180,7 @@ fn environment_goes_over_file_and_flags_over_both() {
     assert!(effective(file, &variables).contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
     assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
 
-    let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
-    let flags = Flags { config: None, values };
+    let flags = Flags([(variable::REGISTRIES, "public.ecr.aws".to_owned())].into());
     let config = parsed(&flags, &[("ECR_SIDECAR_REGISTRIES", HOST)], None).unwrap();
     assert!(
         matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
@@ -326,10 +325,7 @@ fn a_misspelt_variable_is_an_error_with_the_nearest_name() {
 
 #[test]
 fn white_space_around_variables_and_flags_is_not_theirs_and_empty_is_unset() {
-    let flag = |value: &str| Flags {
-        config: None,
-        values: [("ECR_SIDECAR_REGISTRIES", ("--registries", value.to_owned()))].into(),
-    };
+    let flag = |value: &str| Flags([(variable::REGISTRIES, value.to_owned())].into());
     let variables = [
         ("ECR_SIDECAR_DOCKER_CONFIG", " /x\n"),
         ("ECR_SIDECAR_FILE_MODE", "0600\r\n"),
@@ -578,7 +574,7 @@ fn health_hosts_are_dns_names() {
 #[tokio::test]
 async fn broken_yaml_and_missing_files_name_the_file() {
     assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
-    let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
+    let flags = Flags([(variable::CONFIG, "/nowhere/c.yaml".to_owned())].into());
     let told = problems(load(&flags, &context(&[])).await);
     assert!(told.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{told}");
 }
@@ -596,7 +592,7 @@ async fn a_probe_finds_its_address_in_a_file_that_is_refused() {
     let listen = async |text: &str, variables: &[(&str, &str)]| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+        let flags = Flags([(variable::CONFIG, file.path().display().to_string())].into());
         health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).await.unwrap().to_string()
     };
     assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]).await, "127.0.0.1:1");
