@@ -39,7 +39,10 @@ use super::{
     ReconcilerContext, Remaining,
     secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
 };
-use crate::{kubernetes::Connection, refresh::Reminder};
+use crate::{
+    failure::{Diagnose, log_problem, reminder::Reminder},
+    kubernetes::Connection,
+};
 
 /// An output that keeps Secrets.
 #[derive(Debug, Clone)]
@@ -100,7 +103,7 @@ impl SecretsReconciler {
                 Err(error) => error.problem(),
             };
             if reminder.is_due(&problem) {
-                tracing::error!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
+                log_problem!(error, problem, { output = %self.with.id }, "output not written");
             }
             self.with.status.update_output(&self.with.id, |output| {
                 output.last_heartbeat = Instant::now();

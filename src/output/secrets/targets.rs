@@ -22,9 +22,8 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    failure::{Class, Problem},
+    failure::{Class, Problem, reminder::Reminder},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
-    refresh::Reminder,
 };
 
 /// The Secrets that there should be.
