@@ -28,6 +28,7 @@ mod queue;
 mod reconcile;
 mod target;
 mod targets;
+mod watches;
 
 use std::path::PathBuf;
 
@@ -37,7 +38,9 @@ pub(crate) use self::inspect::{Inspection, inspect};
 use self::{controller::Controller, target::retry_pause};
 use super::{
     ReconcilerContext, Remaining,
-    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
+    secret_settings::{
+        DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
+    },
 };
 use crate::{kubernetes::Connection, refresh::Reminder};
 
@@ -70,12 +73,18 @@ impl Kind {
     }
 
     /// Whether only the API server knows which Secrets there should be.
-    fn finds_out(&self) -> bool {
+    fn is_discovered(&self) -> bool {
         match self {
             Self::DockerConfig(settings) => settings.namespaces.are_found_out(),
             Self::Repositories(settings) => matches!(settings.which, Which::Selector(_)),
             Self::RepoCreds(_) => false,
         }
+    }
+
+    fn excludes(&self, namespace: &str) -> bool {
+        let Self::DockerConfig(settings) = self else { return false };
+        let Namespaces::All { exclude } = &settings.namespaces else { return false };
+        exclude.iter().any(|name| name.as_str() == namespace)
     }
 
     /// Whether Secrets that are ours alone go when they are no longer wanted.

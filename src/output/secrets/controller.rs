@@ -20,7 +20,8 @@ use super::{
     queue,
     reconcile::{Outcome, Reconciliation},
     target::{Moment, TOLD, Target},
-    targets::{TargetEvent, TargetSet},
+    targets::targets,
+    watches::{Change, Watches},
 };
 use crate::{
     kubernetes::{Cluster, ObjectRef},
@@ -42,7 +43,7 @@ const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
 pub(super) struct Controller {
     it: SecretsReconciler,
     cluster: Cluster,
-    target_set: TargetSet,
+    watches: Watches,
     base: Option<Arc<Base>>,
     base_warning: Option<String>,
     targets: BTreeMap<ObjectRef, Target>,
@@ -67,11 +68,11 @@ impl Controller {
             Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
             Kind::RepoCreds(_) | Kind::Repositories(_) => None,
         };
-        let target_set = TargetSet::new(it.with.id.clone(), it.kind.clone(), cluster.clone(), it.with.stays);
+        let watches = Watches::new(it.with.id.clone(), it.kind.clone(), cluster.clone(), it.with.stays);
         Self {
             it,
             cluster,
-            target_set,
+            watches,
             base,
             base_warning: None,
             targets: BTreeMap::new(),
@@ -98,7 +99,7 @@ impl Controller {
                 biased;
                 remaining = &mut stop => break remaining.ok(),
                 Some(done) = self.working.join_next() => self.note(done),
-                news = self.target_set.next() => self.hear(news),
+                change = self.watches.next() => self.apply(change),
                 changed = self.it.with.credentials.changed() => {
                     if changed.is_err() {
                         break None;
@@ -166,10 +167,13 @@ impl Controller {
     }
 
     fn update_targets(&mut self) {
-        if !std::mem::take(&mut self.outdated) || !self.target_set.is_complete() {
+        if !std::mem::take(&mut self.outdated) {
             return;
         }
-        let desired = self.target_set.targets(&self.it.with.credentials.borrow(), self.base.as_ref());
+        let Some(discovered) = self.watches.discovered() else { return };
+        let credentials = self.it.with.credentials.borrow().clone();
+        let desired =
+            targets(&self.it.kind, self.cluster.namespace(), discovered, &credentials, self.base.as_ref());
         let kept: BTreeSet<_> = desired.iter().map(|(at, _)| at).collect();
         for (at, target) in &mut self.targets {
             if !kept.contains(at) {
@@ -183,7 +187,7 @@ impl Controller {
                 Some(target) => target.stay(content),
                 None => {
                     if self.it.with.stays {
-                        self.target_set.follow_secret(&at);
+                        self.watches.watch_secret(&at);
                     }
                     self.targets.insert(at, Target::new(content, is_late));
                 }
@@ -191,11 +195,11 @@ impl Controller {
         }
     }
 
-    fn hear(&mut self, news: TargetEvent) {
-        match news {
-            TargetEvent::OtherTargets => self.outdated = true,
-            TargetEvent::Seen(at, version) => self.note_version(&at, version),
-            TargetEvent::SeenAll(only, seen) => {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Targets => self.outdated = true,
+            Change::Observed(at, version) => self.note_version(&at, version),
+            Change::Listed(only, seen) => {
                 // Where the Secrets are found by their labels, there may be others now.
                 self.outdated |= only.is_none();
                 for (at, target) in &mut self.targets {
@@ -206,16 +210,16 @@ impl Controller {
                 }
                 seen.into_iter().for_each(|(at, version)| self.note_version(&at, version));
             }
-            TargetEvent::Gone(at) => {
+            Change::Deleted(at) => {
                 if let Some(target) = self.targets.get_mut(&at) {
                     target.miss();
                 }
             }
             // `once` counts failures.
-            TargetEvent::Denied if !self.target_set.is_complete() => {
+            Change::DiscoveryDenied if !self.watches.discovered().is_some() => {
                 self.it.with.status.update_output(&self.it.with.id, |output| output.failed += 1);
             }
-            TargetEvent::Denied | TargetEvent::Nothing => {}
+            Change::DiscoveryDenied | Change::None => {}
         }
     }
 
@@ -249,7 +253,7 @@ impl Controller {
                 self.it.with.credentials.clone()
             },
             clock: self.it.with.clock.clone(),
-            is_absent: !target.was_there() && self.target_set.knows_absent(&at),
+            is_absent: !target.was_there() && self.watches.is_absent(&at),
             cleanup: target.removing,
             prunes: self.it.kind.prunes(),
             memory: Memory { kept: target.kept, recorded: Arc::clone(&self.recorded) },
@@ -290,10 +294,10 @@ impl Controller {
 
     /// Writes the status.
     fn tell(&mut self) {
-        let is_complete = self.target_set.is_complete();
+        let is_complete = self.watches.discovered().is_some();
         let desired = self.it.with.credentials.borrow();
         let kept = || self.targets.iter().filter(|(_, target)| !target.removing);
-        let discovered = self.it.kind.finds_out();
+        let discovered = self.it.kind.is_discovered();
         self.has_been_tried |= is_complete && are_all_tried(kept().map(|(_, target)| target));
         let kept_targets = kept().map(|(_, target)| target);
         let in_place = match (is_complete, discovered) {
@@ -322,7 +326,7 @@ impl Controller {
                 None => reconciled &= target.in_sync_with.is_some(),
             }
         }
-        let problem = failing.first().map(|target| &target.last_error).or(self.target_set.problem()).cloned();
+        let problem = failing.first().map(|target| &target.last_error).or(self.watches.problem()).cloned();
         let ends = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at));
         let aimed_at = ends.collect();
         let targets =

@@ -1,13 +1,13 @@
 //! What the Secrets of an output are now, found out without writing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     super::file::read::Base,
     Kind,
     desired::{Basis, decide},
     ownership::Memory,
-    targets::TargetSet,
+    targets::targets,
 };
 use crate::{
     clock::Clock,
@@ -37,12 +37,11 @@ pub(crate) async fn inspect(
         Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
         Kind::RepoCreds(_) | Kind::Repositories(_) => None,
     };
-    if kind.finds_out() {
+    if kind.is_discovered() {
         return Vec::new();
     }
-    let target_set = TargetSet::new(config.id(), kind, cluster.clone(), false);
-    let mut surveyed = Vec::new();
-    for (at, content) in target_set.targets(desired, base.as_ref()) {
+    let mut inspected = Vec::new();
+    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base.as_ref()) {
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {
@@ -55,7 +54,7 @@ pub(crate) async fn inspect(
                 Some(Err(error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })))
             }
         };
-        surveyed.push(Inspection { at, state });
+        inspected.push(Inspection { at, state });
     }
-    surveyed
+    inspected
 }
