@@ -3,8 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    super::file::read::Base,
-    Kind,
     desired::{Basis, decide},
     ownership::Memory,
     targets::targets,
@@ -24,8 +22,8 @@ pub(crate) struct Inspection {
     pub state: Option<Result<Vec<String>, Problem>>,
 }
 
-/// Looks at the Secrets of an output whose names are known, for those registries; of one whose Secrets are found
-/// out while it runs, and of one that keeps files, at none.
+/// The Secrets of an output whose names are known, for those registries; none of one whose Secrets are discovered
+/// while it runs, and of one that keeps files.
 pub(crate) async fn inspect(
     config: &OutputConfig,
     cluster: &Cluster,
@@ -33,13 +31,10 @@ pub(crate) async fn inspect(
     clock: &Clock,
 ) -> Vec<Inspection> {
     let Output::Secrets(kind) = Output::new(config) else { return Vec::new() };
-    let base = match &kind {
-        Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
-        Kind::RepoCreds(_) | Kind::Repositories(_) => None,
-    };
     if kind.is_discovered() {
         return Vec::new();
     }
+    let base = kind.base().map(Arc::new);
     let mut inspected = Vec::new();
     for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base.as_ref()) {
         let state = match cluster.secret(&at).await {
