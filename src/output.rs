@@ -35,10 +35,9 @@ use self::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
     fs::watch::{FileWatcher, Watched},
     kubernetes::Connection,
-    refresh::Reminder,
     registry::RegistryHost,
     status::{OutputStatus, StatusBoard},
 };
@@ -119,11 +118,9 @@ impl Output {
     /// Refuses what can never work. Blocks on the file system.
     pub(crate) fn preflight(&self) -> Result<(), Problem> {
         match self {
-            Self::DockerConfig(file) => file.check_path().map_err(|error| Problem {
-                message: error.to_string(),
-                remedy: error.remedy(),
-                class: Class::Denied,
-            }),
+            Self::DockerConfig(file) => {
+                file.check_path().map_err(|error| Problem { class: Class::Denied, ..error.problem() })
+            }
             // Rights and Secrets may come later: a sidecar that ends for them would keep its neighbour from starting.
             Self::Secrets(_) => Ok(()),
         }
@@ -199,11 +196,7 @@ impl From<Report> for Reconciled {
             in_place: report.in_place,
             warnings: report.warnings.iter().map(ToString::to_string).collect(),
             restored,
-            result: report.result.map(|written| written == Written::Changed).map_err(|error| Problem {
-                message: error.to_string(),
-                remedy: error.remedy(),
-                class: Class::Transient,
-            }),
+            result: report.result.map(|written| written == Written::Changed).map_err(|error| error.problem()),
         }
     }
 }
@@ -331,7 +324,7 @@ impl FileReconciler {
             Ok(true) => tracing::info!(output = %self.with.id, registries, "output written"),
             Ok(false) => {}
             Err(problem) if reminder.is_due(problem) => {
-                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, failures, "output not written");
+                log_problem!(warn, problem, { output = %self.with.id, failures }, "output not written");
             }
             Err(_) => {}
         }
@@ -344,7 +337,7 @@ impl FileReconciler {
         match edge {
             Some(Edge::Began) => {
                 let problem = self.contended();
-                tracing::warn!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "ownership conflict over an output");
+                log_problem!(warn, problem, { output = %self.with.id }, "ownership conflict over an output");
             }
             Some(Edge::Ended) => {
                 tracing::info!(output = %self.with.id, "ownership conflict is over");

@@ -1,4 +1,4 @@
-//! URLs of AWS's APIs that somebody configured: a variable, a profile, or the configuration file.
+//! URLs of AWS's APIs that the user configured: a variable, a profile, or the configuration file.
 
 use std::{
     fmt,

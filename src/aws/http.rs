@@ -169,7 +169,7 @@ fn is_local(host: &str) -> bool {
 /// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
 enum TransportError {
-    #[error("no bundle of certificate authorities found (looked at {})", BUNDLES.join(", "))]
+    #[error("no bundle of certificate authorities found (tried {})", BUNDLES.join(", "))]
     NoBundle,
     #[error("cannot read the CA bundle {} that {variable} names: {source}", clean_path(path))]
     Unreadable { variable: &'static str, path: PathBuf, source: ReadError },

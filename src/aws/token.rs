@@ -23,11 +23,15 @@ use zeroize::Zeroizing;
 use crate::{
     aws::{
         endpoint::EndpointUrl,
+        error::AwsFailure,
         identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
         sdk::endpoint_of,
     },
     clock::Clock,
-    failure::{AwsFailure, Class, Problem, diagnosis::Diagnosis},
+    failure::{
+        Class, Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
@@ -69,7 +73,7 @@ impl Service {
 pub struct TokenKey {
     pub identity: String,
     pub service: Service,
-    /// The region that is asked, and in which the token is good.
+    /// The region that is asked, and in which the token is valid.
     pub region: Region,
     /// A URL in place of the region's usual endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +87,7 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// The key that a host tells by its name; none when its region has to be configured.
+    /// The key that the host's name implies; `None` when its region has to be configured.
     pub fn from_host(host: &RegistryHost, identity: &str) -> Option<Self> {
         let yes = |is: bool| is.then_some(true);
         let (service, region, fips, dual_stack) = match host.location() {
@@ -120,7 +124,7 @@ pub struct Token {
     pub auth: Secret<String>,
     /// When we asked for it.
     pub obtained_at: SystemTime,
-    /// When AWS says it ends.
+    /// When AWS says that it expires.
     pub expires_at: SystemTime,
 }
 
@@ -147,25 +151,20 @@ pub struct Fetched {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// There are no AWS credentials.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Call(AwsFailure),
-    /// The answer holds no authorization data.
     #[error("{0} answered without authorization data")]
     Empty(&'static str),
-    /// The answer does not say when the token ends.
     #[error("{0} answered without a usable expiry")]
     NoExpiry(&'static str),
-    /// The token is not base64.
     #[error("{0} answered with a token that is not base64")]
     NotBase64(&'static str),
-    /// The token does not decode to `AWS:` and a password.
     #[error("{0} answered with a token that is not of the form AWS:<password>")]
     NotAws(&'static str),
     /// No answer within the time that one attempt may take.
-    #[error("{operation} gave no answer within {seconds} s")]
+    #[error("{operation} got no answer within {seconds} s")]
     TimedOut {
         operation: &'static str,
         /// How long it was waited for.
@@ -173,8 +172,8 @@ pub enum TokenError {
     },
 }
 
-impl TokenError {
-    pub fn class(&self) -> Class {
+impl Diagnose for TokenError {
+    fn class(&self) -> Class {
         match self {
             Self::Identity(error) => error.class(),
             Self::Call(failure) => failure.class(),
@@ -183,15 +182,15 @@ impl TokenError {
         }
     }
 
-    /// The failure as a person reads it.
-    pub fn problem(&self) -> Problem {
-        let remedy = match self {
+    fn remedy(&self) -> Remedy {
+        match self {
             Self::Identity(error) => error.remedy(),
             Self::Call(failure) => failure.remedy(),
+            Self::Empty(_) | Self::NoExpiry(_) | Self::NotBase64(_) | Self::NotAws(_) => {
+                Diagnosis::NotAws.into()
+            }
             Self::TimedOut { .. } => Diagnosis::Unreachable.into(),
-            _ => Diagnosis::NotAws.into(),
-        };
-        Problem { message: self.to_string(), remedy, class: self.class() }
+        }
     }
 }
 
@@ -216,7 +215,7 @@ impl TokenSource {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
         if key.endpoint.is_some() {
-            // The SDK refuses these together with an endpoint; ours is named for this one registry.
+            // The SDK rejects these together with an endpoint; ours is named for this one registry.
             builder.set_use_fips(Some(false));
             builder.set_use_dual_stack(Some(false));
         } else if endpoint_of(sdk, key.service.id()).is_none() {
@@ -368,7 +367,7 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClockFault {
-    /// It had ended when it arrived.
+    /// It had expired on arrival.
     ExpiredOnArrival,
     /// It lives too shortly to be renewed in time.
     TooShort,

@@ -40,7 +40,7 @@ use crate::{
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Problems, Registries},
     env::Environment,
-    failure::{Class, Problem, diagnosis::Diagnosis, shown_value::clean_path},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
     output::{
         OutputConfig,
         file::lookup::{End, Held, find},
@@ -209,8 +209,8 @@ impl Lookup<'_> {
         };
         match found.last_resort {
             Some((credential, path)) => {
-                tracing::warn!(
-                    registry = %self.host, file = %clean_path(&path), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+                log_problem!(
+                    warn, problem, { registry = %self.host, file = %clean_path(&path) },
                     "AWS gives no token: the one in the file is given, whose end is near or not known"
                 );
                 Ok(credential)

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     config::{Config, Registries},
     credentials::CredentialSet,
+    failure::Diagnose,
     failure::diagnosis::{Diagnosis, Remedy},
     kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
     manifests::{self},

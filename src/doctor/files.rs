@@ -24,6 +24,7 @@ use crate::{
     clock::rfc3339,
     env::Environment,
     failure::{
+        Diagnose,
         diagnosis::{Diagnosis, Remedy},
         shown_value::clean_path,
     },

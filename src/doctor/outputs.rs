@@ -14,7 +14,10 @@ use super::report::{Finding, Step};
 use crate::{
     config::Config,
     env::Environment,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     output::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
@@ -79,7 +82,7 @@ pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option
                 findings.push(of_docker_config(settings, env));
             }
             Ok(Ok((Err(error), _))) => {
-                findings.push(Finding::fail(Step::Output, subject, error.to_string(), error.remedy()));
+                findings.push(Finding::problem(Step::Output, subject, error.problem()));
             }
             Ok(Err(error)) => {
                 findings.push(Finding::fail(Step::Output, subject, error.to_string(), Diagnosis::Fault));

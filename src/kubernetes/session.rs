@@ -30,7 +30,11 @@ use zeroize::Zeroizing;
 use super::{
     ApiError, CONNECT_LIMIT, ConnectError, REQUEST_LIMIT, REQUESTS_A_SECOND, access::Source, exec_plugin,
 };
-use crate::{clock::Clock, secret::Secret};
+use crate::{
+    clock::Clock,
+    failure::{Diagnose, log_problem},
+    secret::Secret,
+};
 
 /// How often the files are compared, at most, and how often a rejected session is renewed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -237,7 +241,12 @@ impl Link {
             Err(error) => {
                 let problem = error.problem();
                 if state.failure.as_ref() != Some(&problem.message) {
-                    tracing::warn!(error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "access to the API server cannot be renewed; keeping the current one");
+                    log_problem!(
+                        warn,
+                        problem,
+                        {},
+                        "access to the API server cannot be renewed; keeping the current one"
+                    );
                     state.failure = Some(problem.message);
                 }
             }

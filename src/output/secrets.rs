@@ -45,7 +45,10 @@ use super::{
         DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
     },
 };
-use crate::{kubernetes::Connection, refresh::Reminder};
+use crate::{
+    failure::{Diagnose, log_problem, reminder::Reminder},
+    kubernetes::Connection,
+};
 
 /// An output that keeps Secrets.
 #[derive(Debug, Clone)]
@@ -115,7 +118,7 @@ impl SecretsReconciler {
                 Err(error) => error.problem(),
             };
             if reminder.is_due(&problem) {
-                tracing::error!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
+                log_problem!(error, problem, { output = %self.with.id }, "output not written");
             }
             self.with.status.update_output(&self.with.id, |output| {
                 output.last_heartbeat = Instant::now();

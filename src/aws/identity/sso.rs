@@ -19,9 +19,12 @@ use zeroize::Zeroizing;
 
 use super::{Identity, IdentityError, chain::Sso};
 use crate::{
-    aws::key_material::{FoundKeys, KeyMaterial, Origin},
+    aws::{
+        error::AwsFailure,
+        key_material::{FoundKeys, KeyMaterial, Origin},
+    },
     failure::{
-        AwsFailure, Class,
+        Class, Diagnose,
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,

@@ -7,6 +7,7 @@ use thiserror::Error;
 pub(crate) use super::document::{BadAuth, Unfit};
 use crate::{
     failure::{
+        Class, Diagnose,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
     },
@@ -36,9 +37,12 @@ pub(crate) enum DockerConfigError {
     File(#[from] FileError),
 }
 
-impl DockerConfigError {
-    /// What has gone wrong, and what to do about it.
-    pub(crate) fn remedy(&self) -> Remedy {
+impl Diagnose for DockerConfigError {
+    fn class(&self) -> Class {
+        Class::Transient
+    }
+
+    fn remedy(&self) -> Remedy {
         match self {
             Self::SingleFileMount { .. } => Diagnosis::MountedBySubPath.into(),
             Self::IsADirectory { path } => {

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
 use super::{lookup::End, *};
-use crate::secret::Secret;
+use crate::{failure::Diagnose, secret::Secret};
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";

@@ -2,7 +2,7 @@
 
 use super::conflict::{INTERVAL, WINDOW};
 use crate::{
-    failure::{Problem, diagnosis::Diagnosis},
+    failure::{Problem, diagnosis::Diagnosis, log_problem},
     kubernetes::ObjectRef,
 };
 
@@ -52,7 +52,7 @@ impl Incident {
                 );
             }
             Self::Failed(problem) => {
-                tracing::warn!(output, %secret, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
+                log_problem!(warn, problem, { output, %secret }, "output not written");
             }
             Self::Recovered => tracing::info!(output, %secret, "output in sync again"),
             Self::Removed => {

@@ -12,9 +12,8 @@ use super::{
     Kind,
 };
 use crate::{
-    failure::{Class, Problem},
+    failure::{Class, Problem, log_problem, reminder::Reminder},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
-    refresh::Reminder,
 };
 
 pub(super) struct Watches {
@@ -179,7 +178,7 @@ impl Watches {
         };
         let problem = error.problem(&Wanted { verb: "watch", resource, namespace, name });
         if self.reminders.entry(subject.clone()).or_default().is_due(&problem) {
-            tracing::warn!(output = %self.output, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "changes go unnoticed");
+            log_problem!(warn, problem, { output = %self.output }, "changes go unnoticed");
         }
         let class = problem.class;
         self.failing.insert(subject, problem);
