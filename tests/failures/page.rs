@@ -17,13 +17,17 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::VolumeBroken, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (
         D::VolumeHangs,
-        "tests/process.rs",
+        "tests/process/lifecycle.rs",
         "a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end",
     ),
-    (D::Contended, "tests/volume.rs", "edits_without_end_are_answered_at_a_bounded_rate_and_reported"),
+    (
+        D::Contended,
+        "tests/process/volume.rs",
+        "edits_without_end_are_answered_at_a_bounded_rate_and_reported",
+    ),
     (
         D::UntrustedLink,
-        "tests/volume.rs",
+        "tests/process/volume.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
     (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_remedy"),

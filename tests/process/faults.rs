@@ -1,14 +1,11 @@
 //! Every scripted fault, singly: what is published stays, whole; readiness stays while the token lives; the
 //! failure is of the right class, said once with its remedy; and it ends with its cause.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{process::Command, thread, time::Duration};
 
+use crate::world::{self, HOST, KEYS, PUBLIC, Running, World, seconds_between};
 use ecr_emulator::{Fault, POD_IDENTITY_TOKEN, Service};
 use serde_json::Value;
-use world::{HOST, KEYS, PUBLIC, Running, World, seconds_between};
 
 const TRANSIENT: &str = "transient";
 const THROTTLED: &str = "throttled";

@@ -1,7 +1,5 @@
 //! What the health endpoint says, to whom, and that nobody can keep it from saying so.
 
-mod rig;
-
 use std::{
     fs,
     io::{self, Read, Write},
@@ -12,9 +10,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::rig::{self, BINARY, DEADLINE, HOST, Rig, Running, auth, http, wait_auth};
 use ecr_emulator::{Fault, Service, Settings};
 use jiff::Timestamp;
-use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, http, wait_auth};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use test_support::{clean_command, output, skip, wait_for};
 

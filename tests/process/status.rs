@@ -1,14 +1,11 @@
 //! `ecr-sidecar status`: what it says of a running sidecar, and when there is none.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{net::TcpListener, process::Output, time::Duration};
 
+use crate::world::{BINARY, DEADLINE, HOST, KEYS, PUBLIC, Running, World};
 use ecr_emulator::{Fault, Service};
 use serde_json::Value;
 use test_support::{Process, Signal, clean_command, output, wait_for};
-use world::{BINARY, DEADLINE, HOST, KEYS, PUBLIC, Running, World};
 
 fn status(world: &World, running: &Running, arguments: &[&str]) -> Output {
     let listen = running.health().to_string();

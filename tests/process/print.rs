@@ -1,7 +1,4 @@
 //! `ecr-sidecar print HOST`: one credential, now.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     fs,
@@ -9,14 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::world::{self, DEADLINE, HOST, KEYS, PUBLIC, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, Service};
 use test_support::output;
-use world::{DEADLINE, HOST, KEYS, PUBLIC, World};
 
 fn print(world: &World, host: &str, prepare: impl FnOnce(&mut Command)) -> Output {
     let mut command = world.command("print");
-    // Without a home there is no cache, which is tests/helper.rs's.
+    // Without a home there is no cache, which is tests/process/helper.rs's.
     prepare(command.arg(host).envs(KEYS).env_remove("HOME"));
     output(&mut command, DEADLINE)
 }

@@ -1,7 +1,4 @@
 //! Whoever reads the log may stop: nothing else does.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     io::{self, BufRead, BufReader, PipeReader, Write},
@@ -9,8 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use crate::world::{DEADLINE, HOST, KEYS, World};
 use test_support::{Signal, http_get, steady_port, wait_for};
-use world::{DEADLINE, HOST, KEYS, World};
 
 /// A sidecar whose standard error is a pipe that is full already.
 struct Unread {

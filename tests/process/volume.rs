@@ -1,7 +1,4 @@
 //! Whoever shares the volume: links, special files, deleted directories, and edits without end.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod rig;
 
 use std::{
     fs::{self, Permissions},
@@ -16,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, mode, names, overwrite, replace};
+use crate::rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, mode, names, overwrite, replace};
 use serde_json::json;
 use test_support::{install, root, wait_for};
 

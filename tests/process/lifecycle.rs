@@ -1,11 +1,9 @@
 //! How the process starts, listens to signals, and ends, whatever hangs.
 
-mod rig;
-
 use std::{fs, net::TcpListener};
 
+use crate::rig::{self, BINARY, DEADLINE, HOST, Rig, SIBLING, auth, names, wait_auth};
 use ecr_emulator::{Fault, Service};
-use rig::{BINARY, DEADLINE, HOST, Rig, SIBLING, auth, names, wait_auth};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use test_support::{Signal, root, skip, wait_for};

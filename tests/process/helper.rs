@@ -1,7 +1,4 @@
 //! `docker-credential-ecr-sidecar`: the protocol of docker's credential helpers, and the cache behind it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     fs,
@@ -11,10 +8,10 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use crate::world::{self, BINARY, HOST, KEYS, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, Service};
 use serde_json::{Value, json};
-use world::{BINARY, HOST, KEYS, World};
 
 const NOT_FOUND: &str = "credentials not found in native keychain\n";
 

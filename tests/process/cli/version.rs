@@ -8,7 +8,7 @@ use std::{
 
 use test_support::{clean_command, output, skip};
 
-use crate::{BINARY, DEADLINE, printed, sidecar};
+use super::{BINARY, DEADLINE, printed, sidecar};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,12 +1,9 @@
 //! What another writer of the volume can put into the file costs bounded memory, work and log lines.
 //!
 //! The figures of the release program: `cargo bench --bench load`.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
-mod world;
-
+use crate::world::{DEADLINE, HOST, Running, World};
 use test_support::wait_for;
-use world::{DEADLINE, HOST, Running, World};
 
 /// What the memory of a hostile document of a megabyte may add to the process's peak, in KiB.
 const MEMORY: u64 = 20 << 10;

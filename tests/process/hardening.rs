@@ -1,7 +1,4 @@
 //! What another process of the same user gets out of this one: nothing. And what it still knows of itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     fs,
@@ -14,9 +11,9 @@ use std::{
     time::Duration,
 };
 
+use crate::world::{BINARY, DEADLINE, HOST, KEYS, World};
 use ecr_emulator::{Fault, Service};
 use test_support::{Process, output, root, wait_for};
-use world::{BINARY, DEADLINE, HOST, KEYS, World};
 
 /// Who runs it in the image and beside Flux.
 const NOBODY: u32 = 65534;

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Output};
 
 use test_support::{clean_command, output};
 
-use crate::{BINARY, DEADLINE};
+use super::{BINARY, DEADLINE};
 
 const BAD_CONFIGURATION: i32 = 64;
 

@@ -1,14 +1,11 @@
 //! Which calls the registries cost, and which credential each is given: one call for every identity, API,
 //! region and endpoint, and one write of the file.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{collections::BTreeSet, fmt::Write};
 
+use crate::world::{DEADLINE, HOST, KEYS, PUBLIC, World, get};
 use ecr_emulator::Service;
 use test_support::wait_for;
-use world::{DEADLINE, HOST, KEYS, PUBLIC, World, get};
 
 #[test]
 fn a_thousand_registries_of_one_region_cost_one_call_and_one_write() {

@@ -1,8 +1,5 @@
 //! No secret appears anywhere but where it belongs: the registry password in the config.json, the AWS keys
 //! nowhere. Everything is run at TRACE, since that is when libraries talk.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     fs,
@@ -14,10 +11,10 @@ use std::{
     time::Duration,
 };
 
+use crate::world::{self, BINARY, DEADLINE, HOST, PUBLIC, Running, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
 use test_support::{Signal, output, wait_for};
-use world::{BINARY, DEADLINE, HOST, PUBLIC, Running, World};
 
 /// How the `auth` of any ECR token begins: base64 of `AWS:`.
 const ANY_AUTH: &str = "QVdTO";

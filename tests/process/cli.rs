@@ -1,5 +1,4 @@
 //! What the program says of itself, and to whoever meets it for the first time.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 mod manual;
 mod usage;

@@ -1,7 +1,4 @@
 //! The docker config.json that the running sidecar keeps: put back, carried along, whole at any time.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod rig;
 
 use std::{
     collections::BTreeSet,
@@ -14,8 +11,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::rig::{
+    self, BINARY, DEADLINE, HOST, Rig, auth, config, mode, names, overwrite, replace, wait_auth,
+};
 use ecr_emulator::{Service, Settings};
-use rig::{BINARY, DEADLINE, HOST, Rig, auth, config, mode, names, overwrite, replace, wait_auth};
 use serde_json::{Value, json};
 use test_support::{Signal, install, root, wait_for};
 

@@ -1,8 +1,5 @@
 //! Whatever AWS is overheard to tell the sidecar shows nowhere but in the docker config: not at TRACE, not in a
 //! piece or in another encoding, whatever goes wrong.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod rig;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,9 +9,9 @@ use std::{
     time::Duration,
 };
 
+use crate::rig::{self, BINARY, DEADLINE, Rig, replace, tap::Tap, wait_auth};
 use base64::{Engine, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
 use ecr_emulator::{ACCESS_KEY_ID, Fault, SECRET_ACCESS_KEY, Service};
-use rig::{BINARY, DEADLINE, Rig, replace, tap::Tap, wait_auth};
 use serde_json::json;
 use test_support::{Signal, clean_command, output, wait_for};
 

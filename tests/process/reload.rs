@@ -1,13 +1,12 @@
 //! The configuration file changes while the sidecar runs: a valid change is applied, a bad one refused, and
 //! either way what is published stays whole.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod rig;
 
 use std::{fs, net::TcpListener, os::unix::fs::symlink};
 
+use crate::rig::{
+    self, DEADLINE, HOST, Rig, Running, SIBLING, auth, config, http, mode, overwrite, replace, wait_auth,
+};
 use ecr_emulator::{Fault, Service};
-use rig::{DEADLINE, HOST, Rig, Running, SIBLING, auth, config, http, mode, overwrite, replace, wait_auth};
 use test_support::{Sidecar, clean_command, free_port, output, wait_for};
 
 /// A configuration with these registries and this output, and any other line.

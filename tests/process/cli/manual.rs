@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, process::Command};
 
 use test_support::{clean_command, output, program};
 
-use crate::{BINARY, DEADLINE, printed, sidecar};
+use super::{BINARY, DEADLINE, printed, sidecar};
 
 const COMMANDS: [&str; 11] = [
     "run",

@@ -2,7 +2,6 @@
 //!
 //! Whatever stands in between (a proxy, a load balancer, an emulator, whoever answers for a name) chooses status,
 //! headers and body, and has seen the request that it answers.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 use std::sync::Arc;
 

@@ -1,8 +1,5 @@
 //! What stands in variables and files that are not as they should be: every command ends with a sentence that names
 //! the variable or file, and shows nothing of what may be a credential.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{
     fs,
@@ -11,9 +8,9 @@ use std::{
     process::{Command, Output},
 };
 
+use crate::world::{BINARY, DEADLINE, HOST, KEYS, World};
 use ecr_emulator::Service;
 use test_support::{Signal, clean_command, free_port, output, root, skip, wait_for};
-use world::{BINARY, DEADLINE, HOST, KEYS, World};
 
 /// Commands that read the configuration, and end by themselves when it is bad.
 const COMMANDS: [&[&str]; 6] = [

@@ -1,0 +1,29 @@
+//! The real binary as a process, against the emulated AWS.
+//!
+//! `cargo test --test process volume` runs the tests of one module.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+#[path = "../world/mod.rs"]
+mod world;
+
+mod answers;
+mod canary;
+mod cli;
+mod docker_config;
+mod faults;
+mod hardening;
+mod health;
+mod helper;
+mod hostile;
+mod identities;
+mod inputs;
+mod lifecycle;
+mod log;
+mod overheard;
+mod print;
+mod registries;
+mod reload;
+mod status;
+mod volume;
