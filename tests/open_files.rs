@@ -1,12 +1,15 @@
 //! A process that may open few files does its work, also in a flood of connections, and says it when it cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
-mod world;
-
 use std::{io::Write, net::TcpStream, process::Command, time::Duration};
 
-use test_support::{Sidecar, http_get, output, wait_for};
-use world::{BINARY, DEADLINE, KEYS, World};
+use test_support::{
+    Harness, Sidecar,
+    harness::{DEADLINE, KEYS},
+    http_get, output, wait_for,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 
 /// The same program with this environment, that may open so many files.
 fn limited(command: &Command, files: u64) -> Command {
@@ -20,7 +23,7 @@ fn limited(command: &Command, files: u64) -> Command {
 
 #[test]
 fn a_flood_leaves_descriptors_for_the_work() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let usual = world.command("run");
     let sidecar = Sidecar::spawn("sh", |command| {
         let limited = limited(&usual, 64);
@@ -63,7 +66,7 @@ fn a_flood_leaves_descriptors_for_the_work() {
 
 #[test]
 fn whatever_the_limit_is_it_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let mut diagnosed = 0;
     // With fewer the runtime itself, which panics, cannot start.
     for files in 10..24 {

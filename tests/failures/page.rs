@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
+use test_support::files::overwrite;
 
 /// The files of this test program that bring failures about.
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
@@ -99,7 +100,7 @@ fn the_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failures.md");
     let page = page();
     if env::var_os("UPDATE").is_some() {
-        crate::rig::overwrite(&path, &page);
+        overwrite(&path, &page);
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
     assert!(there == page, "docs/failures.md is stale: UPDATE=1 cargo test --test failures page");

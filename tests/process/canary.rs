@@ -11,10 +11,15 @@ use std::{
     time::Duration,
 };
 
-use crate::world::{self, BINARY, DEADLINE, HOST, PUBLIC, Running, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
-use test_support::{Signal, output, wait_for};
+use test_support::{
+    Harness, Running, Signal,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC},
+    output, wait_for,
+};
+
+use crate::BINARY;
 
 /// How the `auth` of any ECR token begins: base64 of `AWS:`.
 const ANY_AUTH: &str = "QVdTO";
@@ -42,14 +47,14 @@ fn line_with<'a>(text: &'a str, part: &str) -> &'a str {
 
 #[test]
 fn a_running_sidecar_shows_no_secret() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let web_identity = world.web_identity_token("system:serviceaccount:a:b");
     let secrets = [key.clone(), token.clone(), SECRET_ACCESS_KEY.to_owned(), web_identity.clone()];
     for (name, value) in [("id", &id), ("key", &key), ("token", &token), ("web", &web_identity)] {
         world.write(&format!("keys/{name}"), value);
     }
-    let at = |name: &str| world.path(&format!("keys/{name}")).display().to_string();
+    let at = |name: &str| world.at(&format!("keys/{name}")).display().to_string();
     let config = world.write(
         "config.yaml",
         &format!(
@@ -57,7 +62,7 @@ fn a_running_sidecar_shows_no_secret() {
              web: {{source: web-identity, roleArn: 'arn:aws:iam::123456789012:role/r', tokenFile: {}}}\n\
              registries: [{{host: {HOST}}}, {{host: {PUBLIC}, identity: web}}]\n\
              outputs: [{{type: docker-config, path: {}}}]\nhealth: {{listen: '127.0.0.1:0'}}\n",
-            at("id"), at("key"), at("token"), at("web"), world.docker_config().display(),
+            at("id"), at("key"), at("token"), at("web"), world.file().display(),
         ),
     );
     let running = world.run(|command| {
@@ -91,9 +96,9 @@ fn a_running_sidecar_shows_no_secret() {
 }
 
 /// What stands beside the config.json.
-fn files_beside(world: &World) -> Vec<(String, String)> {
-    let entries = fs::read_dir(world.docker_config().parent().unwrap()).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| *path != world.docker_config());
+fn files_beside(world: &Harness) -> Vec<(String, String)> {
+    let entries = fs::read_dir(world.file().parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| *path != world.file());
     paths.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
 }
 
@@ -121,7 +126,7 @@ fn no_failure_shows_a_secret() {
         Fault::Hang,
         Fault::SlowBody(Duration::from_millis(50)),
     ];
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let secrets = [key.clone(), token.clone()];
     for fault in faults {
@@ -134,18 +139,18 @@ fn no_failure_shows_a_secret() {
                 .env("AWS_SECRET_ACCESS_KEY", &key)
                 .env("AWS_SESSION_TOKEN", &token);
         });
-        assert!(!once.said.is_empty());
-        no_secret(&format!("what is said of {name}"), &once.said, &secrets);
+        assert!(!once.stderr.is_empty());
+        no_secret(&format!("what is said of {name}"), &once.stderr, &secrets);
     }
 }
 
 /// What hands out a credential on its standard output says nothing of it on its standard error.
 #[test]
 fn who_asks_for_one_credential_finds_it_in_one_place() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let secrets = [key.clone(), token.clone()];
-    let link = world.path("docker-credential-ecr-sidecar");
+    let link = world.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &link).unwrap();
     let question = world.write("question", HOST);
     // Through a shell, for its standard input.
@@ -191,14 +196,14 @@ fn who_asks_for_one_credential_finds_it_in_one_place() {
         command.env("AWS_ACCESS_KEY_ID", &id);
         command.env("AWS_SECRET_ACCESS_KEY", &key).env("AWS_SESSION_TOKEN", &token);
     });
-    fs::remove_file(world.path("out/.config.json.ecr-sidecar")).unwrap();
+    fs::remove_file(world.at("out/.config.json.ecr-sidecar")).unwrap();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     assert!(ask()); // of the file, with a warning
 }
 
 #[test]
 fn the_identity_side_shows_no_secret_when_it_fails() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let web_identity = world.web_identity_token("system:serviceaccount:a:b");
     let file = world.write("token", &web_identity);
     let secrets = [web_identity];
@@ -213,22 +218,26 @@ fn the_identity_side_shows_no_secret_when_it_fails() {
                 .env("AWS_WEB_IDENTITY_TOKEN_FILE", &file)
                 .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r");
         });
-        assert_eq!(once.code, Some(69), "{name}: {}", once.said);
-        no_secret(&format!("what is said of {name}"), &once.said, &secrets);
+        assert_eq!(once.code, Some(69), "{name}: {}", once.stderr);
+        no_secret(&format!("what is said of {name}"), &once.stderr, &secrets);
     }
 }
 
 /// A secret in the wrong place is refused without being repeated.
 #[test]
 fn a_configuration_problem_repeats_no_key() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write("config.yaml", "identities: {default: {secretAccessKey: hunter2hunter2}}\n");
     let mut command = world.command("config");
     command.env("ECR_SIDECAR_CONFIG", &config);
     let once = world.run_once(&mut command);
-    assert_eq!(once.code, Some(64), "{BINARY}: {}", once.said);
-    assert!(once.said.contains("identities.default.secretAccessKey: found an unknown key"), "{}", once.said);
-    assert!(!once.said.contains("hunter2"), "{}", once.said);
+    assert_eq!(once.code, Some(64), "{BINARY}: {}", once.stderr);
+    assert!(
+        once.stderr.contains("identities.default.secretAccessKey: found an unknown key"),
+        "{}",
+        once.stderr
+    );
+    assert!(!once.stderr.contains("hunter2"), "{}", once.stderr);
 }
 
 /// Answers of AWS that repeat a request, would steer a terminal, or forge a line of ours.
@@ -279,10 +288,10 @@ fn plain(place: &str, text: &str) {
 
 #[test]
 fn no_answer_of_aws_leaks_or_steers_on_any_surface() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let secrets = [key.clone(), token.clone()];
-    let link = world.path("docker-credential-ecr-sidecar");
+    let link = world.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &link).unwrap();
     let question = world.write("question", HOST);
     let keys = |command: &mut Command| {
@@ -317,7 +326,7 @@ fn no_answer_of_aws_leaks_or_steers_on_any_surface() {
     }
 }
 
-fn surfaces_of(world: &World, running: &Running) -> Vec<(String, String)> {
+fn surfaces_of(world: &Harness, running: &Running) -> Vec<(String, String)> {
     let mut said = Vec::new();
     for path in ["/status", "/readyz", "/readyz?verbose", "/startupz", "/metrics"] {
         said.push((path.to_owned(), running.get(path).1));
@@ -338,27 +347,27 @@ fn everything_said(command: &mut Command) -> String {
 /// The answer comes of a real signature that is wrong, not of a scripted fault.
 #[test]
 fn a_wrong_secret_key_shows_no_session_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let wrong: String = key.chars().rev().collect();
     let once = world.once(|command| {
         command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace").env("AWS_ACCESS_KEY_ID", &id);
         command.env("AWS_SECRET_ACCESS_KEY", &wrong).env("AWS_SESSION_TOKEN", &token);
     });
-    once.failed_saying(&["InvalidSignatureException: The request signature we calculated does not match"]);
-    no_secret("what is said", &once.said, &[wrong, token]);
-    assert!(!once.said.contains("x-amz-"), "{}", once.said);
+    once.failed_with(&["InvalidSignatureException: The request signature we calculated does not match"]);
+    no_secret("what is said", &once.stderr, &[wrong, token]);
+    assert!(!once.stderr.contains("x-amz-"), "{}", once.stderr);
 }
 
 #[test]
 fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, token] = world.session();
     let external_id = "a-shared-secret-of-two-companies";
     for (name, value) in [("id", &id), ("key", &key), ("token", &token)] {
         world.write(&format!("keys/{name}"), value);
     }
-    let at = |name: &str| world.path(&format!("keys/{name}")).display().to_string();
+    let at = |name: &str| world.at(&format!("keys/{name}")).display().to_string();
     let config = world.write(
         "config.yaml",
         &format!(
@@ -374,9 +383,9 @@ fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
             command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
             command.env("ECR_SIDECAR_CONFIG", &config);
         });
-        assert_eq!(once.code, Some(69), "{what}: {}", once.said);
-        no_secret(what, &once.said, &secrets);
-        plain(what, &once.said);
+        assert_eq!(once.code, Some(69), "{what}: {}", once.stderr);
+        no_secret(what, &once.stderr, &secrets);
+        plain(what, &once.stderr);
     }
 }
 
@@ -384,7 +393,7 @@ fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
 /// nor anything else that could sign another request.
 #[test]
 fn an_endpoint_is_sent_signed_requests_and_no_secret_key() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let stranger = thread::spawn(move || {
@@ -402,7 +411,7 @@ fn an_endpoint_is_sent_signed_requests_and_no_secret_key() {
         String::from_utf8(request).unwrap()
     });
     let mut command = world.command("print");
-    command.arg(HOST).envs(world::KEYS).env("AWS_ENDPOINT_URL", endpoint).env_remove("HOME");
+    command.arg(HOST).envs(KEYS).env("AWS_ENDPOINT_URL", endpoint).env_remove("HOME");
     let printed = output(&mut command, DEADLINE);
     assert_ne!(printed.status.code(), Some(0));
     let request = stranger.join().unwrap();

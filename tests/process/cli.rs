@@ -9,7 +9,8 @@ use std::{path::Path, process::Output, time::Duration};
 
 use test_support::{clean_command, output};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+use crate::BINARY;
+
 const DEADLINE: Duration = Duration::from_secs(90);
 
 fn sidecar(arguments: &[&str]) -> Output {

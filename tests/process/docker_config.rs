@@ -11,12 +11,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::rig::{
-    self, BINARY, DEADLINE, HOST, Rig, auth, config, mode, names, overwrite, replace, wait_auth,
-};
 use ecr_emulator::{Service, Settings};
 use serde_json::{Value, json};
-use test_support::{Signal, install, root, wait_for};
+use test_support::{
+    Harness, Signal,
+    files::{auth, config, mode, names, overwrite, replace, wait_auth},
+    harness::{DEADLINE, HOST, configured_by},
+    http, install, root, wait_for,
+};
+
+use crate::BINARY;
 
 const FOREIGN: &str = "Zm9yZWlnbjpzZWNyZXQ="; // foreign:secret
 
@@ -33,7 +37,7 @@ fn yaml(outputs: &[&str]) -> String {
 
 #[test]
 fn whatever_happens_to_the_file_it_comes_back() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let file = rig.file();
@@ -78,7 +82,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
 fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_system() {
     /// Fewer than make a conflict.
     const TIMES: usize = 15;
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let file = rig.file();
@@ -95,7 +99,7 @@ fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_sy
 
 #[test]
 fn a_file_that_is_no_docker_config_is_set_aside_and_said_so() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     replace(&rig.file(), "not json");
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
@@ -106,7 +110,7 @@ fn a_file_that_is_no_docker_config_is_set_aside_and_said_so() {
 
 #[test]
 fn a_changed_base_is_merged_and_a_lost_one_keeps_its_last_entries() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let base = rig.put("base/base.json", &json!({"auths": {"ghcr.io": {"auth": FOREIGN}}}).to_string());
     let file = rig.file();
     let sidecar = rig.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));
@@ -133,7 +137,7 @@ fn a_changed_base_is_merged_and_a_lost_one_keeps_its_last_entries() {
 
 #[test]
 fn what_is_not_ours_survives_rotations_and_what_would_win_over_us_goes() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let foreign = json!({
         "auths": {
             "ghcr.io": {"auth": FOREIGN, "email": "a@example.com", "x": {"deep": [1, 2.50, null]}},
@@ -168,7 +172,7 @@ fn what_is_not_ours_survives_rotations_and_what_would_win_over_us_goes() {
 
 #[test]
 fn an_output_that_fails_delays_no_other_and_heals() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let blocker = rig.put("blocker", "a file where a directory should be");
     let (good, bad) = (rig.file(), blocker.join("config.json"));
     let sidecar = rig
@@ -201,7 +205,7 @@ fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_remedy() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     // Neither the folder nor the program's own place need be open to others.
     fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();
     let own = rig.at("ecr-sidecar");
@@ -219,7 +223,7 @@ fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_remedy() {
     );
     let sidecar = rig.spawn("setpriv", |command| {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own).arg("run");
-        rig::configured_by(command, &file);
+        configured_by(command, &file);
     });
     wait_auth(&rig.at("mine/config.json"), HOST);
     let line = sidecar.wait_log("output not written", DEADLINE);
@@ -235,7 +239,8 @@ fn a_full_volume_keeps_the_old_file_and_readiness_until_its_expiry_and_recovers(
     if !root() {
         return;
     }
-    let rig = Rig::with(Settings { token_lifetime: Duration::from_secs(15), ..Settings::default() });
+    let rig =
+        Harness::with(BINARY, Settings { token_lifetime: Duration::from_secs(15), ..Settings::default() });
     let sidecar = rig.run_with_mounts("mkdir out\nmount -t tmpfs -o size=64k none out", |_| {});
     sidecar.wait_ready();
     let file = sidecar.inside(&rig.file());
@@ -285,7 +290,7 @@ fn a_volume_that_turns_read_only_keeps_the_old_file_and_recovers() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_mounts("mkdir out\nmount -t tmpfs none out", |_| {});
     sidecar.wait_ready();
     let file = sidecar.inside(&rig.file());
@@ -307,14 +312,14 @@ fn a_read_only_volume_delays_no_other_output() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let good = rig.at("good/config.json");
     let file = rig.put(
         "ecr-sidecar.yaml",
         &yaml(&[&format!("path: {}", rig.file().display()), &format!("path: {}", good.display())]),
     );
     let mounts = "mkdir out\nmount -t tmpfs -o ro none out";
-    let sidecar = rig.run_with_mounts(mounts, |command| rig::configured_by(command, &file));
+    let sidecar = rig.run_with_mounts(mounts, |command| configured_by(command, &file));
     wait_auth(&good, HOST);
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("mounted read-only"), "{line}");
@@ -327,7 +332,7 @@ fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let mounts = "mkdir out\necho {} > source\ntouch out/config.json\nmount --bind source out/config.json";
     let sidecar = rig.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
@@ -346,7 +351,7 @@ fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
 
 #[test]
 fn a_path_that_can_never_be_a_file_is_refused() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     fs::create_dir_all(rig.file().join("x")).unwrap();
     for command_name in ["run", "once"] {
         let sidecar = rig.spawn(BINARY, |command| {
@@ -364,7 +369,7 @@ fn a_path_that_can_never_be_a_file_is_refused() {
 fn mode_and_group_do_not_depend_on_the_umask() {
     for umask in ["000", "022", "077", "777"] {
         for (wanted, bits) in [(None, 0o640), (Some("0600"), 0o600), (Some("0644"), 0o644)] {
-            let rig = Rig::new();
+            let rig = Harness::new(BINARY);
             fs::create_dir(rig.at("out")).unwrap(); // with the umask 777 nobody but root could use its own
             let sidecar = rig.spawn("sh", |command| {
                 command.args(["-c", &format!("umask {umask}; exec {BINARY} once")]);
@@ -381,7 +386,7 @@ fn the_file_gets_the_group_of_a_setgid_directory_or_the_one_that_is_configured()
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     fs::create_dir(rig.at("out")).unwrap();
     chown(rig.at("out"), None, Some(1234)).unwrap();
     fs::set_permissions(rig.at("out"), Permissions::from_mode(0o2775)).unwrap();
@@ -408,21 +413,14 @@ fn numbered_base(number: usize) -> String {
 
 /// Asks the registry whether the credential is one that AWS gave.
 fn is_admitted(registry: &str, auth: &str) -> bool {
-    let mut stream = std::net::TcpStream::connect(registry).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request = format!(
-        "GET /v2/ HTTP/1.1\r\nhost: {registry}\r\nauthorization: Basic {auth}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.starts_with("HTTP/1.1 200 ")
+    let headers = [("Authorization", &*format!("Basic {auth}"))];
+    http::get_with(http::address(registry), "/v2/", &headers).code == 200
 }
 
 #[test]
 fn a_kill_at_any_moment_leaves_a_whole_file_with_a_good_credential() {
     const KILLS: usize = 200;
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let registry = rig.emulator.add_registry("eu-west-1");
     let base = rig.put("base.json", &numbered_base(0));
     let file = rig.file();
@@ -489,7 +487,7 @@ fn spin_until(mut holds: impl FnMut() -> bool) {
 fn a_reader_in_a_tight_loop_never_sees_a_torn_missing_empty_or_wrongly_moded_file() {
     const READS: usize = 10_000;
     const REWRITES: usize = 300;
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let base = rig.put("base.json", &numbered_base(0));
     let file = rig.file();
     let sidecar = rig.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));

@@ -3,9 +3,14 @@
 
 use std::{process::Command, thread, time::Duration};
 
-use crate::world::{self, HOST, KEYS, PUBLIC, Running, World, seconds_between};
 use ecr_emulator::{Fault, POD_IDENTITY_TOKEN, Service};
 use serde_json::Value;
+use test_support::{
+    Harness, Running,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC, seconds_between},
+};
+
+use crate::BINARY;
 
 const TRANSIENT: &str = "transient";
 const THROTTLED: &str = "throttled";
@@ -101,7 +106,7 @@ fn the_pod_identity_agent_may_fail_in_every_way_and_the_credential_stays() {
 fn survives(
     service: Service,
     faults: Vec<(Fault, &'static str)>,
-    identity: impl Fn(&World, &mut Command) + Sync,
+    identity: impl Fn(&Harness, &mut Command) + Sync,
 ) {
     let identity = &identity;
     thread::scope(|scope| {
@@ -113,8 +118,8 @@ fn survives(
     });
 }
 
-fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&World, &mut Command)) {
-    let world = World::new();
+fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&Harness, &mut Command)) {
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run(|command| identity(&world, command));
     running.wait_refreshed(1);
     let published = world.bytes();
@@ -155,7 +160,7 @@ fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&
 
 /// What is published is as it was, whole, admitted, and readiness says so.
 #[track_caller]
-fn still_good(world: &World, running: &Running, published: &[u8], host: &str) {
+fn still_good(world: &Harness, running: &Running, published: &[u8], host: &str) {
     assert!(world.bytes() == published, "the file has changed");
     let (code, said) = running.get("/readyz?verbose");
     assert_eq!(code, 200, "{said}");
@@ -167,7 +172,7 @@ fn still_good(world: &World, running: &Running, published: &[u8], host: &str) {
 #[test]
 fn session_dates_that_cannot_be_right_do_no_harm() {
     for fault in [Fault::NoExpiry, Fault::ExpiredOnArrival, Fault::FarFuture] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.emulator.set_fault(Service::Sts, fault.clone());
         let running = world.run(|command| {
             command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
@@ -185,7 +190,7 @@ fn session_dates_that_cannot_be_right_do_no_harm() {
 
 #[test]
 fn a_password_with_colons_is_a_good_one() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::ColonPassword);
     world.once_pulls(HOST, |command| {
         command.envs(KEYS);
@@ -194,12 +199,12 @@ fn a_password_with_colons_is_a_good_one() {
 
 #[test]
 fn readiness_ends_with_the_token_and_the_file_stays() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_token_lifetime(Duration::from_secs(21));
     let running = world.run_ready(|_| {});
     let published = world.bytes();
     world.emulator.set_fault(Service::Ecr, Fault::Status(503));
-    test_support::wait_for("the end of readiness", world::DEADLINE, || (!running.is_ready()).then_some(()));
+    test_support::wait_for("the end of readiness", DEADLINE, || (!running.is_ready()).then_some(()));
     let (_, said) = running.get("/readyz");
     assert!(said.contains(HOST) && said.contains("expired at") && said.contains("HTTP 503"), "{said}");
     assert!(world.bytes() == published);
@@ -213,7 +218,7 @@ fn readiness_ends_with_the_token_and_the_file_stays() {
 
 #[test]
 fn a_token_that_expired_before_it_arrived_is_published_and_flagged_and_renewed_slowly() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
     let running = world.run(|command| {
         command.envs(KEYS);
@@ -231,7 +236,7 @@ fn a_token_that_expired_before_it_arrived_is_published_and_flagged_and_renewed_s
 
 #[test]
 fn a_token_that_expired_before_it_arrived_does_not_replace_a_live_one() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let published = world.bytes();
     world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
@@ -245,7 +250,7 @@ fn a_token_that_expired_before_it_arrived_does_not_replace_a_live_one() {
 
 #[test]
 fn a_token_of_a_hundred_years_is_published_flagged_and_renewed_as_usual() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::FarFuture);
     let running = world.run_ready(|_| {});
     let token = running.token();
@@ -259,7 +264,7 @@ fn a_token_of_a_hundred_years_is_published_flagged_and_renewed_as_usual() {
 #[test]
 fn a_clock_that_is_off_by_minutes_is_corrected_at_the_second_try() {
     for offset in [600, -600] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.emulator.set_clock_offset(offset);
         let running = world.run(|command| {
             command.envs(KEYS);
@@ -273,7 +278,7 @@ fn a_clock_that_is_off_by_minutes_is_corrected_at_the_second_try() {
 
 #[test]
 fn ten_megabytes_of_answer_are_refused_without_holding_them() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let before = running.peak_kib();
     world.emulator.set_fault(Service::Ecr, Fault::Huge);
@@ -285,23 +290,23 @@ fn ten_megabytes_of_answer_are_refused_without_holding_them() {
 
 #[test]
 fn once_ends_with_0_when_everything_is_written() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         command.envs(KEYS);
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     world.pull(HOST);
 }
 
 #[test]
 fn once_ends_with_64_when_the_configuration_is_bad_and_says_what() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", "https://public.ecr.aws");
         command.env("ECR_SIDECAR_FILE_MODE", "rw-r-----").env("ECR_SIDECAR_REGISTRYS", "x");
     });
-    assert_eq!(once.code, Some(64), "{}", once.said);
-    once.says(&[
+    assert_eq!(once.code, Some(64), "{}", once.stderr);
+    once.has(&[
         "the configuration has",
         "ECR_SIDECAR_REGISTRYS: found an unknown variable",
         "did you mean `ECR_SIDECAR_REGISTRIES`",
@@ -311,18 +316,18 @@ fn once_ends_with_64_when_the_configuration_is_bad_and_says_what() {
     let once = world.once(|command| {
         command.arg("--registrys");
     });
-    assert_eq!(once.code, Some(64), "{}", once.said);
+    assert_eq!(once.code, Some(64), "{}", once.stderr);
 }
 
 /// Without a time limit of its own it would be 60 seconds: one call shows that nothing was waited for.
 #[test]
 fn once_ends_with_69_at_once_when_only_a_person_can_help() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     let once = world.once(|command| {
         command.envs(KEYS).args(["--timeout", "24h"]);
     });
-    once.failed_saying(&[
+    once.failed_with(&[
         "not all required outputs could be written",
         HOST,
         "AccessDeniedException",
@@ -334,12 +339,12 @@ fn once_ends_with_69_at_once_when_only_a_person_can_help() {
 
 #[test]
 fn once_ends_with_69_after_its_timeout_when_aws_hangs() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::Hang);
     let once = world.once(|command| {
         command.envs(KEYS).args(["--timeout", "2s"]);
     });
-    once.failed_saying(&[
+    once.failed_with(&[
         "not all required outputs could be written",
         HOST,
         "no token yet: AWS is being asked",
@@ -349,7 +354,7 @@ fn once_ends_with_69_after_its_timeout_when_aws_hangs() {
 
 #[test]
 fn once_rides_through_what_passes_by_itself() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::Status(503), 1);
     world.emulator.push_fault(Service::Ecr, Fault::Reset, 1);
     world.once_pulls(HOST, |command| {

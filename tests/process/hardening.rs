@@ -11,21 +11,27 @@ use std::{
     time::Duration,
 };
 
-use crate::world::{BINARY, DEADLINE, HOST, KEYS, World};
 use ecr_emulator::{Fault, Service};
-use test_support::{Process, output, root, wait_for};
+use test_support::{
+    Harness, Process,
+    harness::{DEADLINE, HOST, KEYS},
+    output, root, wait_for,
+};
+
+use crate::BINARY;
 
 /// Who runs it in the image and beside Flux.
 const NOBODY: u32 = 65534;
 
 /// A world whose files are that user's; `None` where this test may not become another user.
-fn world_of_nobody() -> Option<World> {
+fn world_of_nobody() -> Option<Harness> {
     if !root() {
         return None;
     }
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for folder in [".", "out"] {
-        let path = world.path(folder);
+        let path = world.at(folder);
+        fs::create_dir_all(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -56,7 +62,7 @@ fn is_hardened(pid: u32, what: &str) {
 #[test]
 fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
     let Some(world) = world_of_nobody() else { return };
-    let helper = world.path("docker-credential-ecr-sidecar");
+    let helper = world.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &helper).unwrap();
     // As long as the agent hangs, so does each of them.
     world.emulator.set_fault(Service::Ecr, Fault::Hang);
@@ -116,7 +122,7 @@ fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
     let report = output(&mut doctor, Duration::from_secs(60));
     let said = String::from_utf8_lossy(&report.stdout);
     assert!(report.status.success() && said.contains("docker-config"), "{said}");
-    assert!(Path::new(&world.docker_config()).exists());
+    assert!(Path::new(&world.file()).exists());
 }
 
 /// Half a page of the ELF specification.
@@ -139,7 +145,7 @@ fn the_program_is_static_and_its_addresses_are_random() {
         return; // nobody else may look into the maps of a process that is not dumpable
     }
     // What counts: two processes have their code at different places.
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let starts: Vec<_> = [world.run_ready(|_| {}), world.run_ready(|_| {})]
         .iter()
         .map(|running| {

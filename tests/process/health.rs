@@ -10,18 +10,24 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::rig::{self, BINARY, DEADLINE, HOST, Rig, Running, auth, http, wait_auth};
 use ecr_emulator::{Fault, Service, Settings};
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use test_support::{clean_command, output, skip, wait_for};
+use test_support::{
+    Harness, Running, clean_command,
+    files::{auth, wait_auth},
+    harness::{DEADLINE, HOST, configured_by},
+    http, output, skip, wait_for,
+};
+
+use crate::BINARY;
 
 /// What a flood may add to the sidecar's resident memory, in KiB.
 const GROWTH: u64 = 3 << 10;
 
 #[test]
 fn every_path_answers_by_its_method_and_form() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
@@ -59,7 +65,7 @@ fn every_path_answers_by_its_method_and_form() {
 
 #[test]
 fn status_tells_who_asked_until_when_and_what_is_in_place() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let answer = http::request(sidecar.health(), "GET", "/status");
@@ -82,7 +88,7 @@ fn status_tells_who_asked_until_when_and_what_is_in_place() {
 
 #[test]
 fn a_503_names_the_registry_the_reason_and_the_remedy_and_livez_does_not_depend_on_aws() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     let sidecar = rig.run(|_| {});
     let status = sidecar
@@ -102,7 +108,7 @@ fn a_503_names_the_registry_the_reason_and_the_remedy_and_livez_does_not_depend_
 
 #[test]
 fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Hang);
     let address = SocketAddr::from(([127, 0, 0, 1], test_support::free_port()));
     let outputs: String = (0..50)
@@ -110,7 +116,7 @@ fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
         .collect();
     let file = rig.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs:\n{outputs}"));
     let _sidecar = rig.run(|command| {
-        rig::configured_by(command, &file);
+        configured_by(command, &file);
         command.env("ECR_SIDECAR_HEALTH_LISTEN", address.to_string());
     });
     let mut answers = 0;
@@ -127,7 +133,8 @@ fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
 
 #[test]
 fn readyz_is_true_exactly_while_the_credential_in_the_file_lives() {
-    let rig = Rig::with(Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() });
+    let rig =
+        Harness::with(BINARY, Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() });
     let sidecar = rig.run(|_| {});
     let credential = wait_auth(&rig.file(), HOST);
     sidecar.wait_ready();
@@ -163,7 +170,7 @@ fn now() -> SystemTime {
 
 #[test]
 fn after_its_grace_startupz_is_true_whatever_aws_does() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let file = |grace: &str| {
         let out = rig.file();
@@ -191,7 +198,7 @@ fn it_listens_on_ipv6() {
         return skip("this machine has no IPv6");
     }
     for (listen, asked) in [("[::1]:0", "[::1]"), ("[::]:0", "[::]")] {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let sidecar = rig.run(|command| {
             command.env("ECR_SIDECAR_HEALTH_LISTEN", listen);
         });
@@ -216,7 +223,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn the_exec_probes_tell_by_exit_status_and_say_why() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let sidecar = rig.run(|_| {});
     sidecar.wait_status("a failure", |status| status["tokens"][0]["failed"].as_u64() >= Some(1));
@@ -262,7 +269,7 @@ fn a_probe_of_nothing_fails_and_says_where_nothing_answers() {
 
 #[test]
 fn a_probe_finds_the_address_by_flag_environment_and_file() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
@@ -289,7 +296,7 @@ fn a_probe_finds_the_address_by_flag_environment_and_file() {
 
 #[test]
 fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let sidecar = rig.run(|_| {});
     let listen = sidecar.health().to_string();
@@ -314,7 +321,7 @@ const TURN: Duration = Duration::from_millis(50);
 fn probe(address: SocketAddr) -> Option<io::Result<u16>> {
     let started = Instant::now();
     let stream = http::connect(address).and_then(|mut stream| {
-        http::ask(&mut stream, "GET", "/livez", "")?;
+        http::send(&mut stream, "GET", "/livez", &[])?;
         Ok(stream)
     });
     let in_turn = started.elapsed() < TURN;
@@ -351,7 +358,7 @@ fn probe_during(sidecar: &Running, bad: impl Fn(SocketAddr) + Sync) {
 
 #[test]
 fn headers_that_never_end_hold_up_nobody() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     probe_during(&sidecar, |address| {
@@ -369,7 +376,7 @@ fn headers_that_never_end_hold_up_nobody() {
 
 #[test]
 fn a_header_of_10_mb_is_refused_and_not_kept() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     probe_during(&sidecar, |address| {
@@ -391,7 +398,7 @@ fn a_header_of_10_mb_is_refused_and_not_kept() {
 fn five_thousand_idle_connections_hold_up_no_probe() {
     const CROWD: usize = 5000;
     const ROUNDS: usize = 3;
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {}); // before the limit of this process is raised, which it would inherit
     sidecar.wait_ready();
     let limit = getrlimit(Resource::Nofile);
@@ -419,7 +426,7 @@ fn five_thousand_idle_connections_hold_up_no_probe() {
 /// A page of another origin whose name resolves to loopback, or to the pod, reads nothing (DNS rebinding).
 #[test]
 fn a_host_that_is_not_ours_gets_nothing_until_the_configuration_names_it() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let file = |hosts: &str| {
         let text = format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: '{}'}}]\nhealth: {{listen: '127.0.0.1:0', hosts: [{hosts}]}}\n",
@@ -428,7 +435,7 @@ fn a_host_that_is_not_ours_gets_nothing_until_the_configuration_names_it() {
         rig.put("ecr-sidecar.yaml", &text)
     };
     let path = file("");
-    let sidecar = rig.run(|command| rig::configured_by(command, &path));
+    let sidecar = rig.run(|command| configured_by(command, &path));
     sidecar.wait_ready();
     let ask = |path: &str, host: &str| {
         let mut stream = http::connect(sidecar.health()).unwrap();

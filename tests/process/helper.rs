@@ -8,16 +8,22 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use crate::world::{self, BINARY, HOST, KEYS, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, Service};
 use serde_json::{Value, json};
+use test_support::{
+    Harness,
+    files::overwrite,
+    harness::{HOST, KEYS},
+};
+
+use crate::BINARY;
 
 const NOT_FOUND: &str = "credentials not found in native keychain\n";
 
 /// The helper by its own name, with the default user's keys.
-fn helper(world: &World, action: &str, prepare: impl FnOnce(&mut Command)) -> Command {
-    let link = world.path("bin/docker-credential-ecr-sidecar");
+fn helper(world: &Harness, action: &str, prepare: impl FnOnce(&mut Command)) -> Command {
+    let link = world.at("bin/docker-credential-ecr-sidecar");
     if !link.exists() {
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(BINARY, &link).unwrap();
@@ -41,22 +47,19 @@ fn ask(command: &mut Command, question: &str) -> Output {
     start(command, question).wait_with_output().unwrap()
 }
 
-fn get(world: &World, prepare: impl FnOnce(&mut Command)) -> Output {
+fn get(world: &Harness, prepare: impl FnOnce(&mut Command)) -> Output {
     ask(&mut helper(world, "get", prepare), HOST)
 }
 
 /// The secret of an answer, which the registry lets in.
 #[track_caller]
-fn secret(world: &World, output: &Output) -> String {
+fn secret(world: &Harness, output: &Output) -> String {
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{told}");
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((answer["ServerURL"].as_str(), answer["Username"].as_str()), (Some(HOST), Some("AWS")));
     let secret = answer["Secret"].as_str().unwrap().to_owned();
-    let basic = format!("Basic {}", STANDARD.encode(format!("AWS:{secret}")));
-    let headers = [("Host", HOST), ("Authorization", basic.as_str())];
-    let admitted = world::get(&world.emulator.endpoint(), "/v2/", &headers);
-    assert!(admitted.starts_with("HTTP/1.1 200 "), "{admitted}");
+    world.admits(HOST, &STANDARD.encode(format!("AWS:{secret}")));
     secret
 }
 
@@ -71,8 +74,8 @@ fn failed(output: &Output, parts: &[&str]) {
 }
 
 /// The one token in the cache of the home folder.
-fn cached(world: &World) -> PathBuf {
-    let entries = fs::read_dir(world.path(".cache/ecr-sidecar")).unwrap().map(|entry| entry.unwrap().path());
+fn cached(world: &Harness) -> PathBuf {
+    let entries = fs::read_dir(world.at(".cache/ecr-sidecar")).unwrap().map(|entry| entry.unwrap().path());
     let mut tokens: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|it| it == "token")).collect();
     assert_eq!(tokens.len(), 1, "{tokens:?}");
@@ -80,18 +83,18 @@ fn cached(world: &World) -> PathBuf {
 }
 
 /// Lets the cached token grow older.
-fn age(world: &World, hours: u64) {
+fn age(world: &Harness, hours: u64) {
     let path = cached(world);
     let mut token: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for time in ["obtained_at", "expires_at"] {
         token[time] = json!(token[time].as_u64().unwrap() - hours * 3600);
     }
-    world::write(&path, &token.to_string());
+    overwrite(&path, &token.to_string());
 }
 
 #[test]
 fn the_protocol_is_docker_s() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let say = |action: &str, question: &str| {
         let output = ask(&mut helper(&world, action, |_| {}), question);
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
@@ -125,7 +128,7 @@ fn the_protocol_is_docker_s() {
 
 #[test]
 fn with_nothing_configured_it_answers_for_ecr_and_for_nothing_else() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let ask = |action: &str, question: &str| {
         ask(
             &mut helper(&world, action, |command| {
@@ -141,7 +144,7 @@ fn with_nothing_configured_it_answers_for_ecr_and_for_nothing_else() {
 
 #[test]
 fn what_fails_is_one_line_with_its_remedy() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     failed(&get(&world, |_| {}), &[HOST, "AccessDenied", "to fix it:"]);
     let bad = get(&world, |command| {
@@ -152,18 +155,18 @@ fn what_fails_is_one_line_with_its_remedy() {
 
 #[test]
 fn a_running_sidecar_s_token_costs_no_call() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let _running = world.run_ready(|_| {});
     let counts = world.counts();
     let secret = secret(&world, &get(&world, |_| {}));
     assert_eq!(Some(&STANDARD.encode(format!("AWS:{secret}"))), world.auths().get(HOST));
     assert_eq!(world.counts(), counts);
-    assert!(!world.path(".cache").exists(), "what a sidecar keeps is not kept twice");
+    assert!(!world.at(".cache").exists(), "what a sidecar keeps is not kept twice");
 }
 
 #[test]
 fn fifty_at_a_time_cost_one_call() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let children: Vec<_> = (0..50).map(|_| start(&mut helper(&world, "get", |_| {}), HOST)).collect();
     let secrets: Vec<_> =
         children.into_iter().map(|child| secret(&world, &child.wait_with_output().unwrap())).collect();
@@ -173,7 +176,7 @@ fn fifty_at_a_time_cost_one_call() {
 
 #[test]
 fn a_cached_token_is_used_while_it_lives() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let get = || get(&world, |_| {});
     let first = secret(&world, &get());
     age(&world, 5);
@@ -197,7 +200,7 @@ fn a_cached_token_is_used_while_it_lives() {
 
 #[test]
 fn another_profile_does_not_get_this_ones_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, key, session] = world.session();
     world.write(
         ".aws/credentials",
@@ -224,8 +227,8 @@ fn another_profile_does_not_get_this_ones_token() {
 
 #[test]
 fn a_folder_that_cannot_be_used_costs_a_call_and_nothing_else() {
-    let world = World::new();
-    let open = world.path("open");
+    let world = Harness::new(BINARY).without_keys();
+    let open = world.at("open");
     fs::create_dir_all(open.join("ecr-sidecar")).unwrap();
     fs::set_permissions(open.join("ecr-sidecar"), fs::Permissions::from_mode(0o755)).unwrap();
     let file = world.write("file", "");
@@ -237,12 +240,12 @@ fn a_folder_that_cannot_be_used_costs_a_call_and_nothing_else() {
         secret(&world, &output);
         assert_eq!(world.emulator.count(Service::Ecr), count, "{}", folder.display());
     }
-    assert_eq!(fs::read_dir(world.path("open/ecr-sidecar")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(world.at("open/ecr-sidecar")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_folder_that_fills_up_costs_a_call_and_nothing_else() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     secret(&world, &get(&world, |_| {}));
     let path = cached(&world);
     fs::remove_file(&path).unwrap();
@@ -254,7 +257,7 @@ fn a_folder_that_fills_up_costs_a_call_and_nothing_else() {
 /// Whoever holds the other end of standard input may never close it.
 #[test]
 fn a_question_that_never_ends_is_given_up() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for action in ["get", "store", "erase"] {
         let mut command = helper(&world, action, |_| {});
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -271,7 +274,7 @@ fn a_question_that_never_ends_is_given_up() {
 
 #[test]
 fn a_question_without_bound_is_none() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for endless in ["/dev/zero", "/dev/urandom"] {
         let mut command = helper(&world, "get", |_| {});
         command.stdin(std::fs::File::open(endless).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -2,8 +2,13 @@
 //!
 //! The figures of the release program: `cargo bench --bench load`.
 
-use crate::world::{DEADLINE, HOST, Running, World};
-use test_support::wait_for;
+use test_support::{
+    Harness, Running,
+    harness::{DEADLINE, HOST},
+    wait_for,
+};
+
+use crate::BINARY;
 
 /// What the memory of a hostile document of a megabyte may add to the process's peak, in KiB.
 const MEMORY: u64 = 20 << 10;
@@ -38,10 +43,10 @@ fn hostile() -> Vec<(&'static str, String)> {
 }
 
 /// Puts `text` in the file's place, and waits until our entry is in it again.
-fn put(world: &World, running: &Running, text: &str) {
+fn put(world: &Harness, running: &Running, text: &str) {
     let before = writes(running);
     let temporary = world.write("hostile.json", text);
-    std::fs::rename(temporary, world.docker_config()).unwrap();
+    std::fs::rename(temporary, world.file()).unwrap();
     wait_for("the entry in the hostile document", DEADLINE, || {
         (writes(running) > before && running.is_ready()).then_some(())
     });
@@ -57,7 +62,7 @@ fn flaws(running: &Running) -> usize {
 
 #[test]
 fn a_hundred_thousand_broken_entries_cost_bounded_memory_and_lines() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let (before, lines) = (running.peak_kib(), flaws(&running));
     put(&world, &running, &broken(0));
@@ -77,7 +82,7 @@ fn a_hundred_thousand_broken_entries_cost_bounded_memory_and_lines() {
 #[test]
 fn no_document_takes_more_memory_than_we_ship() {
     for (what, text) in hostile() {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let running = world.run_ready(|_| {});
         put(&world, &running, &text);
         assert_eq!(running.get("/livez").0, 200, "{what}");

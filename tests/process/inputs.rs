@@ -8,9 +8,14 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::world::{BINARY, DEADLINE, HOST, KEYS, World};
 use ecr_emulator::Service;
-use test_support::{Signal, clean_command, free_port, output, root, skip, wait_for};
+use test_support::{
+    Harness, Signal, clean_command, free_port,
+    harness::{DEADLINE, HOST, KEYS},
+    output, root, skip, wait_for,
+};
+
+use crate::BINARY;
 
 /// Commands that read the configuration, and end by themselves when it is bad.
 const COMMANDS: [&[&str]; 6] = [
@@ -27,7 +32,7 @@ fn said(output: &Output) -> String {
 }
 
 /// A command with the world's variables.
-fn command(world: &World, arguments: &[&str]) -> Command {
+fn command(world: &Harness, arguments: &[&str]) -> Command {
     let mut command = world.command(arguments[0]);
     command.args(&arguments[1..]).envs(KEYS);
     command
@@ -35,7 +40,7 @@ fn command(world: &World, arguments: &[&str]) -> Command {
 
 /// Every command ends with the status of a bad configuration, and says all `parts`, and nothing of `hunter2`.
 #[track_caller]
-fn is_bad_configuration(world: &World, parts: &[&str], prepare: impl Fn(&mut Command)) {
+fn is_bad_configuration(world: &Harness, parts: &[&str], prepare: impl Fn(&mut Command)) {
     for arguments in COMMANDS {
         let mut command = command(world, arguments);
         prepare(&mut command);
@@ -61,7 +66,7 @@ fn a_proxy_that_is_none_is_a_bad_setting() {
         ("https_proxy", "http://127.0.0.1:31x28"),
         ("NO_PROXY", "http://me:hunter2@x"),
     ] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         is_bad_configuration(&world, &[&format!("{variable}: found ")], |command| {
             command.env_remove("HTTPS_PROXY").env_remove("HTTP_PROXY").env(variable, value);
             if variable == "NO_PROXY" {
@@ -80,7 +85,7 @@ fn a_proxy_is_followed_in_its_usual_forms() {
         ("HTTPS_PROXY", "ALL_PROXY", "http://me:hunter2@BARE"),
         ("https_proxy", "HTTPS_PROXY", "BARE"),
     ] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let proxy = world.emulator.proxy();
         let value = form.replace("PROXY", &proxy).replace("BARE", &bare(&proxy));
         world.once_pulls(HOST, |command| {
@@ -100,7 +105,7 @@ fn a_proxy_is_followed_in_its_usual_forms() {
 /// `127.1` is this machine by a name that is not exempt from proxies by itself; nobody is at the proxy.
 #[test]
 fn no_proxy_is_followed_in_its_usual_forms() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
     let port = endpoint.rsplit_once(':').unwrap().1.to_owned();
     let nobody = format!("http://127.0.0.1:{}", free_port());
@@ -109,26 +114,26 @@ fn no_proxy_is_followed_in_its_usual_forms() {
             command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody);
             command.env("NO_PROXY", no_proxy);
         });
-        fs::remove_file(world.docker_config()).unwrap();
+        fs::remove_file(world.file()).unwrap();
     }
     for no_proxy in ["127.1:1", "27.1", "*.127.1.example", "[::1]", "10.0.0.0/8"] {
         let once = world.once(|command| {
             command.args(["--timeout", "1s"]).envs(KEYS);
             command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody).env("NO_PROXY", no_proxy);
         });
-        assert_eq!(once.code, Some(69), "{no_proxy}: {}", once.said);
+        assert_eq!(once.code, Some(69), "{no_proxy}: {}", once.stderr);
     }
 }
 
-fn fifo(world: &World) -> PathBuf {
-    let path = world.path("fifo");
+fn fifo(world: &Harness) -> PathBuf {
+    let path = world.at("fifo");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     path
 }
 
 /// A file of some size without content.
-fn sparse(world: &World, size: u64) -> PathBuf {
-    let path = world.path("large");
+fn sparse(world: &Harness, size: u64) -> PathBuf {
+    let path = world.at("large");
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -143,11 +148,11 @@ fn sparse(world: &World, size: u64) -> PathBuf {
 
 #[test]
 fn a_configuration_file_that_is_no_file_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for (path, reason) in [
         (fifo(&world), "it is a FIFO, not a regular file"),
         ("/dev/zero".into(), "it is a device, not a regular file"),
-        (world.path("out"), "it is a directory, not a regular file"),
+        (world.folder().into(), "it is a directory, not a regular file"),
         (sparse(&world, (1 << 20) + 1), "it is larger than the limit of 1048576 bytes"),
         ("/nowhere".into(), "No such file"),
     ] {
@@ -165,7 +170,7 @@ fn a_configuration_file_that_is_no_file_is_named() {
 
 #[test]
 fn a_configuration_file_below_the_limit_is_read_to_its_end() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let padding = "# 345678901234567890123456789012\n".repeat((1 << 20) / 33 - 10);
     let file = world.write("config.yaml", &format!("{padding}registries: [{{host: {HOST}}}]\n"));
     world.once_pulls(HOST, |command| {
@@ -182,7 +187,7 @@ fn a_file_that_is_no_configuration_is_not_shown() {
         "apiVersion: v1\nkind: Config\nusers: [{user: {token: hunter2}}]\n",
         "[default]\naws_secret_access_key = hunter2\n",
     ] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let file = world.write("token", text);
         is_bad_configuration(&world, &["found"], |command| {
             command.env("ECR_SIDECAR_CONFIG", &file);
@@ -196,7 +201,7 @@ fn a_file_that_is_no_configuration_is_not_shown() {
 
 #[test]
 fn the_variables_of_services_do_no_harm() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.once_pulls(HOST, |command| {
         command.envs(KEYS);
         for service in ["ECR_SIDECAR", "ECR_SIDECAR_METRICS", "ECR_SIDECAR_CONFIG"] {
@@ -212,11 +217,11 @@ fn the_variables_of_services_do_no_harm() {
 
 #[test]
 fn a_ca_bundle_that_is_no_file_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for (path, reason) in [
         (fifo(&world), "it is a FIFO"),
         ("/dev/zero".into(), "it is a device"),
-        (world.path("out"), "it is a directory"),
+        (world.folder().into(), "it is a directory"),
         (sparse(&world, 1 << 32), "it is larger than the limit"),
     ] {
         for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
@@ -224,7 +229,7 @@ fn a_ca_bundle_that_is_no_file_is_named() {
                 command.args(["--timeout", "2s"]).envs(KEYS).env(variable, &path);
                 command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
             });
-            once.failed_saying(&[
+            once.failed_with(&[
                 &format!("cannot read the CA bundle {} that {variable} names", path.display()),
                 reason,
             ]);
@@ -235,7 +240,7 @@ fn a_ca_bundle_that_is_no_file_is_named() {
 /// Each would send the authorization token to the emulator, or to a name behind the agent's address.
 #[test]
 fn a_relative_uri_sends_the_authorization_token_nowhere_else() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let address = world.emulator.endpoint().replace("http://", "");
     for path in [format!("@{address}/v1/credentials"), format!(":80@{address}/x"), ".evil.example/x".into()] {
         let once = world.once(|command| {
@@ -243,14 +248,14 @@ fn a_relative_uri_sends_the_authorization_token_nowhere_else() {
             command.env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", path);
             command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2");
         });
-        once.failed_saying(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is invalid: it must start with /"]);
-        assert!(!once.said.contains("hunter2"), "{}", once.said);
+        once.failed_with(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is invalid: it must start with /"]);
+        assert!(!once.stderr.contains("hunter2"), "{}", once.stderr);
     }
     assert_eq!(world.counts(), [0; 5]);
 }
 
 /// The program in a mount namespace of its own, where nobody serves what is mounted at `hung`.
-fn on_a_hung_mount(world: &World, arguments: &str) -> Option<Command> {
+fn on_a_hung_mount(world: &Harness, arguments: &str) -> Option<Command> {
     if !root() {
         return None;
     }
@@ -258,9 +263,9 @@ fn on_a_hung_mount(world: &World, arguments: &str) -> Option<Command> {
         skip("a volume that hangs takes /dev/fuse");
         return None;
     }
-    let hung = world.path("hung");
+    let hung = world.at("hung");
     fs::create_dir_all(&hung).unwrap();
-    let mut command = clean_command("unshare", &world.path(""));
+    let mut command = clean_command("unshare", &world.at(""));
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]).arg(format!(
         "exec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none '{}'\nexec {BINARY} {arguments}",
         hung.display()
@@ -272,8 +277,8 @@ fn on_a_hung_mount(world: &World, arguments: &str) -> Option<Command> {
 
 #[test]
 fn every_command_ends_while_the_configuration_s_volume_hangs() {
-    let world = World::new();
-    let file = world.path("hung/config.yaml");
+    let world = Harness::new(BINARY).without_keys();
+    let file = world.at("hung/config.yaml");
     for (arguments, status, sentence) in [
         ("run", 64, "does not respond"),
         ("once --timeout 6s", 64, "does not respond"),
@@ -294,10 +299,10 @@ fn every_command_ends_while_the_configuration_s_volume_hangs() {
 
 #[test]
 fn a_ca_bundle_that_hangs_costs_neither_liveness_nor_the_end() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let port = free_port();
     let Some(mut command) = on_a_hung_mount(&world, "run") else { return };
-    command.env("AWS_CA_BUNDLE", world.path("hung/ca.pem"));
+    command.env("AWS_CA_BUNDLE", world.at("hung/ca.pem"));
     command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
     command.env("ECR_SIDECAR_HEALTH_LISTEN", format!("127.0.0.1:{port}"));
     let sidecar = test_support::Process::spawn(&mut command);

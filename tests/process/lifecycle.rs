@@ -2,11 +2,17 @@
 
 use std::{fs, net::TcpListener};
 
-use crate::rig::{self, BINARY, DEADLINE, HOST, Rig, SIBLING, auth, names, wait_auth};
 use ecr_emulator::{Fault, Service};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
-use test_support::{Signal, root, skip, wait_for};
+use test_support::{
+    Harness, Signal,
+    files::{auth, names, wait_auth},
+    harness::{DEADLINE, HOST, SIBLING, configured_by},
+    root, skip, wait_for,
+};
+
+use crate::BINARY;
 
 /// Longer than the end takes, shorter than the 15 seconds that a call to AWS may take.
 const END: std::time::Duration = std::time::Duration::from_secs(10);
@@ -31,7 +37,7 @@ fn fuse() -> bool {
 #[test]
 fn sigterm_and_sigint_end_it_with_status_0_and_leave_the_file() {
     for signal in STOPS {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
         sidecar.signal(signal);
@@ -44,7 +50,7 @@ fn sigterm_and_sigint_end_it_with_status_0_and_leave_the_file() {
 #[test]
 fn it_ends_while_aws_hangs() {
     for signal in STOPS {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         rig.emulator.set_fault(Service::Ecr, Fault::Hang);
         let sidecar = rig.run(|_| {});
         wait_for("a call that hangs", DEADLINE, || (rig.emulator.count(Service::Ecr) > 0).then_some(()));
@@ -60,7 +66,7 @@ fn a_volume_that_hangs_from_the_start_holds_up_neither_health_nor_the_end() {
         return;
     }
     for signal in STOPS {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         fs::create_dir(rig.at("out")).unwrap();
         let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
         assert_eq!(sidecar.get("/livez").0, 200);
@@ -77,7 +83,7 @@ fn a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end(
     if !fuse() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_mounts("mkdir out", |_| {});
     sidecar.wait_ready();
     let mount =
@@ -111,7 +117,7 @@ fn a_second_signal_ends_it_at_once() {
     if !fuse() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     fs::create_dir(rig.at("out")).unwrap();
     let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
     sidecar.health();
@@ -132,7 +138,7 @@ fn as_pid_1_it_listens_to_every_signal() {
         return;
     }
     for signal in STOPS {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let unshare = rig.spawn("unshare", |command| {
             command.args(["--pid", "--fork", "--kill-child", BINARY, "run"]);
         });
@@ -154,7 +160,7 @@ fn as_pid_1_it_listens_to_every_signal() {
 
 #[test]
 fn sighup_asks_aws_once_more_and_publishes_the_answer() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     let first = wait_auth(&rig.file(), HOST);
     sidecar.wait_ready();
@@ -166,7 +172,7 @@ fn sighup_asks_aws_once_more_and_publishes_the_answer() {
 
 #[test]
 fn a_health_port_that_is_taken_is_a_sentence_and_status_64() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let sidecar = rig.run(|command| {
@@ -182,7 +188,7 @@ fn a_health_port_that_is_taken_is_a_sentence_and_status_64() {
 
 #[test]
 fn the_first_line_tells_version_registries_identities_and_outputs() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_file(&format!(
         "identities: {{billing: {{source: environment}}}}\n\
          registries: [{{host: {HOST}}}, {{host: public.ecr.aws, identity: billing}}]\n\
@@ -200,7 +206,7 @@ fn the_first_line_tells_version_registries_identities_and_outputs() {
 
 #[test]
 fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let sidecar = rig.run(|_| {});
     sidecar.wait_status("four failures in a row", |status| {
@@ -241,7 +247,7 @@ fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
     if !fuse() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let mut file = "identities:\n".to_owned();
     let mut registries = format!("- {{host: {HOST}}}\n");
     for n in 0..9 {
@@ -260,7 +266,7 @@ fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
     let config = rig.put("ecr-sidecar.yaml", &file);
     fs::create_dir(rig.at("hung")).unwrap();
     let mounts = format!("{HANGING_MOUNT} hung");
-    let sidecar = rig.run_with_mounts(&mounts, |command| rig::configured_by(command, &config));
+    let sidecar = rig.run_with_mounts(&mounts, |command| configured_by(command, &config));
     wait_auth(&rig.file(), HOST);
     for n in 0..9 {
         sidecar.wait_log(&format!("hung/key-{n}: its volume does not respond within 5 s"), DEADLINE);
@@ -281,7 +287,7 @@ fn a_configuration_file_that_cannot_be_read_any_more_is_told_and_holds_up_nothin
     if !fuse() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let text = |hosts: &str| {
         format!(
             "registries: [{hosts}]\noutputs: [{{type: docker-config, path: '{}'}}]\n",
@@ -297,7 +303,7 @@ fn a_configuration_file_that_cannot_be_read_any_more_is_told_and_holds_up_nothin
     };
     point(&good);
     let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} hung"), |command| {
-        rig::configured_by(command, &link);
+        configured_by(command, &link);
     });
     sidecar.wait_ready();
     let refreshes = || {

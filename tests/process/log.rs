@@ -6,8 +6,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::world::{DEADLINE, HOST, KEYS, World};
-use test_support::{Signal, http_get, steady_port, wait_for};
+use test_support::{
+    Harness, Signal,
+    harness::{DEADLINE, HOST, KEYS},
+    http_get, steady_port, wait_for,
+};
+
+use crate::BINARY;
 
 /// A sidecar whose standard error is a pipe that is full already.
 struct Unread {
@@ -52,7 +57,7 @@ impl Drop for Unread {
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let mut sidecar = Unread::start(world.command("run").envs(KEYS));
     sidecar.wait("readiness", "/readyz", |code, _| code == 200);
     let refreshed = |times: u64| {
@@ -71,7 +76,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
 
 #[test]
 fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let rejected = |round: usize| -> String {
         (0..1500).map(|number| format!("unknownKeyOfThisConfiguration{round}x{number}: 1\n")).collect()
     };
@@ -103,13 +108,13 @@ fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
 /// The exit message comes behind the log, and waits for no reader for ever either.
 #[test]
 fn who_fails_with_a_log_that_nobody_reads_ends_all_the_same() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let mut sidecar = Unread::start(world.command("once").args(["--timeout", "1s"]));
     assert_eq!(sidecar.wait_exit(), Some(69));
     let once = world.once(|command| {
         command.args(["--timeout", "1s"]);
     });
-    let last = once.said.lines().position(|line| line.starts_with("ecr-sidecar: not all required"));
-    let first = once.said.lines().position(|line| line.contains("token refresh failed"));
-    assert!(first.is_some() && last > first, "{}", once.said);
+    let last = once.stderr.lines().position(|line| line.starts_with("ecr-sidecar: not all required"));
+    let first = once.stderr.lines().position(|line| line.contains("token refresh failed"));
+    assert!(first.is_some() && last > first, "{}", once.stderr);
 }

@@ -3,11 +3,6 @@
 //! `cargo test --test process volume` runs the tests of one module.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
-#[path = "../world/mod.rs"]
-mod world;
-
 mod answers;
 mod canary;
 mod cli;
@@ -27,3 +22,6 @@ mod registries;
 mod reload;
 mod status;
 mod volume;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

@@ -9,11 +9,19 @@ use std::{
     time::Duration,
 };
 
-use crate::rig::{self, BINARY, DEADLINE, Rig, replace, tap::Tap, wait_auth};
 use base64::{Engine, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
 use ecr_emulator::{ACCESS_KEY_ID, Fault, SECRET_ACCESS_KEY, Service};
 use serde_json::json;
-use test_support::{Signal, clean_command, output, wait_for};
+use test_support::{
+    Harness, Signal, clean_command,
+    files::{replace, wait_auth},
+    harness::{DEADLINE, configured_by},
+    output,
+    tap::Tap,
+    wait_for,
+};
+
+use crate::BINARY;
 
 /// So long a piece of a secret is a leak.
 const PIECE: usize = 24;
@@ -121,7 +129,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn no_secret_shows_anywhere_but_in_the_docker_config() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let tap = Tap::on(&rig.emulator.endpoint());
     let web_token = || {
         rig.emulator.web_identity_token(
@@ -173,10 +181,12 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
         yaml + &format!("outputs: [{{type: docker-config, path: {}}}]\n", rig.file().display())
     };
     let config = rig.put("in/ecr-sidecar.yaml", &yaml(count));
+    let home = rig.at("home");
+    fs::create_dir(&home).unwrap();
     let sidecar = rig.run(|command| {
-        rig::configured_by(command, &config);
+        configured_by(command, &config);
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-        command.env("AWS_ENDPOINT_URL", tap.endpoint()).env("ECR_SIDECAR_LOG", "trace");
+        command.env("HOME", &home).env("AWS_ENDPOINT_URL", tap.endpoint()).env("ECR_SIDECAR_LOG", "trace");
     });
     let mut said: Vec<(String, String)> = Vec::new();
     let ask = |said: &mut Vec<(String, String)>| {
@@ -238,7 +248,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     sidecar.signal(Signal::TERM);
     assert!(sidecar.wait_exit(DEADLINE).success());
     // No write is under way any more, whose temporary file would be one too many.
-    let files = files_below(&sidecar.home()).into_iter().chain(files_below(&rig.at("out")));
+    let files = files_below(&rig.at("home")).into_iter().chain(files_below(&rig.at("out")));
     let files: Vec<_> =
         files.map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
     let log = sidecar.stderr();

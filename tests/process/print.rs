@@ -6,12 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::world::{self, DEADLINE, HOST, KEYS, PUBLIC, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::{Fault, Service};
-use test_support::output;
+use test_support::{
+    Harness,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC},
+    output,
+};
 
-fn print(world: &World, host: &str, prepare: impl FnOnce(&mut Command)) -> Output {
+use crate::BINARY;
+
+fn print(world: &Harness, host: &str, prepare: impl FnOnce(&mut Command)) -> Output {
     let mut command = world.command("print");
     // Without a home there is no cache, which is tests/process/helper.rs's.
     prepare(command.arg(host).envs(KEYS).env_remove("HOME"));
@@ -41,17 +46,9 @@ fn refused(output: &Output, status: i32, parts: &[&str]) {
     }
 }
 
-/// The registry lets it in.
-#[track_caller]
-fn admitted(world: &World, host: &str, auth: &str) {
-    let headers = [("Host", host), ("Authorization", &format!("Basic {auth}"))];
-    let answer = world::get(&world.emulator.endpoint(), "/v2/", &headers);
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
-}
-
 #[test]
 fn a_living_token_in_the_file_is_printed_without_asking_aws() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let _running = world.run_ready(|_| {});
     let counts = world.counts();
     let print = print(&world, HOST, |command| {
@@ -63,7 +60,7 @@ fn a_living_token_in_the_file_is_printed_without_asking_aws() {
 
 #[test]
 fn settings_for_aws_matter_only_when_aws_is_asked() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let invalid = |command: &mut Command| {
         command.env("AWS_ENDPOINT_URL", "localhost:4566").env("AWS_REGION", "eu-west-1a");
         command.env("HTTPS_PROXY", "socks5://127.0.0.1:1080");
@@ -77,12 +74,12 @@ fn settings_for_aws_matter_only_when_aws_is_asked() {
 
 #[test]
 fn without_a_file_aws_is_asked() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for host in [HOST, PUBLIC] {
         let auth = printed(&print(&world, host, |command| {
             command.env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
         }));
-        admitted(&world, host, &auth);
+        world.admits(host, &auth);
     }
     assert_eq!((world.emulator.count(Service::Ecr), world.emulator.count(Service::EcrPublic)), (1, 1));
     assert!(world.nothing_written());
@@ -90,7 +87,7 @@ fn without_a_file_aws_is_asked() {
 
 #[test]
 fn an_ended_token_is_never_printed() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::ExpiredOnArrival, 1);
     world.once(|command| {
         command.envs(KEYS);
@@ -104,12 +101,12 @@ fn an_ended_token_is_never_printed() {
 
 #[test]
 fn a_token_of_unknown_end_is_the_last_resort() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.once(|command| {
         command.envs(KEYS);
     });
     let in_file = world.auths().remove(HOST).unwrap();
-    fs::remove_file(world.path("out/.config.json.ecr-sidecar")).unwrap();
+    fs::remove_file(world.at("out/.config.json.ecr-sidecar")).unwrap();
     assert_ne!(printed(&print(&world, HOST, |_| {})), in_file);
 
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
@@ -118,7 +115,7 @@ fn a_token_of_unknown_end_is_the_last_resort() {
     let said = said(&last_resort);
     assert!(said.contains("not known") && said.contains("AccessDenied"), "{said}");
 
-    let file = fs::File::options().write(true).open(world.docker_config()).unwrap();
+    let file = fs::File::options().write(true).open(world.file()).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the file system's time is the machine's")]
     let long_ago = SystemTime::now() - Duration::from_secs(13 * 3600);
     file.set_modified(long_ago).unwrap();
@@ -127,19 +124,19 @@ fn a_token_of_unknown_end_is_the_last_resort() {
 
 #[test]
 fn a_registry_that_is_not_configured_is_asked_for_by_the_default_identity() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
-    admitted(&world, other, &printed(&print(&world, other, |_| {})));
+    world.admits(other, &printed(&print(&world, other, |_| {})));
     // with nothing configured at all, the name tells the region
     let auth = printed(&print(&world, HOST, |command| {
         command.env_remove("ECR_SIDECAR_REGISTRIES");
     }));
-    admitted(&world, HOST, &auth);
+    world.admits(HOST, &auth);
 }
 
 #[test]
 fn a_registry_has_the_identity_that_is_configured_for_it() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write(
         "config.yaml",
         &format!(
@@ -155,7 +152,7 @@ fn a_registry_has_the_identity_that_is_configured_for_it() {
 
 #[test]
 fn a_bad_host_and_a_bad_configuration_are_status_64() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     refused(&print(&world, "https://x/", |_| {}), 64, &["https://x/"]);
     refused(&print(&world, "ghcr.io", |_| {}), 64, &["ghcr.io", "is not configured", "`registries`"]);
     let bad = print(&world, HOST, |command| {
@@ -166,16 +163,16 @@ fn a_bad_host_and_a_bad_configuration_are_status_64() {
 
 #[test]
 fn a_failure_that_passes_by_itself_is_waited_out() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::Status(500), 2);
-    admitted(&world, HOST, &printed(&print(&world, HOST, |_| {})));
+    world.admits(HOST, &printed(&print(&world, HOST, |_| {})));
     assert_eq!(world.emulator.count(Service::Ecr), 3);
 }
 
 /// Argo CD Image Updater kills a script after 10 seconds.
 #[test]
 fn it_ends_within_ten_seconds_while_aws_hangs() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::Ecr, Fault::Hang);
     let mut command = world.command("print");
     let hung = output(command.arg(HOST).envs(KEYS), Duration::from_secs(10));

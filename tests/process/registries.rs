@@ -3,13 +3,18 @@
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use crate::world::{DEADLINE, HOST, KEYS, PUBLIC, World, get};
 use ecr_emulator::Service;
-use test_support::wait_for;
+use test_support::{
+    Harness,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC},
+    http, wait_for,
+};
+
+use crate::BINARY;
 
 #[test]
 fn a_thousand_registries_of_one_region_cost_one_call_and_one_write() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let hosts: Vec<_> =
         (0..1000).map(|n| format!("{:012}.dkr.ecr.eu-west-1.amazonaws.com", 1000 + n)).collect();
     let mut yaml = "registries:\n".to_owned();
@@ -37,7 +42,7 @@ fn a_thousand_registries_of_one_region_cost_one_call_and_one_write() {
 
 #[test]
 fn two_regions_and_ecr_public_cost_three_calls_each_in_its_region() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let hosts = [
         "123456789012.dkr.ecr.us-east-1.amazonaws.com",
         "999999999999.dkr.ecr.us-east-1.amazonaws.com",
@@ -60,7 +65,7 @@ fn two_regions_and_ecr_public_cost_three_calls_each_in_its_region() {
 
 #[test]
 fn registries_of_one_region_under_other_endpoints_and_names_are_calls_of_their_own() {
-    let [world, vpc] = [(); 2].map(|()| World::new());
+    let [world, vpc] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
     let config = world.write(
         "config.yaml",
         &format!(
@@ -79,7 +84,7 @@ fn registries_of_one_region_under_other_endpoints_and_names_are_calls_of_their_o
 #[test]
 fn with_nothing_but_a_region_the_callers_own_registry_is_kept() {
     for variable in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let running = world.run_ready(|command| {
             command.env_remove("ECR_SIDECAR_REGISTRIES").env(variable, "ap-southeast-2");
         });
@@ -98,7 +103,7 @@ fn with_nothing_but_a_region_the_callers_own_registry_is_kept() {
 
 #[test]
 fn the_own_registry_survives_a_refresh_and_once_knows_it_too() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let own = |command: &mut std::process::Command| {
         command.env_remove("ECR_SIDECAR_REGISTRIES").env("AWS_REGION", "eu-west-1");
     };
@@ -113,7 +118,7 @@ fn the_own_registry_survives_a_refresh_and_once_knows_it_too() {
 /// A registry by a name that tells nothing: its port, region and API endpoint are said.
 #[test]
 fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_was_said() {
-    let [world, vpc] = [(); 2].map(|()| World::new());
+    let [world, vpc] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
     let host = vpc.emulator.add_registry("eu-central-1");
     let config = world.write(
         "config.yaml",
@@ -125,29 +130,29 @@ fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_w
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config).env_remove("ECR_SIDECAR_REGISTRIES");
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     assert_eq!(world.counts(), [0; 5], "AWS_ENDPOINT_URL comes after the registry's own endpoint");
     assert_eq!(vpc.only_call(Service::Ecr).region.as_deref(), Some("eu-central-1"));
     let auth = format!("Basic {}", world.auths()[&host]);
-    let answer = get(&format!("http://{host}"), "/v2/", &[("Host", &host), ("Authorization", &auth)]);
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let answer = http::get_with(http::address(&host), "/v2/", &[("Authorization", &auth)]);
+    assert_eq!(answer.code, 200, "{answer:?}");
     assert_eq!(vpc.emulator.pulls()[0].region.as_deref(), Some("eu-central-1"));
 }
 
 #[test]
 fn a_name_that_tells_no_region_is_refused_with_the_remedy() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},ecr.internal.example:8443"));
     });
-    assert_eq!(once.code, Some(64), "{}", once.said);
-    once.says(&["found nothing", "the AWS region of this registry"]);
+    assert_eq!(once.code, Some(64), "{}", once.stderr);
+    once.has(&["found nothing", "the AWS region of this registry"]);
     assert_eq!(world.counts(), [0; 5]);
 }
 
 #[test]
 fn an_optional_registry_is_kept_when_it_can_be_and_missed_by_nobody() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::EcrPublic, ecr_emulator::Fault::AccessDenied);
     let config = world.write(
         "config.yaml",
@@ -162,7 +167,7 @@ fn an_optional_registry_is_kept_when_it_can_be_and_missed_by_nobody() {
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", &config).env_remove("ECR_SIDECAR_REGISTRIES");
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     assert!(world.auths().keys().eq([HOST]));
 
     world.emulator.clear_faults();
@@ -173,8 +178,8 @@ fn an_optional_registry_is_kept_when_it_can_be_and_missed_by_nobody() {
 
 #[test]
 fn one_broken_region_delays_no_other() {
-    let world = World::new();
-    let elsewhere = World::new();
+    let world = Harness::new(BINARY).without_keys();
+    let elsewhere = Harness::new(BINARY).without_keys();
     elsewhere.emulator.set_fault(Service::Ecr, ecr_emulator::Fault::Hang);
     let config = world.write(
         "config.yaml",

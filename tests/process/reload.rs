@@ -3,14 +3,19 @@
 
 use std::{fs, net::TcpListener, os::unix::fs::symlink};
 
-use crate::rig::{
-    self, DEADLINE, HOST, Rig, Running, SIBLING, auth, config, http, mode, overwrite, replace, wait_auth,
-};
 use ecr_emulator::{Fault, Service};
-use test_support::{Sidecar, clean_command, free_port, output, wait_for};
+use test_support::{
+    Harness, Running, Sidecar, clean_command,
+    files::{auth, config, mode, overwrite, replace, wait_auth},
+    free_port,
+    harness::{DEADLINE, HOST, SIBLING, configured_by},
+    http, output, wait_for,
+};
+
+use crate::BINARY;
 
 /// A configuration with these registries and this output, and any other line.
-fn file(rig: &Rig, hosts: &[&str], more: &str) -> String {
+fn file(rig: &Harness, hosts: &[&str], more: &str) -> String {
     let hosts: Vec<_> = hosts.iter().map(|host| format!("{{host: {host}}}")).collect();
     let path = rig.file();
     format!(
@@ -20,7 +25,7 @@ fn file(rig: &Rig, hosts: &[&str], more: &str) -> String {
     )
 }
 
-fn running(rig: &Rig) -> Running {
+fn running(rig: &Harness) -> Running {
     let running = rig.run_with_file(&file(rig, &[HOST], ""));
     running.wait_ready();
     running
@@ -32,7 +37,7 @@ fn wait_reloads(running: &Running, times: u64) {
 
 #[test]
 fn a_registry_that_is_added_has_the_token_of_its_key_at_once() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     rig.put("ecr-sidecar.yaml", &file(&rig, &[HOST, SIBLING], ""));
     let added = wait_auth(&rig.file(), SIBLING);
@@ -43,7 +48,7 @@ fn a_registry_that_is_added_has_the_token_of_its_key_at_once() {
 
 #[test]
 fn a_registry_that_is_taken_out_leaves_the_file_and_foreign_entries_stay() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.put("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"dTpw"}},"detachKeys":"ctrl-x"}"#);
     let running = rig.run_with_file(&file(&rig, &[HOST, SIBLING], ""));
     running.wait_ready();
@@ -58,7 +63,7 @@ fn a_registry_that_is_taken_out_leaves_the_file_and_foreign_entries_stay() {
 
 #[test]
 fn however_the_file_is_replaced_it_is_noticed() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     // As a ConfigMap is projected: ecr-sidecar.yaml -> ..data/ecr-sidecar.yaml, ..data -> ..1
     let folder = rig.at("mounted");
     let version = |name: &str, text: &str| {
@@ -69,7 +74,7 @@ fn however_the_file_is_replaced_it_is_noticed() {
     symlink("..1", folder.join("..data")).unwrap();
     symlink("..data/ecr-sidecar.yaml", folder.join("ecr-sidecar.yaml")).unwrap();
     let path = folder.join("ecr-sidecar.yaml");
-    let running = rig.run(|command| rig::configured_by(command, &path));
+    let running = rig.run(|command| configured_by(command, &path));
     running.wait_ready();
 
     version("..2", &file(&rig, &[HOST, SIBLING], ""));
@@ -88,7 +93,7 @@ fn however_the_file_is_replaced_it_is_noticed() {
 
 #[test]
 fn an_output_that_is_moved_is_written_at_its_new_place_and_stays_at_the_old() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     let before = fs::read(rig.file()).unwrap();
     let elsewhere = rig.at("elsewhere/config.json");
@@ -104,7 +109,7 @@ fn an_output_that_is_moved_is_written_at_its_new_place_and_stays_at_the_old() {
 
 #[test]
 fn a_registry_with_a_key_of_its_own_costs_one_call() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
     let running = running(&rig);
     let before = auth(&rig.file(), HOST);
@@ -118,7 +123,7 @@ fn a_registry_with_a_key_of_its_own_costs_one_call() {
 
 #[test]
 fn another_mode_and_another_output_are_written_from_the_token_that_is_there() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     let credential = wait_auth(&rig.file(), HOST);
     let second = rig.at("second/config.json");
@@ -136,12 +141,12 @@ fn another_mode_and_another_output_are_written_from_the_token_that_is_there() {
 
 #[test]
 fn a_health_address_that_is_taken_is_refused_and_the_one_before_answers() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let address = format!("127.0.0.1:{}", free_port());
     let text = |listen: &str| file(&rig, &[HOST], &format!("health: {{listen: '{listen}'}}"));
     let path = rig.put("ecr-sidecar.yaml", &text(&address));
     let running = rig.run(|command| {
-        rig::configured_by(command, &path);
+        configured_by(command, &path);
         command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
     });
     running.wait_ready();
@@ -155,14 +160,14 @@ fn a_health_address_that_is_taken_is_refused_and_the_one_before_answers() {
 
 #[test]
 fn another_grace_at_the_same_address_is_applied() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let address = format!("127.0.0.1:{}", free_port());
     let text =
         |grace: &str| file(&rig, &[HOST], &format!("health: {{listen: '{address}', startupGrace: {grace}}}"));
     let path = rig.put("ecr-sidecar.yaml", &text("1h"));
     let running = rig.run(|command| {
-        rig::configured_by(command, &path);
+        configured_by(command, &path);
         command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
     });
     assert_eq!(running.get("/startupz").0, 503);
@@ -174,7 +179,7 @@ fn another_grace_at_the_same_address_is_applied() {
 
 #[test]
 fn a_file_that_goes_is_a_refusal_and_going_back_mends_it() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     let path = rig.at("ecr-sidecar.yaml");
     fs::remove_file(&path).unwrap();
@@ -194,16 +199,16 @@ fn a_file_that_goes_is_a_refusal_and_going_back_mends_it() {
 
 #[test]
 fn the_health_endpoint_and_the_log_filter_follow_the_file() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let address = |port| format!("127.0.0.1:{port}");
     let (first, second) = (free_port(), free_port());
     let text = |port, filter| {
         file(&rig, &[HOST], &format!("health: {{listen: '{}'}}\nlog: {{filter: {filter}}}", address(port)))
     };
     let path = rig.put("ecr-sidecar.yaml", &text(first, "info"));
-    let sidecar = Sidecar::spawn(rig::BINARY, |command| {
+    let sidecar = Sidecar::spawn(BINARY, |command| {
         command.arg("run").envs(rig.environment()).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
-        rig::configured_by(command, &path);
+        configured_by(command, &path);
     });
     let ready = |port: u16| {
         http::try_request(([127, 0, 0, 1], port).into(), "GET", "/readyz")
@@ -214,7 +219,7 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
     wait_for("readiness at the second address", DEADLINE, || ready(second).then_some(()));
     wait_for("the first address to close", DEADLINE, || (!ready(first)).then_some(()));
     // The probes find it by the same file.
-    let mut probe = clean_command(rig::BINARY, &rig.at("."));
+    let mut probe = clean_command(BINARY, &rig.at("."));
     let answer = output(probe.args(["health", "ready"]).env("ECR_SIDECAR_CONFIG", &path), DEADLINE);
     assert!(answer.status.success(), "{answer:?}");
     let lines = sidecar.log_lines().len();
@@ -225,7 +230,7 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
 
 #[test]
 fn a_bad_file_is_told_and_counted_and_changes_nothing() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     let before = fs::read(rig.file()).unwrap();
     let bad = [
@@ -244,7 +249,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
     assert!(running.wait_log("the running one stays", DEADLINE).contains("ecr-sidecar.yaml"));
 
     // A probe that failed now would have a working sidecar killed.
-    let mut probe = clean_command(rig::BINARY, &rig.at("."));
+    let mut probe = clean_command(BINARY, &rig.at("."));
     probe.args(["health", "live"]).env("ECR_SIDECAR_CONFIG", rig.at("ecr-sidecar.yaml"));
     probe.env("ECR_SIDECAR_HEALTH_LISTEN", running.health().to_string());
     assert!(output(&mut probe, DEADLINE).status.success());
@@ -257,7 +262,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
 
 #[test]
 fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     fs::create_dir_all(rig.at("a-directory/full")).unwrap(); // an empty one would be replaced
     let text = file(&rig, &[HOST], "")
@@ -272,7 +277,7 @@ fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
 /// Its reconciler reports that and retries; the rest of the configuration is not held up by it.
 #[test]
 fn an_output_that_stays_as_it_is_has_no_reload_rejected() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let running = running(&rig);
     fs::remove_file(rig.file()).unwrap();
     while fs::create_dir_all(rig.file().join("x")).is_err() {
@@ -295,13 +300,13 @@ fn an_output_that_stays_as_it_is_has_no_reload_rejected() {
 /// A liveness probe that failed with the file would have a working sidecar killed.
 #[test]
 fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let port = free_port();
     let health = format!("health: {{listen: '127.0.0.1:{port}'}}\n");
     let good = file(&rig, &[HOST], &health);
     let path = rig.put("ecr-sidecar.yaml", &good);
     let sidecar = rig.run(|command| {
-        rig::configured_by(command, &path);
+        configured_by(command, &path);
         command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
     });
     sidecar.wait_ready();
@@ -309,7 +314,7 @@ fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {
         replace(&path, &broken);
         sidecar.wait_status("the refusal", |status| !status["configuration"]["last_error"].is_null());
         for question in ["live", "startup", "ready"] {
-            let mut probe = clean_command(rig::BINARY, &rig.at("."));
+            let mut probe = clean_command(BINARY, &rig.at("."));
             let answer = output(probe.args(["health", question]).env("ECR_SIDECAR_CONFIG", &path), DEADLINE);
             assert!(answer.status.success(), "{question}: {answer:?}");
         }
@@ -318,7 +323,7 @@ fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {
 
 #[test]
 fn a_reload_that_changes_only_settings_asks_aws_for_nothing() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
     let text = |more: &str| file(&rig, &[HOST, other], more);
     rig.put("ecr-sidecar.yaml", &text(""));
@@ -342,7 +347,7 @@ fn a_reload_that_changes_only_settings_asks_aws_for_nothing() {
 
 #[test]
 fn another_refresh_policy_is_followed_by_the_token_in_hand() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let text = |at: &str| file(&rig, &[HOST], &format!("refresh: {{at: {at}, jitter: 0%}}"));
     let running = rig.run_with_file(&text("50%"));
     running.wait_ready();
@@ -367,7 +372,7 @@ fn another_refresh_policy_is_followed_by_the_token_in_hand() {
 
 #[test]
 fn a_reload_keeps_the_back_off_of_a_failing_token() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::AccessDenied); // polled slowly
     let text = |at: usize| file(&rig, &[HOST], &format!("refresh: {{at: {at}%, jitter: 0%}}"));
     let running = rig.run_with_file(&text(50));
@@ -385,7 +390,7 @@ fn a_reload_keeps_the_back_off_of_a_failing_token() {
 
 #[test]
 fn another_setting_of_an_identity_replaces_its_own_tokens_only() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
     let text = |region: &str| {
         format!(

@@ -2,12 +2,17 @@
 
 use std::{net::TcpListener, process::Output, time::Duration};
 
-use crate::world::{BINARY, DEADLINE, HOST, KEYS, PUBLIC, Running, World};
 use ecr_emulator::{Fault, Service};
 use serde_json::Value;
-use test_support::{Process, Signal, clean_command, output, wait_for};
+use test_support::{
+    Harness, Process, Running, Signal, clean_command,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC},
+    output, wait_for,
+};
 
-fn status(world: &World, running: &Running, arguments: &[&str]) -> Output {
+use crate::BINARY;
+
+fn status(world: &Harness, running: &Running, arguments: &[&str]) -> Output {
     let listen = running.health().to_string();
     let mut command = world.command("status");
     output(command.args(arguments).env("ECR_SIDECAR_HEALTH_LISTEN", listen), DEADLINE)
@@ -28,20 +33,20 @@ fn columns<'a>(table: &'a str, start: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_healthy_sidecar_is_told_as_such() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let table = text(&status(&world, &running, &[]));
     let [host, identity, state, left, next] = columns(&table, HOST)[..] else { panic!("{table}") };
     assert_eq!((host, identity, state), (HOST, "default (environment)", "ok"));
     assert!(left.starts_with("11h") && next.starts_with("in "), "{table}");
-    let file = format!("docker-config {}", world.docker_config().display());
+    let file = format!("docker-config {}", world.file().display());
     assert_eq!(columns(&table, &file)[1], "in sync");
     assert!(table.is_ascii() && !table.contains("remedy:") && !table.contains("\n\n"), "{table}");
 }
 
 #[test]
 fn the_principal_is_told_by_its_arn_once_that_is_known() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let file = world.web_identity_file("system:serviceaccount:a:b");
     let running = world.run(|command| {
         command
@@ -55,7 +60,7 @@ fn the_principal_is_told_by_its_arn_once_that_is_known() {
 
 #[test]
 fn a_denied_token_is_told_with_its_remedy_and_what_lacks_it() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::EcrPublic, Fault::AccessDenied);
     let running = world.run(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
@@ -83,7 +88,7 @@ fn a_denied_token_is_told_with_its_remedy_and_what_lacks_it() {
 
 #[test]
 fn json_is_the_answer_of_the_endpoint() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let json = text(&status(&world, &running, &["-o", "json"]));
     let [told, asked]: [Value; 2] = [serde_json::from_str(&json).unwrap(), running.status()];
@@ -95,11 +100,11 @@ fn json_is_the_answer_of_the_endpoint() {
 /// The probes of a sidecar that runs on its last good configuration must find it, and so must this.
 #[test]
 fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let file = format!(
         "registries: [{{host: {HOST}}}]\nhealth: {{listen: '{address}'}}\noutputs: [{{type: docker-config, path: {}}}]\n",
-        world.docker_config().display()
+        world.file().display()
     );
     let config = world.write("config.yaml", &file);
     let running = world.run(|command| {
@@ -112,7 +117,7 @@ fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
     world.write("config.yaml", &format!("registrys: []\nhealth: {{listen: '{address}'}}\n"));
     running.wait_log("is refused", DEADLINE);
     let table = wait_for("the refusal in the status", DEADLINE, || {
-        let mut command = clean_command(BINARY, &world.path("."));
+        let mut command = clean_command(BINARY, &world.at("."));
         let table = text(&output(command.arg("status").env("ECR_SIDECAR_CONFIG", &config), DEADLINE));
         table.contains("refused").then_some(table)
     });
@@ -124,7 +129,7 @@ fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
 
 #[test]
 fn without_a_sidecar_it_says_where_it_looked_and_the_remedy() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -138,7 +143,7 @@ fn without_a_sidecar_it_says_where_it_looked_and_the_remedy() {
 
 #[test]
 fn another_program_on_the_port_is_not_taken_for_a_sidecar() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let emulator = world.emulator.endpoint();
     let address = emulator.trim_start_matches("http://");
     for format in ["table", "json"] {
@@ -152,7 +157,7 @@ fn another_program_on_the_port_is_not_taken_for_a_sidecar() {
 
 #[test]
 fn watching_in_a_pipe_prints_blocks_until_it_is_told_to_stop() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let mut command = world.command("status");
     let watch =

@@ -13,9 +13,15 @@ use std::{
     time::Duration,
 };
 
-use crate::rig::{BINARY, DEADLINE, HOST, Rig, Running, auth, config, mode, names, overwrite, replace};
 use serde_json::json;
-use test_support::{install, root, wait_for};
+use test_support::{
+    Harness, Running,
+    files::{auth, config, mode, names, overwrite, replace},
+    harness::{DEADLINE, HOST},
+    install, root, wait_for,
+};
+
+use crate::BINARY;
 
 const NOBODY: u32 = 65534;
 /// Another container of the pod.
@@ -27,8 +33,8 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A volume as an `emptyDir` is, at `out`, and a directory of the sidecar's user that nobody else may write to.
-fn shared(user: u32) -> (Rig, PathBuf) {
-    let rig = Rig::new();
+fn shared(user: u32) -> (Harness, PathBuf) {
+    let rig = Harness::new(BINARY);
     fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();
     for (name, mode) in [("out", 0o777), ("private", 0o755)] {
         fs::create_dir(rig.at(name)).unwrap();
@@ -63,7 +69,7 @@ fn link(target: &Path, link: &Path) {
     });
 }
 
-fn run_as(rig: &Rig, user: u32) -> Running {
+fn run_as(rig: &Harness, user: u32) -> Running {
     let own = rig.at("ecr-sidecar");
     install(BINARY, &own);
     rig.spawn("setpriv", |command| {
@@ -72,7 +78,7 @@ fn run_as(rig: &Rig, user: u32) -> Running {
     })
 }
 
-fn is_ours(rig: &Rig) -> bool {
+fn is_ours(rig: &Harness) -> bool {
     fs::symlink_metadata(rig.file()).is_ok_and(|metadata| metadata.is_file())
         && auth(&rig.file(), HOST).is_some()
 }
@@ -165,7 +171,7 @@ fn a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed() {
 /// The documented case: the user's own link, where only the user may write.
 #[test]
 fn a_link_of_our_own_is_followed() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let real = rig.put("dotfiles/docker.json", "{}");
     fs::create_dir(rig.at("out")).unwrap();
     symlink(&real, rig.file()).unwrap();
@@ -176,7 +182,7 @@ fn a_link_of_our_own_is_followed() {
 
 #[test]
 fn a_hard_link_is_replaced_and_its_other_name_untouched() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     for content in [CANARY, "{\"auths\":{}}"] {
         let other = rig.put("out/other", content);
         fs::set_permissions(&other, Permissions::from_mode(0o644)).unwrap();
@@ -212,7 +218,7 @@ fn what_is_no_file_is_replaced() {
         ("a socket", &|path| UnixListener::bind(path).is_ok()),
         ("an empty directory", &|path| fs::create_dir(path).is_ok()),
     ];
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     fs::create_dir(rig.at("out")).unwrap();
     for (what, make) in things {
         let (invalid, expiries) = (rig.at("out/config.json.invalid"), rig.at("out/.config.json.ecr-sidecar"));
@@ -237,7 +243,7 @@ fn what_is_no_file_is_replaced() {
 
 #[test]
 fn a_full_directory_in_the_place_of_the_file_is_reported_and_heals() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     put_in_place(&rig.file(), &|path| fs::create_dir_all(path.join("x")).is_ok());
@@ -251,7 +257,7 @@ fn a_full_directory_in_the_place_of_the_file_is_reported_and_heals() {
 
 #[test]
 fn a_forged_expiry_is_not_believed() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.run(|_| {}).wait_ready();
     let expiries = rig.at("out/.config.json.ecr-sidecar");
     let known: serde_json::Value = config(&expiries).unwrap();
@@ -270,7 +276,7 @@ fn a_forged_expiry_is_not_believed() {
 /// On tmpfs a time may be any number.
 #[test]
 fn print_takes_any_time_of_the_file() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     rig.run(|_| {}).wait_ready();
     fs::remove_file(rig.at("out/.config.json.ecr-sidecar")).unwrap();
     rig.emulator.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::AccessDenied);
@@ -289,7 +295,7 @@ fn print_takes_any_time_of_the_file() {
 /// The second removal comes while the first is being repaired.
 #[test]
 fn a_directory_that_is_removed_twice_comes_back_at_once() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let directory = rig.at("out");
@@ -308,7 +314,7 @@ fn a_directory_that_is_removed_twice_comes_back_at_once() {
 #[test]
 fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
     for component in ["a/b/c", "a/b", "a"] {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let file = rig.at("a/b/c/config.json");
         fs::create_dir_all(rig.at("a/b/c")).unwrap();
         let sidecar = rig.run(|command| {
@@ -341,7 +347,7 @@ impl Drop for Ends<'_> {
 #[test]
 fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
     for pause in [Duration::from_millis(10), Duration::from_micros(200), Duration::ZERO] {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
         let (over, torn, edits) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -385,7 +391,7 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
 /// The content stays: a mode that lets everyone read the token, or replace it, is harm enough.
 #[test]
 fn a_mode_that_is_opened_without_end_is_put_right_every_time() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let (over, file) = (AtomicBool::new(false), rig.file());

@@ -5,12 +5,13 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::Settings;
 use serde_json::{Value, json};
-use test_support::{Signal, wait_for};
-
-use crate::{
-    cluster::{Cluster, SECRET, SOON, by_file, sha256, value, with_registry},
-    rig::{DEADLINE, HOST, SIBLING},
+use test_support::{
+    Signal,
+    harness::{DEADLINE, HOST, SIBLING},
+    wait_for,
 };
+
+use crate::cluster::{Cluster, SECRET, SOON, by_file, sha256, value, with_registry};
 
 #[test]
 fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {

@@ -9,11 +9,16 @@ use std::{
 
 use ecr_emulator::{Fault, Reason, Service, Settings};
 use serde_json::Value;
-use test_support::{ApiServer, Signal, kubernetes::audit::tally, output, program, wait_for};
+use test_support::{
+    ApiServer, Harness, Running, Signal,
+    harness::{DEADLINE, HOST},
+    kubernetes::audit::tally,
+    output, program, wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, argocd, by_file, sha256, value, with_registry},
-    rig::{DEADLINE, HOST, Rig, Running},
 };
 
 #[test]
@@ -102,7 +107,7 @@ fn replicas_never_step_back_and_tear_no_pair() {
 fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
     let server = ApiServer::start()?;
     let account = server.service_account(namespace, "reflector");
-    Some(Cluster { server: Arc::new(server), rig: Rig::with(aws), account })
+    Some(Cluster { server: Arc::new(server), rig: Harness::with(BINARY, aws), account })
 }
 
 /// The Secret in every namespace with the label `ecr: enabled`, beside the file.

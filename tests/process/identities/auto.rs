@@ -8,16 +8,20 @@ use std::{
 };
 
 use ecr_emulator::{ACCESS_KEY_ID, Fault, POD_IDENTITY_TOKEN, SECRET_ACCESS_KEY, Service, Settings, User};
-use test_support::install;
+use test_support::{
+    Harness,
+    harness::{HOST, KEYS},
+    install,
+};
 
-use crate::world::{BINARY, HOST, KEYS, World};
+use crate::BINARY;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
 
-fn profile(world: &World, command: &mut Command) {
+fn profile(world: &Harness, command: &mut Command) {
     let user = profile_user();
     world.write(
         ".aws/credentials",
@@ -38,12 +42,12 @@ fn profile_user() -> User {
     }
 }
 
-fn web_identity(world: &World, command: &mut Command) {
+fn web_identity(world: &Harness, command: &mut Command) {
     let token = world.web_identity_file("system:serviceaccount:argocd:argocd-repo-server");
     command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
 }
 
-fn pod_identity(world: &World, command: &mut Command) {
+fn pod_identity(world: &Harness, command: &mut Command) {
     let token = world.write("pod-identity", POD_IDENTITY_TOKEN);
     let url = format!("{}/v1/credentials", world.emulator.endpoint());
     command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
@@ -51,14 +55,14 @@ fn pod_identity(world: &World, command: &mut Command) {
 }
 
 /// The metadata service is there and would answer.
-fn imds(world: &World, command: &mut Command) {
+fn imds(world: &Harness, command: &mut Command) {
     command.env_remove("AWS_EC2_METADATA_DISABLED");
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", world.emulator.endpoint());
 }
 
 #[test]
 fn the_order_is_environment_profile_web_identity_container() {
-    type Source = fn(&World, &mut Command);
+    type Source = fn(&Harness, &mut Command);
     let keys: Source = |_, command| {
         command.envs(KEYS);
     };
@@ -70,7 +74,7 @@ fn the_order_is_environment_profile_web_identity_container() {
     ];
     for first in 0..in_order.len() {
         let users = vec![User::default(), profile_user()];
-        let world = World::with(Settings { users, ..Settings::default() });
+        let world = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
         let pull = world.once_pulls(HOST, |command| {
             imds(&world, command);
             in_order[first..].iter().for_each(|(source, _)| source(&world, command));
@@ -83,15 +87,15 @@ fn the_order_is_environment_profile_web_identity_container() {
 /// The source that `breaks` and every one behind it are configured: `once` fails at once, saying all of
 /// `parts`, and asks nobody for a token.
 #[track_caller]
-fn is_never_passed_over(breaks: impl FnOnce(&World, &mut Command), parts: &[&str]) -> World {
-    let world = World::new();
+fn is_never_passed_over(breaks: impl FnOnce(&Harness, &mut Command), parts: &[&str]) -> Harness {
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         pod_identity(&world, command);
         web_identity(&world, command);
         imds(&world, command);
         breaks(&world, command);
     });
-    once.failed_saying(parts);
+    once.failed_with(parts);
     assert!(world.nothing_written());
     assert_eq!(world.counts()[1..3], [0, 0], "no token was asked for");
     assert_eq!(world.emulator.count(Service::Imds), 0);
@@ -142,9 +146,9 @@ fn a_profile_that_is_half_there_is_an_error_that_names_it() {
 
 #[test]
 fn a_profile_default_that_is_half_there_is_an_error_too() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(".aws/credentials", "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n");
-    world.once(|command| imds(&world, command)).failed_saying(&["profile `default`"]);
+    world.once(|command| imds(&world, command)).failed_with(&["profile `default`"]);
     assert_eq!(world.counts(), [0; 5]);
 }
 
@@ -183,14 +187,15 @@ fn a_web_identity_without_a_role_is_an_error_that_names_the_variable() {
 
 #[test]
 fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let token = world.web_identity_file("me");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read anything: the program runs as somebody else, from where they may reach it.
     let is_root = rustix::process::geteuid().is_root();
-    let binary = world.path("ecr-sidecar");
+    let binary = world.at("ecr-sidecar");
     install(BINARY, &binary);
-    for open in [world.path("."), world.path("out"), world.path("web-identity")] {
+    for open in [world.at("."), world.at("out"), world.at("web-identity")] {
+        fs::create_dir_all(&open).unwrap();
         fs::set_permissions(open, fs::Permissions::from_mode(if is_root { 0o777 } else { 0o700 })).unwrap();
     }
     let mut command = world.command("once");
@@ -198,13 +203,13 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy()
     let variables: Vec<_> =
         command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
     command = Command::new(binary);
-    command.args(arguments).env_clear().envs(variables).current_dir(world.path("."));
+    command.args(arguments).env_clear().envs(variables).current_dir(world.at("."));
     pod_identity(&world, &mut command);
     command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
     if is_root {
         command.uid(NOBODY).gid(NOBODY);
     }
-    world.run_once(&mut command).failed_saying(&["web-identity token", "Permission denied", "fsGroup"]);
+    world.run_once(&mut command).failed_with(&["web-identity token", "Permission denied", "fsGroup"]);
     assert_eq!(world.counts(), [0; 5]);
 }
 
@@ -229,14 +234,14 @@ fn a_refused_web_identity_is_an_error_with_the_remedy_of_its_cause() {
 
 /// Only the container is configured, and it `breaks`.
 #[track_caller]
-fn container_fails(breaks: impl FnOnce(&World, &mut Command), parts: &[&str]) -> World {
-    let world = World::new();
+fn container_fails(breaks: impl FnOnce(&Harness, &mut Command), parts: &[&str]) -> Harness {
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         imds(&world, command);
         pod_identity(&world, command);
         breaks(&world, command);
     });
-    once.failed_saying(parts);
+    once.failed_with(parts);
     assert!(world.nothing_written());
     assert_eq!(world.counts()[..3], [0; 3]);
     assert_eq!(world.emulator.count(Service::Imds), 0);
@@ -255,7 +260,7 @@ fn a_pod_identity_agent_that_refuses_is_an_error_with_its_own_words_and_the_reme
     assert_eq!(world.emulator.count(Service::PodIdentity), 1);
 
     // 400
-    let fault = |world: &World, status, code: &str| {
+    let fault = |world: &Harness, status, code: &str| {
         let message = "as the agent says it".into();
         world.emulator.set_fault(Service::PodIdentity, Fault::Error { status, code: code.into(), message });
     };
@@ -290,9 +295,9 @@ fn the_pod_identity_token_is_not_sent_to_a_stranger() {
 
 #[test]
 fn when_nothing_is_found_every_source_is_listed_with_what_was_seen_and_imds_is_not_asked() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| imds(&world, command));
-    once.failed_saying(&[
+    once.failed_with(&[
         "no AWS credentials found",
         "environment: looked for AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, neither is set",
         "profile: looked for profile default in ",
@@ -303,18 +308,18 @@ fn when_nothing_is_found_every_source_is_listed_with_what_was_seen_and_imds_is_n
         "imds: looked for nothing, only used when named by `source: imds`",
         "set AWS_PROFILE to one of your profiles",
     ]);
-    assert!(!once.said.contains("IRSA"), "{}", once.said);
+    assert!(!once.stderr.contains("IRSA"), "{}", once.stderr);
     assert_eq!(world.counts(), [0; 5]);
 }
 
 #[test]
 fn when_nothing_is_found_inside_a_cluster_the_remedy_is_irsa_or_pod_identity() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         imds(&world, command);
         command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1").env("AWS_ROLE_ARN", ROLE);
     });
-    once.failed_saying(&[
+    once.failed_with(&[
         "AWS_WEB_IDENTITY_TOKEN_FILE, unset, though AWS_ROLE_ARN is set",
         "IRSA is not active: `AWS_WEB_IDENTITY_TOKEN_FILE` is unset; annotate the service account with \
          `eks.amazonaws.com/role-arn` and restart the pod",
@@ -325,13 +330,13 @@ fn when_nothing_is_found_inside_a_cluster_the_remedy_is_irsa_or_pod_identity() {
 
 #[test]
 fn imds_is_not_asked_for_a_region_either() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         imds(&world, command);
         command.envs(KEYS).env_remove("ECR_SIDECAR_REGISTRIES");
     });
     assert_eq!(once.code, Some(64));
-    once.says(&["AWS_REGION", "ECR_SIDECAR_REGISTRIES"]);
+    once.has(&["AWS_REGION", "ECR_SIDECAR_REGISTRIES"]);
     assert_eq!(world.counts(), [0; 5]);
 }
 
@@ -342,12 +347,12 @@ fn a_wrong_key_is_an_error_with_the_remedy() {
         (ACCESS_KEY_ID, "another-secret", ["InvalidSignatureException", "are from the same pair"]),
     ];
     for (id, secret, parts) in cases {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let once = world.once(|command| {
             command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         });
-        once.failed_saying(&parts);
+        once.failed_with(&parts);
         assert_eq!(world.counts(), [0, 1, 0, 0, 0], "once is enough for what only a person can fix");
-        assert!(!once.said.contains(secret), "{}", once.said);
+        assert!(!once.stderr.contains(secret), "{}", once.stderr);
     }
 }

@@ -11,9 +11,13 @@ use std::{
 };
 
 use ecr_emulator::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
-use test_support::{Process, install, output, root, wait_for};
+use test_support::{
+    Harness, Process,
+    harness::{DEADLINE, HOST, KEYS},
+    install, output, root, wait_for,
+};
 
-use crate::world::{BINARY, DEADLINE, HOST, KEYS, World};
+use crate::BINARY;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
 /// Stands in for a secret where the content of a value doesn't matter otherwise.
@@ -34,8 +38,8 @@ fn said(mut command: Command) -> (Option<i32>, String) {
 
 /// `once`, `doctor`, `print`, `config` and the credential helper, each with its exit status when the configuration
 /// cannot be used.
-fn commands(world: &World, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)> {
-    let helper = world.path("docker-credential-ecr-sidecar");
+fn commands(world: &Harness, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)> {
+    let helper = world.at("docker-credential-ecr-sidecar");
     if !helper.exists() {
         install(PathBuf::from(BINARY), &helper);
     }
@@ -54,22 +58,22 @@ fn commands(world: &World, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)
             .collect();
     let mut command = Command::new("sh");
     command.args(["-c", "echo \"$1\" | exec \"$0\" get"]).arg(helper).arg(HOST).env_clear();
-    command.env("HOME", world.path(".")).env("PATH", "/usr/bin:/bin");
+    command.env("HOME", world.at(".")).env("PATH", "/usr/bin:/bin");
     command.env("ECR_SIDECAR_REGISTRIES", HOST).env("AWS_ENDPOINT_URL", world.emulator.endpoint());
     commands.push((command, 1));
     commands.iter_mut().for_each(|(command, _)| prepare(command));
     commands
 }
 
-fn irsa(world: &World, command: &mut Command) {
-    command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", world.path("web-identity/token"));
+fn irsa(world: &Harness, command: &mut Command) {
+    command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", world.at("web-identity/token"));
 }
 
 #[test]
 fn an_endpoint_that_is_no_url_is_named_and_no_token_is_shown() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.web_identity_file("system:serviceaccount:flux-system:me");
-    let token = fs::read_to_string(world.path("web-identity/token")).unwrap();
+    let token = fs::read_to_string(world.at("web-identity/token")).unwrap();
     for (variable, value) in [
         ("AWS_ENDPOINT_URL", "localhost:4566"), // as for a test cloud, without the scheme
         ("AWS_ENDPOINT_URL_STS", "vpce-0abc-sts.eu-west-1.vpce.amazonaws.com"), // copied from the console
@@ -92,7 +96,7 @@ fn an_endpoint_that_is_no_url_is_named_and_no_token_is_shown() {
 
 #[test]
 fn an_endpoint_of_a_profile_is_held_to_the_same() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for (config, place) in [
         ("[default]\nendpoint_url = localhost:4566\n", "`endpoint_url` of the AWS profile `default`"),
         ("[default]\nregion = Ireland\n", "`region` of the AWS profile `default`"),
@@ -110,7 +114,7 @@ fn an_endpoint_of_a_profile_is_held_to_the_same() {
 
 #[test]
 fn empty_variables_and_properties_are_unset() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(
         ".aws/config",
         "[default]\nendpoint_url =\nservices = s\n[services s]\necr =\n  endpoint_url =\n",
@@ -147,7 +151,7 @@ fn white_space_around_a_value_does_no_harm() {
     let process = format!(
         "printf '{{\"Version\":1,\"AccessKeyId\":\" {ACCESS_KEY_ID}\\\\n\",\"SecretAccessKey\":\"{SECRET_ACCESS_KEY}\\\\n\",\"SessionToken\":\"\"}}'"
     );
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(
         ".aws/credentials",
         &format!("\u{feff}[keys]\r\n{keys}aws_session_token =\n[process]\ncredential_process = {process}\n"),
@@ -177,7 +181,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
         "{\"AccessKeyId\":\"CANARY\",\"SecretAccessKey\":\"CANARY\"}", // the whole Secret
         "CANÄRY-CANARY",
     ] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.write("id", ACCESS_KEY_ID);
         world.write("bad", bad);
         let json = serde_json::json!({"Version": 1, "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": bad});
@@ -187,7 +191,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             &format!(
                 "[profile keys]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = x\naws_session_token = {bad}\n\
                  [profile process]\ncredential_process = cat '{}'\n",
-                world.path("printed.json").display()
+                world.at("printed.json").display()
             ),
         );
         let files = world.write(
@@ -239,7 +243,7 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
         (|path| put_bytes(path, &vec![b'#'; (1 << 20) + 1]), "larger than the limit"),
     ];
     for (put, reason) in put {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let path = world.write(".aws/credentials", "");
         fs::remove_file(&path).unwrap();
         put(&path);
@@ -267,14 +271,14 @@ fn put_bytes(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn a_profile_file_that_a_variable_names_has_to_be_there() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
-        let once = world.once(|command| done(command.env(variable, world.path("nowhere/file"))));
-        once.failed_saying(&["nowhere/file", variable, "No such file", "profile-file"]);
+        let once = world.once(|command| done(command.env(variable, world.at("nowhere/file"))));
+        once.failed_with(&["nowhere/file", variable, "No such file", "profile-file"]);
     }
     // An identity that rests on none of them goes on.
     world.once_pulls(HOST, |command| {
-        command.envs(KEYS).env("AWS_CONFIG_FILE", world.path("nowhere/file"));
+        command.envs(KEYS).env("AWS_CONFIG_FILE", world.at("nowhere/file"));
     });
 }
 
@@ -283,10 +287,10 @@ fn a_profile_file_of_another_user_is_named_with_the_reason() {
     if !root() {
         return test_support::skip("it takes root to be another user");
     }
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let path = world.write(".aws/credentials", "[default]\naws_access_key_id = CANARY\n");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(world.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(world.at("."), fs::Permissions::from_mode(0o755)).unwrap();
     let as_another = |command: &str| {
         let mut command = world.command(command);
         command.uid(65532).gid(65532).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
@@ -299,7 +303,7 @@ fn a_profile_file_of_another_user_is_named_with_the_reason() {
         assert!(!said.contains("annotate the service account"), "{said}");
     }
     // A home that is closed altogether, as root's is, may hold no file at all.
-    fs::set_permissions(world.path(".aws"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(world.at(".aws"), fs::Permissions::from_mode(0o700)).unwrap();
     let said = as_another("once");
     assert!(said.contains("/.aws/c") && said.contains("Permission denied"), "{said}");
     assert!(said.contains("annotate the service account"), "{said}");
@@ -313,8 +317,8 @@ fn running(pids: &Path) -> Vec<String> {
     text.lines().filter(runs).map(str::to_owned).collect()
 }
 
-fn hung_process(world: &World) -> PathBuf {
-    let pids = world.path("pids");
+fn hung_process(world: &Harness) -> PathBuf {
+    let pids = world.at("pids");
     let script = format!("#!/bin/sh\nsleep 1000 &\necho $! >> '{}'\nwait\n", pids.display());
     let script = world.script("hangs", &script);
     world.write(".aws/config", &format!("[profile p]\ncredential_process = {}\n", script.display()));
@@ -323,7 +327,7 @@ fn hung_process(world: &World) -> PathBuf {
 
 #[test]
 fn a_hung_credential_process_is_ended_and_runs_once() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let pids = hung_process(&world);
     let sidecar = world.run(|command| done(command.env("AWS_PROFILE", "p")));
     wait_for("the process", DEADLINE, || (running(&pids).len() == 1).then_some(()));
@@ -339,7 +343,7 @@ fn a_hung_credential_process_is_ended_and_runs_once() {
 #[test]
 fn no_credential_process_outlives_the_command() {
     for command in ["once", "print", "doctor"] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let pids = hung_process(&world);
         let mut process = world.command(command);
         process.env("AWS_PROFILE", "p");
@@ -356,10 +360,10 @@ fn no_credential_process_outlives_the_command() {
 
 #[test]
 fn a_web_identity_token_in_clear_is_worth_a_warning() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.web_identity_file("system:serviceaccount:flux-system:me");
     let endpoint = "http://sts.internal.example";
-    let warned = |prepare: fn(&World, &mut Command)| {
+    let warned = |prepare: fn(&Harness, &mut Command)| {
         let mut command = world.command("once");
         command.args(["--timeout", "1s"]).env("AWS_ENDPOINT_URL_STS", endpoint);
         prepare(&world, &mut command);
@@ -375,7 +379,7 @@ fn a_web_identity_token_in_clear_is_worth_a_warning() {
 
 #[test]
 fn a_variable_that_is_not_utf_8_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for variable in ["AWS_REGION", "ECR_SIDECAR_DOCKER_CONFIG", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"] {
         let mut command = world.command("once");
         command.envs(KEYS).env(variable, OsString::from_vec(b"CANARY\xff".to_vec()));
@@ -421,7 +425,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
         "AWS_SESSION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     ];
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for value in [
         "",
         " \n",
@@ -445,7 +449,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
 
 #[test]
 fn hung_files_of_profiles_hold_up_nobody_else() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     // Opened in the usual way it would wait for a writer for ever.
     let path = world.write(".aws/credentials", "");
     fs::remove_file(&path).unwrap();
@@ -456,7 +460,7 @@ fn hung_files_of_profiles_hold_up_nobody_else() {
             "identities: {{default: {{source: environment}}, other: {{source: profile, profile: p}}}}\n\
              registries: [{{host: {HOST}}}, {{host: 999999999999.dkr.ecr.us-east-1.amazonaws.com, identity: other}}]\n\
              outputs: [{{type: docker-config, path: {}}}]\n",
-            world.docker_config().display()
+            world.file().display()
         ),
     );
     let running = world.run(|command| {
@@ -464,7 +468,7 @@ fn hung_files_of_profiles_hold_up_nobody_else() {
         command.env_remove("ECR_SIDECAR_REGISTRIES").env_remove("ECR_SIDECAR_DOCKER_CONFIG");
     });
     wait_for("the credential of the other identity", DEADLINE, || {
-        (world.docker_config().exists() && world.auths().contains_key(HOST)).then_some(())
+        (world.file().exists() && world.auths().contains_key(HOST)).then_some(())
     });
     running.wait_log("it is a FIFO", DEADLINE);
     assert_eq!(running.get("/livez").0, 200);
@@ -500,7 +504,7 @@ fn no_key_in_the_wrong_place_is_shown() {
             format!("{{source: profile, profile: {secret}}}"),
         ]
     };
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let commands = || {
         ["once", "doctor", "config", "print"].map(|name| {
             let mut command = world.command(name);

@@ -5,23 +5,26 @@ use std::process::Command;
 
 use ecr_emulator::{Emulator, Service, Settings};
 
-use test_support::free_port;
+use test_support::{
+    Harness, free_port,
+    harness::{HOST, KEYS, PUBLIC},
+};
 
-use crate::world::{HOST, KEYS, PUBLIC, World};
+use crate::BINARY;
 
 /// With keys, and AWS by its true names behind the emulator's proxy.
-fn by_proxy(world: &World, command: &mut Command) {
+fn by_proxy(world: &Harness, command: &mut Command) {
     command.envs(KEYS).env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", world.emulator.ca_file());
 }
 
 /// The hosts that the proxy was asked for.
-fn connects(world: &World) -> Vec<String> {
+fn connects(world: &Harness) -> Vec<String> {
     world.emulator.connects().into_keys().collect()
 }
 
 #[test]
 fn aws_endpoint_url_is_asked_for_everything() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
     world.once_pulls(HOST, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config);
@@ -34,7 +37,7 @@ fn aws_endpoint_url_is_asked_for_everything() {
 
 #[test]
 fn the_endpoint_of_a_service_goes_before_that_of_all() {
-    let [world, sts, ecr, public] = [(); 4].map(|()| World::new());
+    let [world, sts, ecr, public] = [(); 4].map(|()| Harness::new(BINARY).without_keys());
     let config = world.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config);
@@ -43,7 +46,7 @@ fn the_endpoint_of_a_service_goes_before_that_of_all() {
         command.env("AWS_ENDPOINT_URL_ECR", ecr.emulator.endpoint());
         command.env("AWS_ENDPOINT_URL_ECR_PUBLIC", public.emulator.endpoint());
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     assert_eq!(world.counts(), [0; 5]);
     assert_eq!(ecr.counts(), [0, 1, 0, 0, 0]);
     assert_eq!(public.counts(), [0, 0, 1, 0, 0]);
@@ -52,19 +55,19 @@ fn the_endpoint_of_a_service_goes_before_that_of_all() {
 
 #[test]
 fn an_endpoint_of_one_service_leaves_the_others_alone() {
-    let [world, ecr] = [(); 2].map(|()| World::new());
+    let [world, ecr] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
         command.env("AWS_ENDPOINT_URL_ECR", ecr.emulator.endpoint());
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     assert_eq!((ecr.counts(), world.counts()), ([0, 1, 0, 0, 0], [0, 0, 1, 0, 0]));
 }
 
 #[test]
 fn the_authority_of_aws_ca_bundle_or_ssl_cert_file_is_trusted() {
     for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.once_pulls(HOST, |command| {
             command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
             command.env(variable, world.emulator.ca_file());
@@ -74,7 +77,7 @@ fn the_authority_of_aws_ca_bundle_or_ssl_cert_file_is_trusted() {
 
 #[test]
 fn aws_ca_bundle_goes_before_ssl_cert_file() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.once_pulls(HOST, |command| {
         command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
         command.env("AWS_CA_BUNDLE", world.emulator.ca_file()).env("SSL_CERT_FILE", "/nowhere");
@@ -83,7 +86,7 @@ fn aws_ca_bundle_goes_before_ssl_cert_file() {
 
 #[test]
 fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let good = std::fs::read_to_string(world.emulator.ca_file()).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bundle = world.write("bundle.pem", &format!("# comment\n{broken}{good}{broken}"));
@@ -91,26 +94,26 @@ fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
         command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
         command.env("AWS_CA_BUNDLE", bundle);
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
-    once.says(&["certificates of the CA bundle do not parse and are left out", "\"left_out\":2"]);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
+    once.has(&["certificates of the CA bundle do not parse and are left out", "\"left_out\":2"]);
     world.pull(HOST);
 }
 
 /// `once` that gives up soon, since what passes by itself is waited for.
 #[track_caller]
-fn fails_saying(world: &World, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
+fn fails_saying(world: &Harness, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
     let once = world.once(|command| {
         command.envs(KEYS).args(["--timeout", "3s"]);
         prepare(command);
     });
-    once.failed_saying(parts);
+    once.failed_with(parts);
     assert!(world.nothing_written());
     assert_eq!(world.counts(), [0; 5]);
 }
 
 #[test]
 fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let stranger = Emulator::start(Settings::default()).unwrap();
     fails_saying(
         &world,
@@ -124,7 +127,7 @@ fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
 
 #[test]
 fn a_bundle_that_cannot_be_used_is_an_error_that_names_it() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let https = world.emulator.https_endpoint();
     fails_saying(
         &world,
@@ -145,7 +148,7 @@ fn a_bundle_that_cannot_be_used_is_an_error_that_names_it() {
 
 #[test]
 fn without_tls_no_bundle_is_read() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.once_pulls(HOST, |command| {
         command.envs(KEYS).env("AWS_CA_BUNDLE", "/nowhere/ca.pem");
     });
@@ -153,7 +156,7 @@ fn without_tls_no_bundle_is_read() {
 
 #[test]
 fn https_proxy_leads_to_the_true_names_of_aws() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write(
         "config.yaml",
         "identities: {default: {expectAccount: '123456789012', stsRegion: eu-central-1}}\n",
@@ -176,7 +179,7 @@ fn https_proxy_leads_to_the_true_names_of_aws() {
 
 #[test]
 fn a_web_identity_is_exchanged_at_sts_of_aws_region() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let token = world.web_identity_file("me");
     world.once_pulls(HOST, |command| {
         command.env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", world.emulator.ca_file());
@@ -189,7 +192,7 @@ fn a_web_identity_is_exchanged_at_sts_of_aws_region() {
 /// `127.1` is this machine by a name that is not exempt from proxies by itself.
 #[test]
 fn no_proxy_is_followed() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
     let nobody = format!("http://127.0.0.1:{}", free_port());
     fails_saying(
@@ -207,7 +210,7 @@ fn no_proxy_is_followed() {
 
 #[test]
 fn loopback_is_never_asked_by_a_proxy() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.refuse_proxy(Some(403));
     world.once_pulls(HOST, |command| {
         command.envs(KEYS);
@@ -218,7 +221,7 @@ fn loopback_is_never_asked_by_a_proxy() {
 #[test]
 fn a_proxy_that_refuses_is_an_error_that_names_the_proxy_variables() {
     for status in [403, 407] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.emulator.refuse_proxy(Some(status));
         fails_saying(
             &world,
@@ -232,7 +235,7 @@ fn a_proxy_that_refuses_is_an_error_that_names_the_proxy_variables() {
 /// The hosts that are asked for a token of `host`, with `variables`.
 #[track_caller]
 fn asked_for(host: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.once_pulls(host, |command| {
         by_proxy(&world, command);
         command.env("ECR_SIDECAR_REGISTRIES", host).envs(variables.iter().copied());
@@ -268,7 +271,7 @@ fn the_variables_for_fips_and_dual_stack_are_followed() {
 
 #[test]
 fn with_fips_sts_is_asked_by_its_fips_endpoint_too() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write(
         "config.yaml",
         "identities: {default: {expectAccount: '123456789012', stsRegion: us-east-1}}\n",
@@ -290,13 +293,13 @@ fn a_named_endpoint_serves_fips_and_dual_stack_hosts_too() {
     for host in ["123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "123456789012.dkr-ecr.eu-west-1.on.aws"]
     {
         for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_ECR"] {
-            let world = World::new();
+            let world = Harness::new(BINARY).without_keys();
             world.once_pulls(host, |command| {
                 command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", host);
                 command.env_remove("AWS_ENDPOINT_URL").env(variable, world.emulator.endpoint());
             });
         }
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         let endpoint = world.emulator.endpoint();
         let config =
             world.write("config.yaml", &format!("registries: [{{host: {host}, endpoint: '{endpoint}'}}]\n"));
@@ -309,11 +312,11 @@ fn a_named_endpoint_serves_fips_and_dual_stack_hosts_too() {
 
 #[test]
 fn fips_by_variable_together_with_an_endpoint_by_variable_is_an_error_that_names_both() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         command.envs(KEYS).env("AWS_USE_FIPS_ENDPOINT", "true");
     });
-    once.failed_saying(&[
+    once.failed_with(&[
         "FIPS and custom endpoint are not supported",
         "AWS_USE_FIPS_ENDPOINT",
         "AWS_ENDPOINT_URL",

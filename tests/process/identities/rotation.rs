@@ -3,8 +3,13 @@
 
 use ecr_emulator::{ACCESS_KEY_ID, Fault, SECRET_ACCESS_KEY, Service, Settings, User};
 use serde_json::Value;
+use test_support::{
+    Harness, Running,
+    files::project,
+    harness::{HOST, seconds_between},
+};
 
-use crate::world::{HOST, Running, World, project, seconds_between};
+use crate::BINARY;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
 
@@ -18,7 +23,7 @@ fn new_user() -> User {
 }
 
 /// `run` with keys in files that are projected as kubelet does it.
-fn run_with_key_files(world: &World) -> Running {
+fn run_with_key_files(world: &Harness) -> Running {
     let config = world.write(
         "config.yaml",
         "identities: {default: {source: static, accessKeyIdFile: keys/id, secretAccessKeyFile: keys/secret}}\n",
@@ -28,25 +33,25 @@ fn run_with_key_files(world: &World) -> Running {
     })
 }
 
-fn project_keys(world: &World, generation: u32, id: &str, secret: &str) {
-    std::fs::create_dir_all(world.path("keys")).unwrap();
-    project(&world.path("keys"), generation, &[("id", id), ("secret", secret)]);
+fn project_keys(world: &Harness, generation: u32, id: &str, secret: &str) {
+    std::fs::create_dir_all(world.at("keys")).unwrap();
+    project(&world.at("keys"), generation, &[("id", id), ("secret", secret)]);
 }
 
 /// `run` with a web identity whose token is projected as kubelet does it.
-fn run_with_web_identity(world: &World, subject: &str) -> Running {
+fn run_with_web_identity(world: &Harness, subject: &str) -> Running {
     project_token(world, 1, subject);
     world.run(|command| {
         command
             .env("AWS_ROLE_ARN", ROLE)
-            .env("AWS_WEB_IDENTITY_TOKEN_FILE", world.path("serviceaccount/token"));
+            .env("AWS_WEB_IDENTITY_TOKEN_FILE", world.at("serviceaccount/token"));
     })
 }
 
-fn project_token(world: &World, generation: u32, subject: &str) {
-    std::fs::create_dir_all(world.path("serviceaccount")).unwrap();
+fn project_token(world: &Harness, generation: u32, subject: &str) {
+    std::fs::create_dir_all(world.at("serviceaccount")).unwrap();
     let token = world.web_identity_token(subject);
-    project(&world.path("serviceaccount"), generation, &[("token", &token)]);
+    project(&world.at("serviceaccount"), generation, &[("token", &token)]);
 }
 
 /// The attempt came before its time: something other than the plan called for it.
@@ -59,7 +64,7 @@ fn came_before(planned: &Value, token: &Value) {
 #[test]
 fn new_key_files_are_used_at_once() {
     let users = vec![User::default(), new_user()];
-    let world = World::with(Settings { users, ..Settings::default() });
+    let world = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
     project_keys(&world, 1, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
     let running = run_with_key_files(&world);
     let first = running.wait_refreshed(1);
@@ -76,7 +81,7 @@ fn new_key_files_are_used_at_once() {
 
 #[test]
 fn a_deleted_key_is_tried_slowly_and_its_successor_at_once() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     project_keys(&world, 1, &new_user().access_key_id, &new_user().secret_access_key); // unknown to this AWS
     let running = run_with_key_files(&world);
     let failed = running.wait_token("a refusal", |token| token["failed"] == 1);
@@ -93,13 +98,13 @@ fn a_deleted_key_is_tried_slowly_and_its_successor_at_once() {
 
 #[test]
 fn a_key_file_that_goes_leaves_the_credential_and_its_return_mends_it() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write("keys/id", ACCESS_KEY_ID);
     world.write("keys/secret", SECRET_ACCESS_KEY);
     let running = run_with_key_files(&world);
     running.wait_refreshed(1);
     let before = world.bytes();
-    std::fs::remove_file(world.path("keys/id")).unwrap();
+    std::fs::remove_file(world.at("keys/id")).unwrap();
     let failed = running.wait_token("an error", |token| !token["last_error"].is_null());
     assert!(
         failed["last_error"]["message"].as_str().unwrap().contains("access key id in keys/id"),
@@ -113,7 +118,7 @@ fn a_key_file_that_goes_leaves_the_credential_and_its_return_mends_it() {
 
 #[test]
 fn a_web_identity_token_that_kubelet_replaces_is_used_at_once() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = run_with_web_identity(&world, "old");
     let first = running.wait_refreshed(1);
     project_token(&world, 2, "new");
@@ -125,7 +130,7 @@ fn a_web_identity_token_that_kubelet_replaces_is_used_at_once() {
     assert_eq!(world.emulator.count(Service::Ecr), 2);
 }
 
-fn expired_token(world: &World, times: u32) {
+fn expired_token(world: &Harness, times: u32) {
     let fault = Fault::Error {
         status: 400,
         code: "ExpiredTokenException".into(),
@@ -136,7 +141,7 @@ fn expired_token(world: &World, times: u32) {
 
 #[test]
 fn a_web_identity_token_that_sts_calls_expired_is_read_again_and_asked_with_once_more() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     expired_token(&world, 1);
     let running = run_with_web_identity(&world, "me");
     let token = running.wait_refreshed(1);
@@ -146,7 +151,7 @@ fn a_web_identity_token_that_sts_calls_expired_is_read_again_and_asked_with_once
 
 #[test]
 fn a_web_identity_token_that_stays_expired_is_asked_with_twice_and_then_slowly_until_it_is_replaced() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     expired_token(&world, 2);
     let running = run_with_web_identity(&world, "old");
     let failed = running.wait_token("a refusal", |token| token["failed"] == 1);
@@ -160,7 +165,7 @@ fn a_web_identity_token_that_stays_expired_is_asked_with_twice_and_then_slowly_u
 
 #[test]
 fn aws_credentials_that_ecr_calls_expired_are_resolved_again_and_asked_with_once_more() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let running = run_with_web_identity(&world, "me");
     running.wait_refreshed(1);
     assert_eq!(world.counts(), [1, 1, 0, 0, 0]);
@@ -181,20 +186,20 @@ fn aws_credentials_that_ecr_calls_expired_are_resolved_again_and_asked_with_once
 
 #[test]
 fn expired_keys_of_a_person_are_asked_with_twice_and_then_said() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, secret, token] = world.session();
     world.emulator.expire_credentials();
     let once = world.once(|command| {
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         command.env("AWS_SESSION_TOKEN", token);
     });
-    once.failed_saying(&["ExpiredTokenException", "renew the AWS credentials"]);
+    once.failed_with(&["ExpiredTokenException", "renew the AWS credentials"]);
     assert_eq!(world.emulator.count(Service::Ecr), 2);
 }
 
 #[test]
 fn pod_identity_credentials_that_expired_are_fetched_again() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let token = world.write("pod-token", ecr_emulator::POD_IDENTITY_TOKEN);
     let running = world.run(|command| {
         let url = format!("{}/v1/credentials", world.emulator.endpoint());

@@ -11,16 +11,19 @@ use ecr_emulator::{
     ACCESS_KEY_ID, POD_IDENTITY_TOKEN, Role, SECRET_ACCESS_KEY, Service, Settings, Trust, User,
 };
 
-use test_support::Signal;
+use test_support::{
+    Harness, Signal,
+    harness::{DEADLINE, HOST, KEYS},
+};
 
-use crate::world::{DEADLINE, HOST, KEYS, World};
+use crate::BINARY;
 
 const USER: &str = "arn:aws:iam::123456789012:user/emulated";
 const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
 
 /// One call of ECR in eu-west-1 by `principal`, and a pull by the same.
 #[track_caller]
-fn pulls_as(world: &World, principal: &str, prepare: impl FnOnce(&mut Command)) {
+fn pulls_as(world: &Harness, principal: &str, prepare: impl FnOnce(&mut Command)) {
     let pull = world.once_pulls(HOST, prepare);
     let call = world.only_call(Service::Ecr);
     assert_eq!(call.principal.as_deref(), Some(principal));
@@ -30,7 +33,7 @@ fn pulls_as(world: &World, principal: &str, prepare: impl FnOnce(&mut Command)) 
 }
 
 /// `config.yaml` with one identity.
-fn identity(world: &World, yaml: &str) -> impl FnOnce(&mut Command) {
+fn identity(world: &Harness, yaml: &str) -> impl FnOnce(&mut Command) {
     let path = world.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
     move |command| {
         command.env("ECR_SIDECAR_CONFIG", path);
@@ -39,7 +42,7 @@ fn identity(world: &World, yaml: &str) -> impl FnOnce(&mut Command) {
 
 #[test]
 fn keys_in_the_environment_give_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     pulls_as(&world, USER, |command| {
         command.envs(KEYS);
     });
@@ -48,7 +51,7 @@ fn keys_in_the_environment_give_a_token() {
 
 #[test]
 fn keys_with_a_session_token_in_the_environment_give_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let [id, secret, token] = world.session();
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
         command.env("AWS_ACCESS_KEY_ID", &id).env("AWS_SECRET_ACCESS_KEY", secret);
@@ -59,7 +62,7 @@ fn keys_with_a_session_token_in_the_environment_give_a_token() {
 
 #[test]
 fn key_files_give_a_token_whatever_white_space_ends_them() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write("keys/id", &format!("{ACCESS_KEY_ID}\n"));
     world.write("keys/secret", &format!(" {SECRET_ACCESS_KEY}\r\n"));
     pulls_as(
@@ -71,7 +74,7 @@ fn key_files_give_a_token_whatever_white_space_ends_them() {
 
 #[test]
 fn key_files_with_a_session_token_give_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     for (name, value) in ["id", "secret", "token"].into_iter().zip(world.session()) {
         world.write(name, &value);
     }
@@ -89,33 +92,33 @@ fn credentials_file(profile: &str) -> String {
 
 #[test]
 fn the_profile_default_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(".aws/credentials", &credentials_file("default"));
     pulls_as(&world, USER, |_| {});
 }
 
 #[test]
 fn the_profile_of_aws_profile_gives_a_token_and_the_region() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(".aws/credentials", &credentials_file("me"));
     world.write(".aws/config", "[profile me]\nregion = ap-southeast-2\n");
     let once = world.once(|command| {
         command.env("AWS_PROFILE", "me").env_remove("ECR_SIDECAR_REGISTRIES");
     });
-    assert_eq!(once.code, Some(0), "{}", once.said);
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
     assert_eq!(world.pull("123456789012.dkr.ecr.ap-southeast-2.amazonaws.com").principal, USER);
 }
 
 #[test]
 fn a_profile_that_the_configuration_names_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(".aws/credentials", &credentials_file("named"));
     pulls_as(&world, USER, identity(&world, "{source: profile, profile: named}"));
 }
 
 #[test]
 fn the_files_of_aws_config_file_and_aws_shared_credentials_file_are_read() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let credentials = world.write("elsewhere/credentials", &credentials_file("me"));
     let config = world.write(
         "elsewhere/config",
@@ -129,7 +132,7 @@ fn the_files_of_aws_config_file_and_aws_shared_credentials_file_are_read() {
 
 #[test]
 fn a_profile_with_a_source_profile_assumes_its_role() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(".aws/credentials", &credentials_file("base"));
     world.write(
         ".aws/config",
@@ -148,7 +151,7 @@ fn a_profile_with_a_source_profile_assumes_its_role() {
 
 #[test]
 fn a_profile_with_a_credential_process_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let script = world.script(
         "give-keys",
         &format!(
@@ -165,7 +168,7 @@ fn a_profile_with_a_credential_process_gives_a_token() {
 /// As the AWS CLI has it: the other file is not needed.
 #[test]
 fn one_profile_file_is_enough_if_it_has_the_profile() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let config = world.write(
         "config",
         &format!(
@@ -180,14 +183,14 @@ fn one_profile_file_is_enough_if_it_has_the_profile() {
         }
     };
     pulls_as(&world, USER, variables("me"));
-    world.once(variables("another")).failed_saying(&["/nonexistent/file", "AWS_SHARED_CREDENTIALS_FILE"]);
+    world.once(variables("another")).failed_with(&["/nonexistent/file", "AWS_SHARED_CREDENTIALS_FILE"]);
 }
 
 /// The emulator has no SSO portal: what is held here is that a profile with `sso_session` is understood, that
 /// the portal of its region is asked with the cached token, and what is said without one.
 #[test]
 fn an_sso_profile_asks_the_portal_of_its_region_and_names_the_login_when_there_is_none() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(
         ".aws/config",
         "[profile sso]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = pull\n\
@@ -196,7 +199,7 @@ fn an_sso_profile_asks_the_portal_of_its_region_and_names_the_login_when_there_i
     let once = world.once(|command| {
         command.env("AWS_PROFILE", "sso");
     });
-    once.failed_saying(&["profile `sso`", "aws sso login"]);
+    once.failed_with(&["profile `sso`", "aws sso login"]);
     assert_eq!(world.emulator.connects().len(), 0);
 
     // The cache's name is the SHA-1 of the session's name.
@@ -207,9 +210,9 @@ fn an_sso_profile_asks_the_portal_of_its_region_and_names_the_login_when_there_i
     let once = world.once(|command| {
         command.env("AWS_PROFILE", "sso").env_remove("AWS_ENDPOINT_URL").args(["--timeout", "2s"]);
     });
-    once.failed_saying(&["profile `sso`"]);
+    once.failed_with(&["profile `sso`"]);
     let hosts: Vec<_> = world.emulator.connects().into_keys().collect();
-    assert_eq!(hosts, ["portal.sso.eu-west-1.amazonaws.com"], "{}", once.said);
+    assert_eq!(hosts, ["portal.sso.eu-west-1.amazonaws.com"], "{}", once.stderr);
 }
 
 /// The portal of IAM Identity Center and its OIDC API: a login is renewed to the token `renewed`, which has been revoked;
@@ -251,7 +254,7 @@ fn sso_portal() -> String {
 /// A login that was renewed in memory and is denied gives way to one that `aws sso login` has put there since.
 #[test]
 fn a_new_login_takes_the_place_of_one_that_was_revoked() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write(
         ".aws/config",
         "[profile sso]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = pull\n\
@@ -275,7 +278,7 @@ fn a_new_login_takes_the_place_of_one_that_was_revoked() {
 
 #[test]
 fn a_web_identity_token_gives_a_token_and_the_session_is_named_after_us() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let token = world.web_identity_file("system:serviceaccount:flux-system:source-controller");
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
         command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
@@ -288,7 +291,7 @@ fn a_web_identity_token_gives_a_token_and_the_session_is_named_after_us() {
 
 #[test]
 fn a_web_identity_that_the_configuration_names_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.web_identity_file("me");
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/named", |command| {
         command.env("AWS_ROLE_SESSION_NAME", "named");
@@ -301,7 +304,7 @@ fn a_web_identity_that_the_configuration_names_gives_a_token() {
 
 #[test]
 fn eks_pod_identity_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let token = world.write("pods/eks-pod-identity-token", POD_IDENTITY_TOKEN);
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
         let url = format!("{}/v1/credentials", world.emulator.endpoint());
@@ -314,7 +317,7 @@ fn eks_pod_identity_gives_a_token() {
 /// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` means 169.254.170.2, which no test asks.
 #[test]
 fn ecs_with_its_token_in_the_environment_gives_a_token() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
         let url = format!("{}/v1/credentials", world.emulator.endpoint());
         command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
@@ -324,7 +327,7 @@ fn ecs_with_its_token_in_the_environment_gives_a_token() {
 
 #[test]
 fn imds_gives_a_token_when_it_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/node-role/i-0emulated0000000", |command| {
         command.env_remove("AWS_EC2_METADATA_DISABLED");
         command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", world.emulator.endpoint());
@@ -342,7 +345,8 @@ fn a_chain_of_roles_is_assumed_in_order_with_external_id_and_session_name() {
         [Trust::Principal("arn:aws:iam::123456789012:role/hub".into())],
     );
     spoke.external_id = Some("gitops".into());
-    let world = World::with(Settings { roles: vec![hub, spoke], ..Settings::default() });
+    let world =
+        Harness::with(BINARY, Settings { roles: vec![hub, spoke], ..Settings::default() }).without_keys();
     let chain = |external_id: &str| {
         format!(
             "{{source: environment, stsRegion: eu-central-1, assumeRoles: [\
@@ -353,7 +357,7 @@ fn a_chain_of_roles_is_assumed_in_order_with_external_id_and_session_name() {
     let refused = world.once(|command| {
         identity(&world, &chain(""))(command.envs(KEYS));
     });
-    refused.failed_saying(&["arn:aws:iam::999999999999:role/spoke", "AccessDenied", "externalId"]);
+    refused.failed_with(&["arn:aws:iam::999999999999:role/spoke", "AccessDenied", "externalId"]);
     assert!(world.nothing_written());
     assert_eq!(world.emulator.count(Service::Ecr), 0);
 
@@ -375,7 +379,7 @@ fn sts_is_called_where_the_configuration_or_aws_region_says_and_never_in_the_reg
         (format!("{{{role}}}"), None, "us-east-1"), // the partition's first region
     ];
     for (yaml, aws_region, expected) in cases {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
             command.envs(KEYS).envs(aws_region.map(|region| ("AWS_REGION", region)));
             identity(&world, &yaml)(command);
@@ -386,7 +390,7 @@ fn sts_is_called_where_the_configuration_or_aws_region_says_and_never_in_the_reg
 
 #[test]
 fn the_expected_account_is_let_through() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     pulls_as(&world, USER, |command| {
         identity(&world, "{expectAccount: '123456789012'}")(command.envs(KEYS));
     });
@@ -395,11 +399,11 @@ fn the_expected_account_is_let_through() {
 
 #[test]
 fn another_account_than_expected_is_an_error_that_names_both_and_nothing_is_written() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         identity(&world, "{expectAccount: '999999999999'}")(command.envs(KEYS));
     });
-    once.failed_saying(&["999999999999", "account 123456789012", USER, "expectAccount"]);
+    once.failed_with(&["999999999999", "account 123456789012", USER, "expectAccount"]);
     assert!(world.nothing_written());
     assert_eq!(world.emulator.count(Service::Ecr), 0, "a token of the wrong account isn't even asked for");
 }
@@ -413,7 +417,7 @@ fn two_identities_each_have_a_token_of_their_own() {
         arn: "arn:aws:iam::999999999999:user/billing".into(),
     };
     let users = vec![User::default(), other.clone()];
-    let world = World::with(Settings { users, ..Settings::default() });
+    let world = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
     world.write("id", &other.access_key_id);
     world.write("secret", &other.secret_access_key);
     let theirs = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";

@@ -1,4 +1,4 @@
-//! Everything that AWS tells the sidecar, overheard.
+//! Everything that AWS answers the sidecar.
 
 use std::{
     io::{self, Read, Write},
