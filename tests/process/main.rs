@@ -16,7 +16,6 @@ mod identities;
 mod inputs;
 mod lifecycle;
 mod log;
-mod overheard;
 mod print;
 mod registries;
 mod reload;
