@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use ecr_emulator::{Service, Settings};
@@ -17,7 +17,9 @@ use test_support::{
     Harness, Signal,
     files::{auth, config, mode, names, overwrite, replace, wait_auth},
     harness::{DEADLINE, HOST, configured_by},
-    http, install, root, wait_for,
+    http, install, root,
+    wait::spin_for,
+    wait_for,
 };
 
 use crate::BINARY;
@@ -87,10 +89,7 @@ fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_sy
     sidecar.wait_ready();
     let file = rig.file();
     for time in 0..TIMES {
-        let started = Instant::now();
-        while mode(&file) != 0o640 {
-            assert!(started.elapsed() < DEADLINE, "the mode came back {time} times only");
-        }
+        spin_for(&format!("the mode back, time {time}"), DEADLINE, || (mode(&file) == 0o640).then_some(()));
         fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
     }
     wait_until("the mode back", || mode(&file) == 0o640);

@@ -1,29 +1,23 @@
 //! What the health endpoint says, to whom, and that nobody can keep it from saying so.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::Output,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use ecr_emulator::{Fault, Service, Settings};
 use jiff::Timestamp;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use test_support::{
-    Harness, Running, clean_command,
+    Harness, clean_command,
     files::{auth, wait_auth},
     harness::{DEADLINE, HOST, configured_by},
     http, output, skip, wait_for,
 };
 
 use crate::BINARY;
-
-/// What a flood may add to the sidecar's resident memory, in KiB.
-const GROWTH: u64 = 3 << 10;
 
 #[test]
 fn every_path_answers_by_its_method_and_form() {
@@ -314,54 +308,12 @@ fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
     });
 }
 
-/// What the sidecar leaves each connection in a crowd to say something.
-const TURN: Duration = Duration::from_millis(50);
-
-/// Asks for `/livez`. `None` if this client was held up so long that its turn may have been over, and it had no answer.
-fn probe(address: SocketAddr) -> Option<io::Result<u16>> {
-    let started = Instant::now();
-    let stream = http::connect(address).and_then(|mut stream| {
-        http::send(&mut stream, "GET", "/livez", &[])?;
-        Ok(stream)
-    });
-    let in_turn = started.elapsed() < TURN;
-    let code = stream.and_then(http::answer).map(|answer| answer.code);
-    (in_turn || code.is_ok()).then_some(code)
-}
-
-/// Asks again and again while `bad` goes on, and at least a hundred times; every time there is an answer.
-fn probe_during(sidecar: &Running, bad: impl Fn(SocketAddr) + Sync) {
-    let address = sidecar.health();
-    for _ in 0..100 {
-        assert_eq!(http::get(address, "/livez").0, 200); // all that it will ever need is in memory
-    }
-    let before = sidecar.rss_kib();
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            bad(address);
-            over.store(true, Ordering::Release);
-        });
-        let mut probes = 0;
-        // At the pace of `wait_for`, lest this machine run out of ports for it.
-        wait_for("the end of the bad clients", DEADLINE, || {
-            let code = probe(address)?;
-            assert!(code.as_ref().is_ok_and(|code| *code == 200), "probe {probes}: {code:?}");
-            let grown = sidecar.rss_kib().saturating_sub(before);
-            assert!(grown < GROWTH, "{grown} KiB more after {probes} probes");
-            probes += 1;
-            (probes > 100 && over.load(Ordering::Acquire)).then_some(())
-        });
-    });
-    assert_eq!(sidecar.exit_status(), None);
-}
-
 #[test]
 fn headers_that_never_end_hold_up_nobody() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
-    probe_during(&sidecar, |address| {
+    sidecar.answers_during(|address| {
         let mut clients: Vec<_> = (0..600).map(|_| TcpStream::connect(address).unwrap()).collect();
         for client in &mut clients {
             let _ = client.write_all(b"GET /livez HTTP/1.1\r\n"); // some are driven out already
@@ -379,7 +331,7 @@ fn a_header_of_10_mb_is_refused_and_not_kept() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
-    probe_during(&sidecar, |address| {
+    sidecar.answers_during(|address| {
         for _ in 0..20 {
             let mut client = TcpStream::connect(address).unwrap();
             client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -392,35 +344,6 @@ fn a_header_of_10_mb_is_refused_and_not_kept() {
             assert!(answer.is_empty() || answer.contains(" 431 "), "{answer}");
         }
     });
-}
-
-#[test]
-fn five_thousand_idle_connections_hold_up_no_probe() {
-    const CROWD: usize = 5000;
-    const ROUNDS: usize = 3;
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {}); // before the limit of this process is raised, which it would inherit
-    sidecar.wait_ready();
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = CROWD as u64 + 1000;
-    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
-        return skip("5,000 connections take `ulimit -Hn 6000`");
-    }
-    if limit.current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).unwrap();
-    }
-    probe_during(&sidecar, |address| {
-        for _ in 0..ROUNDS {
-            // One thread, so that on two processors the probe has one left; all of them open at the same time.
-            let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(address).unwrap()).collect();
-            for _ in 0..20 {
-                assert_eq!(http::get(address, "/readyz").0, 200);
-            }
-            drop(crowd);
-        }
-    });
-    let files = fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
-    assert!(files < 600, "{files} open files");
 }
 
 /// A page of another origin whose name resolves to loopback, or to the pod, reads nothing (DNS rebinding).

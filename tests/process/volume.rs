@@ -18,7 +18,7 @@ use test_support::{
     Harness, Running,
     files::{auth, config, mode, names, overwrite, replace},
     harness::{DEADLINE, HOST},
-    install, root, wait_for,
+    install, pause, root, wait_for,
 };
 
 use crate::BINARY;
@@ -299,10 +299,10 @@ fn a_directory_that_is_removed_twice_comes_back_at_once() {
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let directory = rig.at("out");
-    for pause in [5, 20, 25, 30, 35, 40, 60] {
+    for time in [5, 20, 25, 30, 35, 40, 60] {
         let _ = fs::remove_dir_all(&directory);
         // What the removal is to hit is the sidecar's own work: there is no condition to wait for.
-        thread::sleep(Duration::from_millis(pause));
+        pause(Duration::from_millis(time));
         let _ = fs::remove_dir_all(&directory);
         wait_for("the file back", Duration::from_secs(15), || is_ours(&rig).then_some(()));
     }
@@ -326,12 +326,12 @@ fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
     }
 }
 
-/// Edits the file as fast as `pause` lets it until `over`; each edit takes our entry away.
-fn edit_without_end(file: &Path, pause: Duration, over: &AtomicBool, edits: &AtomicUsize) {
+/// Edits the file once in this time until `over`; each edit takes our entry away.
+fn edit_without_end(file: &Path, every: Duration, over: &AtomicBool, edits: &AtomicUsize) {
     while !over.load(Ordering::Acquire) {
         let edit = edits.fetch_add(1, Ordering::Relaxed);
         replace(file, &json!({"auths": {"ghcr.io": {"auth": "bWU6eA=="}}, "edit": edit}).to_string());
-        thread::sleep(pause);
+        pause(every);
     }
 }
 
@@ -346,7 +346,7 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
-    for pause in [Duration::from_millis(10), Duration::from_micros(200), Duration::ZERO] {
+    for every in [Duration::from_millis(10), Duration::from_micros(200), Duration::ZERO] {
         let rig = Harness::new(BINARY);
         let sidecar = rig.run(|_| {});
         sidecar.wait_ready();
@@ -359,7 +359,7 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
         };
         thread::scope(|scope| {
             let ends = Ends(&over);
-            scope.spawn(|| edit_without_end(&file, pause, &over, &edits));
+            scope.spawn(|| edit_without_end(&file, every, &over, &edits));
             scope.spawn(|| {
                 while !over.load(Ordering::Acquire) {
                     torn.fetch_add(usize::from(config(&file).is_none()), Ordering::Relaxed);
@@ -401,7 +401,7 @@ fn a_mode_that_is_opened_without_end_is_put_right_every_time() {
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
                 let _ = fs::set_permissions(&file, Permissions::from_mode(0o666));
-                thread::sleep(Duration::from_millis(5));
+                pause(Duration::from_millis(5));
             }
         });
         sidecar.wait_log("ownership conflict over an output", DEADLINE);

@@ -13,7 +13,7 @@ use test_support::{
     ApiServer, Harness, Running, Signal,
     harness::{DEADLINE, HOST},
     kubernetes::audit::tally,
-    output, program, wait_for,
+    output, pause, program, wait_for,
 };
 
 use crate::{
@@ -187,7 +187,7 @@ fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
             assert!(!["UNAUTHORIZED", "401", "403"].iter().any(|refusal| said.contains(refusal)), "{said}");
             blind += 1;
         }
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        pause(next.saturating_duration_since(Instant::now()));
     }
     (pulled, blind)
 }
@@ -222,19 +222,19 @@ fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
     let (by_secret, by_file) = std::thread::scope(|scope| {
         let by_secret = scope.spawn(|| pull_until(end, by_secret));
         let by_file = scope.spawn(|| pull_until(end, by_file));
-        let pause = |seconds| std::thread::sleep(Duration::from_secs(seconds));
-        pause(15);
+        let rest = |seconds| pause(Duration::from_secs(seconds));
+        rest(15);
         server.restart();
-        pause(15);
+        rest(15);
         server.stop_etcd();
-        pause(20);
+        rest(20);
         server.start_etcd();
         server.wait_ready();
-        pause(15);
+        rest(15);
         server.kubectl(["delete", "secret", SECRET, "-n", "endures"]);
-        pause(15);
+        rest(15);
         server.kubectl(["delete", "clusterrolebinding", &binding]);
-        pause(15);
+        rest(15);
         server.apply(&manifests);
         (by_secret.join().unwrap(), by_file.join().unwrap())
     });

@@ -3,6 +3,7 @@
 //! Every sidecar runs as a process with an empty environment, with the folder as its home and working
 //! directory, and with a health endpoint on a free port.
 
+mod probe;
 mod running;
 
 use std::{

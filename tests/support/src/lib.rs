@@ -46,4 +46,4 @@ pub use registry::DockerRegistry;
 pub use requirement::{libraries, program, root, skip};
 pub use rust_image::import_rust_image;
 pub use sidecar::{Sidecar, release_program};
-pub use wait::wait_for;
+pub use wait::{pause, wait_for};
