@@ -2,7 +2,10 @@
 //!
 //! Refreshers and outputs write it, everything else reads it. It holds no secret. Its JSON is in [`wire`].
 
+mod output_id;
 pub mod wire;
+
+pub use self::output_id::OutputId;
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +35,7 @@ pub struct Status {
     pub startup_grace: Duration,
     pub configuration: ConfigurationStatus,
     pub tokens: BTreeMap<TokenKey, TokenStatus>,
-    pub outputs: BTreeMap<String, OutputStatus>,
+    pub outputs: BTreeMap<OutputId, OutputStatus>,
 }
 
 /// The state of the configuration file.
@@ -133,8 +136,7 @@ pub struct Served {
 
 #[derive(Debug, Clone)]
 pub struct OutputStatus {
-    pub kind: String,
-    pub target: String,
+    pub id: OutputId,
     /// For each registry whose credential is really there: when that credential expires.
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
     pub written_at: Option<SystemTime>,
@@ -224,10 +226,9 @@ impl TokenStatus {
 
 impl OutputStatus {
     /// An output that has not been reconciled yet.
-    pub fn new(kind: impl Into<String>, target: impl Into<String>) -> Self {
+    pub fn new(id: OutputId) -> Self {
         Self {
-            kind: kind.into(),
-            target: target.into(),
+            id,
             in_place: BTreeMap::new(),
             written_at: None,
             writes: 0,
@@ -295,7 +296,7 @@ impl StatusBoard {
     }
 
     /// Changes the entry of an output, if it is still configured.
-    pub fn update_output(&self, id: &str, change: impl FnOnce(&mut OutputStatus)) {
+    pub fn update_output(&self, id: &OutputId, change: impl FnOnce(&mut OutputStatus)) {
         self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
     }
 }

@@ -113,7 +113,7 @@ fn of_tokens(page: &mut Page, status: &Status) {
 
 fn of_outputs(page: &mut Page, status: &Status) {
     let outputs: Vec<_> =
-        status.outputs.iter().map(|(id, output)| (Labels::of("output", id), output)).collect();
+        status.outputs.iter().map(|(id, output)| (Labels::of("output", &id.to_string()), output)).collect();
     let mut each = |name, help, value: &dyn Fn(&OutputStatus) -> Option<f64>| {
         let mut family = page.family(name, Kind::Gauge, help);
         for (labels, output) in &outputs {
@@ -253,7 +253,7 @@ mod tests {
     use crate::{
         aws::token::Service,
         failure::diagnosis::Diagnosis,
-        status::{Served, StatusBoard, Targets},
+        status::{OutputId, Served, StatusBoard, Targets},
     };
 
     fn at(seconds: u64) -> SystemTime {
@@ -276,7 +276,7 @@ mod tests {
         let hosts = (0..registries).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com"));
         let served: Vec<_> =
             hosts.map(|host| Served { host: host.parse().unwrap(), required: true }).collect();
-        let mut output = OutputStatus::new("docker-config", "/c");
+        let mut output = OutputStatus::new(OutputId::new("docker-config", "/c"));
         output.in_place = served.iter().map(|served| (served.host.clone(), at(1000))).collect();
         (output.reconciled, output.writes) = (true, 1);
         let mut token = TokenStatus::new(key("default"), served, false);
@@ -285,7 +285,7 @@ mod tests {
         let board = StatusBoard::new(at(1));
         board.update(|status| {
             status.tokens.insert(token.key.clone(), token);
-            status.outputs.insert("docker-config /c".into(), output);
+            status.outputs.insert(output.id.clone(), output);
         });
         board.read(Clone::clone)
     }

@@ -36,6 +36,7 @@ use crate::{
     clock::Clock,
     failure::{diagnosis::Diagnosis, is_file_limit},
     status::{Status, StatusBoard, wire},
+    tasks,
 };
 
 /// The largest request head. hyper's minimum.
@@ -188,11 +189,7 @@ impl<T: Send + 'static> ConnectionPool<T> {
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
         self.order.retain(|connection| !connection.is_finished());
-        match ended {
-            Ok(left) => Some(left),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Some(None), // it had to go
-        }
+        Some(tasks::joined(ended).flatten())
     }
 }
 

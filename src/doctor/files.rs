@@ -24,6 +24,7 @@ use crate::{
     clock::rfc3339,
     env::Environment,
     failure::{Diagnose, diagnosis::Diagnosis, shown_value::clean_path},
+    tasks,
 };
 
 /// The audience that IRSA's trust policies and providers name unless another was chosen.
@@ -91,7 +92,7 @@ async fn check_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime
 /// Owner and mode, if the file can be seen.
 async fn attributes(path: &Path) -> Option<String> {
     let path = path.to_owned();
-    let metadata = tokio::task::spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
+    let metadata = tasks::blocking(move || fs::metadata(path)).await.ok()?;
     let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
     Some(format!("owner {uid}:{gid}, mode {mode:04o}"))
 }

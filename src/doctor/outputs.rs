@@ -19,6 +19,7 @@ use crate::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
     },
+    tasks,
 };
 
 /// How long a volume may take.
@@ -67,19 +68,18 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let check = tokio::task::spawn_blocking(move || (file.dry_run(), directories(&path)));
-        checks.push((output.id(), settings, check));
+        let check = tasks::blocking(move || (file.dry_run(), directories(&path)));
+        checks.push((output.id().to_string(), settings, check));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
     for (subject, settings, check) in checks {
         let finding = match tokio::time::timeout_at(until, check).await {
-            Ok(Ok((Ok(dry_run), directories))) => {
+            Ok((Ok(dry_run), directories)) => {
                 findings.extend(of_file(&subject, &dry_run, &directories, consumer));
                 of_docker_config(settings, env)
             }
-            Ok(Ok((Err(error), _))) => Step::Output.problem(subject, error.problem()),
-            Ok(Err(error)) => Step::Output.fail(subject, error.to_string(), Diagnosis::Fault),
+            Ok((Err(error), _)) => Step::Output.problem(subject, error.problem()),
             Err(_) => {
                 let what = "the volume gives no answer";
                 Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)

@@ -166,8 +166,8 @@ impl From<&OutputStatus> for Output {
     fn from(output: &OutputStatus) -> Self {
         let in_place = output.in_place.iter();
         Self {
-            kind: output.kind.clone(),
-            target: output.target.clone(),
+            kind: output.id.kind.clone(),
+            target: output.id.target.clone(),
             in_place: in_place.map(|(host, expiry)| (host.to_string(), (*expiry).into())).collect(),
             written_at: Moment(output.written_at),
             writes: output.writes,

@@ -29,6 +29,7 @@ use crate::{
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,
+    tasks,
 };
 
 /// Login tokens have a few kilobytes.
@@ -212,8 +213,8 @@ async fn keep(path: PathBuf, login: Login) {
         outcome
     };
     // A volume that hangs keeps the thread, not us.
-    let written = tokio::time::timeout(Duration::from_secs(2), tokio::task::spawn_blocking(write)).await;
-    if !matches!(written, Ok(Ok(Ok(())))) {
+    let written = tasks::blocking_within(Duration::from_secs(2), write).await;
+    if !matches!(written, Some(Ok(()))) {
         tracing::debug!("the renewed SSO login cannot be written back and is kept in memory");
     }
 }

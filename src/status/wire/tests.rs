@@ -5,7 +5,7 @@ use crate::{
         Class,
         diagnosis::{Diagnosis, Remedy},
     },
-    status::{self as board, StatusBoard, TargetStatus},
+    status::{self as board, OutputId, StatusBoard, TargetStatus},
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -41,7 +41,8 @@ fn full_board() -> StatusBoard {
     token.failed.add(Class::Denied);
     token.failures_in_a_row = 5;
     token.last_error = Some(denied());
-    let mut output = OutputStatus::new("docker-config-secret", "apps/ecr");
+    let id = OutputId::new("docker-config-secret", "apps/ecr");
+    let mut output = OutputStatus::new(id.clone());
     output.in_place.insert(host, at(6));
     output.written_at = Some(at(7));
     output.writes = 8;
@@ -61,7 +62,7 @@ fn full_board() -> StatusBoard {
         status.configuration =
             ConfigurationStatus { reloads: 1, refused: 2, last_error: Some("invalid".into()) };
         status.tokens.insert(key, token);
-        status.outputs.insert("docker-config-secret apps/ecr".into(), output);
+        status.outputs.insert(id, output);
     });
     board
 }
