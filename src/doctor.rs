@@ -33,7 +33,7 @@ pub(crate) use self::{outputs::Consumer, report::Report};
 use crate::{
     aws::http,
     clock::Clock,
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
 };
 
@@ -42,7 +42,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
 /// The report on a configuration that cannot be used.
-pub(crate) fn of_bad_configuration(problems: &Problems) -> Report {
+pub(crate) fn of_bad_configuration(problems: &Violations) -> Report {
     let saw = problems.to_string();
     Report::new(vec![Step::Configuration.fail("configuration", saw, Diagnosis::Configuration)])
 }

@@ -12,15 +12,15 @@ fn context(variables: &[(&str, &str)]) -> Context {
     Context { env, sdk }
 }
 
-fn with_env(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+fn with_env(variables: &[(&str, &str)]) -> Result<Config, Violations> {
     parsed(&Flags::default(), variables, None)
 }
 
-fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems> {
+fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Violations> {
     parsed(&Flags::default(), variables, Some(text))
 }
 
-fn parsed(flags: &Flags, variables: &[(&str, &str)], text: Option<&str>) -> Result<Config, Problems> {
+fn parsed(flags: &Flags, variables: &[(&str, &str)], text: Option<&str>) -> Result<Config, Violations> {
     loaded(flags, variables, text).map(|(config, _)| config)
 }
 
@@ -32,7 +32,7 @@ fn loaded(
     flags: &Flags,
     variables: &[(&str, &str)],
     text: Option<&str>,
-) -> Result<(Config, Effective), Problems> {
+) -> Result<(Config, Effective), Violations> {
     let file = text.map(|text| ConfigFile {
         path: "/etc/ecr-sidecar.yaml".into(),
         text: Zeroizing::new(text.to_owned()),
@@ -40,8 +40,8 @@ fn loaded(
     resolve::load(flags, &context(variables), file.as_ref(), Purpose::Keep)
 }
 
-fn problems(outcome: Result<Config, Problems>) -> String {
-    outcome.expect_err("it has problems").to_string()
+fn violations(outcome: Result<Config, Violations>) -> String {
+    outcome.expect_err("it has violations").to_string()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_simple_case_needs_no_file() {
 fn nothing_configured_means_the_own_registry_of_the_region() {
     let config = with_env(&[("AWS_REGION", "eu-west-1")]).unwrap();
     assert!(matches!(config.registries, Registries::Own(key) if key.region.as_str() == "eu-west-1"));
-    assert!(problems(with_env(&[])).contains("AWS_REGION"));
+    assert!(violations(with_env(&[])).contains("AWS_REGION"));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_file_of_the_design_is_understood() {
 fn what_config_prints_is_a_configuration_again() {
     let first = with_file(FULL, &[]).unwrap();
     let yaml = effective(FULL, &[]);
-    let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+    let again = with_file(&yaml, &[]).unwrap_or_else(|violations| panic!("{violations}\n{yaml}"));
     assert_eq!(
         (&first.identities, &first.registries, &first.outputs, &first.health),
         (&again.identities, &again.registries, &again.outputs, &again.health)
@@ -188,8 +188,8 @@ fn environment_goes_over_file_and_flags_over_both() {
 }
 
 #[test]
-fn problems_of_values_are_told_at_once_too() {
-    let told = problems(with_file(
+fn violations_of_values_are_reported_at_once_too() {
+    let report = violations(with_file(
         "identities:\n  a: {source: static, roleArn: x, expectAccount: '12'}\n\
          registries:\n- {host: 'https://public.ecr.aws'}\n- {host: ecr.internal.example}\n\
          - {host: public.ecr.aws, identity: aa}\n- {host: public.ecr.aws, endpoint: 'ftp://x'}\n\
@@ -214,13 +214,13 @@ fn problems_of_values_are_told_at_once_too() {
         "health.listen",
         "log.filter",
     ] {
-        assert!(told.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{told}");
+        assert!(report.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{report}");
     }
 }
 
 #[test]
-fn problems_of_shape_hide_none_of_values_and_make_none_up() {
-    let told = problems(with_file(
+fn violations_of_shape_hide_none_of_values_and_make_none_up() {
+    let report = violations(with_file(
         "identities:\n  a: 5\n  b: {source: statik, accessKeyIdFile: /a, expectAccount: '12'}\n\
          \x20 c: {source: static, accessKeyIdFile: /a, secretAccesKeyFile: /b, assumeRoles: [{roleArn: x}]}\n\
          \x20 e: {source: static}\n\
@@ -235,7 +235,7 @@ fn problems_of_shape_hide_none_of_values_and_make_none_up() {
         &[],
     ));
     let mut places: Vec<_> =
-        told.lines().skip(1).map(|line| line.trim().split_once(": found ").unwrap().0).collect();
+        report.lines().skip(1).map(|line| line.trim().split_once(": found ").unwrap().0).collect();
     places.sort_unstable();
     assert_eq!(
         places,
@@ -268,15 +268,15 @@ fn problems_of_shape_hide_none_of_values_and_make_none_up() {
             "registries[4].host",
             "registries[4].identity",
         ],
-        "{told}"
+        "{report}"
     );
-    assert!(told.contains("outputs[3]: found what outputs[2] keeps already"), "{told}");
+    assert!(report.contains("outputs[3]: found what outputs[2] keeps already"), "{report}");
     // A key or variable that is misspelt is why this lacks.
-    for told in [
-        problems(with_file("registrys: [{host: public.ecr.aws}]\n", &[])),
-        problems(with_env(&[("ECR_SIDECAR_REGISTRY", HOST)])),
+    for report in [
+        violations(with_file("registrys: [{host: public.ecr.aws}]\n", &[])),
+        violations(with_env(&[("ECR_SIDECAR_REGISTRY", HOST)])),
     ] {
-        assert!(told.starts_with("the configuration has 1 problem:"), "{told}");
+        assert!(report.starts_with("the configuration has 1 problem:"), "{report}");
     }
 }
 
@@ -301,7 +301,7 @@ fn what_kubernetes_sets_for_a_service_is_never_ours() {
         ];
         let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let config = with_env(&[&variables[..], &[("ECR_SIDECAR_REGISTRIES", HOST)]].concat());
-        assert_eq!(config.unwrap_or_else(|problems| panic!("{problems}")).path, None);
+        assert_eq!(config.unwrap_or_else(|violations| panic!("{violations}")).path, None);
         assert_eq!(own_variables(&context(&variables).env).count(), 0, "{service}");
     }
 }
@@ -317,9 +317,9 @@ fn a_misspelt_variable_is_an_error_with_the_nearest_name() {
         ("ECR_SIDECAR_LOG_FORMAT_PORT_", "json", "ECR_SIDECAR_LOG_FORMAT"),
         ("ECR_SIDECAR_LOG_PORT_TCP", "json", "ECR_SIDECAR_LOG"),
     ] {
-        let told = problems(with_env(&[("ECR_SIDECAR_REGISTRIES", HOST), (name, value)]));
-        assert!(told.contains(&format!("{name}: found an unknown variable")), "{told}");
-        assert!(told.contains(&format!("did you mean `{nearest}")), "{told}");
+        let report = violations(with_env(&[("ECR_SIDECAR_REGISTRIES", HOST), (name, value)]));
+        assert!(report.contains(&format!("{name}: found an unknown variable")), "{report}");
+        assert!(report.contains(&format!("did you mean `{nearest}")), "{report}");
     }
 }
 
@@ -371,14 +371,14 @@ fn a_file_that_is_no_configuration_is_not_shown() {
         "log: {filter: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYCANARY0KEY=='}",
         "identities: {a: {assumeRoles: [{roleArn: x, externalId: {CANARY: 1}}]}}",
     ] {
-        let told = problems(with_file(text, &[]));
-        assert!(!told.contains("CANARY"), "{text}\n{told}");
+        let report = violations(with_file(text, &[]));
+        assert!(!report.contains("CANARY"), "{text}\n{report}");
     }
 }
 
 #[test]
 fn numbers_are_shown_as_they_are_written() {
-    let told = problems(with_file(
+    let report = violations(with_file(
         "registries: [12345678901, 0x1F, 1e3, {host: 123456789012}]\nidentities: {a: {expectAccount: 012345678901}}\n\
          outputs: [{type: docker-config, path: /x, mode: 0640}, {type: docker-config, path: no}]\n",
         &[],
@@ -392,43 +392,43 @@ fn numbers_are_shown_as_they_are_written() {
         "outputs[0].mode: found `0640`,",
         "outputs[1].path: found `no`,",
     ] {
-        assert!(told.contains(shown), "{shown} is not in:\n{told}");
+        assert!(report.contains(shown), "{shown} is not in:\n{report}");
     }
 }
 
 #[test]
-fn problems_are_short_lines_and_not_without_end() {
+fn violations_are_short_lines_and_not_without_end() {
     let many = "registries:\n".to_owned() + &"- {hots: \"a\\n[+] ok\\e[2J\"}\n".repeat(10_000);
-    let told = problems(with_file(&many, &[]));
-    assert!(told.lines().count() <= 2 * 100 + 1, "{}", told.lines().count());
-    let told =
-        problems(with_file(&format!("log: {{filter: \"a=b=c\\n[+] {}\"}}", "x ".repeat(100_000)), &[]));
-    assert!(told.len() < 1_000 && told.lines().count() == 3, "{told}");
+    let report = violations(with_file(&many, &[]));
+    assert!(report.lines().count() <= 2 * 100 + 1, "{}", report.lines().count());
+    let report =
+        violations(with_file(&format!("log: {{filter: \"a=b=c\\n[+] {}\"}}", "x ".repeat(100_000)), &[]));
+    assert!(report.len() < 1_000 && report.lines().count() == 3, "{report}");
 }
 
 #[test]
 fn selectors_that_the_api_server_rejects_are_rejected() {
-    let told = problems(with_file(
+    let report = violations(with_file(
         "registries: [{host: public.ecr.aws}]\noutputs:\n\
          - {type: docker-config-secret, name: a, namespaces: {selector: 'a in b'}}\n\
          - {type: argocd-repositories, namespace: argocd, selector: 'a=b,'}\n",
         &[],
     ));
-    assert!(told.contains("outputs[0].namespaces.selector: found `a in b`"), "{told}");
-    assert!(told.contains("outputs[1].selector: found `a=b,`"), "{told}");
+    assert!(report.contains("outputs[0].namespaces.selector: found `a in b`"), "{report}");
+    assert!(report.contains("outputs[1].selector: found `a=b,`"), "{report}");
 }
 
 /// One output would write its password into what another keeps.
 #[test]
 fn outputs_that_work_against_each_other_are_rejected() {
-    let told = |outputs: &str| {
+    let report = |outputs: &str| {
         let file = format!(
             "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: argocd-repo-creds, namespace: argocd}}\n{outputs}"
         );
-        with_file(&file, &[]).err().map(|problems| problems.to_string()).unwrap_or_default()
+        with_file(&file, &[]).err().map(|violations| violations.to_string()).unwrap_or_default()
     };
     let repositories = |namespace: &str, which: &str| {
-        told(&format!("- {{type: argocd-repositories, namespace: {namespace}, {which}}}\n"))
+        report(&format!("- {{type: argocd-repositories, namespace: {namespace}, {which}}}\n"))
     };
     for bad in [
         "selector: argocd.argoproj.io/secret-type",
@@ -439,10 +439,10 @@ fn outputs_that_work_against_each_other_are_rejected() {
         "selector: '!team'",
         "names: [a, ecr-123456789012-eu-west-1-oci]",
     ] {
-        let said = repositories("argocd", bad);
+        let report = repositories("argocd", bad);
         assert!(
-            said.contains("outputs[1].") && said.contains("credential templates of outputs[0]"),
-            "{bad}: {said}"
+            report.contains("outputs[1].") && report.contains("credential templates of outputs[0]"),
+            "{bad}: {report}"
         );
         assert_eq!(repositories("other", bad), "", "{bad}");
     }
@@ -455,7 +455,7 @@ fn outputs_that_work_against_each_other_are_rejected() {
         assert_eq!(repositories("argocd", good), "", "{good}");
     }
     let secret = |namespace: &str| {
-        told(&format!(
+        report(&format!(
             "- {{type: docker-config-secret, name: a, namespaces: {{names: [{namespace}]}}}}\n\
              - {{type: argocd-repositories, namespace: argocd, names: [a]}}\n"
         ))
@@ -518,9 +518,9 @@ mod properties {
     proptest! {
         #[test]
         fn no_text_of_a_file_panics_or_breaks_out_of_its_line(text in text()) {
-            if let Err(problems) = with_file(&text, &[]) {
-                for problem in &problems.0 {
-                    let line = problem.to_string();
+            if let Err(violations) = with_file(&text, &[]) {
+                for violation in &violations.0 {
+                    let line = violation.to_string();
                     prop_assert!(!line.contains(char::is_control), "{:?}", line);
                     prop_assert!(line.len() < 6_000);
                 }
@@ -532,30 +532,30 @@ mod properties {
             name in "ECR_SIDECAR_(CONFIG|REGISTRIES|DOCKER_CONFIG|FILE_MODE|DOCKER_CONFIG_SECRET|ARGOCD_NAMESPACE|HEALTH_LISTEN|LOG_FORMAT|LOG|[A-Z0-9_]{0,20})",
             value in "\\PC{0,30}|[\\x00-\\x7f]{0,30}|(https?://)?[a-z]{0,5}:CANARY@[a-z.]{0,9}",
         ) {
-            if let Err(problems) = with_env(&[("AWS_REGION", "eu-west-1"), (&name, &value)]) {
-                let told = problems.to_string();
-                prop_assert!(!told.contains("CANARY"), "{}", told);
-                prop_assert!(told.lines().all(|line| !line.contains(char::is_control)), "{:?}", told);
+            if let Err(violations) = with_env(&[("AWS_REGION", "eu-west-1"), (&name, &value)]) {
+                let report = violations.to_string();
+                prop_assert!(!report.contains("CANARY"), "{}", report);
+                prop_assert!(report.lines().all(|line| !line.contains(char::is_control)), "{:?}", report);
             }
         }
     }
 }
 
 #[test]
-fn unknown_variables_are_told_and_those_of_a_service_are_not() {
-    let told = problems(with_env(&[
+fn unknown_variables_are_reported_and_those_of_a_service_are_not() {
+    let report = violations(with_env(&[
         ("ECR_SIDECAR_REGISTRY", HOST),
         ("ECR_SIDECAR_SERVICE_HOST", "10.0.0.1"),
         ("ECR_SIDECAR_PORT_80_TCP", "x"),
     ]));
-    assert!(told.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{told}");
-    assert!(!told.contains("SERVICE_HOST:") && !told.contains("PORT_80_TCP:"), "{told}");
+    assert!(report.contains("did you mean `ECR_SIDECAR_REGISTRIES`?"), "{report}");
+    assert!(!report.contains("SERVICE_HOST:") && !report.contains("PORT_80_TCP:"), "{report}");
 }
 
 #[test]
-fn a_bad_variable_is_told_by_its_name() {
+fn a_bad_variable_is_reported_by_its_name() {
     assert!(
-        problems(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
+        violations(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
             .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
     );
 }
@@ -567,16 +567,16 @@ fn health_hosts_are_dns_names() {
     assert_eq!(config.health.hosts, ["ecr.svc", "pod-1"]);
     for bad in ["a:9808", "http://a", "", "a..b", "*.svc", "[::1]", "a b", "ä"] {
         let file = format!("registries: [{{host: public.ecr.aws}}]\nhealth: {{hosts: [ok, {bad:?}]}}");
-        assert!(problems(with_file(&file, &[])).contains("health.hosts[1]: found"), "{bad}");
+        assert!(violations(with_file(&file, &[])).contains("health.hosts[1]: found"), "{bad}");
     }
 }
 
 #[tokio::test]
 async fn broken_yaml_and_missing_files_name_the_file() {
-    assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
+    assert!(violations(with_file("a: [", &[])).contains("accepted: YAML"));
     let flags = Flags([(variable::CONFIG, "/nowhere/c.yaml".to_owned())].into());
-    let told = problems(load(&flags, &context(&[])).await);
-    assert!(told.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{told}");
+    let report = violations(load(&flags, &context(&[])).await);
+    assert!(report.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{report}");
 }
 
 #[test]
@@ -587,7 +587,7 @@ fn the_kept_schema_is_the_generated_one() {
 
 /// A liveness probe that failed with the file would have a working sidecar killed.
 #[tokio::test]
-async fn a_probe_finds_its_address_in_a_file_that_is_refused() {
+async fn a_probe_finds_its_address_in_a_file_that_is_rejected() {
     use std::io::Write;
     let listen = async |text: &str, variables: &[(&str, &str)]| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
