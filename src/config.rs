@@ -1,6 +1,6 @@
 //! What the program is to do: flags over environment over file over default, parsed into types.
 //!
-//! Every violation is told at once, each with its path, what was found, what is accepted and the nearest
+//! Every violation is reported at once, each with its path, what was found, what is expected and the nearest
 //! known name. Nothing half-valid leaves this module. It reads the configuration file and nothing else.
 
 mod effective;
@@ -154,8 +154,8 @@ impl ConfigFile {
             Ok(text) => Ok(Some(Self { path, text })),
             Err(error) => {
                 let found = format!("a file that cannot be read: {error}");
-                let accepted = "a readable YAML file of at most 1 MiB";
-                Err(Violations(vec![Violation::new(clean_path(&path), found, accepted)]))
+                let expected = "a readable YAML file of at most 1 MiB";
+                Err(Violations(vec![Violation::new(clean_path(&path), found, expected)]))
             }
         }
     }
@@ -243,23 +243,24 @@ pub struct Violation {
     /// Where: a path in the file, a variable, or a flag.
     pub path: String,
     pub found: String,
-    /// What is accepted, or how to fix it.
-    pub accepted: String,
+    /// What is expected, or how to fix it.
+    pub expected: String,
     pub nearest: Option<String>,
 }
 
 impl Violation {
     /// One that is not of a key with a near name.
-    pub fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
-        let (found, accepted) = (clean(&found.into()), clean(&accepted.into()));
-        Self { path: path.into(), found, accepted, nearest: None }
+    pub fn new(path: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        let (found, expected) = (clean(&found.into()), clean(&expected.into()));
+        Self { path: path.into(), found, expected, nearest: None }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = if self.path.is_empty() { "the file" } else { &clean(&self.path) };
-        write!(f, "{path}: found {}, accepted: {}", self.found, self.accepted)?;
+        let found = if self.found.starts_with('`') { "invalid value" } else { "found" };
+        write!(f, "{path}: {found} {}, expected {}", self.found, self.expected)?;
         match &self.nearest {
             Some(name) => write!(f, "; did you mean `{name}`?"),
             None => Ok(()),

@@ -118,7 +118,11 @@ impl Resolver<'_> {
             if hosts.insert(registry.host.clone()) {
                 registries.push(registry);
             } else {
-                self.reject(&format!("{path}.host"), format!("`{}` again", registry.host), "each host once");
+                self.reject(
+                    &format!("{path}.host"),
+                    format!("a second `{}`", registry.host),
+                    "each host once",
+                );
             }
         }
         Registries::Listed(registries)
@@ -128,7 +132,7 @@ impl Resolver<'_> {
     fn own_registry(&mut self) -> Registries {
         let region = self.context.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
-                let found = "nothing, and neither AWS_REGION nor the profile says a region";
+                let found = "nothing, and no region in AWS_REGION or the profile";
                 let found = match &self.context.sdk.profile_files {
                     ProfileFiles::Unusable { why, .. } => format!("{found}: {why}"),
                     _ => found.to_owned(),
@@ -188,15 +192,15 @@ impl Resolver<'_> {
         let place = format!("{path}.region");
         let Some(key) = TokenKey::from_host(host, identity) else {
             let Some(region) = configured else {
-                let accepted = match host.looks_like_ecr() {
+                let expected = match host.looks_like_ecr() {
                     Some(lookalike) => {
                         format!("{lookalike}; if it is meant, the AWS region of this registry")
                     }
                     None => {
-                        "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into()
+                        "the AWS region of this registry, such as eu-west-1: its host doesn't name it".into()
                     }
                 };
-                self.reject_unless_reported(&place, "nothing", accepted);
+                self.reject_unless_reported(&place, "nothing", expected);
                 return None;
             };
             return Some(private_key(identity, region));
@@ -388,17 +392,17 @@ impl Resolver<'_> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                let accepted = if may_be_secret(text) { NOT_SHOWN.into() } else { error.to_string() };
-                self.reject(path, quoted(text), accepted);
+                let expected = if may_be_secret(text) { NOT_SHOWN.into() } else { error.to_string() };
+                self.reject(path, quoted(text), expected);
                 None
             }
         }
     }
 
-    /// For what lacks, or rests on another key: if anything was taken out there, that is the cause, and told.
-    fn reject_unless_reported(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+    /// For what is missing, or depends on another key: if anything was taken out there, that was reported as the cause.
+    fn reject_unless_reported(&mut self, path: &str, found: impl Into<String>, expected: impl Into<String>) {
         if self.is_complete(path) {
-            self.reject(path, found, accepted);
+            self.reject(path, found, expected);
         }
     }
 
@@ -407,10 +411,10 @@ impl Resolver<'_> {
         !self.unfit.iter().any(|unfit| !unfit.contains(['.', '[']) || part(unfit) == part(path))
     }
 
-    fn reject(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+    fn reject(&mut self, path: &str, found: impl Into<String>, expected: impl Into<String>) {
         let path = self.origins.of(path).name().unwrap_or_else(|| path.to_owned());
         if self.violations.len() < validate::MOST {
-            self.violations.push(Violation::new(path, found, accepted));
+            self.violations.push(Violation::new(path, found, expected));
         }
     }
 }
@@ -419,7 +423,7 @@ fn or_default<'a>(value: &'a mut Option<String>, default: &str) -> &'a str {
     value.get_or_insert_with(|| default.to_owned())
 }
 
-/// The key of a private registry whose host doesn't tell it.
+/// The key of a private registry whose host doesn't name it.
 fn private_key(identity: &str, region: Region) -> TokenKey {
     let identity = identity.to_owned();
     TokenKey { identity, service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }
@@ -447,7 +451,7 @@ fn registries_region(registries: &Registries) -> Option<Region> {
     }
 }
 
-/// Where a partition's STS is called when nothing says a region: not in the registry's region, which may
+/// Where a partition's STS is called when no region is configured: not in the registry's region, which may
 /// be closed to STS, but in the partition's first one.
 fn default_sts_region(registry: Option<&Region>) -> Region {
     registry.and_then(Region::partition).map_or_else(Region::us_east_1, Partition::first_region)

@@ -119,8 +119,8 @@ impl Layers {
 
     fn reject_unknown_variables(&mut self, context: &Context) {
         for name in own_variables(&context.env).filter(|name| !variable::ALL.contains(name)) {
-            let accepted = format!("one of {}", variable::ALL.join(", "));
-            let mut violation = Violation::new(name, "an unknown variable", accepted);
+            let expected = format!("one of {}", variable::ALL.join(", "));
+            let mut violation = Violation::new(name, "an unknown variable", expected);
             violation.nearest = nearest(name, variable::ALL).map(str::to_owned);
             self.violations.push(violation);
         }
@@ -204,11 +204,11 @@ impl Layers {
             0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),
             1 => {}
             several => {
-                let accepted = "one docker-config output, or this value in the file";
+                let expected = "one docker-config output, or this value in the file";
                 self.violations.push(Violation::new(
                     origin.to_string(),
                     format!("{several} docker-config outputs in the file"),
-                    accepted,
+                    expected,
                 ));
                 return;
             }

@@ -214,7 +214,7 @@ fn violations_of_values_are_reported_at_once_too() {
         "health.listen",
         "log.filter",
     ] {
-        assert!(report.contains(&format!("\n  {path}: found ")), "{path} is not in:\n{report}");
+        assert!(report.contains(&format!("\n  {path}: ")), "{path} is not in:\n{report}");
     }
 }
 
@@ -235,7 +235,7 @@ fn violations_of_shape_hide_none_of_values_and_make_none_up() {
         &[],
     ));
     let mut places: Vec<_> =
-        report.lines().skip(1).map(|line| line.trim().split_once(": found ").unwrap().0).collect();
+        report.lines().skip(1).map(|line| line.trim().split_once(": ").unwrap().0).collect();
     places.sort_unstable();
     assert_eq!(
         places,
@@ -384,13 +384,13 @@ fn numbers_are_shown_as_they_are_written() {
         &[],
     ));
     for shown in [
-        "registries[0]: found `12345678901`,",
-        "registries[1]: found `0x1F`,",
-        "registries[2]: found `1e3`,",
-        "registries[3].host: found `123456789012`,",
-        "identities.a.expectAccount: found `012345678901`,",
-        "outputs[0].mode: found `0640`,",
-        "outputs[1].path: found `no`,",
+        "registries[0]: invalid value `12345678901`,",
+        "registries[1]: invalid value `0x1F`,",
+        "registries[2]: invalid value `1e3`,",
+        "registries[3].host: invalid value `123456789012`,",
+        "identities.a.expectAccount: invalid value `012345678901`,",
+        "outputs[0].mode: invalid value `0640`,",
+        "outputs[1].path: invalid value `no`,",
     ] {
         assert!(report.contains(shown), "{shown} is not in:\n{report}");
     }
@@ -414,8 +414,8 @@ fn selectors_that_the_api_server_rejects_are_rejected() {
          - {type: argocd-repositories, namespace: argocd, selector: 'a=b,'}\n",
         &[],
     ));
-    assert!(report.contains("outputs[0].namespaces.selector: found `a in b`"), "{report}");
-    assert!(report.contains("outputs[1].selector: found `a=b,`"), "{report}");
+    assert!(report.contains("outputs[0].namespaces.selector: invalid value `a in b`"), "{report}");
+    assert!(report.contains("outputs[1].selector: invalid value `a=b,`"), "{report}");
 }
 
 /// One output would write its password into what another keeps.
@@ -556,7 +556,7 @@ fn unknown_variables_are_reported_and_those_of_a_service_are_not() {
 fn a_bad_variable_is_reported_by_its_name() {
     assert!(
         violations(with_env(&[("ECR_SIDECAR_REGISTRIES", "https://x")]))
-            .contains("ECR_SIDECAR_REGISTRIES: found `https://x`")
+            .contains("ECR_SIDECAR_REGISTRIES: invalid value `https://x`")
     );
 }
 
@@ -567,13 +567,13 @@ fn health_hosts_are_dns_names() {
     assert_eq!(config.health.hosts, ["ecr.svc", "pod-1"]);
     for bad in ["a:9808", "http://a", "", "a..b", "*.svc", "[::1]", "a b", "ä"] {
         let file = format!("registries: [{{host: public.ecr.aws}}]\nhealth: {{hosts: [ok, {bad:?}]}}");
-        assert!(violations(with_file(&file, &[])).contains("health.hosts[1]: found"), "{bad}");
+        assert!(violations(with_file(&file, &[])).contains("health.hosts[1]: invalid value "), "{bad}");
     }
 }
 
 #[tokio::test]
 async fn broken_yaml_and_missing_files_name_the_file() {
-    assert!(violations(with_file("a: [", &[])).contains("accepted: YAML"));
+    assert!(violations(with_file("a: [", &[])).contains("expected YAML"));
     let flags = Flags([(variable::CONFIG, "/nowhere/c.yaml".to_owned())].into());
     let report = violations(load(&flags, &context(&[])).await);
     assert!(report.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{report}");
@@ -612,6 +612,6 @@ async fn a_probe_finds_its_address_in_a_file_that_is_rejected() {
             .await
             .unwrap_err()
             .to_string()
-            .contains("ECR_SIDECAR_HEALTH_LISTEN: found `x`")
+            .contains("ECR_SIDECAR_HEALTH_LISTEN: invalid value `x`")
     );
 }

@@ -1,4 +1,4 @@
-//! Holds a value against the JSON Schema of its type, tells every violation, each with its path, and leaves what fits.
+//! Validates a value against the JSON Schema of its type, reports every violation with its path, and leaves what fits.
 //!
 //! Only what schemas of our own types use is understood: `type`, `properties`, `required`,
 //! `additionalProperties`, `items`, `enum`, `anyOf` with null, and `oneOf` distinguished by a `const`.
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::failure::shown_value;
 
-/// More than these are not reported: nobody reads them.
+/// No more than these are reported.
 pub(super) const MOST: usize = 100;
 
 /// Every place where the document does not fit `schema`. What does not fit is taken out, so that the rest can be read on:
@@ -128,29 +128,29 @@ fn variant_fits(value: &mut Value, variants: &[Value], path: &str, violations: &
         violations.push(wrong_type(shown, value, &serde_json::json!({"type": "object"}), path));
         return false;
     };
-    let said = object.get(&tag).unwrap_or(&Value::Null);
+    let chosen_tag = object.get(&tag).unwrap_or(&Value::Null);
     let chosen =
-        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| *said == text.as_str()));
+        variants.iter().find(|variant| tag_of(variant).is_some_and(|(_, text)| *chosen_tag == text.as_str()));
     if let Some(variant) = chosen {
         return object_fits(object, variant, path, violations);
     }
     let names: Vec<_> = variants.iter().filter_map(tag_of).map(|(_, text)| text).collect();
-    choice_fits(said, names.iter().map(String::as_str).collect(), &join(path, &tag), violations)
+    choice_fits(chosen_tag, names.iter().map(String::as_str).collect(), &join(path, &tag), violations)
 }
 
 fn text_fits(text: &str, schema: &Value, path: &str, violations: &mut Found<'_>) -> bool {
-    let accepted: Vec<_> = texts(&schema["enum"]).collect();
-    accepted.is_empty() || choice_fits(&Value::from(text), accepted, path, violations)
+    let expected: Vec<_> = texts(&schema["enum"]).collect();
+    expected.is_empty() || choice_fits(&Value::from(text), expected, path, violations)
 }
 
-fn choice_fits(value: &Value, accepted: Vec<&str>, path: &str, violations: &mut Found<'_>) -> bool {
+fn choice_fits(value: &Value, expected: Vec<&str>, path: &str, violations: &mut Found<'_>) -> bool {
     let text = value.as_str().unwrap_or_default();
-    if accepted.contains(&text) {
+    if expected.contains(&text) {
         return true;
     }
     let found = violations.show(value, path);
-    let mut violation = Violation::new(path, found, format!("one of {}", accepted.join(", ")));
-    violation.nearest = nearest(text, accepted).map(str::to_owned);
+    let mut violation = Violation::new(path, found, format!("one of {}", expected.join(", ")));
+    violation.nearest = nearest(text, expected).map(str::to_owned);
     violations.push(violation);
     false
 }
@@ -159,7 +159,7 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn has_type(value: &Value, accepted: &Value) -> bool {
+fn has_type(value: &Value, expected: &Value) -> bool {
     let is = |name: &str| match name {
         "object" => value.is_object(),
         "array" => value.is_array(),
@@ -169,7 +169,7 @@ fn has_type(value: &Value, accepted: &Value) -> bool {
         "null" => value.is_null(),
         _ => true,
     };
-    match accepted {
+    match expected {
         Value::String(name) => is(name),
         Value::Array(names) => names.iter().filter_map(Value::as_str).any(is),
         _ => true,
@@ -181,7 +181,7 @@ fn wrong_type(shown: String, value: &Value, schema: &Value, path: &str) -> Viola
         Value::String(name) => vec![name.as_str()],
         other => texts(other).filter(|name| *name != "null").collect(),
     };
-    let accepted = match names.first() {
+    let expected = match names.first() {
         Some(&"object") => "a mapping",
         Some(&"array") => "a list",
         Some(&"string") if value.is_number() || value.is_boolean() => "a text: put it in quotes",
@@ -190,15 +190,15 @@ fn wrong_type(shown: String, value: &Value, schema: &Value, path: &str) -> Viola
         Some(&"integer") => "a whole number",
         _ => "another type",
     };
-    Violation::new(path, shown, accepted)
+    Violation::new(path, shown, expected)
 }
 
 fn unknown_key<'a>(key: &str, path: &str, known: impl Iterator<Item = &'a str> + Clone) -> Violation {
-    let accepted: Vec<_> = known.clone().collect();
+    let expected: Vec<_> = known.clone().collect();
     let mut violation = Violation::new(
         join(path, &shown_value::key(key)),
         "an unknown key",
-        format!("one of {}", accepted.join(", ")),
+        format!("one of {}", expected.join(", ")),
     );
     violation.nearest = nearest(key, known).map(str::to_owned);
     violation
@@ -240,20 +240,20 @@ mod tests {
         for part in [
             "registrys: found an unknown key",
             "did you mean `registries`?",
-            "identities.b.source: found `statik`",
+            "identities.b.source: invalid value `statik`",
             "did you mean `static`?",
-            "identities.b.expectAccount: found `999999999999`, accepted: a text: put it in quotes",
+            "identities.b.expectAccount: invalid value `999999999999`, expected a text: put it in quotes",
             "registries[0].hots: found an unknown key",
             "did you mean `host`?",
             "registries[0].host: found nothing",
-            "registries[1]: found `5`, accepted: a mapping",
-            "outputs[0].type: found `docker-confg`",
+            "registries[1]: invalid value `5`, expected a mapping",
+            "outputs[0].type: invalid value `docker-confg`",
             "did you mean `docker-config`?",
             "outputs[1].path: found nothing",
-            "outputs[1].mode: found `640`, accepted: a text: put it in quotes",
+            "outputs[1].mode: invalid value `640`, expected a text: put it in quotes",
             "outputs[2].type: found nothing",
-            "health: found `yes`, accepted: a mapping",
-            "log.format: found `jsn`",
+            "health: invalid value `yes`, expected a mapping",
+            "log.format: invalid value `jsn`",
         ] {
             assert!(report.contains(part), "{part} is not in:\n{report}");
         }

@@ -1,4 +1,4 @@
-//! From what the file says of outputs to [`OutputConfig`].
+//! From the file's outputs to [`OutputConfig`].
 
 use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
@@ -171,7 +171,7 @@ impl Resolver<'_> {
     fn names<T: FromStr<Err: Display> + Ord>(&mut self, path: &str, names: &[String]) -> Option<BTreeSet<T>> {
         let parsed =
             names.iter().enumerate().map(|(index, name)| self.parse(&format!("{path}[{index}]"), name));
-        // All of them, so that all violations are told.
+        // All of them, so that all violations are reported.
         parsed.collect::<Vec<_>>().into_iter().collect()
     }
 }
