@@ -26,7 +26,7 @@ use crate::{
         sdk::SdkSettings,
     },
     clock::Clock,
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     engine::{Dependencies, Engine, TaskPanicked},
     env::Environment,
     failure::{Problem, diagnosis::Diagnosis},
@@ -51,7 +51,7 @@ pub(crate) enum AppError {
     UsageHint(UsageHint),
     /// The configuration cannot be used.
     #[error(transparent)]
-    Configuration(#[from] Problems),
+    Configuration(#[from] Violations),
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
@@ -70,22 +70,23 @@ pub(crate) enum AppError {
 }
 
 /// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
-pub(crate) async fn context(env: Environment) -> Result<Context, Problems> {
-    let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
+pub(crate) async fn context(env: Environment) -> Result<Context, Violations> {
+    let mut problems: Vec<config::Violation> = match Proxies::of(&env) {
         Ok(_) => Vec::new(),
         Err(invalid) => {
-            invalid.into_iter().map(|it| config::Problem::new(it.variable, it.found, it.expected)).collect()
+            invalid.into_iter().map(|it| config::Violation::new(it.variable, it.found, it.expected)).collect()
         }
     };
     match SdkSettings::load(&env).await {
         Ok(sdk) if problems.is_empty() => return Ok(Context { env, sdk }),
         Ok(_) => {}
         Err(invalid) => {
-            problems
-                .extend(invalid.into_iter().map(|it| config::Problem::new(it.place, it.found, it.expected)));
+            problems.extend(
+                invalid.into_iter().map(|it| config::Violation::new(it.place, it.found, it.expected)),
+            );
         }
     }
-    Err(Problems(problems))
+    Err(Violations(problems))
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.

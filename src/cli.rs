@@ -138,7 +138,7 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
         Command::Doctor { consumer, output } => {
-            tell(&Box::pin(doctor::examine(flags, context, consumer.as_ref())).await, output)
+            tell(&Box::pin(doctor::run(flags, context, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
             let config = match config::load(flags, context).await {
