@@ -3,4 +3,5 @@
 pub mod atomic_file;
 pub mod directory;
 pub mod read;
+pub mod version;
 pub mod watch;

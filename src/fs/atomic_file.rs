@@ -37,35 +37,7 @@ pub use target::Target;
 use temp::TempFile;
 pub use temp::remove_stale;
 
-use crate::fs::directory::Directory;
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    /// The state that the metadata were taken in.
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether both are of the same file with the same content; its name, owner or mode may have changed.
-    pub fn has_content_of(&self, other: &Self) -> bool {
-        Self { changed: other.changed, ..*self } == *other
-    }
-}
+use crate::fs::{directory::Directory, version::Version};
 
 /// One replacement of a file.
 #[derive(Debug)]
@@ -238,9 +210,7 @@ fn sync(directory: &Directory) -> io::Result<()> {
 /// that of the file behind every name.
 fn make_private(directory: &Directory, aside: &OsStr, seen: Option<Version>) {
     let Ok(file) = directory.read(aside) else { return };
-    let same = |metadata: &Metadata| {
-        seen.is_some_and(|seen| seen.inode == metadata.ino() && seen.device == metadata.dev())
-    };
+    let same = |metadata: &Metadata| seen.is_some_and(|seen| seen.file() == Version::of(metadata).file());
     let only_ours = |metadata: &Metadata| {
         metadata.is_file() && metadata.nlink() == 1 && metadata.uid() == rustix::process::geteuid().as_raw()
     };

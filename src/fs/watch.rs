@@ -18,7 +18,6 @@ mod inotify;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,7 +29,7 @@ use tokio::{
 };
 
 use self::inotify::Inotify;
-use crate::tasks;
+use crate::{fs::version::Version, tasks};
 
 /// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -174,7 +173,7 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         move |file, kept| {
             let folders = folders_of(file, kept);
             inotify.follow(folders.keys()); // and first the folders
-            Sight { file: fingerprint(file), folders }
+            Sight { file: version(file), folders }
         }
     })
     .await;
@@ -259,31 +258,16 @@ async fn sights(
 /// What there is to see of a file: its state, and the folders in which a change of it would show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sight {
-    file: Option<Fingerprint>,
+    file: Option<Version>,
     folders: Folders,
 }
 
 /// Folders by path, with device and inode: one of the same name may be another one.
 type Folders = BTreeMap<PathBuf, (u64, u64)>;
 
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint {
-    inode: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// `None` for a file that is not there or cannot be seen.
-fn fingerprint(file: &Path) -> Option<Fingerprint> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some(Fingerprint {
-        inode: (metadata.dev(), metadata.ino()),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+fn version(file: &Path) -> Option<Version> {
+    std::fs::metadata(file).ok().as_ref().map(Version::of)
 }
 
 /// The nearest folder that exists above the file, and that of what a symlink leads to; of a file that is kept all
@@ -296,7 +280,7 @@ fn folders_of(file: &Path, kept: bool) -> Folders {
     let existing = file.ancestors().skip(1).map(shown).filter(|folder| folder.is_dir());
     let behind = std::fs::canonicalize(file).ok().and_then(|target| Some(target.parent()?.to_owned()));
     let folders = existing.take(if kept { usize::MAX } else { 1 }).chain(behind);
-    folders.filter_map(|folder| Some((folder.clone(), fingerprint(&folder)?.inode))).collect()
+    folders.filter_map(|folder| Some((folder.clone(), version(&folder)?.file()))).collect()
 }
 
 #[cfg(test)]

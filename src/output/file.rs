@@ -47,8 +47,11 @@ use crate::{
     aws::token::Token,
     credentials::CredentialSet,
     docker_config::{Base, merge},
-    fs::atomic_file::{
-        Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
+    fs::{
+        atomic_file::{
+            Cause, FileError, Replaced, Replacement, Target, expected_group, made_here, remove_stale,
+        },
+        version::Version,
     },
     registry::RegistryHost,
 };

@@ -8,10 +8,13 @@ use std::{
 };
 
 use super::{
-    Version, directory_of,
+    directory_of,
     error::{FileError, Operation},
 };
-use crate::fs::directory::Directory;
+use crate::fs::{
+    directory::{Directory, MOST_LINKS},
+    version::Version,
+};
 
 /// A name in an open directory, whatever has that name.
 #[derive(Debug)]
@@ -88,6 +91,3 @@ impl Target {
         &self.name
     }
 }
-
-/// As many as the kernel follows.
-const MOST_LINKS: usize = 40;

@@ -33,8 +33,9 @@ use crate::{
     aws::token::{LATEST_EXPIRY, Token},
     docker_config::Document,
     fs::{
-        atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
+        atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, remove_stale},
         read::read_open,
+        version::Version,
     },
     registry::RegistryHost,
     secret::Secret,
