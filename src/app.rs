@@ -3,6 +3,7 @@
 //! `run` and `once` are the same engine; only the stop condition differs.
 
 mod once;
+mod readiness_log;
 mod usage_hint;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -16,10 +17,7 @@ use tokio::{
 
 pub(crate) use self::{once::once, usage_hint::UsageHint};
 use crate::{
-    admin::{
-        readiness,
-        server::{self, BindError},
-    },
+    admin::server::{self, BindError},
     aws::{
         http::{self, Proxies},
         profile_file::ProfileFiles,
@@ -38,11 +36,6 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// How often readiness is looked at when nothing happens: expiry is no event.
-const READINESS_TURN: Duration = Duration::from_secs(10);
-/// A loss of readiness that is over within this time is not told.
-const READINESS_SETTLES: Duration = Duration::from_secs(1);
-
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
@@ -199,7 +192,7 @@ impl App {
         };
         config_changed.notify_one(); // it may have changed since it was read
         engine.apply(&config).await;
-        engine.spawn(follow_readiness(status.clone(), clock));
+        engine.spawn(readiness_log::follow(status.clone(), clock));
         Ok(Self {
             config,
             flags: flags.clone(),
@@ -303,30 +296,4 @@ fn announce(config: &Config, health: SocketAddr) {
         version = env!("CARGO_PKG_VERSION"), registries, identities = identities.join(", "),
         outputs = outputs.join(", "), health = %health, "ecr-sidecar starts"
     );
-}
-
-/// Notes the first readiness, and logs each change of it that lasts.
-async fn follow_readiness(status: StatusBoard, clock: Clock) {
-    let mut changes = status.subscribe();
-    let mut was_ready = false;
-    loop {
-        let verdict = || status.read(|status| readiness::ready(status, clock.now()));
-        let mut now = verdict();
-        if was_ready && !now.is_good() {
-            // A registry that a reload adds is on its way.
-            tokio::time::sleep(READINESS_SETTLES).await;
-            now = verdict();
-        }
-        if now.is_good() && !was_ready {
-            status.update(|status| status.has_been_ready = true);
-            tracing::info!("ready: every required registry has a credential in every output");
-        } else if was_ready && !now.is_good() {
-            tracing::error!(reasons = now.text(false).trim_end(), "no longer ready");
-        }
-        was_ready = now.is_good();
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(READINESS_TURN) => {}
-        }
-    }
 }

@@ -24,7 +24,8 @@ use serde_json::value::RawValue;
 
 use super::{
     base::Base,
-    document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
+    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant, repository_host},
+    entry,
     warning::Warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
@@ -209,21 +210,21 @@ fn correct(
             warnings.push(|| Warning::twin_removed(key, &host));
             return false;
         }
-        if let Some(host) = document::repository_host(key)
+        if let Some(host) = repository_host(key)
             && desired.current.contains_key(host.as_str())
         {
-            if document::is_of_aws(entry) {
+            if entry::is_of_aws(entry) {
                 *removed = true;
                 warnings.push(|| Warning::twin_removed(key, &host));
                 return false;
             }
             warnings.push(|| Warning::repository_entry(key, &host));
         }
-        if retired.contains(key.as_ref()) && document::is_ecr_token(entry) {
+        if retired.contains(key.as_ref()) && entry::is_ecr_token(entry) {
             *removed = true;
             return false;
         }
-        if let Err(reason) = document::check(entry) {
+        if let Err(reason) = entry::check(entry) {
             warnings.push(|| Warning::foreign_auth(key, reason));
         }
         true

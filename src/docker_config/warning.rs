@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::document::BadAuth;
+use super::entry::BadAuth;
 use crate::failure::foreign_text::clean;
 
 /// Something in a document that stopped nothing. `Display` is the sentence, with its remedy.

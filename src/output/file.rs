@@ -16,6 +16,7 @@
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
+mod check_path;
 mod dry_run;
 mod error;
 mod expiry_store;
@@ -25,13 +26,7 @@ mod read;
 pub(super) mod reconciler;
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs::{self, Metadata},
-    io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
+    collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
     time::SystemTime,
 };
 
@@ -102,34 +97,6 @@ impl DockerConfigFile {
             left: None,
             drifted: false,
         }
-    }
-
-    /// Rejects a path on which the file can never be replaced. Nothing is changed.
-    ///
-    /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
-    pub(crate) fn check_path(&self) -> Result<(), DockerConfigError> {
-        let path = &self.settings.path;
-        if path.file_name().is_none() {
-            return Err(DockerConfigError::NoFileName { path: path.clone() });
-        }
-        let Ok(here) = Target::open(path) else { return Ok(()) };
-        let mounted = |target: &Target| {
-            let directory = fs::canonicalize(target.directory.path());
-            directory.is_ok_and(|directory| mount::is_mount_point(&directory.join(&target.name)))
-        };
-        if let Ok(Some(metadata)) = here.metadata() {
-            let kind = metadata.file_type();
-            if kind.is_dir() && (mounted(&here) || !is_empty(&here)) {
-                return Err(DockerConfigError::IsADirectory { path: path.clone() });
-            }
-            if kind.is_char_device() || kind.is_block_device() {
-                return Err(DockerConfigError::NotAFile { path: path.clone() });
-            }
-        }
-        if mounted(&here) || here.behind_link().is_some_and(|behind| mounted(&behind)) {
-            return Err(DockerConfigError::SingleFileMount { path: path.clone() });
-        }
-        Ok(())
     }
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
@@ -373,14 +340,6 @@ fn names_aside(target: &Target) -> Vec<OsString> {
         name
     };
     (0..=LAST_NAME_ASIDE).map(name).collect()
-}
-
-fn is_empty(directory: &Target) -> bool {
-    let opened = directory.directory.open_from(Path::new(&directory.name));
-    match opened.and_then(|opened| opened.any_name(|_| true)) {
-        Ok(any) => !any,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied, // whether it can be removed will show
-    }
 }
 
 /// Permission bits and group.

@@ -2,9 +2,10 @@ mod faults;
 mod volume;
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io::Write,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
+    path::Path,
     time::Duration,
 };
 
