@@ -180,7 +180,8 @@ impl App {
         status.update(|status| status.startup_grace = config.health.startup_grace);
         let (names, hosts) = watch::channel(config.health.hosts.clone());
         let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
-        let health = HealthServer::start(&mut engine, listener, answers, names);
+        let task = HealthServer::serve(&mut engine, listener, &answers);
+        let health = HealthServer { answers, names, task };
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -257,16 +258,6 @@ struct HealthServer {
 }
 
 impl HealthServer {
-    fn start(
-        engine: &mut Engine,
-        listener: TcpListener,
-        answers: server::Health,
-        names: watch::Sender<Vec<String>>,
-    ) -> Self {
-        let task = Self::serve(engine, listener, &answers);
-        Self { answers, names, task }
-    }
-
     fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
         let serving = server::serve(listener, answers.clone());
         engine.spawn(async move { match serving.await {} })

@@ -3,6 +3,8 @@
 //! A new configuration is applied by its difference: what did not change keeps running, with its tokens and
 //! its retry state.
 
+mod input_watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,6 +17,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+use self::input_watch::InputWatch;
 use crate::{
     aws::{
         identity::Identity,
@@ -71,28 +74,6 @@ struct RunningRefresher {
     policy: watch::Sender<Policy>,
     wake: Arc<Notify>,
     task: AbortHandle,
-}
-
-/// The files of one identity are watched, and who is woken by their change.
-struct InputWatch {
-    identity: Arc<Identity>,
-    wakes: Vec<Arc<Notify>>,
-    task: AbortHandle,
-    _watched: Watched,
-}
-
-impl InputWatch {
-    fn is_for(&self, identity: &Arc<Identity>, wakes: &[Arc<Notify>]) -> bool {
-        Arc::ptr_eq(&self.identity, identity)
-            && self.wakes.len() == wakes.len()
-            && self.wakes.iter().zip(wakes).all(|(one, other)| Arc::ptr_eq(one, other))
-    }
-}
-
-impl Drop for InputWatch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 struct RunningReconciler {
@@ -336,29 +317,11 @@ impl Engine {
             let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == *name);
             let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
             // One that stays misses no change, as one that is made again might.
-            if let Some(same) = before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
-                self.input_watches.insert(name.clone(), same);
-                continue;
-            }
-            let files = identity.files();
-            if files.is_empty() {
-                continue;
-            }
-            let changed = Arc::new(Notify::new());
-            let watched = watcher.watch(files, Arc::clone(&changed)).await;
-            let task = {
-                let (name, identity, wakes) = (name.clone(), Arc::clone(identity), wakes.clone());
-                self.tasks.spawn(async move {
-                    loop {
-                        changed.notified().await;
-                        tracing::info!(identity = name, "credential file changed; refreshing");
-                        identity.forget();
-                        wakes.iter().for_each(|wake| wake.notify_one());
-                    }
-                })
+            let watch = match before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
+                Some(same) => Some(same),
+                None => InputWatch::start(name, identity, wakes, watcher, &mut self.tasks).await,
             };
-            let watch = InputWatch { identity: Arc::clone(identity), wakes, task, _watched: watched };
-            self.input_watches.insert(name.clone(), watch);
+            self.input_watches.extend(watch.map(|watch| (name.clone(), watch)));
         }
     }
 }
