@@ -22,7 +22,7 @@ pub use self::text::Format;
 use self::text::{Kind, Labels, Page};
 use super::{process::ProcessMetrics, readiness};
 use crate::{
-    aws::token::{Service, TokenKey},
+    aws::token::TokenKey,
     failure::Class,
     status::{OutputStatus, Status, TokenStatus},
 };
@@ -223,18 +223,17 @@ fn has_clock_fault(token: &TokenStatus) -> bool {
 /// All that tells one key from another.
 fn labels_of(key: &TokenKey) -> Labels {
     let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
-    let service = match service {
-        Service::Ecr => "ecr",
-        Service::EcrPublic => "ecr-public",
-    };
-    let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
-    let labels =
-        if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint.as_str()) } else { labels };
-    let choice = |labels: Labels, name, choice: Option<bool>| match choice {
-        Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
-        None => labels,
-    };
-    choice(choice(labels, "fips", *fips), "dual_stack", *dual_stack)
+    let mut labels =
+        Labels::of("identity", identity).with("service", service.as_str()).with("region", region.as_str());
+    let optional = [
+        ("endpoint", endpoint.as_ref().map(ToString::to_string)),
+        ("fips", fips.map(|fips| fips.to_string())),
+        ("dual_stack", dual_stack.map(|dual_stack| dual_stack.to_string())),
+    ];
+    for (name, value) in optional {
+        labels = value.map(|value| labels.with(name, &value)).unwrap_or(labels);
+    }
+    labels
 }
 
 fn flag(is_so: bool) -> f64 {
@@ -252,6 +251,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        aws::token::Service,
         failure::diagnosis::Diagnosis,
         status::{OutputId, Served, StatusBoard, Targets},
     };

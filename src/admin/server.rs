@@ -35,7 +35,7 @@ use super::{
 use crate::{
     clock::Clock,
     failure::{diagnosis::Diagnosis, is_file_limit},
-    status::{Status, StatusBoard},
+    status::{Status, StatusBoard, wire},
     tasks,
 };
 
@@ -269,7 +269,7 @@ fn told(verdict: &ProbeResult, verbose: bool) -> Response<Full<Bytes>> {
 }
 
 fn status(health: &Health) -> Response<Full<Bytes>> {
-    match health.status.read(serde_json::to_string) {
+    match health.status.read(|status| serde_json::to_string(&wire::Status::from(status))) {
         Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }

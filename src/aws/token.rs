@@ -16,7 +16,6 @@ use std::{
 use aws_config::SdkConfig;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -41,8 +40,7 @@ pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
 pub(crate) const LATEST_EXPIRY: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(15 * 60));
 
 /// The API that hands out tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// Private registries.
     Ecr,
@@ -58,6 +56,13 @@ impl Service {
         }
     }
 
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ecr => "ecr",
+            Self::EcrPublic => "ecr-public",
+        }
+    }
+
     /// As AWS's service models call it.
     fn id(self) -> &'static str {
         match self {
@@ -68,20 +73,17 @@ impl Service {
 }
 
 /// What a token belongs to: it serves every registry with the same key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
     pub identity: String,
     pub service: Service,
     /// The region that is asked, and in which the token is valid.
     pub region: Region,
     /// A URL in place of the region's usual endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointUrl>,
     /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
     /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
 }
 
@@ -104,11 +106,7 @@ impl TokenKey {
 
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = match self.service {
-            Service::Ecr => "ecr",
-            Service::EcrPublic => "ecr-public",
-        };
-        write!(f, "{service} {} as {}", self.region.as_str(), self.identity)?;
+        write!(f, "{} {} as {}", self.service.as_str(), self.region.as_str(), self.identity)?;
         match &self.endpoint {
             Some(endpoint) => write!(f, " at {endpoint}"),
             None => Ok(()),
@@ -343,8 +341,7 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
 }
 
 /// What is wrong with a token's dates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockFault {
     /// It had expired on arrival.
     ExpiredOnArrival,
@@ -352,6 +349,16 @@ pub enum ClockFault {
     TooShort,
     /// It claims to live longer than any token of AWS's.
     TooLong,
+}
+
+impl ClockFault {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExpiredOnArrival => "expired-on-arrival",
+            Self::TooShort => "too-short",
+            Self::TooLong => "too-long",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
 /// Its type and what it keeps: `docker-config /var/run/ecr-sidecar/config.json`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutputId {
-    #[serde(rename = "type")]
     pub kind: String,
     pub target: String,
 }
