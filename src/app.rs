@@ -1,4 +1,4 @@
-//! Wires configuration → refreshers → outputs → health, and ends them.
+//! Wires configuration → refreshers → outputs → health, and stops them.
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
@@ -39,30 +39,25 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(700);
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
-    /// There is nothing to work with.
     #[error("{0}")]
     UsageHint(UsageHint),
-    /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Problems),
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
-    /// The health endpoint cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Signals cannot be handled.
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
     /// `once` could not do it.
     #[error("not all required outputs could be written:\n{0}")]
     NotWritten(String),
-    /// A fault of this program.
     #[error(transparent)]
     Panicked(#[from] TaskPanicked),
 }
 
-/// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
+/// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
 pub(crate) async fn context(env: Environment) -> Result<Context, Problems> {
     let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
         Ok(_) => Vec::new(),
@@ -219,7 +214,7 @@ impl App {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the changed configuration is refused: the running one stays");
+                tracing::error!(%error, "configuration reload rejected; keeping the current configuration");
                 self.status.update(|status| {
                     status.configuration.refused += 1;
                     status.configuration.last_error = Some(error.to_string());
@@ -234,7 +229,7 @@ impl App {
             let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
             return Ok(was_refused); // fixed by going back
         }
-        // What has come to be at the path of an output that stays is for its reconciler, whatever else is reloaded.
+        // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Output)?;
         if config.health.listen != self.config.health.listen {
@@ -252,7 +247,7 @@ impl App {
 /// The health endpoint and the task that serves it.
 struct HealthServer {
     answers: server::Health,
-    /// What `Host` may say.
+    /// What `Host` may be.
     names: watch::Sender<Vec<String>>,
     task: AbortHandle,
 }
@@ -263,7 +258,7 @@ impl HealthServer {
         engine.spawn(async move { match serving.await {} })
     }
 
-    /// Serves at another address; when that fails, at the old one still.
+    /// Serves at another address; when that fails, still at the old one.
     fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();

@@ -1,4 +1,4 @@
-//! File access that withstands whoever shares the volume.
+//! File access on volumes that other users share.
 
 pub mod atomic_file;
 pub mod directory;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::{admin::readiness, clock::Clock, status::StatusBoard};
 
-/// How often readiness is looked at when nothing happens: expiry is no event.
-const READINESS_TURN: Duration = Duration::from_secs(10);
-/// A loss of readiness that is over within this time is not told.
-const READINESS_SETTLES: Duration = Duration::from_secs(1);
+/// How often readiness is checked when nothing happens: expiry is no event.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// A loss of readiness that is over within this time is not logged.
+const SETTLES: Duration = Duration::from_secs(1);
 
 pub(super) async fn follow(status: StatusBoard, clock: Clock) {
     let mut changes = status.subscribe();
@@ -17,7 +17,7 @@ pub(super) async fn follow(status: StatusBoard, clock: Clock) {
         let mut now = verdict();
         if was_ready && !now.is_good() {
             // A registry that a reload adds is on its way.
-            tokio::time::sleep(READINESS_SETTLES).await;
+            tokio::time::sleep(SETTLES).await;
             now = verdict();
         }
         if now.is_good() && !was_ready {
@@ -29,7 +29,7 @@ pub(super) async fn follow(status: StatusBoard, clock: Clock) {
         was_ready = now.is_good();
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(READINESS_TURN) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) const CRED_HELPERS: &str = "credHelpers";
 pub(super) const CREDS_STORE: &str = "credsStore";
 
 /// The most entries of a document, those of its top level and its two maps together. With [`LARGEST`] it bounds what
-/// a document takes in expiry_store: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
+/// a document takes in memory: some 80 bytes an entry on top of its text, so that a file and its base of the largest kind
 /// fit into the 64 MiB that the patches allow.
 const MOST_ENTRIES: usize = 1 << 17;
 
@@ -45,11 +45,9 @@ pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 /// A docker config, taken apart.
 #[derive(Default)]
 pub(crate) struct Document<'a> {
-    /// Every key of the top level, those of the two maps below too.
+    /// Every key of the top level, with those of the two maps below.
     pub(crate) top: Entries<'a>,
-    /// What is under `auths`.
     pub(crate) auths: Entries<'a>,
-    /// What is under `credHelpers`.
     pub(super) helpers: Entries<'a>,
     /// The hosts for which a credential helper is asked, by their hashes: there may be a hundred thousand.
     helped: HashSet<u64>,

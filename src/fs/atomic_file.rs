@@ -13,8 +13,8 @@
 //!   directory: `whatever_has_the_name_is_replaced`, `a_hard_linked_file_keeps_its_mode`
 //! * a temporary file is removed when its writer is gone, and only then: `a_stale_temporary_file_goes_a_live_one_stays`
 //!
-//! Between the last look at the target and the rename there is a moment that no file system call closes: a
-//! writer that replaces the target just then loses its change.
+//! Between the last check of the target and the rename there is a gap that no file system call closes: a writer
+//! that replaces the target in it loses its change.
 
 mod error;
 mod mode;
@@ -42,11 +42,9 @@ use crate::fs::{directory::Directory, version::Version};
 /// One replacement of a file.
 #[derive(Debug)]
 pub struct Replacement<'a> {
-    /// The file; it need not exist. A symbolic link is replaced, not followed.
+    /// It need not exist. A symbolic link is replaced, not followed.
     pub target: &'a Target,
-    /// The permission bits of the new file.
     pub mode: FileMode,
-    /// The group of the new file.
     pub group: u32,
     /// The state in which the target was read; none when it was not there.
     pub seen: Option<Version>,
@@ -81,7 +79,7 @@ impl Replacement<'_> {
         // A buffer that is dropped with content would be written once more.
         drop(buffer.into_parts());
 
-        let metadata = temp.file().metadata().map_err(failed(Operation::Look))?;
+        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
         if metadata.gid() != self.group {
             fchown(temp.file(), None, Some(self.group))
                 .map_err(failed(Operation::SetGroup { group: self.group }))?;
@@ -90,7 +88,7 @@ impl Replacement<'_> {
         rustix::fs::fchmod(temp.file(), mode)
             .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
         temp.file().sync_all().map_err(failed(Operation::Sync))?;
-        let metadata = temp.file().metadata().map_err(failed(Operation::Look))?;
+        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
 
         if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
@@ -116,7 +114,7 @@ impl Replacement<'_> {
             let first = self.set_aside.first().unwrap_or(name);
             FileError::new(Operation::SetAside, &directory.path().join(first), error)
         };
-        let old = temp.beside();
+        let old = temp.old_name();
         let aside = match directory.link(name, &old) {
             Ok(()) => {
                 // When both names are the same file already, rename does nothing and `old` is left over.
@@ -180,7 +178,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
         return Ok(group);
     }
     let metadata =
-        directory.metadata().map_err(|error| FileError::new(Operation::Look, directory.path(), error))?;
+        directory.metadata().map_err(|error| FileError::new(Operation::Inspect, directory.path(), error))?;
     let setgid = metadata.mode() & SETGID != 0;
     Ok(if setgid { metadata.gid() } else { rustix::process::getegid().as_raw() })
 }
@@ -189,7 +187,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
 /// [`FileMode::PRIVATE`] only where the file system imposes them.
 pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
     let temp = TempFile::create(target)?;
-    temp.file().metadata().map_err(|error| target.failed(Operation::Look, error))
+    temp.file().metadata().map_err(|error| target.failed(Operation::Inspect, error))
 }
 
 /// The directory that holds the file; `.` for a bare name.
@@ -199,7 +197,7 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
 
 const BUFFER: usize = 64 * 1024;
 
-/// Makes the new name durable. A file system that cannot say so is taken at its word.
+/// Makes the new name durable. That a file system does not support this is no error.
 fn sync(directory: &Directory) -> io::Result<()> {
     let Err(error) = directory.sync() else { return Ok(()) };
     let lost = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS];

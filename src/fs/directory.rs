@@ -2,7 +2,7 @@
 //!
 //! The path is walked component by component, and no component is followed through a symbolic link that another
 //! user could have made or can swap ([`UntrustedLink`]). A link is followed if it belongs to root or to this
-//! process's user and nobody else may write to the directory that holds it: `/var/run` → `/run` is such a link.
+//! process's user and no other user may write to the directory that holds it: `/var/run` → `/run` is such a link.
 //! Whatever happens to the path afterwards, what is done through the descriptor stays in the directory that was
 //! opened (`what_is_done_stays_in_the_directory_that_was_opened`).
 //!
@@ -184,7 +184,7 @@ impl Directory {
         walk(start, path, false)
     }
 
-    /// This directory for reading: the descriptor itself only stands for its place.
+    /// This directory for reading: the descriptor is O_PATH.
     fn opened(&self) -> io::Result<OwnedFd> {
         Ok(self.openat(OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
@@ -204,7 +204,7 @@ impl Directory {
             Err(Errno::EXIST) => return Ok(()), // another process has made it meanwhile
             Err(error) => return Err(error.into()),
         }
-        // With a umask that keeps its owner out it stays as it is: opening or entering it then fails, and says so.
+        // With a umask that keeps its owner out it stays as it is: opening or entering it fails with an error.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         // Where it is right it stays: chmod(2) takes setgid away from who is not in the group.
         if let Ok(made) = self.openat(name, flags, Mode::empty()).map(File::from)

@@ -6,8 +6,8 @@
 //! inotify are all noticed; the last one within a second, by checking every second.
 //!
 //! What happens between two checks and leaves no trace is reported by inotify alone
-//! (`a_file_that_is_gone_again_before_the_next_look_is_noticed`), and a folder whose events nobody has seen
-//! counts as a change of the file (`a_folder_that_comes_is_told_whatever_went_on_there`). A file that this
+//! (`a_file_that_is_gone_again_before_the_next_check_is_noticed`), and a folder whose events were not seen
+//! counts as a change of the file (`a_folder_that_appears_is_reported_whatever_happened_there`). A file that this
 //! process keeps is followed through every component of its path, and counts as changed at each regular check that
 //! does not find it (`a_kept_file_that_is_missing_is_reported_until_it_is_back`).
 //!
@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time are one change.
 const SETTLE: Duration = Duration::from_millis(20);
 /// How long whoever subscribes waits for the first check.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+const FIRST_CHECK: Duration = Duration::from_secs(1);
 /// A file that cannot be checked within this time hangs.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_IF_LATE: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ pub struct FileWatcher(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     subscriptions: Mutex<Vec<Subscription>>,
-    look: Notify,
+    check: Notify,
     subscribed: Notify,
     /// What inotify has named since the last check.
     named: Mutex<BTreeSet<PathBuf>>,
@@ -84,7 +84,7 @@ pub struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.shared.lock().retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
-        self.shared.look.notify_one();
+        self.shared.check.notify_one();
     }
 }
 
@@ -113,7 +113,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FileWatcher {
     /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
     ///
-    /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_LOOK`], and then counts as
+    /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_CHECK`], and then counts as
     /// changed when it responds. Takes a running [`Self::run`].
     pub async fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
         self.subscribe(files, None, changed).await
@@ -126,14 +126,14 @@ impl FileWatcher {
     }
 
     async fn subscribe(&self, files: Vec<PathBuf>, kept: Option<PathBuf>, changed: Arc<Notify>) -> Watched {
-        let (seen, first_look) = oneshot::channel();
+        let (seen, first_check) = oneshot::channel();
         let inputs = files.into_iter().map(|file| Watching { file, kept: false, last: None });
         let kept = kept.map(|file| Watching { file, kept: true, last: None });
         let files = inputs.chain(kept).collect();
         self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
         let watched = Watched { shared: Arc::clone(&self.0), changed };
         self.0.subscribed.notify_one();
-        let _ = timeout(FIRST_LOOK, first_look).await;
+        let _ = timeout(FIRST_CHECK, first_check).await;
         watched
     }
 
@@ -152,7 +152,7 @@ impl FileWatcher {
             tokio::select! {
                 () = tokio::time::sleep_until(last_regular + pause) => {}
                 () = self.0.subscribed.notified() => {}
-                () = self.0.look.notified() => tokio::select! {
+                () = self.0.check.notified() => tokio::select! {
                     () = tokio::time::sleep(SETTLE) => {}
                     () = self.0.subscribed.notified() => {}
                 },
@@ -221,7 +221,7 @@ async fn sights(
                     // It was given up as hung, and responds after all.
                     locked(&board.late).insert(file.clone(), sight);
                     locked(&board.hung).remove(&file);
-                    return board.look.notify_one();
+                    return board.check.notify_one();
                 }
             }
         });

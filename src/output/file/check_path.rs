@@ -8,7 +8,7 @@ use crate::fs::atomic_file::Target;
 impl DockerConfigFile {
     /// Rejects a path on which the file can never be replaced. Nothing is changed.
     ///
-    /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
+    /// What may be fixed later (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
     pub(crate) fn check_path(&self) -> Result<(), DockerConfigError> {
         let path = &self.settings.path;
         if path.file_name().is_none() {
@@ -39,6 +39,6 @@ fn is_empty(directory: &Target) -> bool {
     let opened = directory.directory.open_from(Path::new(&directory.name));
     match opened.and_then(|opened| opened.any_name(|_| true)) {
         Ok(any) => !any,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied, // whether it can be removed will show
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied, // the rename shows whether it can be removed
     }
 }
