@@ -20,7 +20,7 @@ use crate::{
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest pause between a reconciliation and one that an event calls for; else it is as long as the first took.
 const LONGEST_REST: Duration = Duration::from_secs(1);
-/// A write that takes longer is said to hang.
+/// A write that takes longer is reported as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failed reconciliation.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
