@@ -10,6 +10,8 @@
 mod access;
 mod error;
 mod exec_plugin;
+#[cfg(test)]
+pub(crate) mod fake;
 mod object;
 pub(crate) mod rbac;
 mod session;
@@ -69,6 +71,11 @@ impl Connection {
     /// The API server. An error may pass: a token or kubeconfig can appear later.
     pub(crate) async fn cluster(&self) -> Result<&Cluster, ConnectError> {
         self.0.get_or_try_init(Cluster::connect).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(cluster: Cluster) -> Self {
+        Self(Arc::new(OnceCell::new_with(Some(cluster))))
     }
 }
 
@@ -246,3 +253,6 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::Garbled { line: error.line(), column: error.column() })
 }
+
+#[cfg(test)]
+mod tests;

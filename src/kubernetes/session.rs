@@ -272,4 +272,4 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

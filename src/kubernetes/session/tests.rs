@@ -26,13 +26,22 @@ fn session(answers: Answers) -> Session {
             Ok::<_, Infallible>(response)
         }
     });
+    session_of(Client::new(service, "apps"))
+}
+
+fn session_of(client: Client) -> Session {
     Session {
-        client: Client::new(service, "apps"),
+        client,
         namespace: "apps".into(),
         digest: [0; 32],
         expires_at: None,
         secrets: vec![Secret::new("c4n4ry".into())],
     }
+}
+
+/// A cluster with that one session.
+pub(in crate::kubernetes) fn cluster_of(client: Client) -> Cluster {
+    of_sessions(session_of(client), Vec::new()).0
 }
 
 /// A cluster whose first session has those answers, and which gets the others in turn; how often it asked.
@@ -186,8 +195,7 @@ async fn listed(
             Ok::<_, Infallible>(Response::builder().status(200).body(body).unwrap())
         }
     });
-    let session = Session { client: Client::new(service, "apps"), ..session(vec![secret()]) };
-    let (cluster, _) = of_sessions(session, Vec::new());
+    let cluster = cluster_of(Client::new(service, "apps"));
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
     cluster.list(&scope).await
 }
