@@ -14,7 +14,7 @@ use super::{
 };
 use crate::failure::{Class, diagnosis::Diagnosis};
 
-/// A cluster that gives these answers in turn, then none; and what it was asked.
+/// A cluster that gives these answers in turn, then none; and the requests that it got.
 fn script(answers: Vec<Answer>) -> (Cluster, Arc<Mutex<Vec<String>>>) {
     let (answers, asked) = (Mutex::new(answers.into_iter()), Arc::new(Mutex::new(Vec::new())));
     let requests = Arc::clone(&asked);

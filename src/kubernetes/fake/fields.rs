@@ -31,7 +31,7 @@ fn is_ours(entry: &Value) -> bool {
 }
 
 /// The Secret as the API server keeps it after an apply of `body` over `before` by our field manager: what that applied
-/// before and leaves out now goes, unless another field manager has it too, and what it says becomes its own.
+/// before and leaves out now goes, unless another field manager has it too, and what `body` has becomes its own.
 pub(crate) fn applied(before: Option<&Value>, body: &Value) -> Value {
     let created = || {
         let metadata = json!({"name": body["metadata"]["name"], "namespace": body["metadata"]["namespace"]});
@@ -45,13 +45,13 @@ pub(crate) fn applied(before: Option<&Value>, body: &Value) -> Value {
     let (ours, mut others): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_ours);
     let mut managed = json!({"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:metadata": {}}});
     for (place, fields) in PLACES {
-        let said = fields_of(body, place);
+        let wanted = fields_of(body, place);
         let map = secret.pointer_mut(place).unwrap().as_object_mut().unwrap();
         map.retain(|name, _| {
-            said.contains_key(name) || !is_held(&ours, fields, name) || is_held(&others, fields, name)
+            wanted.contains_key(name) || !is_held(&ours, fields, name) || is_held(&others, fields, name)
         });
         let mut names = Map::new();
-        for (name, value) in said {
+        for (name, value) in wanted {
             if map.insert(name.clone(), value.clone()) != Some(value) {
                 release(&mut others, fields, &name);
             }
@@ -76,8 +76,8 @@ pub(super) fn conflicts(before: Option<&Value>, body: &Value) -> bool {
     let others: Vec<_> = entries.into_iter().filter(|entry| !is_ours(entry)).collect();
     PLACES.into_iter().any(|(place, fields)| {
         let held = fields_of(before, place);
-        let mut said = fields_of(body, place).into_iter();
-        said.any(|(name, value)| held.get(&name) != Some(&value) && is_held(&others, fields, &name))
+        let mut wanted = fields_of(body, place).into_iter();
+        wanted.any(|(name, value)| held.get(&name) != Some(&value) && is_held(&others, fields, &name))
     })
 }
 

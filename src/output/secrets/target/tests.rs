@@ -230,7 +230,7 @@ fn a_failure_is_logged_when_it_is_new_and_so_is_the_recovery() {
     assert_eq!(fails(&mut driver, "a", 0), [Incident::Failed(problem("a", Class::Denied))]);
     assert_eq!(fails(&mut driver, "a", 1), []);
     assert_eq!(fails(&mut driver, "b", 1), [Incident::Failed(problem("b", Class::Denied))]);
-    assert_eq!(fails(&mut driver, "c", SHOWN), [], "others that fail say enough");
+    assert_eq!(fails(&mut driver, "c", SHOWN), [], "enough others are logged");
     assert!(driver.target.is_given_up() && driver.target.problem().is_some());
     driver.send(Event::RetryNow);
     assert_eq!(driver.run(synced("1")), [Incident::Recovered]);
