@@ -342,6 +342,8 @@ fn what_is_wanted_again_during_its_cleanup_is_kept() {
         let outcome = Outcome { cleanup: true, result, ..synced("2") };
         assert_eq!(incidents(driver.send(finished(outcome))), (vec![], false));
         assert!(driver.is_due() && !driver.start().cleanup);
+        let again = driver.finish(written("3", Drift::Gone));
+        assert_eq!(again, [Incident::Written { registries: 0 }], "it was not another who removed it");
     }
     // And the other way round.
     let mut driver = Driver::in_sync();
