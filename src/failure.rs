@@ -8,14 +8,12 @@ pub(crate) mod shown_value;
 use std::{error::Error, fmt, io};
 
 use rustix::io::Errno;
-use serde::Serialize;
 
 use self::foreign_text::clean;
 use diagnosis::{Diagnosis, Remedy};
 
 /// When it makes sense to try again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Network, time-out, 5xx: waiting is enough.
     Transient,
@@ -75,12 +73,11 @@ impl fmt::Display for Class {
 }
 
 /// A failure as a person reads it, in a log line and in `/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What failed, where and why: one sentence.
     pub message: String,
     /// What has gone wrong, and what to do about it.
-    #[serde(flatten)]
     pub remedy: Remedy,
     /// When it makes sense to try again.
     pub class: Class,

@@ -6,7 +6,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 /// `/proc/PID/mem`, `/proc/PID/environ`), and no crash leaves a core file, nor do its children's.
 ///
 /// Its own `/proc/self` then belongs to root; what is read there stays readable for the process itself
-/// (`it_is_not_dumpable_and_knows_what_it_costs_as_any_user` in `tests/process.rs`).
+/// (`it_is_not_dumpable_and_knows_what_it_costs_as_any_user` in `tests/process/lifecycle.rs`).
 pub(crate) fn forbid_dumps() {
     // Neither fails on Linux: the value is valid, and a limit may always be lowered. A sandbox that forbids the calls all
     // the same is no reason to leave a consumer without credentials.

@@ -2,7 +2,7 @@
 //!
 //! [`Secret`] has no `Display` and no `Serialize`, its `Debug` prints `Secret(..)`, and its memory is
 //! overwritten on drop. The only way in is [`Secret::expose`], so that `grep expose` lists every place
-//! that handles one. Held by the test `debug_shows_nothing` and, end to end, by `tests/canary.rs`.
+//! that handles one. Held by the test `debug_shows_nothing` and, end to end, by `tests/process/canary.rs`.
 
 use std::fmt;
 

@@ -1,12 +1,18 @@
-//! A process that may open few files does its work, also in a flood of connections, and says it when it cannot.
+//! A process that may open few files does its work, also in a flood of connections, and reports when it cannot.
+//!
+//! A test program of its own, since a test raises the limit of its whole process.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
-
-mod world;
 
 use std::{io::Write, net::TcpStream, process::Command, time::Duration};
 
-use test_support::{Sidecar, http_get, output, wait_for};
-use world::{BINARY, DEADLINE, KEYS, World};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use test_support::{
+    Harness,
+    harness::{DEADLINE, KEYS},
+    http, http_get, output, skip, wait_for,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 
 /// The same program with this environment, that may open so many files.
 fn limited(command: &Command, files: u64) -> Command {
@@ -20,18 +26,12 @@ fn limited(command: &Command, files: u64) -> Command {
 
 #[test]
 fn a_flood_leaves_descriptors_for_the_work() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let usual = world.command("run");
-    let sidecar = Sidecar::spawn("sh", |command| {
-        let limited = limited(&usual, 64);
-        command
-            .args(limited.get_args())
-            .envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.envs(KEYS);
+    let sidecar = world.spawn("sh", |command| {
+        command.args(limited(&usual, 64).get_args()).envs(KEYS);
     });
-    let line = sidecar.wait_log("ecr-sidecar starts", DEADLINE);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let health = line["health"].as_str().unwrap().parse().unwrap();
+    let health = sidecar.health();
     let status = || {
         let (_, body) = http_get(health, "/status").ok()?;
         serde_json::from_str::<serde_json::Value>(&body).ok()
@@ -48,7 +48,7 @@ fn a_flood_leaves_descriptors_for_the_work() {
             flood.push(client);
         }
         assert_eq!(http_get(health, "/livez").unwrap().0, 200);
-        sidecar.signal(test_support::Signal::HUP);
+        sidecar.refresh();
         wait_for("another token in the file", DEADLINE, || {
             let status = status()?;
             let (token, output) = (&status["tokens"][0], &status["outputs"][0]);
@@ -62,8 +62,37 @@ fn a_flood_leaves_descriptors_for_the_work() {
 }
 
 #[test]
+fn five_thousand_idle_connections_hold_up_no_probe() {
+    const CROWD: usize = 5000;
+    const ROUNDS: usize = 3;
+    let rig = Harness::new(BINARY);
+    let sidecar = rig.run(|_| {}); // before the limit of this process is raised, which it would inherit
+    sidecar.wait_ready();
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = CROWD as u64 + 1000;
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        return skip("5,000 connections take `ulimit -Hn 6000`");
+    }
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).unwrap();
+    }
+    sidecar.answers_during(|address| {
+        for _ in 0..ROUNDS {
+            // One thread, so that on two processors the probe has one left; all of them open at the same time.
+            let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(address).unwrap()).collect();
+            for _ in 0..20 {
+                assert_eq!(http::get(address, "/readyz").0, 200);
+            }
+            drop(crowd);
+        }
+    });
+    let files = std::fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
+    assert!(files < 600, "{files} open files");
+}
+
+#[test]
 fn whatever_the_limit_is_it_is_named() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let mut diagnosed = 0;
     // With fewer the runtime itself, which panics, cannot start.
     for files in 10..24 {

@@ -1,14 +1,11 @@
 //! Who reads the `config.json`: as helm or crane would, again for each pull.
 
-use std::{fs, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf};
 
 use serde_json::Value;
+use test_support::http;
 
-use crate::http;
-
-/// Pulls from one registry.
 pub(crate) struct Consumer {
-    /// The registry's host.
     pub(crate) registry: String,
     /// The registry's region, for people.
     pub(crate) region: &'static str,
@@ -21,7 +18,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// Pulls once and counts it. Says why, when it was refused.
+    /// Pulls once and counts it. The error is why it was refused.
     pub(crate) fn pull(&mut self) -> Result<(), String> {
         let outcome = self.try_pull();
         match outcome {
@@ -31,7 +28,7 @@ impl Consumer {
         outcome
     }
 
-    /// What the file says for this registry now.
+    /// What the file has for this registry now.
     pub(crate) fn credential(&self) -> Result<String, String> {
         let text =
             fs::read_to_string(&self.config_json).map_err(|error| format!("no config.json: {error}"))?;
@@ -45,8 +42,9 @@ impl Consumer {
 
     fn try_pull(&self) -> Result<(), String> {
         let authorization = format!("Basic {}", self.credential()?);
+        let address: SocketAddr = self.registry.parse().map_err(|error| format!("no address: {error}"))?;
         for path in ["/v2/", "/v2/app/manifests/1.0"] {
-            match http::get(&self.registry, path, Some(&authorization)) {
+            match http::http_get_with(address, path, &[("Authorization", &authorization)]) {
                 Ok((200, _)) => {}
                 Ok((status, body)) => return Err(format!("{status} to GET {path}: {}", body.trim())),
                 Err(error) => return Err(format!("GET {path}: {error}")),

@@ -5,16 +5,15 @@
 //! cargo run --example trial -- --for 40s
 //! ```
 //!
-//! An AWS with two registries (the emulator of the tests), whose tokens live 30 seconds; beside them the real
+//! An AWS with two registries (the emulator of the tests), whose tokens live 30 seconds; next to them the real
 //! sidecar in a process of its own; and a consumer that pulls from each registry every second, through the
 //! `config.json` that the sidecar keeps and that it reads again each time. Things go [wrong](script) on the way.
 //!
 //! The exit status is 1 when a pull was refused, when nothing was pulled, when a fault left something behind,
-//! and when the sidecar ended by itself, or didn't end when told to.
+//! and when the sidecar ended too early, or not at SIGTERM.
 
 mod consumer;
 mod display;
-mod http;
 mod script;
 mod sidecar;
 mod world;
@@ -78,7 +77,7 @@ async fn trial(time: Option<Duration>) -> io::Result<bool> {
     let mut trial = Trial::start()?;
     let well = trial.run(time, stopped).await;
     if !well.as_ref().is_ok_and(|well| *well) {
-        trial.world.keep_folder();
+        trial.world.harness.keep_folder();
         eprintln!("trial: the sidecar's log is kept: {}", trial.world.log().display());
     }
     well
@@ -142,7 +141,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Pulls, lets things go wrong, and shows it, until the sidecar ends by itself.
+    /// Pulls, lets things go wrong, and shows it, until the sidecar ends.
     async fn go_on(&mut self) -> io::Result<String> {
         let mut turns = interval(HALF_SECOND);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,10 +149,10 @@ impl Trial {
         loop {
             turns.tick().await;
             if let Some(status) = self.world.sidecar.has_ended()? {
-                return Ok(format!("the sidecar ended by itself: {status}"));
+                return Ok(format!("the sidecar ended too early: {status}"));
             }
             // A process that was started a moment ago doesn't answer yet: what is known stays.
-            let _ = self.world.sidecar.look();
+            let _ = self.world.sidecar.update();
             at_whole_second = !at_whole_second;
             if at_whole_second {
                 self.pull();
@@ -188,7 +187,7 @@ impl Trial {
         let good: u64 = world.consumers.iter().map(|consumer| consumer.good).sum();
         let refused: u64 = world.consumers.iter().map(|consumer| consumer.refused).sum();
         let refreshes: u64 = world.sidecar.tokens().iter().map(|token| token.refreshes).sum();
-        let calls = world.aws.count(Service::Ecr);
+        let calls = world.harness.emulator.count(Service::Ecr);
         display.say(&format!("\nAfter {} s:", time.as_secs()));
         display.say(&format!("  pulls      {good} good, {refused} refused"));
         display.say(&format!("  refreshes  {refreshes}, by {calls} calls to AWS"));

@@ -7,20 +7,21 @@
 //! at that moment: what is shown is that it's back before the next one looks.
 
 use std::{
-    fs, io, thread,
+    fs, io,
     time::{Duration, Instant},
 };
 
 use ecr_emulator::{Fault as AwsFault, Service};
+use test_support::{files::overwrite, wait::within};
 
-use crate::world::{LIFETIME, World, write};
+use crate::world::{LIFETIME, World};
 
 /// Longer than half of a token's life: the time at which it is due to be renewed falls into it.
 const OUTAGE: Duration = Duration::from_secs(18);
 const _: () = assert!(OUTAGE.as_secs() * 2 > LIFETIME.as_secs());
-/// How long the script looks on, so as to tell the time to the millisecond.
-const LOOK_ON: Duration = Duration::from_millis(400);
-/// What somebody else puts into the file: another registry's credential and none of ours.
+/// How long the script waits for the file at a time, to have its repair in milliseconds.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// What another process puts into the file: another registry's credential and none of ours.
 const EDITED: &str = r#"{"auths":{"ghcr.io":{"auth":"c29tZW9uZTplbHNl"}}}"#;
 
 /// What goes wrong.
@@ -138,7 +139,7 @@ impl Wrong {
         if self.fault != Fault::Outage || self.has_passed || self.since.elapsed() < OUTAGE {
             return None;
         }
-        world.aws.clear_faults();
+        world.harness.emulator.clear_faults();
         self.has_passed = true;
         Some(format!("AWS answers again after {} s", OUTAGE.as_secs()))
     }
@@ -203,29 +204,25 @@ impl Fault {
         match self {
             Self::Throttle => {
                 let calls = u32::try_from(world.consumers.len()).map_err(io::Error::other)?;
-                world.aws.push_fault(Service::Ecr, AwsFault::Throttled, calls);
+                world.harness.emulator.push_fault(Service::Ecr, AwsFault::Throttled, calls);
                 world.sidecar.refresh_now()
             }
             Self::Outage => {
                 for service in [Service::Sts, Service::Ecr] {
-                    world.aws.set_fault(service, AwsFault::Reset);
+                    world.harness.emulator.set_fault(service, AwsFault::Reset);
                 }
                 Ok(())
             }
-            Self::Kill => world.sidecar.kill_and_restart(),
-            Self::Edit => write(&world.config_json(), EDITED),
+            Self::Kill => world.sidecar.kill_and_restart(&world.harness),
+            Self::Edit => {
+                overwrite(&world.config_json(), EDITED);
+                Ok(())
+            }
             Self::Delete => fs::remove_file(world.config_json()),
         }
     }
 }
 
 fn is_file_soon_complete(world: &World) -> bool {
-    let begin = Instant::now();
-    while begin.elapsed() < LOOK_ON {
-        if world.is_file_complete() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    false
+    within(PATIENCE, || world.is_file_complete().then_some(())).is_some()
 }

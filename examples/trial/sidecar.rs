@@ -6,26 +6,28 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    process::{Child, ExitCode, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
-
-use crate::http;
+use test_support::{Harness, harness::configured_by, http_get, wait::within};
 
 const NAME: &str = "ecr-sidecar";
+/// What it logs, in the folder of the harness.
+pub(crate) const LOG: &str = "sidecar.log";
 
 /// Whether this process was started as the sidecar.
 pub(crate) fn is_this_process() -> bool {
     std::env::args_os().next().is_some_and(|name| name == NAME)
 }
 
-/// Is the sidecar, until told to stop or until the trial is gone.
+/// Is the sidecar, until it is stopped or the trial is gone.
 pub(crate) fn main() -> ExitCode {
     thread::spawn(|| {
         // The trial holds the other end: it closes with the trial, however that ends.
@@ -35,19 +37,16 @@ pub(crate) fn main() -> ExitCode {
     ecr_sidecar::cli::main()
 }
 
-/// The running sidecar.
 pub(crate) struct Sidecar {
     config: PathBuf,
-    log: PathBuf,
-    health: String,
+    health: SocketAddr,
     child: Child,
     tokens: Vec<Token>,
 }
 
-/// What `/status` says of one registry's token.
+/// What `/status` has of one registry's token.
 #[derive(Clone, Default)]
 pub(crate) struct Token {
-    /// The registry.
     pub(crate) registry: String,
     /// From when until when it is good: the last one that is known, whichever process obtained it.
     pub(crate) life: Option<(SystemTime, SystemTime)>,
@@ -62,17 +61,17 @@ pub(crate) struct Token {
 }
 
 impl Sidecar {
-    /// Starts one with the configuration file `config`, which says `health` and these registries.
+    /// Starts one with the configuration file `config`, which has `health` and these registries.
     pub(crate) fn start(
+        harness: &Harness,
         config: PathBuf,
-        log: PathBuf,
-        health: String,
+        health: SocketAddr,
         registries: &[String],
     ) -> io::Result<Self> {
-        let child = spawn(&config, &log)?;
+        let child = spawn(harness, &config)?;
         let tokens =
             registries.iter().map(|registry| Token { registry: registry.clone(), ..Token::default() });
-        Ok(Self { tokens: tokens.collect(), config, log, health, child })
+        Ok(Self { tokens: tokens.collect(), config, health, child })
     }
 
     /// What is known of each registry's token, in the order of the registries.
@@ -81,13 +80,13 @@ impl Sidecar {
     }
 
     /// Asks `/status`.
-    pub(crate) fn look(&mut self) -> io::Result<()> {
-        let (_, body) = http::get(&self.health, "/status", None)?;
+    pub(crate) fn update(&mut self) -> io::Result<()> {
+        let (_, body) = http_get(self.health, "/status")?;
         let status: Status = serde_json::from_str(&body)?;
-        for told in &status.tokens {
-            let serves = |token: &&mut Token| told.registries.iter().any(|r| r.host == token.registry);
+        for reported in &status.tokens {
+            let serves = |token: &&mut Token| reported.registries.iter().any(|r| r.host == token.registry);
             for token in self.tokens.iter_mut().filter(serves) {
-                token.learn(told);
+                token.learn(reported);
             }
         }
         Ok(())
@@ -95,7 +94,7 @@ impl Sidecar {
 
     /// Asks `/readyz`.
     pub(crate) fn is_ready(&self) -> bool {
-        http::get(&self.health, "/readyz", None).is_ok_and(|(status, _)| status == 200)
+        http_get(self.health, "/readyz").is_ok_and(|(status, _)| status == 200)
     }
 
     /// The exit status, if it has ended.
@@ -109,13 +108,13 @@ impl Sidecar {
     }
 
     /// SIGKILL, and another one at once, as kubelet would.
-    pub(crate) fn kill_and_restart(&mut self) -> io::Result<()> {
+    pub(crate) fn kill_and_restart(&mut self, harness: &Harness) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         for token in &mut self.tokens {
             token.refreshes_before = token.refreshes;
         }
-        self.child = spawn(&self.config, &self.log)?;
+        self.child = spawn(harness, &self.config)?;
         Ok(())
     }
 
@@ -123,13 +122,8 @@ impl Sidecar {
     pub(crate) fn stop(&mut self, limit: Duration) -> io::Result<Option<(ExitStatus, Duration)>> {
         let begin = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        while begin.elapsed() < limit {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some((status, begin.elapsed())));
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(None)
+        let ended = within(limit, || self.child.try_wait().transpose()).transpose()?;
+        Ok(ended.map(|status| (status, begin.elapsed())))
     }
 }
 
@@ -141,11 +135,11 @@ impl Drop for Sidecar {
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> io::Result<Child> {
-    let log: File = OpenOptions::new().create(true).append(true).open(log)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg0(NAME).arg("run").arg("--config").arg(config);
-    command.env_clear().env("HOME", config.parent().unwrap_or(config));
+fn spawn(harness: &Harness, config: &Path) -> io::Result<Child> {
+    let log: File = OpenOptions::new().create(true).append(true).open(harness.at(LOG))?;
+    let mut command = harness.command("run");
+    configured_by(&mut command, config);
+    command.arg0(NAME).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
     // A process group of its own: ctrl-c is for the trial, which then stops it.
     command.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
     command.spawn()
@@ -172,11 +166,11 @@ struct Served {
 }
 
 impl Token {
-    fn learn(&mut self, told: &TokenStatus) {
-        self.life = time(&told.obtained_at).zip(time(&told.expires_at)).or(self.life);
-        self.next_attempt = time(&told.next_attempt);
-        self.failures = told.failures_in_a_row;
-        self.refreshes = self.refreshes_before + told.refreshed;
+    fn learn(&mut self, reported: &TokenStatus) {
+        self.life = time(&reported.obtained_at).zip(time(&reported.expires_at)).or(self.life);
+        self.next_attempt = time(&reported.next_attempt);
+        self.failures = reported.failures_in_a_row;
+        self.refreshes = self.refreshes_before + reported.refreshed;
     }
 }
 

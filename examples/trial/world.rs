@@ -1,16 +1,19 @@
 //! An AWS, its registries, the sidecar and the consumers, all on this machine.
 
 use std::{
-    io,
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
+    env, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
-use tempfile::TempDir;
+use ecr_emulator::Settings;
+use test_support::{Harness, free_port};
 
-use crate::{consumer::Consumer, sidecar::Sidecar};
+use crate::{
+    consumer::Consumer,
+    sidecar::{LOG, Sidecar},
+};
 
 /// How long a token lives here. ECR's live twelve hours.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(30);
@@ -22,42 +25,36 @@ pub(crate) struct World {
     pub(crate) consumers: Vec<Consumer>,
     /// The real one. Goes before the emulator does.
     pub(crate) sidecar: Sidecar,
-    /// AWS and the registries.
-    pub(crate) aws: Emulator,
-    folder: TempDir,
+    /// AWS, the registries, and a folder for the files.
+    pub(crate) harness: Harness,
 }
 
 impl World {
     /// Starts it all; nothing of it outlives the value but, on request, the folder.
     pub(crate) fn start() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("ecr-sidecar-trial-").tempdir()?;
-        let aws = Emulator::start(Settings { token_lifetime: LIFETIME, ..Settings::default() })?;
-        let config_json = folder.path().join("docker/config.json");
+        let aws = Settings { token_lifetime: LIFETIME, ..Settings::default() };
+        let harness = Harness::with(env::current_exe()?, aws);
         let consumers = REGIONS.map(|region| Consumer {
-            registry: aws.add_registry(region),
+            registry: harness.emulator.add_registry(region),
             region,
-            config_json: config_json.clone(),
+            config_json: harness.file(),
             good: 0,
             refused: 0,
         });
-        let health = free_address()?;
-        write(&folder.path().join("access-key-id"), ACCESS_KEY_ID)?;
-        write(&folder.path().join("secret-access-key"), SECRET_ACCESS_KEY)?;
-        let config = folder.path().join("ecr-sidecar.yaml");
-        write(&config, &configuration(folder.path(), &aws.endpoint(), &consumers, &health))?;
+        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let config = harness.put("ecr-sidecar.yaml", &configuration(&harness, &consumers, health));
         let registries = consumers.each_ref().map(|consumer| consumer.registry.clone());
-        let sidecar = Sidecar::start(config, folder.path().join("sidecar.log"), health, &registries)?;
-        Ok(Self { consumers: consumers.into(), sidecar, aws, folder })
+        let sidecar = Sidecar::start(&harness, config, health, &registries)?;
+        Ok(Self { consumers: consumers.into(), sidecar, harness })
     }
 
     /// The file that the sidecar writes and the consumers read.
     pub(crate) fn config_json(&self) -> PathBuf {
-        self.folder.path().join("docker/config.json")
+        self.harness.file()
     }
 
-    /// What the sidecar logs.
     pub(crate) fn log(&self) -> PathBuf {
-        self.folder.path().join("sidecar.log")
+        self.harness.at(LOG)
     }
 
     /// Whether the file has a credential for each registry.
@@ -70,47 +67,27 @@ impl World {
         let [crane, helm] = [self.consumers.first(), self.consumers.last()]
             .map(|consumer| consumer.map_or("", |consumer| consumer.registry.as_str()));
         [
-            format!("export DOCKER_CONFIG={}", self.folder.path().join("docker").display()),
+            format!("export DOCKER_CONFIG={}", self.harness.at("out").display()),
             format!("crane pull --insecure {crane}/app:1.0 app.tar"),
             format!("helm pull oci://{helm}/charts/hello --version 1.0.0 --plain-http"),
         ]
     }
-
-    /// Leaves the folder with the log where it is.
-    pub(crate) fn keep_folder(&mut self) {
-        self.folder.disable_cleanup(true);
-    }
 }
 
-fn configuration(folder: &Path, endpoint: &str, consumers: &[Consumer], health: &str) -> String {
-    let folder = folder.display();
+fn configuration(harness: &Harness, consumers: &[Consumer], health: SocketAddr) -> String {
+    let (endpoint, file) = (harness.emulator.endpoint(), harness.file());
     let registry = |consumer: &Consumer| {
         let Consumer { registry, region, .. } = consumer;
         format!("  - {{host: \"{registry}\", region: {region}, endpoint: \"{endpoint}\"}}\n")
     };
     let registries: String = consumers.iter().map(registry).collect();
     format!(
-        "identities:
-  default:
-    source: static
-    accessKeyIdFile: \"{folder}/access-key-id\"
-    secretAccessKeyFile: \"{folder}/secret-access-key\"
-registries:
+        "registries:
 {registries}outputs:
-  - {{type: docker-config, path: \"{folder}/docker/config.json\"}}
+  - {{type: docker-config, path: \"{}\"}}
 health: {{listen: \"{health}\"}}
 log: {{format: json}}
-"
+",
+        file.display()
     )
-}
-
-/// An address that nothing listened on a moment ago.
-fn free_address() -> io::Result<String> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
-}
-
-/// Writes in place, as an editor or a shell's `>` would.
-pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    #[expect(clippy::disallowed_methods, reason = "half a file is the reader's trial here")]
-    std::fs::write(path, text)
 }

@@ -28,7 +28,7 @@ use std::{
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::static_keys::read_line;
 pub use self::{
@@ -129,7 +129,8 @@ impl IdentitySpec {
 }
 
 /// Who the credentials in use belong to, for people.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Principal {
     /// The source that gave the first credentials, for example `web identity`.
     pub source: String,

@@ -14,10 +14,8 @@ use std::{
 };
 
 use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -42,8 +40,7 @@ pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
 pub(crate) const LATEST_EXPIRY: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(15 * 60));
 
 /// The API that hands out tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// Private registries.
     Ecr,
@@ -59,6 +56,13 @@ impl Service {
         }
     }
 
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ecr => "ecr",
+            Self::EcrPublic => "ecr-public",
+        }
+    }
+
     /// As AWS's service models call it.
     fn id(self) -> &'static str {
         match self {
@@ -69,20 +73,17 @@ impl Service {
 }
 
 /// What a token belongs to: it serves every registry with the same key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
     pub identity: String,
     pub service: Service,
     /// The region that is asked, and in which the token is valid.
     pub region: Region,
     /// A URL in place of the region's usual endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointUrl>,
     /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
     /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
 }
 
@@ -105,11 +106,7 @@ impl TokenKey {
 
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = match self.service {
-            Service::Ecr => "ecr",
-            Service::EcrPublic => "ecr-public",
-        };
-        write!(f, "{service} {} as {}", self.region.as_str(), self.identity)?;
+        write!(f, "{} {} as {}", self.service.as_str(), self.region.as_str(), self.identity)?;
         match &self.endpoint {
             Some(endpoint) => write!(f, " at {endpoint}"),
             None => Ok(()),
@@ -267,64 +264,44 @@ impl TokenSource {
     async fn fetch_once(&self) -> Result<Fetched, TokenError> {
         let Resolved { credentials, principal } = self.identity.credentials().await?;
         let obtained_at = self.clock.now();
+        let operation = self.key.service.operation();
+        // The two clients share no trait.
+        macro_rules! ask {
+            ($client:expr, $config:expr) => {
+                $client
+                    .get_authorization_token()
+                    .customize()
+                    .config_override($config.credentials_provider(credentials.clone()))
+                    .send()
+                    .await
+                    .map_err(|error| {
+                        let secrets = secrets_of(&credentials);
+                        TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
+                    })?
+                    .authorization_data
+            };
+        }
         let answer = match &self.client {
-            Client::Ecr(client) => self.ecr(client, credentials).await?,
-            Client::EcrPublic(client) => self.ecr_public(client, credentials).await?,
+            Client::Ecr(client) => {
+                let data = ask!(client, aws_sdk_ecr::Config::builder());
+                data.unwrap_or_default().into_iter().next().map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: data.proxy_endpoint,
+                })
+            }
+            Client::EcrPublic(client) => {
+                ask!(client, aws_sdk_ecrpublic::Config::builder()).map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: None,
+                })
+            }
         };
-        let token = answer.into_token(self.key.service.operation(), obtained_at)?;
-        let own_registry = token.1.as_deref().and_then(host_of_url);
-        Ok(Fetched { token: token.0, principal, own_registry })
-    }
-
-    async fn ecr(
-        &self,
-        client: &aws_sdk_ecr::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.unwrap_or_default().into_iter().next();
-        let data = data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: data.proxy_endpoint,
-        })
-    }
-
-    async fn ecr_public(
-        &self,
-        client: &aws_sdk_ecrpublic::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: None,
-        })
+        let answer = answer.ok_or(TokenError::Empty(operation))?;
+        let (token, proxy_endpoint) = answer.into_token(operation, obtained_at)?;
+        let own_registry = proxy_endpoint.as_deref().and_then(host_of_url);
+        Ok(Fetched { token, principal, own_registry })
     }
 }
 
@@ -364,8 +341,7 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
 }
 
 /// What is wrong with a token's dates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockFault {
     /// It had expired on arrival.
     ExpiredOnArrival,
@@ -373,6 +349,16 @@ pub enum ClockFault {
     TooShort,
     /// It claims to live longer than any token of AWS's.
     TooLong,
+}
+
+impl ClockFault {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExpiredOnArrival => "expired-on-arrival",
+            Self::TooShort => "too-short",
+            Self::TooLong => "too-long",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ async fn of_output(
     clock: &Clock,
     until: Instant,
 ) -> Vec<Finding> {
-    let id = output.id();
+    let id = output.id().to_string();
     let rights = match manifests::rights(output, &config.registries, cluster.namespace()) {
         Ok(rights) => rights,
         // Its templates are named after registries that only AWS knows.

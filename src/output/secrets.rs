@@ -40,12 +40,12 @@ pub(crate) use self::inspect::{Inspection, inspect};
 use self::{controller::Controller, target::retry_pause};
 use super::{
     ReconcilerContext, Remaining,
-    file::read::Base,
     secret_settings::{
         DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
     },
 };
 use crate::{
+    docker_config::Base,
     failure::{Diagnose, log_problem, reminder::Reminder},
     kubernetes::Connection,
 };

@@ -15,14 +15,16 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use tempfile::TempDir;
 use test_support::{
-    ApiServer, clean_command,
+    ApiServer, Harness, Running, clean_command,
+    files::replace,
+    harness::{HOST, configured_by},
     markdown::{self, Block, Shown},
     output, program, steady_port,
 };
 
 use crate::{
+    BINARY,
     pages::{self, Page, ROOT},
-    rig::{BINARY, HOST, Rig, Running, replace},
 };
 
 /// The blocks that are not run: page and first line.
@@ -73,7 +75,7 @@ fn unrun(page: &Page, block: &Block) -> Option<String> {
 
 /// An AWS, an API server with what the pages suppose, and the sidecars of two pods.
 struct Scene {
-    rig: Rig,
+    rig: Harness,
     server: Arc<ApiServer>,
     kubectl: PathBuf,
     _sidecars: [Running; 2],
@@ -87,7 +89,7 @@ impl Scene {
         server.apply(surroundings);
         server.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
         server.apply(of_others);
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let flux = server.service_account("flux-system", "image-reflector-controller");
         let variables =
             [("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "ecr-credentials")];
@@ -100,10 +102,7 @@ impl Scene {
         });
         let standalone = server.service_account("ecr-sidecar", "ecr-sidecar");
         let standalone = sidecar(&rig, "standalone", &standalone.kubeconfig(), |command| {
-            crate::rig::configured_by(
-                command,
-                &Path::new(ROOT).join("patches/standalone/deployment/config.yaml"),
-            );
+            configured_by(command, &Path::new(ROOT).join("patches/standalone/deployment/config.yaml"));
         });
         Some(Self { rig, server, kubectl, _sidecars: [flux, standalone] })
     }
@@ -170,7 +169,7 @@ impl Scene {
 }
 
 /// A sidecar whose folder tells the shell's `kubectl` where it listens and what it logs.
-fn sidecar(rig: &Rig, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut Command)) -> Running {
+fn sidecar(rig: &Harness, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut Command)) -> Running {
     let listen = format!("127.0.0.1:{}", steady_port());
     rig.put(&format!("{name}/health"), &listen);
     let folder = rig.at(name);

@@ -5,11 +5,9 @@
 use std::{fmt::Write, fs};
 
 use serde_json::Value;
+use test_support::files::replace;
 
-use crate::{
-    pages::{ROOT, printed_by},
-    rig::replace,
-};
+use crate::pages::{ROOT, printed_by};
 
 const PAGE: &str = "docs/configuration.md";
 

@@ -1,12 +1,9 @@
 //! What the pages show of YAML: configuration of ours is accepted, the rest is Kubernetes'.
 
 use serde_json::Value;
-use test_support::markdown;
+use test_support::{files::replace, harness::HOST, markdown};
 
-use crate::{
-    pages,
-    rig::{HOST, replace},
-};
+use crate::pages;
 
 /// The keys that a configuration of ours has at its top.
 const OURS: [&str; 6] = ["identities", "registries", "outputs", "refresh", "health", "log"];

@@ -1,9 +1,6 @@
 //! `docs/` and every other page: what they show runs, what they name exists, where they point to is there.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
-
 mod commands;
 mod configuration;
 mod examples;
@@ -13,3 +10,6 @@ mod names;
 mod pages;
 mod pins;
 mod security;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

@@ -1,10 +1,11 @@
 //! What the pages name exists: commands and their flags, variables, keys, metrics.
 
 use std::{collections::BTreeSet, fs, path::Path};
+use test_support::Harness;
 
 use crate::{
+    BINARY,
     pages::{self, ROOT, printed_by},
-    rig::Rig,
 };
 
 /// Variables that are read by the AWS SDK and not by us.
@@ -74,7 +75,7 @@ fn every_variable_exists() {
 
 #[test]
 fn every_metric_exists() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     // A family without a sample is not there: names are in the source, their endings on the page.

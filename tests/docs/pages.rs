@@ -9,7 +9,7 @@ use std::{
 
 use test_support::{clean_command, markdown, output};
 
-use crate::rig::BINARY;
+use crate::BINARY;
 
 /// This repository.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -6,23 +6,26 @@ use std::{
 
 use ecr_emulator::{Denial, Emulator, Fault, POD_IDENTITY_TOKEN, Role, Service, Settings, Trust};
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
-use test_support::{free_port, install, root};
+use test_support::{
+    Harness, free_port,
+    harness::{DEADLINE, HOST, KEYS, PUBLIC, configured_by},
+    install, root,
+};
 
 use crate::{
-    rig::{self, Rig},
+    BINARY,
     rows::{Row, are_told_by_the_doctor, are_told_everywhere, doctor, first, report_of, row},
-    world::{BINARY, HOST, KEYS, PUBLIC, World},
 };
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
 
-fn refuses(world: &World, service: Service, status: u16, code: &str, message: &str) {
+fn refuses(world: &Harness, service: Service, status: u16, code: &str, message: &str) {
     let (code, message) = (code.to_owned(), message.to_owned());
     world.emulator.set_fault(service, Fault::Error { status, code, message });
 }
 
 /// IRSA, with a token for that audience.
-fn irsa(world: &World, command: &mut Command, audience: &str) {
+fn irsa(world: &Harness, command: &mut Command, audience: &str) {
     let token = world.emulator.web_identity_token(
         "system:serviceaccount:flux-system:me",
         audience,
@@ -31,24 +34,24 @@ fn irsa(world: &World, command: &mut Command, audience: &str) {
     irsa_with(world, command, &token);
 }
 
-fn irsa_with(world: &World, command: &mut Command, token: &str) {
+fn irsa_with(world: &Harness, command: &mut Command, token: &str) {
     command.env("AWS_ROLE_ARN", ROLE);
     command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.write("web-identity/token", token));
 }
 
-fn pod_identity(world: &World, command: &mut Command) {
+fn pod_identity(world: &Harness, command: &mut Command) {
     let url = format!("{}/v1/credentials", world.emulator.endpoint());
     command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
     command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", POD_IDENTITY_TOKEN);
 }
 
 /// One identity, by a file.
-fn identity(world: &World, command: &mut Command, yaml: &str) {
+fn identity(world: &Harness, command: &mut Command, yaml: &str) {
     let file = world.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
     command.env("ECR_SIDECAR_CONFIG", file);
 }
 
-fn with(diagnosis: D, settings: Settings, cause: fn(&World, &mut Command)) -> Row {
+fn with(diagnosis: D, settings: Settings, cause: fn(&Harness, &mut Command)) -> Row {
     Row { settings, ..row(diagnosis, cause) }
 }
 
@@ -265,7 +268,7 @@ fn the_way_to_aws() {
 #[test]
 fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
     for (offset, direction) in [(1200, "behind"), (-1200, "ahead")] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.emulator.set_clock_offset(offset);
         let report = doctor(&world, |command| {
             command.envs(KEYS);
@@ -279,7 +282,7 @@ fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
 /// ECR of a region that the account has not enabled knows none of its keys; STS elsewhere does.
 #[test]
 fn a_key_that_sts_knows_and_ecr_does_not_is_one_of_a_region_that_is_not_enabled() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     refuses(&world, Service::Ecr, 400, "UnrecognizedClientException", "The security token is invalid");
     let report = doctor(&world, |command| {
         command.envs(KEYS);
@@ -293,7 +296,7 @@ fn a_name_that_resolves_to_nothing() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let nsswitch = rig.put("nsswitch.conf", "hosts: files\n");
     let file = rig.put(
         "config.yaml",
@@ -304,8 +307,8 @@ fn a_name_that_resolves_to_nothing() {
         ),
     );
     let mounts = format!("mount --bind {} /etc/nsswitch.conf", nsswitch.display());
-    let sidecar = rig.run_with_mounts(&mounts, |command| rig::configured_by(command, &file));
-    sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::NameUnresolved.id()), rig::DEADLINE);
+    let sidecar = rig.run_with_mounts(&mounts, |command| configured_by(command, &file));
+    sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::NameUnresolved.id()), DEADLINE);
     sidecar.wait_status("it in /status", |status| {
         status["tokens"][0]["last_error"]["diagnosis"] == D::NameUnresolved.id()
     });
@@ -313,7 +316,7 @@ fn a_name_that_resolves_to_nothing() {
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
     command.arg(format!("{mounts}\nexec {BINARY} doctor --output json"));
     command.env_clear().envs(rig.environment());
-    rig::configured_by(&mut command, &file);
+    configured_by(&mut command, &file);
     let report = report_of(&mut command);
     assert_eq!(first(&report)["diagnosis"], D::NameUnresolved.id(), "{report:#}");
 }
@@ -325,17 +328,18 @@ fn a_token_that_this_user_may_not_read() {
     if !root() {
         return;
     }
-    let world = World::new();
-    let binary = world.path("ecr-sidecar");
+    let world = Harness::new(BINARY).without_keys();
+    let binary = world.at("ecr-sidecar");
     install(BINARY, &binary);
     let token = world.web_identity_file("me");
-    for (path, mode) in [(world.path("."), 0o777), (world.path("out"), 0o777), (token.clone(), 0o600)] {
+    fs::create_dir(world.at("out")).unwrap();
+    for (path, mode) in [(world.at("."), 0o777), (world.at("out"), 0o777), (token.clone(), 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let as_nobody = |name: &str| {
         let template = world.command(name);
         let mut command = Command::new(&binary);
-        command.args(template.get_args()).env_clear().current_dir(world.path("."));
+        command.args(template.get_args()).env_clear().current_dir(world.at("."));
         command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
         command.uid(NOBODY).gid(NOBODY);
@@ -350,5 +354,5 @@ fn a_token_that_this_user_may_not_read() {
     );
     let saw = found["saw"].as_str().unwrap();
     assert!(saw.contains("owner 0:0, mode 0600") && saw.contains("uid 65534"), "{saw}");
-    world.run_once(&mut as_nobody("once")).failed_saying(&["Permission denied", D::InputUnreadable.remedy()]);
+    world.run_once(&mut as_nobody("once")).failed_with(&["Permission denied", D::InputUnreadable.remedy()]);
 }

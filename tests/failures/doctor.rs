@@ -11,11 +11,15 @@ use std::{
 
 use ecr_emulator::{Fault, SECRET_ACCESS_KEY, Service};
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
-use test_support::output;
+use test_support::{
+    Harness,
+    harness::{DEADLINE, HOST, KEYS},
+    output,
+};
 
 use crate::{
+    BINARY,
     rows::{doctor, first},
-    world::{DEADLINE, HOST, KEYS, World},
 };
 
 /// Every file below the folder: mode, time of its last change, content.
@@ -35,10 +39,10 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
 
 #[test]
 fn it_changes_nothing_and_tells_no_secret() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.write("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}},"credsStore":"desktop"}"#);
     world.write("out/..stale.tmp", "left by somebody");
-    let before = snapshot(&world.path("."));
+    let before = snapshot(&world.at("."));
     let token = world.web_identity_token("me");
     for format in ["text", "json"] {
         let mut command = world.command("doctor");
@@ -53,7 +57,7 @@ fn it_changes_nothing_and_tells_no_secret() {
             assert!(!said.contains(secret), "{secret} is in:\n{said}");
         }
     }
-    assert!(snapshot(&world.path(".")) == before, "it has changed something");
+    assert!(snapshot(&world.at(".")) == before, "it has changed something");
     assert!(world.emulator.pulls().len() >= 2);
 }
 
@@ -71,7 +75,7 @@ fn it_ends_when_everything_hangs() {
         (Service::Ecr, D::Unreachable),
         (Service::Registry, D::RegistryUnreachable),
     ] {
-        let world = World::new();
+        let world = Harness::new(BINARY).without_keys();
         world.emulator.set_fault(service, Fault::Hang);
         let report = doctor(&world, |command: &mut Command| {
             command.env("KUBECONFIG", world.write("kubeconfig", &kubeconfig));

@@ -2,14 +2,12 @@
 //! name and remedy in the log, in `/status` and by `ecr-sidecar doctor` alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
-#[path = "../world/mod.rs"]
-mod world;
-
 mod aws;
 mod doctor;
 mod page;
 mod places;
 mod registries;
 mod rows;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

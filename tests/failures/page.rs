@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
+use test_support::files::overwrite;
 
 /// The files of this test program that bring failures about.
 const HERE: [&str; 3] = [include_str!("aws.rs"), include_str!("registries.rs"), include_str!("places.rs")];
@@ -17,13 +18,17 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::VolumeBroken, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
     (
         D::VolumeHangs,
-        "tests/process.rs",
+        "tests/process/lifecycle.rs",
         "a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end",
     ),
-    (D::Contended, "tests/volume.rs", "edits_without_end_are_answered_at_a_bounded_rate_and_reported"),
+    (
+        D::Contended,
+        "tests/process/volume.rs",
+        "edits_without_end_are_answered_at_a_bounded_rate_and_reported",
+    ),
     (
         D::UntrustedLink,
-        "tests/volume.rs",
+        "tests/process/volume.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
     (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_remedy"),
@@ -95,7 +100,7 @@ fn the_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failures.md");
     let page = page();
     if env::var_os("UPDATE").is_some() {
-        crate::rig::overwrite(&path, &page);
+        overwrite(&path, &page);
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
     assert!(there == page, "docs/failures.md is stale: UPDATE=1 cargo test --test failures page");

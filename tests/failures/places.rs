@@ -4,10 +4,15 @@ use std::process::Command;
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::Value;
-use test_support::{install, output, root};
+use test_support::{
+    Harness,
+    files::wait_auth,
+    harness::{DEADLINE, HOST, configured_by},
+    install, output, root,
+};
 
 use crate::{
-    rig::{BINARY, DEADLINE, HOST, Rig, configured_by, wait_auth},
+    BINARY,
     rows::{first, report_of},
 };
 
@@ -15,7 +20,7 @@ use crate::{
 const AS_NOBODY: &str = "chmod 755 .\nexec setpriv --reuid=65534 --regid=65534 --clear-groups ./ecr-sidecar";
 
 /// The doctor in a mount namespace of its own, after the shell commands of `mounts`, which may end in the program itself.
-fn doctor(rig: &Rig, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+fn doctor(rig: &Harness, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
     let folder = rig.folder().display();
@@ -29,7 +34,7 @@ fn doctor(rig: &Rig, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value 
 
 /// Told in the log, in `/status`, and by the doctor.
 fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     install(BINARY, &rig.at("ecr-sidecar"));
     let id = diagnosis.id();
     let started = if mounts.contains("exec ") { format!("{mounts} run") } else { mounts.to_owned() };
@@ -48,7 +53,7 @@ fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
 
 /// What can never work is refused at the start, with the same words.
 fn is_refused(diagnosis: D, mounts: &str) {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
     assert!(sidecar.stderr().contains(diagnosis.remedy()), "{}", sidecar.stderr());
@@ -101,7 +106,7 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     if !root() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let private = |command: &mut Command| {
         command.env("ECR_SIDECAR_FILE_MODE", "0600");
     };
@@ -135,7 +140,7 @@ fn a_node_that_is_out_of_inotify() {
         return;
     }
     for limit in ["max_inotify_instances", "max_inotify_watches"] {
-        let rig = Rig::new();
+        let rig = Harness::new(BINARY);
         let base = rig.put("base.json", r#"{"auths": {"ghcr.io": {"auth": "YTpi"}}}"#);
         let configure = |more: &str| {
             let output = format!("{{type: docker-config, path: {}{more}}}", rig.file().display());
@@ -158,7 +163,7 @@ fn a_node_that_is_out_of_inotify() {
 
 #[test]
 fn a_consumer_that_looks_elsewhere() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let report = {
         let mut command = Command::new(BINARY);
         command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
@@ -172,7 +177,7 @@ fn a_consumer_that_looks_elsewhere() {
 
 #[test]
 fn a_configuration_that_cannot_be_used() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let mut command = Command::new(BINARY);
     command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
     command.env("ECR_SIDECAR_REGISTRIES", "https://public.ecr.aws").env("ECR_SIDECAR_FILE_MODE", "rw-r-----");

@@ -2,13 +2,17 @@
 
 use ecr_emulator::{Fault, Service};
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
-
-use crate::{
-    rows::{are_told_by_the_doctor, doctor, first, row},
-    world::{HOST, KEYS, PUBLIC, World},
+use test_support::{
+    Harness,
+    harness::{HOST, KEYS, PUBLIC},
 };
 
-fn refuses(world: &World, status: u16) {
+use crate::{
+    BINARY,
+    rows::{are_told_by_the_doctor, doctor, first, row},
+};
+
+fn refuses(world: &Harness, status: u16) {
     let (code, message) = ("DENIED".to_owned(), "no".to_owned());
     world.emulator.set_fault(Service::Registry, Fault::Error { status, code, message });
 }
@@ -44,7 +48,7 @@ fn a_registry_that_does_not_let_the_token_in() {
 
 #[test]
 fn where_all_is_well_every_step_says_so() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let report = doctor(&world, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
     });
@@ -60,7 +64,7 @@ fn where_all_is_well_every_step_says_so() {
 
 #[test]
 fn the_callers_own_registry_is_asked_too() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     let report = doctor(&world, |command| {
         command.envs(KEYS).env_remove("ECR_SIDECAR_REGISTRIES").env("AWS_REGION", "eu-west-1");
     });
@@ -70,7 +74,7 @@ fn the_callers_own_registry_is_asked_too() {
 
 #[test]
 fn one_registry_in_trouble_hides_no_other() {
-    let world = World::new();
+    let world = Harness::new(BINARY).without_keys();
     world.emulator.name_registry("ecr.internal.example", "us-east-1");
     let text = format!("registries: [{{host: ecr.internal.example, region: eu-west-1}}, {{host: {HOST}}}]\n");
     let file = world.write("config.yaml", &text);

@@ -5,9 +5,9 @@ use std::{process::Command, sync::Mutex, thread};
 use ecr_emulator::Settings;
 use ecr_sidecar::failure::diagnosis::Diagnosis;
 use serde_json::Value;
-use test_support::{output, wait_for};
+use test_support::{Harness, harness::DEADLINE, output, wait_for};
 
-use crate::world::{DEADLINE, World};
+use crate::BINARY;
 
 /// How many worlds stand at a time.
 const AT_A_TIME: usize = 6;
@@ -17,18 +17,18 @@ pub(crate) struct Row {
     pub(crate) diagnosis: Diagnosis,
     pub(crate) settings: Settings,
     /// Brings it about: in the world, and for the program that is started in it.
-    pub(crate) cause: fn(&World, &mut Command),
+    pub(crate) cause: fn(&Harness, &mut Command),
 }
 
 /// An AWS as usual.
-pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&World, &mut Command)) -> Row {
+pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&Harness, &mut Command)) -> Row {
     Row { diagnosis, settings: Settings::default(), cause }
 }
 
 /// Each row in a world of its own: told in the log, in `/status`, and first of all by the doctor.
 pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
     each(rows, |row| {
-        let world = World::with(row.settings.clone());
+        let world = Harness::with(BINARY, row.settings.clone()).without_keys();
         let running = world.run(|command| (row.cause)(&world, command));
         let id = row.diagnosis.id();
         let line = wait_for(&format!("{id} in the log"), DEADLINE, || {
@@ -46,7 +46,7 @@ pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
 
 /// Each row in a world of its own: told first of all by the doctor, who asks where the engine has no reason to.
 pub(crate) fn are_told_by_the_doctor(rows: Vec<Row>) {
-    each(rows, |row| found_by_the_doctor(&World::with(row.settings.clone()), row));
+    each(rows, |row| found_by_the_doctor(&Harness::with(BINARY, row.settings.clone()).without_keys(), row));
 }
 
 fn each(rows: Vec<Row>, check: impl Fn(&Row) + Sync) {
@@ -75,7 +75,7 @@ fn problem(status: &Value, id: &str) -> Option<Value> {
     }
 }
 
-fn found_by_the_doctor(world: &World, row: &Row) {
+fn found_by_the_doctor(world: &Harness, row: &Row) {
     let report = doctor(world, |command| (row.cause)(world, command));
     let first = first(&report);
     assert_eq!(first["diagnosis"], row.diagnosis.id(), "{report:#}");
@@ -83,7 +83,7 @@ fn found_by_the_doctor(world: &World, row: &Row) {
 }
 
 /// What `ecr-sidecar doctor` reports; its exit status is as it should be.
-pub(crate) fn doctor(world: &World, prepare: impl FnOnce(&mut Command)) -> Value {
+pub(crate) fn doctor(world: &Harness, prepare: impl FnOnce(&mut Command)) -> Value {
     let mut command = world.command("doctor");
     command.args(["--output", "json"]).env("AWS_CA_BUNDLE", world.emulator.ca_file());
     prepare(&mut command);

@@ -4,10 +4,14 @@ use std::fs;
 
 use ecr_emulator::{Fault, Service};
 use jiff::Timestamp;
-use test_support::{Signal, wait_for};
+use test_support::{
+    Harness, Running, Signal,
+    harness::{DEADLINE, HOST},
+    http, wait_for,
+};
 
 use crate::{
-    rig::{DEADLINE, HOST, Rig, Running, http},
+    BINARY,
     scrapes::{self, OPEN_METRICS, PROMETHEUS, Scrape, scrape},
 };
 
@@ -39,7 +43,7 @@ fn both_formats_are_what_prometheus_itself_parses() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let by_default = http::request(sidecar.health(), "GET", "/metrics");
@@ -80,7 +84,7 @@ fn the_figures_are_those_of_status_and_of_the_process() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let (status, scrape) = (sidecar.status(), scrape(&sidecar, OPEN_METRICS));
@@ -126,7 +130,7 @@ fn counters_rise_with_what_they_count() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let file = |more: &str| {
         let out = rig.file();
         format!(
@@ -165,7 +169,7 @@ fn an_output_that_can_not_be_written_is_out_of_sync() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let full = rig.file().with_file_name("full"); // an empty one would be replaced
@@ -188,14 +192,14 @@ fn an_output_that_can_not_be_written_is_out_of_sync() {
 #[test]
 fn thousands_of_scrapes_cost_no_growth() {
     const MANY: usize = 3600;
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
     let scrape = |times: usize| {
         for n in 0..times {
             let accept = [PROMETHEUS, OPEN_METRICS][n % 2];
-            assert_eq!(http::accepting(address, "/metrics", accept).code, 200);
+            assert_eq!(http::get_with(address, "/metrics", &[("accept", accept)]).code, 200);
         }
     };
     scrape(200); // all that it will ever need is in memory

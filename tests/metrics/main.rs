@@ -9,6 +9,7 @@
 
 mod endpoint;
 mod monitoring;
-#[path = "../rig/mod.rs"]
-mod rig;
 mod scrapes;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

@@ -10,10 +10,14 @@ use std::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use test_support::{ApiServer, Signal, clean_command, output, program};
+use test_support::{
+    ApiServer, Harness, Signal, clean_command,
+    harness::{HOST, configured_by},
+    output, program,
+};
 
 use crate::{
-    rig::{HOST, Rig},
+    BINARY,
     scrapes::{self, OPEN_METRICS, put, read, scrape, succeeded},
 };
 
@@ -179,7 +183,7 @@ fn every_query_finds_something_in_a_real_scrape() {
         return;
     }
     let Some(server) = ApiServer::shared() else { return };
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let path = rig.put(
         "ecr-sidecar.yaml",
         &format!(
@@ -189,7 +193,7 @@ fn every_query_finds_something_in_a_real_scrape() {
         ),
     );
     let sidecar = rig.run(|command| {
-        crate::rig::configured_by(command, &path);
+        configured_by(command, &path);
         command.env("KUBECONFIG", server.kubeconfig());
     });
     sidecar.wait_ready();

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 
 use serde::{Deserialize, de::DeserializeOwned};
-use test_support::{clean_command, output, program};
-
-use crate::rig::{Running, http};
+use test_support::{Running, clean_command, http, output, program};
 
 /// What Prometheus sends when it wants the one format or the other.
 pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
@@ -52,7 +50,7 @@ pub(crate) fn can_read() -> bool {
 /// Asks for the metrics in a format; they must parse.
 #[track_caller]
 pub(crate) fn scrape(sidecar: &Running, accept: &str) -> Scrape {
-    let answer = http::accepting(sidecar.health(), "/metrics", accept);
+    let answer = http::get_with(sidecar.health(), "/metrics", &[("accept", accept)]);
     assert_eq!(answer.code, 200);
     let content_type = answer.head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap();
     let parsed: Scrape = read(&["parse", "--content-type", content_type], &answer.body);

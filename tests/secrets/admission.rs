@@ -4,11 +4,15 @@ use std::process::Command;
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::{Value, json};
-use test_support::{output, wait_for};
+use test_support::{
+    Running,
+    harness::{DEADLINE, HOST},
+    output, wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, by_file},
-    rig::{BINARY, DEADLINE, HOST, Running},
     tls::TlsServer,
 };
 

@@ -4,12 +4,9 @@
 use std::process::Command;
 
 use serde_json::json;
-use test_support::{output, program, wait_for};
+use test_support::{harness::DEADLINE, output, program, wait_for};
 
-use crate::{
-    cluster::{Cluster, SECRET, SOON},
-    rig::DEADLINE,
-};
+use crate::cluster::{Cluster, SECRET, SOON};
 
 fn succeeds(command: &mut Command, what: &str) {
     let done = output(command, DEADLINE);

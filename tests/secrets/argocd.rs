@@ -3,12 +3,13 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::Settings;
 use serde_json::{Value, json};
-use test_support::{Signal, output, program, wait_for};
-
-use crate::{
-    cluster::{Cluster, SOON, argocd, by_file, sha256, value, with_registry},
-    rig::{DEADLINE, HOST},
+use test_support::{
+    Signal,
+    harness::{DEADLINE, HOST},
+    output, program, wait_for,
 };
+
+use crate::cluster::{Cluster, SOON, argocd, by_file, sha256, value, with_registry};
 
 #[test]
 fn argo_cd_finds_both_kinds_of_template_and_another_applier_keeps_its_fields() {

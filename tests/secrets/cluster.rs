@@ -6,11 +6,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::Settings;
 use serde_json::Value;
 use test_support::{
-    ApiServer, DockerRegistry, ServiceAccount, clean_command, kubernetes::AuditMark, output, program,
-    wait_for,
+    ApiServer, DockerRegistry, Harness, Running, ServiceAccount, clean_command,
+    harness::{DEADLINE, HOST, configured_by},
+    kubernetes::AuditMark,
+    output, program, wait_for,
 };
 
-use crate::rig::{self, BINARY, DEADLINE, HOST, Rig, Running};
+use crate::BINARY;
 
 pub(crate) const SECRET: &str = "ecr-credentials";
 /// "Within a second", on a busy machine.
@@ -19,7 +21,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// An API server, an AWS, and a service account with the rights that `manifests` prints.
 pub(crate) struct Cluster {
     pub(crate) server: Arc<ApiServer>,
-    pub(crate) rig: Rig,
+    pub(crate) rig: Harness,
     pub(crate) account: ServiceAccount,
 }
 
@@ -32,7 +34,7 @@ impl Cluster {
     pub(crate) fn with(namespace: &str, aws: Settings) -> Option<Self> {
         let server = ApiServer::shared()?;
         let account = server.service_account(namespace, "reflector");
-        Some(Self { server, rig: Rig::with(aws), account })
+        Some(Self { server, rig: Harness::with(BINARY, aws), account })
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -180,7 +182,7 @@ pub(crate) fn sha256(text: &str) -> String {
 pub(crate) fn by_file(file: &Path) -> impl Fn(&mut Command) {
     move |command| {
         command.env_remove("ECR_SIDECAR_DOCKER_CONFIG_SECRET");
-        rig::configured_by(command, file);
+        configured_by(command, file);
     }
 }
 

@@ -3,11 +3,15 @@
 use std::process::Command;
 
 use serde_json::Value;
-use test_support::output;
+use test_support::{
+    Running,
+    harness::{DEADLINE, HOST},
+    output,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, argocd, by_file},
-    rig::{BINARY, DEADLINE, HOST, Running},
 };
 
 /// `ecr-sidecar doctor`, and its findings about the cluster.

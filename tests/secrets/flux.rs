@@ -5,12 +5,13 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::Settings;
 use serde_json::{Value, json};
-use test_support::{Signal, wait_for};
-
-use crate::{
-    cluster::{Cluster, SECRET, SOON, by_file, sha256, value, with_registry},
-    rig::{DEADLINE, HOST, SIBLING},
+use test_support::{
+    Signal,
+    harness::{DEADLINE, HOST, SIBLING},
+    pause, wait_for,
 };
+
+use crate::cluster::{Cluster, SECRET, SOON, by_file, sha256, value, with_registry};
 
 #[test]
 fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {
@@ -127,8 +128,8 @@ fn once_leaves_the_newest_credential_and_not_one_that_was_there() {
     cluster.server.apply(&cluster.manifests(|_| {}));
     wait_for("the Role to count", SOON, || (cluster.once().status.code() == Some(0)).then_some(()));
     let mut before = cluster.password("once-again");
-    for _ in 0..5 {
-        std::thread::sleep(Duration::from_millis(1100)); // ends are compared by the second
+    for round in 1..=5 {
+        cluster.rig.emulator.set_clock_offset(2 * round); // expiries are compared by the second
         assert_eq!(cluster.once().status.code(), Some(0));
         let after = cluster.password("once-again");
         assert_ne!(after, before);
@@ -178,7 +179,7 @@ fn nothing_is_written_between_refreshes() {
     // Nothing to wait for: that nothing happens is what is shown.
     let writes_in_a_while = || {
         let mark = cluster.server.audit_mark();
-        std::thread::sleep(Duration::from_secs(3));
+        pause(Duration::from_secs(3));
         cluster.writes_since(mark)
     };
     wait_for("the two to agree", DEADLINE, || (writes_in_a_while() == 0).then_some(()));

@@ -1,9 +1,6 @@
 //! The Kubernetes outputs against a real API server, under the rights that `ecr-sidecar manifests` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
-
 mod admission;
 mod appliers;
 mod argocd;
@@ -19,3 +16,6 @@ mod reach;
 mod rights;
 mod tenants;
 mod tls;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

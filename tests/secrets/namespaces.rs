@@ -1,12 +1,12 @@
 //! Namespaces that are found out while it runs, and those that leave.
 
 use ecr_emulator::{Fault, Service};
-use test_support::wait_for;
-
-use crate::{
-    cluster::{Cluster, SECRET, SOON, by_file, value},
-    rig::{DEADLINE, HOST},
+use test_support::{
+    harness::{DEADLINE, HOST},
+    wait_for,
 };
+
+use crate::cluster::{Cluster, SECRET, SOON, by_file, value};
 
 #[test]
 fn a_new_namespace_has_its_secret_soon_and_one_that_is_left_out_has_none() {

@@ -2,12 +2,12 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
-use test_support::wait_for;
-
-use crate::{
-    cluster::{Cluster, SECRET, SOON, by_file, value},
-    rig::{DEADLINE, HOST},
+use test_support::{
+    harness::{DEADLINE, HOST},
+    wait_for,
 };
+
+use crate::cluster::{Cluster, SECRET, SOON, by_file, value};
 
 #[test]
 fn an_edit_is_undone_and_told() {

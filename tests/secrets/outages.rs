@@ -9,11 +9,16 @@ use std::{
 
 use ecr_emulator::{Fault, Reason, Service, Settings};
 use serde_json::Value;
-use test_support::{ApiServer, Signal, kubernetes::audit::tally, output, program, wait_for};
+use test_support::{
+    ApiServer, Harness, Running, Signal,
+    harness::{DEADLINE, HOST},
+    kubernetes::audit::tally,
+    output, pause, program, wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, argocd, by_file, sha256, value, with_registry},
-    rig::{DEADLINE, HOST, Rig, Running},
 };
 
 #[test]
@@ -102,7 +107,7 @@ fn replicas_never_step_back_and_tear_no_pair() {
 fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
     let server = ApiServer::start()?;
     let account = server.service_account(namespace, "reflector");
-    Some(Cluster { server: Arc::new(server), rig: Rig::with(aws), account })
+    Some(Cluster { server: Arc::new(server), rig: Harness::with(BINARY, aws), account })
 }
 
 /// The Secret in every namespace with the label `ecr: enabled`, beside the file.
@@ -182,7 +187,7 @@ fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
             assert!(!["UNAUTHORIZED", "401", "403"].iter().any(|refusal| said.contains(refusal)), "{said}");
             blind += 1;
         }
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        pause(next.saturating_duration_since(Instant::now()));
     }
     (pulled, blind)
 }
@@ -217,19 +222,19 @@ fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
     let (by_secret, by_file) = std::thread::scope(|scope| {
         let by_secret = scope.spawn(|| pull_until(end, by_secret));
         let by_file = scope.spawn(|| pull_until(end, by_file));
-        let pause = |seconds| std::thread::sleep(Duration::from_secs(seconds));
-        pause(15);
+        let rest = |seconds| pause(Duration::from_secs(seconds));
+        rest(15);
         server.restart();
-        pause(15);
+        rest(15);
         server.stop_etcd();
-        pause(20);
+        rest(20);
         server.start_etcd();
         server.wait_ready();
-        pause(15);
+        rest(15);
         server.kubectl(["delete", "secret", SECRET, "-n", "endures"]);
-        pause(15);
+        rest(15);
         server.kubectl(["delete", "clusterrolebinding", &binding]);
-        pause(15);
+        rest(15);
         server.apply(&manifests);
         (by_secret.join().unwrap(), by_file.join().unwrap())
     });

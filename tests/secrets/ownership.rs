@@ -4,11 +4,15 @@ use std::process::Command;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use test_support::{ApiServer, wait_for};
+use test_support::{
+    ApiServer, Harness,
+    harness::{DEADLINE, HOST},
+    wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, SOON, argocd, by_file, sha256, value},
-    rig::{DEADLINE, HOST},
 };
 
 const HELM: &str = "ecr-123456789012-eu-west-1-helm";
@@ -178,7 +182,7 @@ fn a_namespace_that_is_wanted_again_is_not_emptied() {
     let account = server.service_account("again", "reflector");
     let cluster = Cluster {
         server: server.into(),
-        rig: crate::rig::Rig::with(ecr_emulator::Settings::default()),
+        rig: Harness::with(BINARY, ecr_emulator::Settings::default()),
         account,
     };
     cluster.namespace_with("again-b", "{}");

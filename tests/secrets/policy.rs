@@ -3,11 +3,14 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use test_support::{ServiceAccount, wait_for};
+use test_support::{
+    ServiceAccount,
+    harness::{DEADLINE, HOST},
+    wait_for,
+};
 
 use crate::{
     cluster::{Cluster, SOON, by_file, value},
-    rig::{DEADLINE, HOST},
     tls::TlsServer,
 };
 

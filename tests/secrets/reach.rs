@@ -3,20 +3,25 @@
 use std::path::Path;
 
 use ecr_sidecar::failure::diagnosis::Diagnosis;
-use test_support::{ServiceAccount, wait_for};
+use test_support::{
+    Harness, Running, ServiceAccount,
+    files::wait_auth,
+    harness::{DEADLINE, HOST},
+    wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET},
-    rig::{self, BINARY, DEADLINE, HOST, Rig},
 };
 
 #[test]
 fn without_a_cluster_it_says_so_and_keeps_the_file() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBECONFIG", rig.at("missing")).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
     });
-    rig::wait_auth(&rig.file(), HOST);
+    wait_auth(&rig.file(), HOST);
     let line = sidecar.wait_log("the kubeconfig cannot be used", DEADLINE);
     assert!(line.contains(Diagnosis::Kubeconfig.remedy()), "{line}");
     let (code, body) = sidecar.get("/readyz");
@@ -25,7 +30,7 @@ fn without_a_cluster_it_says_so_and_keeps_the_file() {
 
 #[test]
 fn a_pod_without_a_token_is_told_the_remedy() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");
         command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
@@ -89,7 +94,7 @@ fn token(cluster: &Cluster) -> String {
 }
 
 /// Makes the account's tokens worthless, waits until the sidecar is told so, and gives it a new one.
-fn revoke(cluster: &Cluster, sidecar: &rig::Running) {
+fn revoke(cluster: &Cluster, sidecar: &Running) {
     cluster.server.revoke_tokens(&cluster.account);
     wait_for("the old token to be worth nothing", DEADLINE, || {
         let answer = cluster.server.kubectl_as(&cluster.account, ["get", "secret", SECRET]);
@@ -143,7 +148,7 @@ fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
 #[test]
 fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
     const CANARY: &str = "c4n4ry-0f-the-plugin";
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let script =
         format!("echo {CANARY} >&2; echo {CANARY}; echo $$ > '{}'; sleep 1000", rig.at("pid").display());
     rig.put("plugin.sh", &script);
@@ -162,7 +167,7 @@ fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
     let pid = wait_for("the plugin", DEADLINE, || {
         std::fs::read_to_string(rig.at("pid")).ok().filter(|it| it.ends_with('\n'))
     });
-    rig::wait_auth(&rig.file(), HOST);
+    wait_auth(&rig.file(), HOST);
     assert_eq!(sidecar.get("/livez").0, 200);
     sidecar.signal(test_support::Signal::TERM);
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(0));

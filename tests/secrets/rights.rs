@@ -2,11 +2,15 @@
 
 use std::process::Command;
 
-use test_support::{output, wait_for};
+use test_support::{
+    Harness,
+    harness::{DEADLINE, HOST},
+    output, wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, SECRET, SOON, by_file},
-    rig::{BINARY, DEADLINE, HOST, Rig},
 };
 
 #[test]
@@ -140,7 +144,7 @@ fn a_secret_that_is_deleted_and_may_not_be_created_is_told_with_the_remedy() {
 
 #[test]
 fn files_alone_need_no_rights() {
-    let rig = Rig::new();
+    let rig = Harness::new(BINARY);
     let mut command = Command::new(BINARY);
     command.args(["manifests", "--service-account=a", "--namespace=b"]).env_clear().envs(rig.environment());
     let printed = output(&mut command, DEADLINE);

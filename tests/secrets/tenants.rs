@@ -4,11 +4,14 @@ use std::process::{Command, Output};
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::json;
-use test_support::{output, wait_for};
+use test_support::{
+    harness::{DEADLINE, HOST},
+    output, wait_for,
+};
 
 use crate::{
+    BINARY,
     cluster::{Cluster, by_file, value},
-    rig::{BINARY, DEADLINE, HOST},
 };
 
 /// One output for the namespaces with the label `NAME: enabled`, in which it keeps the Secret `NAME-pull`.

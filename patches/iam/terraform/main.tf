@@ -65,6 +65,17 @@ locals {
     ]
   }
 
+  # For a pull-through cache, as a second aws_iam_role_policy: jsonencode(local.pull_through_cache_policy).
+  pull_through_cache_policy = {
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "PullThroughCache"
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = "arn:aws:ecr:${var.region}:${var.account_id}:repository/docker-hub/*"
+    }]
+  }
+
   trust_irsa = {
     Version = "2012-10-17"
     Statement = [{

@@ -18,7 +18,7 @@ use tokio::{
 
 use self::{cleanup::retire_all, publish::Unpublished};
 use super::{
-    super::{Remaining, file::read::Base},
+    super::Remaining,
     SecretsReconciler,
     desired::InPlace,
     ownership::{Memory, Recorded},
@@ -28,7 +28,11 @@ use super::{
     targets::targets,
     watches::{Change, Watches},
 };
-use crate::kubernetes::{Cluster, ObjectRef};
+use crate::{
+    docker_config::Base,
+    kubernetes::{Cluster, ObjectRef},
+    tasks,
+};
 
 /// Without events each Secret is compared this often.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(15 * 60);
@@ -130,13 +134,13 @@ impl Controller {
     /// Reads the base again; on a thread of its own, since a volume may hang.
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let read = tokio::task::spawn_blocking(move || {
+        let read = tasks::blocking_within(BASE_LIMIT, move || {
             let mut base = Base::clone(&base);
             base.note_supplied();
             let warning = base.refresh();
             (base, warning)
         });
-        if let Ok(Ok((base, warning))) = tokio::time::timeout(BASE_LIMIT, read).await {
+        if let Some((base, warning)) = read.await {
             self.base = Some(Arc::new(base));
             self.base_warning = warning.map(|warning| warning.to_string());
             self.outdated = true;
@@ -240,11 +244,7 @@ impl Controller {
     }
 
     fn finish(&mut self, finished: Result<(ObjectRef, Outcome), JoinError>) {
-        let (at, mut outcome) = match finished {
-            Ok(finished) => finished,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return, // aborted
-        };
+        let Some((at, mut outcome)) = tasks::joined(finished) else { return };
         self.tasks.remove(&at); // a handle keeps the memory of what it ran
         let is_wanted = self.targets.get(&at).is_some_and(Target::is_wanted);
         if is_wanted && !outcome.cleanup {

@@ -4,6 +4,7 @@ use super::conflict::{INTERVAL, WINDOW};
 use crate::{
     failure::{Problem, diagnosis::Diagnosis, log_problem},
     kubernetes::ObjectRef,
+    status::OutputId,
 };
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,33 +34,33 @@ pub(super) enum Incident {
 }
 
 impl Incident {
-    pub(super) fn log(&self, output: &str, secret: &ObjectRef) {
+    pub(super) fn log(&self, output: &OutputId, secret: &ObjectRef) {
         match self {
-            Self::Warning(warning) => tracing::warn!(output, warning, "output has a warning"),
+            Self::Warning(warning) => tracing::warn!(%output, warning, "output has a warning"),
             Self::Written { registries } => {
-                tracing::info!(output, %secret, registries, "output written");
+                tracing::info!(%output, %secret, registries, "output written");
             }
-            Self::Recreated => tracing::warn!(output, %secret, "Secret was deleted; recreated"),
+            Self::Recreated => tracing::warn!(%output, %secret, "Secret was deleted; recreated"),
             Self::Restored { manager } => {
-                tracing::warn!(output, %secret, manager, "Secret was modified by another field manager; restored");
+                tracing::warn!(%output, %secret, manager, "Secret was modified by another field manager; restored");
             }
             Self::Conflict { manager, restores } => {
                 tracing::error!(
-                    output, %secret, manager, restores,
+                    %output, %secret, manager, restores,
                     diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
                     "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
                     INTERVAL.as_secs(), WINDOW.as_secs()
                 );
             }
             Self::Failed(problem) => {
-                log_problem!(warn, problem, { output, %secret }, "output not written");
+                log_problem!(warn, problem, { %output, %secret }, "output not written");
             }
-            Self::Recovered => tracing::info!(output, %secret, "output in sync again"),
+            Self::Recovered => tracing::info!(%output, %secret, "output in sync again"),
             Self::Removed => {
-                tracing::info!(output, %secret, "Secret no longer managed; removed our entries");
+                tracing::info!(%output, %secret, "Secret no longer managed; removed our entries");
             }
             Self::NotRemoved(problem) => {
-                tracing::warn!(output, %secret, error = problem.message, "Secret no longer managed; left as it is");
+                tracing::warn!(%output, %secret, error = problem.message, "Secret no longer managed; left as it is");
             }
         }
     }

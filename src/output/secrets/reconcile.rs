@@ -13,6 +13,7 @@ use crate::{
     credentials::CredentialSet,
     failure::{Class, Problem, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
+    tasks,
 };
 
 /// How often another field manager may write between our reading and our writing.
@@ -169,14 +170,10 @@ impl Reconciliation {
         let _permit = LARGE_DECISIONS.acquire().await;
         let (at, content, memory) = (self.at.clone(), self.job.content.clone(), self.memory.clone());
         let desired = Arc::clone(desired);
-        let decided = tokio::task::spawn_blocking(move || {
+        tasks::blocking(move || {
             decide(&at, &content, found.as_ref(), &Basis { desired: &desired, memory: &memory, now })
-        });
-        match decided.await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(decision) => decision,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            Err(Err(_)) => std::future::pending().await, // the runtime ends
-        }
+        })
+        .await
     }
 
     fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {

@@ -5,13 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     super::{
         argocd_names::{Flavour, template_name},
-        file::read::Base,
         secret_settings::{Namespaces, Which},
     },
     Kind,
     desired::Content,
 };
-use crate::{credentials::CredentialSet, kubernetes::ObjectRef};
+use crate::{credentials::CredentialSet, docker_config::Base, kubernetes::ObjectRef};
 
 /// The Secrets of an output of a pod in namespace `own`; `discovered` are the namespaces, or the Secrets of one, that
 /// its selector matches.

@@ -14,10 +14,12 @@ use super::{
 use crate::{
     failure::{Class, Problem, log_problem, reminder::Reminder},
     kubernetes::{ApiError, Cluster, ObjectRef, ObjectState, Scope, Wanted, WatchEvent, watch},
+    status::OutputId,
+    tasks,
 };
 
 pub(super) struct Watches {
-    output: String,
+    output: OutputId,
     kind: Kind,
     cluster: Cluster,
     /// The namespaces, or the Secrets of one, that the selector matches; `None` before the first list.
@@ -56,7 +58,7 @@ pub(super) enum Change {
 
 impl Watches {
     /// Begins to watch what has to be discovered, and, to `stay` in sync, the Secrets that one watch covers.
-    pub(super) fn new(output: String, kind: Kind, cluster: Cluster, stay: bool) -> Self {
+    pub(super) fn new(output: OutputId, kind: Kind, cluster: Cluster, stay: bool) -> Self {
         let (sender, events) = mpsc::channel(64);
         let mut watches = Self {
             output,
@@ -149,10 +151,10 @@ impl Watches {
     pub(super) async fn next(&mut self) -> Change {
         let (subject, event) = tokio::select! {
             Some(event) = self.events.recv() => event,
-            Some(Err(error)) = self.tasks.join_next() => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return Change::None, // the runtime ends
-            },
+            Some(Err(error)) = self.tasks.join_next() => {
+                tasks::joined::<()>(Err(error));
+                return Change::None; // the runtime ends
+            }
         };
         let discovers = self.discovers(&subject);
         if let WatchEvent::Failed(error) = event {

@@ -124,7 +124,7 @@ pub(crate) fn write(path: &Path, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::http_get;
+    use crate::http::http_get;
 
     #[test]
     fn an_image_and_a_chart_can_be_had_from_it() {

@@ -1,14 +1,14 @@
-//! The one place that sleeps: tests wait for conditions, never for time to pass.
+//! The one place that sleeps: tests wait for conditions, not for time to pass.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Looks every few milliseconds until `probe` has something, and hands that over.
+/// Asks every few milliseconds until `probe` has something, and hands that over.
 ///
 /// # Panics
 /// When nothing came within `deadline`; the message names `what`.
@@ -34,6 +34,26 @@ pub fn within<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Op
         }
         thread::sleep(POLL);
     }
+}
+
+/// Asks as often as it can, for what another process does within microseconds.
+///
+/// # Panics
+/// When nothing came within `deadline`; the message names `what`.
+#[track_caller]
+pub fn spin_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain for {what}");
+    }
+}
+
+/// Lets time pass: for a pace, or where the test shows that nothing happens. There is no condition to wait for.
+pub fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 #[cfg(test)]

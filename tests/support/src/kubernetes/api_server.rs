@@ -14,8 +14,9 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    http::http_get,
     kubernetes::{access::Kubeconfig, audit::AuditLog},
-    net::{http_get, steady_port},
+    net::steady_port,
     process::{Process, Signal, clean_command, output},
     registry::write,
     requirement::program,

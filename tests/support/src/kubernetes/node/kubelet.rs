@@ -15,8 +15,9 @@ use super::{
     machine::{Machine, child},
 };
 use crate::{
+    http::http_get,
     kubernetes::{ApiServer, api_server::KUBELET},
-    net::{http_get, steady_port},
+    net::steady_port,
     process::Process,
     registry::write,
     wait::wait_for,

@@ -1,0 +1,436 @@
+//! A docker config as text whose values are kept as they are written.
+//!
+//! Only the three levels that matter are taken apart; each value below is a slice of the text, so that numbers,
+//! escapes, order and unknown keys survive, and a document of some megabytes is not copied.
+//!
+//! No error shows a value of the document: `errors_show_no_value`. What a document costs is bounded, whoever wrote it:
+//! it has at most [`MOST_ENTRIES`] (`a_document_has_a_bounded_number_of_entries`), and depth takes no stack
+//! (`deep_nesting_is_no_stack`).
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use indexmap::IndexMap;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// More bytes than this are no docker config.
+pub(crate) const LARGEST: usize = 8 << 20;
+
+/// The key of the map from registry to credentials.
+pub(super) const AUTHS: &str = "auths";
+/// The key of the map from registry to credential-helper program.
+pub(super) const CRED_HELPERS: &str = "credHelpers";
+/// The key that names a credential-helper program for every registry.
+pub(super) const CREDS_STORE: &str = "credsStore";
+
+/// The most entries of a document, those of its top level and its two maps together. With [`LARGEST`] it bounds what
+/// a document takes in expiry_store: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
+/// fit into the 64 MiB that the patches allow.
+const MOST_ENTRIES: usize = 1 << 17;
+
+/// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
+pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
+
+/// A docker config, taken apart.
+#[derive(Default)]
+pub(crate) struct Document<'a> {
+    /// Every key of the top level, those of the two maps below too.
+    pub(crate) top: Entries<'a>,
+    /// What is under `auths`.
+    pub(crate) auths: Entries<'a>,
+    /// What is under `credHelpers`.
+    pub(super) helpers: Entries<'a>,
+    /// The hosts for which a credential helper is asked, by their hashes: there may be a hundred thousand.
+    helped: HashSet<u64>,
+}
+
+impl<'a> Document<'a> {
+    /// Takes the text apart. Nothing but white space is the document without entries.
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Unfit> {
+        if text.starts_with('\u{feff}') {
+            return Err(Unfit::ByteOrderMark);
+        }
+        if text.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let mut left = MOST_ENTRIES;
+        let top = object(text, &mut left).ok_or(Unfit::NotAnObject { key: None })??;
+        let mut inner = |key: &'static str| match top.get(key) {
+            None => Ok(Entries::new()),
+            Some(raw) if raw.get() == "null" => Ok(Entries::new()),
+            Some(raw) => object(raw.get(), &mut left).ok_or(Unfit::NotAnObject { key: Some(key) })?,
+        };
+        let (auths, helpers) = (inner(AUTHS)?, inner(CRED_HELPERS)?);
+        let helped = helpers.keys().map(|key| hash(host_meant(key))).collect();
+        Ok(Self { auths, helpers, helped, top })
+    }
+
+    /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.
+    pub(crate) fn auth_of(&self, host: &str) -> Option<Cow<'a, str>> {
+        if self.helped.contains(&hash(host)) { None } else { self.entry_auth(host) }
+    }
+
+    /// The `auth` in the entry of the host, whether or not a consumer reads it.
+    pub(crate) fn entry_auth(&self, host: &str) -> Option<Cow<'a, str>> {
+        auth(self.auths.get(host)?).ok().flatten()
+    }
+}
+
+/// Why a text cannot serve as a docker config. Displays as what is wrong with "it".
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Unfit {
+    /// Its bytes are not text.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// It begins with a byte-order mark, which JSON does not allow.
+    #[error("it begins with a byte-order mark")]
+    ByteOrderMark,
+    /// It is not JSON, or has something after the JSON.
+    #[error("it is not JSON: {0}")]
+    NotJson(String),
+    /// It is JSON of another shape.
+    #[error("{} is not a JSON object", key.map_or("it".to_owned(), |key| format!("its `{key}`")))]
+    NotAnObject {
+        /// The key under which the object should be; none for the whole.
+        key: Option<&'static str>,
+    },
+    /// It is larger than any docker config.
+    #[error("it is larger than {} MiB", limit >> 20)]
+    TooLarge {
+        /// The most that is read, in bytes.
+        limit: u64,
+    },
+    /// It has more entries than any docker config.
+    #[error("it has more than {limit} entries")]
+    TooManyEntries {
+        /// The most that are taken.
+        limit: usize,
+    },
+    /// It cannot be read by this process.
+    #[error("this process (uid {uid}) has no permission to read it")]
+    NoPermission { uid: u32 },
+}
+
+/// Stands for a key where there may be too many to keep them.
+pub(super) fn hash(key: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The host that clients take an `auths` or `credHelpers` key for: no scheme, no API path, lower case.
+///
+/// A key with any other path (`HOST/team/app`, as podman writes) stays what it is.
+pub(super) fn host_meant(key: &str) -> String {
+    let lower = key.to_ascii_lowercase();
+    let bare = ["https://", "http://"].iter().find_map(|scheme| lower.strip_prefix(scheme)).unwrap_or(&lower);
+    match bare.split_once('/') {
+        Some((host, "" | "v1" | "v1/" | "v2" | "v2/")) => host.to_owned(),
+        _ => bare.to_owned(),
+    }
+}
+
+/// The host of a key for a part of its repositories (`HOST/team/app`, as podman writes it), which containers/image and
+/// go-containerregistry prefer to the key of the host.
+pub(super) fn repository_host(key: &str) -> Option<String> {
+    let meant = host_meant(key);
+    meant.split_once('/').map(|(host, _)| host.to_owned())
+}
+
+/// The `auth` of an entry: none when it has none or an empty one.
+pub(crate) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow, default)]
+        auth: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    if entry.get() == "null" {
+        return Ok(None);
+    }
+    if !entry.get().starts_with('{') {
+        return Err(BadAuth::NotAnEntry);
+    }
+    let entry: Entry<'_> = serde_json::from_str(entry.get()).map_err(|_| BadAuth::NotAnEntry)?;
+    let Some(raw) = entry.auth else { return Ok(None) };
+    let Text(auth) = serde_json::from_str(raw.get()).map_err(|_| BadAuth::NotText)?;
+    Ok(Some(auth).filter(|auth| !auth.is_empty()))
+}
+
+/// What is wrong with an entry, such that docker and go-containerregistry reject the whole file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadAuth {
+    /// The entry is not an object.
+    NotAnEntry,
+    /// `auth` is not a string.
+    NotText,
+    /// `auth` is not padded base64.
+    NotBase64,
+    /// `auth` decodes to something without a user name and a colon.
+    NoUser,
+}
+
+impl fmt::Display for BadAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAnEntry => "it is not an object",
+            Self::NotText => "its `auth` is not a string",
+            Self::NotBase64 => "its `auth` is not padded base64",
+            Self::NoUser => "its `auth` does not decode to USER:PASSWORD",
+        })
+    }
+}
+
+/// Whether docker and go-containerregistry can take the entry.
+pub(super) fn check(entry: &RawValue) -> Result<(), BadAuth> {
+    auth(entry)?.map_or(Ok(()), |auth| user(&auth).map(drop))
+}
+
+/// Whether the entry is a token of ECR, ours or another's.
+pub(crate) fn is_ecr_token(entry: &RawValue) -> bool {
+    auth(entry).ok().flatten().is_some_and(|auth| user(&auth).is_ok_and(|user| user.as_slice() == b"AWS"))
+}
+
+/// Whether the entry is one of the user `AWS`, however it is written: as `auth`, or as `username` without it.
+pub(super) fn is_of_aws(entry: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(borrow, default)]
+        username: Option<Cow<'a, str>>,
+    }
+    match auth(entry) {
+        Ok(Some(auth)) => user(&auth).is_ok_and(|user| user.as_slice() == b"AWS"),
+        Ok(None) => serde_json::from_str::<Entry<'_>>(entry.get())
+            .is_ok_and(|entry| entry.username.as_deref() == Some("AWS")),
+        Err(_) => false,
+    }
+}
+
+/// The user in an `auth` value, as docker decodes it: line breaks are skipped, padding is not optional.
+fn user(auth: &str) -> Result<Zeroizing<Vec<u8>>, BadAuth> {
+    const AS_GO: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+    );
+    let decoded = if auth.contains(['\r', '\n']) {
+        AS_GO.decode(Zeroizing::new(auth.replace(['\r', '\n'], "")).as_bytes())
+    } else {
+        AS_GO.decode(auth)
+    };
+    let mut decoded = Zeroizing::new(decoded.map_err(|_| BadAuth::NotBase64)?);
+    match decoded.iter().position(|&b| b == b':') {
+        None | Some(0) => Err(BadAuth::NoUser),
+        Some(colon) => {
+            zeroize::Zeroize::zeroize(&mut decoded[colon..]);
+            decoded.truncate(colon);
+            Ok(decoded)
+        }
+    }
+}
+
+/// The entries of an object, which are taken off what is `left`; nothing when the text begins as something else.
+fn object<'a>(text: &'a str, left: &mut usize) -> Option<Result<Entries<'a>, Unfit>> {
+    text.trim_ascii_start().starts_with('{').then(|| {
+        // Counted first: then the map has its size from the start, and one that is too large is never made.
+        let mut count = 0;
+        parse(text, |_, _| count += 1)?;
+        *left = left.checked_sub(count).ok_or(Unfit::TooManyEntries { limit: MOST_ENTRIES })?;
+        let mut entries = Entries::with_capacity(count);
+        parse(text, |key, value| {
+            entries.insert(key, value);
+        })?;
+        Ok(entries)
+    })
+}
+
+/// Hands each entry of the object to `take`.
+fn parse<'a>(text: &'a str, take: impl FnMut(Cow<'a, str>, &'a RawValue)) -> Result<(), Unfit> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(Taker(take)).and_then(|()| deserializer.end()).map_err(|error| {
+        // Only errors of syntax: those of data quote the data.
+        Unfit::NotJson(if error.is_data() {
+            format!("unexpected data at line {} column {}", error.line(), error.column())
+        } else {
+            error.to_string()
+        })
+    })
+}
+
+struct Taker<F>(F);
+
+impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Taker<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
+        /// A key without escapes is a slice of the text.
+        #[derive(Deserialize)]
+        struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        while let Some((Key(key), value)) = map.next_entry()? {
+            (self.0)(key, value);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_unfit_says_why() {
+        let cases = [
+            ("\u{feff}{}", "it begins with a byte-order mark"),
+            ("[]", "it is not a JSON object"),
+            ("null", "it is not a JSON object"),
+            ("\"hunter2\"", "it is not a JSON object"),
+            ("hunter2", "it is not a JSON object"),
+            ("{", "it is not JSON: EOF while parsing an object at line 1 column 1"),
+            ("{} x", "it is not JSON: trailing characters at line 1 column 4"),
+            ("{}\0", "it is not JSON: trailing characters at line 1 column 3"),
+            ("{\"a\":1,}", "it is not JSON: trailing comma at line 1 column 8"),
+            ("{\"auths\":[]}", "its `auths` is not a JSON object"),
+            ("{\"auths\":\"hunter2\"}", "its `auths` is not a JSON object"),
+            ("{\"credHelpers\":3}", "its `credHelpers` is not a JSON object"),
+        ];
+        for (text, sentence) in cases {
+            assert_eq!(
+                Document::parse(text).err().map(|e| e.to_string()).as_deref(),
+                Some(sentence),
+                "{text}"
+            );
+        }
+        for text in ["", " \n", "{}", "{\"auths\":null}", "{\"auths\":{}, \"credHelpers\": {} }\n"] {
+            assert!(Document::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_show_no_value() {
+        for text in [
+            "{\"auths\":\"hunter2\"}",
+            "{\"hunter2\"",
+            "{\"a\":hunter2}",
+            "{\"\\ud800\":\"hunter2\"}",
+            "{hunter2}",
+        ] {
+            let error = Document::parse(text).err().unwrap();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_no_stack() {
+        let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Document::parse(&deep).is_ok());
+    }
+
+    #[test]
+    fn a_document_has_a_bounded_number_of_entries() {
+        let entries = |count: usize| (0..count).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(",");
+        let too_many = Some(Unfit::TooManyEntries { limit: MOST_ENTRIES });
+        // `auths` itself is one.
+        let of_auths = |count| format!("{{\"auths\":{{{}}}}}", entries(count));
+        assert!(Document::parse(&of_auths(MOST_ENTRIES - 1)).is_ok());
+        assert_eq!(Document::parse(&of_auths(MOST_ENTRIES)).err(), too_many);
+        assert_eq!(Document::parse(&format!("{{{}}}", entries(MOST_ENTRIES + 1))).err(), too_many);
+        let half = entries(MOST_ENTRIES / 2);
+        let both = format!("{{\"auths\":{{{half}}},\"credHelpers\":{{{half}}}}}");
+        assert_eq!(Document::parse(&both).err(), too_many);
+        let equal = format!("{{{}\"x\":1}}", "\"x\":0,".repeat(MOST_ENTRIES - 1));
+        assert_eq!(Document::parse(&equal).unwrap().top.len(), 1);
+    }
+
+    #[test]
+    fn a_helper_is_asked_whatever_its_key_looks_like() {
+        let text = format!(
+            "{{\"auths\":{{\"h.example\":{{\"auth\":\"QVdTOng=\"}}}},\"credHelpers\":{{{}}}}}",
+            "\"HTTPS://H.example/v2/\":\"x\""
+        );
+        assert_eq!(Document::parse(&text).unwrap().auth_of("h.example"), None);
+        let document =
+            Document::parse(&text.replace("v2/", "v2/app")).map(|it| it.auth_of("h.example").is_some());
+        assert_eq!(document, Ok(true));
+    }
+
+    #[test]
+    fn twins_mean_the_host() {
+        for twin in [
+            "h.example",
+            "H.Example",
+            "https://h.example",
+            "HTTP://h.example",
+            "h.example/",
+            "https://h.example/v1/",
+            "https://h.example/v2",
+            "http://h.example/v2/",
+            "h.example/v2/",
+        ] {
+            assert_eq!(host_meant(twin), "h.example", "{twin}");
+        }
+        for other in [
+            "h.example/team/app",
+            "https://h.example/team",
+            "h.example/v2/app",
+            "h.example:443",
+            "x.h.example",
+        ] {
+            assert_ne!(host_meant(other), "h.example", "{other}");
+        }
+    }
+
+    #[test]
+    fn an_auth_is_judged_as_docker_judges_it() {
+        let cases = [
+            ("{\"auth\":\"QVdTOng=\"}", Ok(())), // AWS:x
+            ("{\"auth\":\"QVdT\\u004fng=\"}", Ok(())),
+            ("{\"auth\":\"QVdT\\nOng=\"}", Ok(())),
+            ("{\"auth\":\"\"}", Ok(())),
+            ("{\"auth\":null}", Ok(())),
+            ("{}", Ok(())),
+            ("null", Ok(())),
+            ("{\"username\":\"u\",\"password\":\"p\"}", Ok(())),
+            ("{\"auth\":\"QVdTOng\"}", Err(BadAuth::NotBase64)),
+            ("{\"auth\":\"QVdTO_g=\"}", Err(BadAuth::NotBase64)),
+            ("{\"auth\":\"!\"}", Err(BadAuth::NotBase64)),
+            ("{\"auth\":\"QVdT\"}", Err(BadAuth::NoUser)), // AWS
+            ("{\"auth\":\"Ong=\"}", Err(BadAuth::NoUser)), // :x
+            ("{\"auth\":7}", Err(BadAuth::NotText)),
+            ("[]", Err(BadAuth::NotAnEntry)),
+            ("\"QVdTOng=\"", Err(BadAuth::NotAnEntry)),
+        ];
+        for (entry, verdict) in cases {
+            assert_eq!(check(raw(entry)), verdict, "{entry}");
+        }
+        assert!(is_ecr_token(raw("{\"auth\":\"QVdTOng=\"}")));
+        assert!(!is_ecr_token(raw("{\"auth\":\"QVdTQTp4\"}"))); // AWSA:x
+        assert!(!is_ecr_token(raw("{}")));
+    }
+}

@@ -1,0 +1,229 @@
+//! Everything that a running sidecar and the commands next to it show, against everything that AWS answered.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ecr_emulator::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Service};
+use serde_json::json;
+use test_support::{
+    Harness, Signal, clean_command,
+    files::{auth, replace},
+    harness::{DEADLINE, PUBLIC, configured_by},
+    output,
+    tap::Tap,
+    wait_for,
+};
+
+use super::{Canaries, faults};
+use crate::BINARY;
+
+/// The number of the registry whose identity is a session.
+const SESSION: usize = 999;
+
+fn host(number: usize) -> String {
+    format!("{number:012}.dkr.ecr.eu-west-1.amazonaws.com")
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+#[test]
+fn no_secret_shows_anywhere_but_in_the_docker_config() {
+    let rig = Harness::new(BINARY);
+    let tap = Tap::on(&rig.emulator.endpoint());
+    let web_token = || rig.web_identity_token("system:serviceaccount:argocd:repo-server");
+    let first_web_token = web_token();
+    let web = rig.put("in/web-token", &first_web_token);
+    let id = rig.put("in/access-key-id", ACCESS_KEY_ID);
+    let secret = rig.put("in/secret-access-key", SECRET_ACCESS_KEY);
+    let session = rig.session();
+    let [session_id, session_key, session_token] =
+        [0, 1, 2].map(|part| rig.put(&format!("in/session-{part}"), &session[part]).display().to_string());
+    let foreign = "password-of-another-0123456789abcdef";
+    let foreign_auth = BASE64_STANDARD.encode(format!("user:{foreign}"));
+    // Two that readers trip over, which is reported.
+    let others = json!({"auths": {
+        "ghcr.io": {"auth": foreign_auth},
+        "bad.example.com": {"auth": format!("{foreign}!")},
+        format!("https://user:{foreign}@{}/v1", host(0)): {"auth": foreign_auth},
+    }});
+    replace(&rig.file(), &others.to_string());
+
+    // One identity a fault of STS and a fault of ECR, and some for which all goes well.
+    let (of_sts, of_ecr) = (faults(Service::Sts), faults(Service::Ecr));
+    let count = of_sts.len() + of_ecr.len() + 4;
+    for (service, faults) in [(Service::Sts, &of_sts), (Service::Ecr, &of_ecr)] {
+        faults.iter().for_each(|fault| rig.emulator.push_fault(service, fault.clone(), 1));
+    }
+    let yaml = |registries: usize| {
+        let mut yaml = "identities:\n".to_owned();
+        for number in 0..count {
+            let role = format!("arn:aws:iam::123456789012:role/r{number}");
+            let source = if number % 2 == 0 {
+                format!("source: web-identity, tokenFile: {}, roleArn: '{role}'", web.display())
+            } else {
+                format!(
+                    "source: static, accessKeyIdFile: {}, secretAccessKeyFile: {}, assumeRoles: [{{roleArn: '{role}'}}]",
+                    id.display(),
+                    secret.display()
+                )
+            };
+            let _ = writeln!(yaml, "  i{number}: {{{source}}}");
+        }
+        let _ = writeln!(
+            yaml,
+            "  session: {{source: static, accessKeyIdFile: {session_id}, secretAccessKeyFile: {session_key}, \
+             sessionTokenFile: {session_token}}}\nregistries:\n\
+             - {{host: {PUBLIC}, identity: i0}}\n- {{host: {}, identity: session}}",
+            host(SESSION)
+        );
+        for number in 0..registries {
+            let identity = number % count;
+            let _ = writeln!(yaml, "- {{host: {}, identity: i{identity}}}", host(number));
+        }
+        yaml + &format!("outputs: [{{type: docker-config, path: {}}}]\n", rig.file().display())
+    };
+    let config = rig.put("in/ecr-sidecar.yaml", &yaml(count));
+    let home = rig.at("home");
+    fs::create_dir(&home).unwrap();
+    let sidecar = rig.run(|command| {
+        configured_by(command, &config);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("HOME", &home).env("AWS_ENDPOINT_URL", tap.endpoint()).env("ECR_SIDECAR_LOG", "trace");
+    });
+    let mut said: Vec<(String, String)> = Vec::new();
+    let ask = |said: &mut Vec<(String, String)>| {
+        for path in [
+            "/status",
+            "/metrics",
+            "/livez?verbose",
+            "/readyz",
+            "/readyz?verbose",
+            "/startupz?verbose",
+            "/nothing",
+        ] {
+            said.push((path.to_owned(), sidecar.get(path).1));
+        }
+        let listen = sidecar.health().to_string();
+        for arguments in [
+            &["config"][..],
+            &["health", "live"],
+            &["health", "ready"],
+            &["health", "startup"],
+            &["wait", "--timeout", "1s"],
+            &["once", "--timeout", "1s"],
+        ] {
+            let mut command = clean_command(BINARY, Path::new("/nonexistent"));
+            command.args(arguments).env("ECR_SIDECAR_CONFIG", &config).env("ECR_SIDECAR_LOG", "trace");
+            command.env("ECR_SIDECAR_HEALTH_LISTEN", &listen).env("AWS_REGION", "eu-west-1");
+            command.env("AWS_ENDPOINT_URL", tap.endpoint());
+            let output = output(&mut command, DEADLINE);
+            for bytes in [output.stdout, output.stderr] {
+                said.push((arguments.join(" "), String::from_utf8(bytes).unwrap()));
+            }
+        }
+    };
+
+    // Every fault has been met, and every first attempt has ended.
+    sidecar.wait_status("an end of every first attempt", |status| {
+        let tokens = status["tokens"].as_array().unwrap();
+        let all_there = tokens.len() == count + 2; // not before the configuration is applied
+        all_there
+            && tokens
+                .iter()
+                .all(|token| token["refreshed"].as_u64().unwrap() + token["failed"].as_u64().unwrap() > 0)
+    });
+    assert!(rig.emulator.count(Service::Sts) >= of_sts.len() as u64);
+    wait_for("all faults of ECR", DEADLINE, || {
+        (rig.emulator.count(Service::Ecr) >= of_ecr.len() as u64).then_some(())
+    });
+    ask(&mut said);
+
+    // Everything again: a reload, another web-identity token, a configuration that is rejected, SIGHUP.
+    let second_web_token = web_token();
+    replace(&web, &second_web_token);
+    sidecar.wait_log("credential file changed", DEADLINE);
+    replace(&config, "registrys: 1");
+    sidecar.wait_log("is refused", DEADLINE);
+    replace(&config, &yaml(count + 1));
+    sidecar.wait_ready();
+    let auths = || [PUBLIC, &host(0), &host(SESSION)].map(|host| auth(&rig.file(), host));
+    let before = auths();
+    assert!(before.iter().all(Option::is_some));
+    sidecar.refresh();
+    wait_for("another token everywhere", DEADLINE, || {
+        auths().iter().zip(&before).all(|(after, before)| after.is_some() && after != before).then_some(())
+    });
+    sidecar.wait_ready();
+    ask(&mut said);
+
+    let environment = sidecar.environ().join("\n");
+    let arguments = sidecar.cmdline().join(" ");
+    assert!(environment.contains("ECR_SIDECAR_LOG=trace") && arguments.ends_with(" run"));
+    sidecar.signal(Signal::TERM);
+    assert!(sidecar.wait_exit(DEADLINE).success());
+    // No write is under way any more, whose temporary file would be one too many.
+    let files = files_below(&rig.at("home")).into_iter().chain(files_below(&rig.at("out")));
+    let files: Vec<_> =
+        files.map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
+    let log = sidecar.stderr();
+    assert!(log.contains("\"level\":\"INFO\""), "it did log");
+    said.extend([
+        ("the log".to_owned(), log),
+        ("standard output".to_owned(), sidecar.stdout()),
+        ("the environment".to_owned(), environment),
+        ("the arguments".to_owned(), arguments),
+    ]);
+
+    let tokens: BTreeSet<_> = tap.heard("\"authorizationToken\":\"", "\"").into_iter().collect();
+    let passwords: Vec<String> = tokens
+        .iter()
+        .filter_map(|token| String::from_utf8(BASE64_STANDARD.decode(token).ok()?).ok())
+        .filter_map(|text| text.strip_prefix("AWS:").map(str::to_owned))
+        .filter(|password| !password.is_empty())
+        .collect();
+    let mut canaries = Canaries::default();
+    canaries.add("the secret access key", SECRET_ACCESS_KEY);
+    canaries.add("the secret key of the session", &session[1]);
+    canaries.add("the token of the session", &session[2]);
+    canaries.add("the web-identity token", &first_web_token);
+    canaries.add("the next web-identity token", &second_web_token);
+    canaries.add("the password of another registry", foreign);
+    let overheard = [
+        ("an ECR password", passwords),
+        ("a session token", tap.heard("<SessionToken>", "</SessionToken>")),
+        ("a temporary secret key", tap.heard("<SecretAccessKey>", "</SecretAccessKey>")),
+    ];
+    for (what, secrets) in overheard {
+        assert!(secrets.len() >= count, "{} times {what}", secrets.len());
+        secrets.iter().for_each(|secret| canaries.add(what, secret));
+    }
+    for (place, text) in &said {
+        canaries.none_in(place, text);
+    }
+    for (file, text) in &files {
+        let theirs = BTreeSet::from(["an ECR password", "the password of another registry"]);
+        let found = canaries.in_text(text);
+        if file.ends_with("/out/config.json") {
+            assert_eq!(found, theirs, "in {file}");
+        } else if file.ends_with(".tmp") {
+            // A command that was cut off at its time limit left what it was writing.
+            assert!(found.is_subset(&theirs), "in {file}: {found:?}");
+        } else {
+            assert_eq!(found, BTreeSet::new(), "in {file}");
+        }
+    }
+    assert!(files.iter().any(|(file, _)| file.ends_with("/out/config.json")));
+}
