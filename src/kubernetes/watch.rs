@@ -1,9 +1,11 @@
 //! Follows objects: a list, then watches from there, for ever.
 //!
 //! * A watch that ends goes on from the last version seen; only when that is too old (410), or an event cannot be read, is
-//!   it listed again: `an_event_that_cannot_be_read_is_not_met_again`
+//!   it listed again: `a_watch_goes_on_from_the_last_version_however_it_ended`,
+//!   `a_version_that_is_too_old_is_listed_again`, `an_event_that_cannot_be_read_is_not_met_again`
 //! * Whatever fails is tried again after a pause that grows to half a minute, with jitter, and that shrinks only
-//!   after a watch has lasted: an API server that comes back meets no storm, one that answers and hangs up no loop.
+//!   after a watch has lasted, so that an API server that comes back meets no storm, one that answers and hangs up no
+//!   loop: `a_watch_that_is_denied_is_tried_again_ever_more_rarely`
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
 
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{ApiError, Cluster, ObjectState, error::Refusal, object::Partial};
 
-/// How long one watch is asked to last, and how much longer it is waited for.
+/// How long one watch is requested for, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that lasted this long was a good one.
@@ -56,7 +58,7 @@ pub(crate) enum WatchEvent {
     /// One is new or changed.
     Changed(ObjectState),
     Gone(ObjectState),
-    /// It does not work for now.
+    /// It is tried again.
     Failed(ApiError),
 }
 
@@ -146,7 +148,7 @@ enum Event {
 }
 
 impl Event {
-    /// The version that it brings, and what it tells.
+    /// Its version, and what to send.
     fn open(self, cluster: &Cluster) -> Result<(String, Option<WatchEvent>), ApiError> {
         let version = |object: &Partial<ObjectState>| object.metadata.resource_version.clone();
         Ok(match self {

@@ -130,6 +130,7 @@ impl Target {
             Event::Unwanted if self.removing => {}
             Event::Unwanted => {
                 self.removing = true;
+                self.in_sync_with = None; // what is missing after the cleanup was removed by us
                 self.not_before = None;
                 self.deferred_until = None;
                 self.failures = 0;
