@@ -297,7 +297,7 @@ async fn days_of_faults(seed: u64, days: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_fault_alone_is_ridden_through_while_the_token_lives_and_mended_within_the_plans_time() {
+async fn each_fault_alone_is_ridden_through_while_the_token_lives_and_fixed_within_the_plans_time() {
     for fault in FAULTS {
         let world = World::start().await;
         world.has_first_token().await;
@@ -402,7 +402,7 @@ async fn a_process_killed_and_restarted_in_an_outage_is_ready_while_its_file_is_
 
 /// What `run` does with it: it ends with this message and status 1.
 #[tokio::test(start_paused = true)]
-async fn a_panicking_task_is_told_with_its_message() {
+async fn a_panicking_task_is_reported_with_its_message() {
     let mut world = World::start().await;
     world.engine.spawn(async { panic!("a fault of ours") });
     let told = world.engine.panicked().await.to_string();

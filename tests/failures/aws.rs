@@ -14,7 +14,7 @@ use test_support::{
 
 use crate::{
     BINARY,
-    rows::{Row, are_told_by_the_doctor, are_told_everywhere, doctor, first, report_of, row},
+    rows::{Row, are_reported_by_the_doctor, are_reported_everywhere, doctor, first, report_of, row},
 };
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
@@ -66,7 +66,7 @@ fn trusting(role: &str, trust: Trust) -> Settings {
 
 #[test]
 fn who_asks() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::IrsaInactive, |_, command| {
             command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         }),
@@ -126,7 +126,7 @@ fn who_asks() {
 /// The token goes to a name of the emulated AWS's proxy, over plain http.
 #[test]
 fn what_the_doctor_warns_of() {
-    are_told_by_the_doctor(vec![row(D::StsInClear, |world, command| {
+    are_reported_by_the_doctor(vec![row(D::StsInClear, |world, command| {
         irsa(world, command, "sts.amazonaws.com");
         command.env("AWS_ENDPOINT_URL_STS", "http://sts.eu-west-1.amazonaws.com");
     })]);
@@ -134,7 +134,7 @@ fn what_the_doctor_warns_of() {
 
 #[test]
 fn sts() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::WrongAudience, |world, command| irsa(world, command, "vault")),
         row(D::OidcProviderMissing, |world, command| {
             let elsewhere = Emulator::start(Settings::default()).unwrap();
@@ -176,7 +176,7 @@ fn sts() {
 
 #[test]
 fn keys_and_permissions() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         // A deleted key, and one of another partition: AWS says the same of both.
         row(D::UnknownKey, |_, command| {
             command.env("AWS_ACCESS_KEY_ID", "AKIADELETEDDELETED00").env("AWS_SECRET_ACCESS_KEY", "x");
@@ -219,7 +219,7 @@ fn keys_and_permissions() {
 
 #[test]
 fn the_way_to_aws() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::Throttled, |world, command| {
             world.emulator.set_fault(Service::Ecr, Fault::Throttled);
             command.envs(KEYS);

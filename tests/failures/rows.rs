@@ -26,7 +26,7 @@ pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&Harness, &mut Command)) -> Ro
 }
 
 /// Each row in a world of its own: told in the log, in `/status`, and first of all by the doctor.
-pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
+pub(crate) fn are_reported_everywhere(rows: Vec<Row>) {
     each(rows, |row| {
         let world = Harness::with(BINARY, row.settings.clone()).without_keys();
         let running = world.run(|command| (row.cause)(&world, command));
@@ -45,7 +45,7 @@ pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
 }
 
 /// Each row in a world of its own: told first of all by the doctor, who asks where the engine has no reason to.
-pub(crate) fn are_told_by_the_doctor(rows: Vec<Row>) {
+pub(crate) fn are_reported_by_the_doctor(rows: Vec<Row>) {
     each(rows, |row| found_by_the_doctor(&Harness::with(BINARY, row.settings.clone()).without_keys(), row));
 }
 

@@ -90,7 +90,7 @@ fn with_a_profile_there_is_no_emulator_and_nothing_of_the_profile_is_written_to(
 }
 
 #[test]
-fn what_is_missing_for_a_profile_is_said() {
+fn what_is_missing_for_a_profile_is_reported() {
     for missing in VARIABLES.map(|(name, _)| name) {
         let Some(mut compose) = Compose::new(&["compose.yaml", "compose.aws.yaml"]) else { return };
         compose.variables.extend(VARIABLES.into_iter().filter(|(name, _)| *name != missing));

@@ -24,7 +24,7 @@ const SIZE_LIMIT: u64 = 6_000_000;
 const ANY_USER: &str = "1000730000:0";
 
 #[test]
-fn it_says_what_it_is_and_runs_as_nobody() {
+fn it_says_what_it_is_and_runs_as_user_65534() {
     let Some(machine) = Machine::on_this_network() else { return };
     let image = &inspect(&machine, "ecr-sidecar")["Config"];
     assert_eq!(image["User"], "65534:65534");

@@ -45,7 +45,7 @@ fn with_restart_policy(mut pod: Value) -> Value {
 }
 
 #[test]
-fn what_stands_by_itself_is_taken_and_its_namespace_enforces_the_standard() {
+fn what_is_standalone_is_taken_and_its_namespace_enforces_the_standard() {
     let Some(server) = ApiServer::shared() else { return };
     let standalone = Path::new(ROOT).join("patches/standalone");
     let open = Build::open_standalone();

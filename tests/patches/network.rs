@@ -212,7 +212,7 @@ fn no_policy_of_ours_cuts_off_anybody_and_monitoring_is_let_in() {
 
 /// A chart before 10.0.0: the pods are the same, there are no policies.
 #[test]
-fn with_an_older_chart_repo_server_is_open_to_argocds_components_and_to_nobody_else() {
+fn with_an_older_chart_repo_server_is_open_to_argocds_components_and_to_no_other_pod() {
     let all = values::all();
     let (_, objects) = all.iter().find(|(files, _)| files.contains("open-health")).unwrap();
     let mut objects = objects.clone();

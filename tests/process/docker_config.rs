@@ -97,7 +97,7 @@ fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_sy
 }
 
 #[test]
-fn a_file_that_is_no_docker_config_is_set_aside_and_said_so() {
+fn a_file_that_is_no_docker_config_is_set_aside_and_reported() {
     let rig = Harness::new(BINARY);
     replace(&rig.file(), "not json");
     let sidecar = rig.run(|_| {});
@@ -200,7 +200,7 @@ fn an_output_that_fails_delays_no_other_and_heals() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_remedy() {
+fn a_directory_of_another_user_is_reported_with_its_owner_and_the_remedy() {
     if !root() {
         return;
     }
@@ -327,7 +327,7 @@ fn a_read_only_volume_delays_no_other_output() {
 }
 
 #[test]
-fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
+fn a_single_file_mount_is_rejected_with_the_sentence_that_explains_it() {
     if !root() {
         return;
     }
@@ -349,7 +349,7 @@ fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
 }
 
 #[test]
-fn a_path_that_can_never_be_a_file_is_refused() {
+fn a_path_that_can_never_be_a_file_is_rejected() {
     let rig = Harness::new(BINARY);
     fs::create_dir_all(rig.file().join("x")).unwrap();
     for command_name in ["run", "once"] {

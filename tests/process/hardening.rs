@@ -24,7 +24,7 @@ use crate::BINARY;
 const NOBODY: u32 = 65534;
 
 /// A world whose files are that user's; `None` where this test may not become another user.
-fn world_of_nobody() -> Option<Harness> {
+fn harness_of_nobody() -> Option<Harness> {
     if !root() {
         return None;
     }
@@ -61,7 +61,7 @@ fn is_hardened(pid: u32, what: &str) {
 
 #[test]
 fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
-    let Some(world) = world_of_nobody() else { return };
+    let Some(world) = harness_of_nobody() else { return };
     let helper = world.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &helper).unwrap();
     // As long as the agent hangs, so does each of them.
@@ -94,7 +94,7 @@ fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
 
 #[test]
 fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
-    let Some(world) = world_of_nobody() else { return };
+    let Some(world) = harness_of_nobody() else { return };
     let running = world.run_ready(|command| {
         command.uid(NOBODY).gid(NOBODY);
     });

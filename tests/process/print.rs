@@ -162,7 +162,7 @@ fn a_bad_host_and_a_bad_configuration_are_status_64() {
 }
 
 #[test]
-fn a_failure_that_passes_by_itself_is_waited_out() {
+fn a_failure_that_is_transient_is_waited_out() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::Status(500), 2);
     world.admits(HOST, &printed(&print(&world, HOST, |_| {})));

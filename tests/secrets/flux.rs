@@ -97,7 +97,7 @@ fn the_password_is_in_the_data_and_nowhere_else() {
 }
 
 #[test]
-fn once_writes_all_others_where_one_is_refused() {
+fn once_writes_all_others_where_one_is_rejected() {
     let Some(cluster) = Cluster::new("once-many") else { return };
     let names: Vec<_> = (0..40).map(|number| format!("once-many-{number:02}")).collect();
     names.iter().for_each(|name| cluster.namespace_with(name, "{}"));

@@ -161,7 +161,7 @@ fn entries_of_the_base_are_carried_along_and_follow_it() {
 }
 
 #[test]
-fn of_many_in_trouble_twenty_are_told_and_the_rest_counted() {
+fn of_many_failing_twenty_are_reported_and_the_rest_counted() {
     let Some(cluster) = Cluster::new("crowd") else { return };
     let names: Vec<_> = (0..25).map(|number| format!("crowd-{number:02}")).collect();
     let file = cluster.rig.put(
@@ -208,7 +208,7 @@ fn only_secrets_of_the_one_name_are_listed_and_watched() {
 
 /// As large as a Secret may be, with entries that no consumer can read: it is kept like any other, beside one of others.
 #[test]
-fn a_secret_full_of_broken_entries_is_kept_and_holds_up_nobody() {
+fn a_secret_full_of_broken_entries_is_kept_and_holds_up_no_other() {
     let Some(cluster) = Cluster::new("hostile") else { return };
     let file = cluster.rig.put(
         "hostile.yaml",

@@ -195,7 +195,7 @@ fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
 /// 40-second tokens for three minutes, with all that may go away. They are renewed at a quarter of their life: an outage
 /// of 20 s, with what comes before all is up again, is longer than what is left of a token at its half.
 #[test]
-fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
+fn no_pull_is_rejected_through_restarts_outages_deletions_and_lost_rights() {
     let aws = Settings { token_lifetime: Duration::from_secs(40), ..Settings::default() };
     let Some((_registry, aws)) = with_registry(aws) else { return };
     let (Some(crane), Some(consumers)) = (program("crane"), program("consumers")) else { return };

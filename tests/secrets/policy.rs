@@ -227,7 +227,7 @@ fn in_a_namespace_that_is_left_out_nothing_is_written_but_what_takes_ours_away()
 }
 
 #[test]
-fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
+fn under_the_policy_apply_adopt_and_prune_still_work_next_to_other_outputs() {
     let Some(cluster) = Cluster::new("vap-works") else { return };
     cluster.namespace_with("vap-works-a", "{vap-works: enabled}");
     cluster.namespace_with("vap-works-b", "{vap-works: enabled}");

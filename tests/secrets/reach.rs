@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[test]
-fn without_a_cluster_it_says_so_and_keeps_the_file() {
+fn without_a_cluster_it_reports_it_and_keeps_the_file() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBECONFIG", rig.at("missing")).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
@@ -29,7 +29,7 @@ fn without_a_cluster_it_says_so_and_keeps_the_file() {
 }
 
 #[test]
-fn a_pod_without_a_token_is_told_the_remedy() {
+fn a_pod_without_a_token_gets_the_remedy() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");
@@ -181,7 +181,7 @@ fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
 }
 
 #[test]
-fn an_api_server_with_another_certificate_is_told_and_once_ends() {
+fn an_api_server_with_another_certificate_is_reported_and_once_ends() {
     let Some(cluster) = Cluster::new("other-ca") else { return };
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
     let other = cluster.rig.emulator.ca_file();

@@ -20,7 +20,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_version_tells_the_commit_and_its_date() {
+fn the_version_shows_the_commit_and_its_date() {
     if !Path::new(ROOT).join(".git").exists() {
         return skip("this is no checkout of git");
     }
@@ -81,7 +81,7 @@ fn a_tarball_knows_its_version_only_even_inside_another_repository() {
 }
 
 #[test]
-fn a_package_knows_its_commit_and_a_build_without_git_is_told() {
+fn a_package_knows_its_commit_and_a_build_without_git_is_reported() {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     let script = BuildScript::new();
     let folder = script.folder("package");
@@ -97,7 +97,7 @@ fn a_package_knows_its_commit_and_a_build_without_git_is_told() {
 }
 
 #[test]
-fn a_checkout_is_looked_at_again_after_a_commit_and_not_before() {
+fn a_checkout_is_checked_again_after_a_commit_and_not_before() {
     let script = BuildScript::new();
     let main = script.folder("main");
     git(&main, &["init", "--quiet", "--initial-branch", "main"]);

@@ -214,7 +214,7 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy()
 }
 
 #[test]
-fn a_refused_web_identity_is_an_error_with_the_remedy_of_its_cause() {
+fn a_rejected_web_identity_is_an_error_with_the_remedy_of_its_cause() {
     for (code, parts) in [
         ("AccessDenied", ["AccessDenied", "trust policy", "system:serviceaccount:NAMESPACE:NAME"]),
         ("InvalidIdentityToken", ["InvalidIdentityToken", "OIDC provider", "issuer"]),
@@ -283,7 +283,7 @@ fn a_missing_pod_identity_token_is_an_error_that_names_the_file() {
 }
 
 #[test]
-fn the_pod_identity_token_is_not_sent_to_a_stranger() {
+fn the_pod_identity_token_is_not_sent_to_another_host() {
     let world = container_fails(
         |_, command| {
             command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://stranger.example/v1/credentials");

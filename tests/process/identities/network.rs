@@ -85,7 +85,7 @@ fn aws_ca_bundle_goes_before_ssl_cert_file() {
 }
 
 #[test]
-fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
+fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_reported() {
     let world = Harness::new(BINARY).without_keys();
     let good = std::fs::read_to_string(world.emulator.ca_file()).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

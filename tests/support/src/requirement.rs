@@ -141,7 +141,7 @@ mod tests {
     fn a_missing_program_is_a_skip_and_in_ci_a_failure() {
         for (ci, passes) in [(None, true), (Some("true"), false)] {
             let mut command = Command::new(env::current_exe().unwrap());
-            command.args(["--exact", "requirement::tests::needs_a_program_that_nobody_has", "--ignored"]);
+            command.args(["--exact", "requirement::tests::needs_a_program_that_no_machine_has", "--ignored"]);
             command.env_remove("CI").envs(ci.map(|ci| ("CI", ci)));
             let output = command.output().unwrap();
             assert_eq!(output.status.success(), passes, "CI={ci:?}");
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     #[ignore = "run by the test above"]
-    fn needs_a_program_that_nobody_has() {
+    fn needs_a_program_that_no_machine_has() {
         assert_eq!(program("no-such-program"), None);
     }
 }

@@ -105,7 +105,7 @@ fn the_aws_cli_uses_a_web_identity_and_pod_identity() {
 }
 
 #[test]
-fn the_aws_cli_is_told_what_is_wrong() {
+fn the_aws_cli_shows_what_is_wrong() {
     let Some(cli) = Cli::new() else { return };
     let mut wrong = cli.command("ecr get-login-password");
     wrong.env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_lowercase());

@@ -94,7 +94,7 @@ fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
 }
 
 #[test]
-fn a_wrong_order_is_refused_and_says_why() {
+fn a_wrong_order_is_rejected_and_says_why() {
     let emulator = Emulator::start(Settings::default()).unwrap();
     let refused = |method, path, body| control(&emulator.endpoint(), method, path, body);
     let (status, answer) = refused("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
