@@ -79,7 +79,7 @@ fn who_asks() {
         }),
         row(D::InputMalformed, |world, command| irsa_with(world, command, "two words")),
         row(D::ProfileMissing, |_, command| {
-            command.env("AWS_PROFILE", "nobody");
+            command.env("AWS_PROFILE", "no-such");
         }),
         row(D::ProfileBroken, |world, command| {
             world.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
@@ -145,13 +145,9 @@ fn sts() {
             let token = world.emulator.web_identity_token("me", "sts.amazonaws.com", Duration::ZERO);
             irsa_with(world, command, &token);
         }),
-        with(
-            D::TrustWebIdentity,
-            trusting(ROLE, Trust::Subject("somebody-else".into())),
-            |world, command| {
-                irsa(world, command, "sts.amazonaws.com");
-            },
-        ),
+        with(D::TrustWebIdentity, trusting(ROLE, Trust::Subject("another".into())), |world, command| {
+            irsa(world, command, "sts.amazonaws.com");
+        }),
         with(
             D::TrustAssumeRole,
             trusting("arn:aws:iam::999999999999:role/pull", Trust::Principal("arn:aws:iam::1:root".into())),
@@ -229,12 +225,12 @@ fn the_way_to_aws() {
             command.envs(KEYS);
         }),
         row(D::Unreachable, |_, command| {
-            let nobody = format!("http://127.0.0.1:{}", free_port());
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", nobody);
+            let closed = format!("http://127.0.0.1:{}", free_port());
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", closed);
         }),
         row(D::UnknownCa, |world, command| {
-            let stranger = Emulator::start(Settings::default()).unwrap();
-            let ca = world.write("stranger.pem", &fs::read_to_string(stranger.ca_file()).unwrap());
+            let other_aws = Emulator::start(Settings::default()).unwrap();
+            let ca = world.write("stranger.pem", &fs::read_to_string(other_aws.ca_file()).unwrap());
             command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
             command.env("AWS_CA_BUNDLE", ca);
         }),
@@ -264,7 +260,7 @@ fn the_way_to_aws() {
     ]);
 }
 
-/// What the SDK corrects is told all the same, before it matters.
+/// What the SDK corrects is reported all the same, before it matters.
 #[test]
 fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
     for (offset, direction) in [(1200, "behind"), (-1200, "ahead")] {
@@ -290,7 +286,7 @@ fn a_key_that_sts_knows_and_ecr_does_not_is_one_of_a_region_that_is_not_enabled(
     assert_eq!(first(&report)["diagnosis"], D::RegionDisabled.id(), "{report:#}");
 }
 
-/// A VPC endpoint outside of its VPC. Names are looked up in files alone, so that nobody else is asked.
+/// A VPC endpoint outside of its VPC. Names are looked up in files alone, so that no DNS server is asked.
 #[test]
 fn a_name_that_resolves_to_nothing() {
     if !root() {

@@ -16,7 +16,7 @@ use crate::{
     rows::{first, report_of},
 };
 
-/// As somebody who has no rights of root's, with a program that this user can reach.
+/// As a user who has no rights of root's, with a program that this user can reach.
 const AS_NOBODY: &str = "chmod 755 .\nexec setpriv --reuid=65534 --regid=65534 --clear-groups ./ecr-sidecar";
 
 /// The doctor in a mount namespace of its own, after the shell commands of `mounts`, which may end in the program itself.
@@ -113,7 +113,7 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     let sidecar = rig.run(private);
     let line = sidecar.wait_log("output has a warning", DEADLINE);
     assert!(line.contains(D::ConsumerCannotRead.remedy()), "{line}");
-    sidecar.wait_status("the flaw in /status", |status| {
+    sidecar.wait_status("the warning in /status", |status| {
         let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
         warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.remedy()))
     });

@@ -17,7 +17,7 @@ use crate::{DEADLINE, Machine, said, succeeded, write};
 
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
-/// What compose.aws.yaml wants to be told.
+/// What compose.aws.yaml needs as variables.
 const VARIABLES: [(&str, &str); 4] =
     [("AWS_PROFILE", "me"), ("AWS_REGION", "eu-west-1"), ("ECR_REGISTRY", REGISTRY), ("ECR_IMAGE", IMAGE)];
 

@@ -98,7 +98,7 @@ fn manifests(build: &Build) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }
 
-/// What the Deployments are, and what their service accounts say beside what kubectl remembers there.
+/// What the Deployments are, and what their service accounts have besides what kubectl remembers there.
 fn state(server: &ApiServer, product: Product) -> Vec<Value> {
     let get = |kind: &str, name: &str| server.get(kind, product.namespace(), name).unwrap();
     let of = |(name, _): &(&str, &str)| {

@@ -63,7 +63,7 @@ fn policies_allow_pulls_and_lists_of_tags_and_nothing_else() {
         assert_eq!(actions(&policy), expected, "{name}");
         assert!(
             read("patches/iam/README.md").contains(name.rsplit('/').next().unwrap()),
-            "{name} is not told of"
+            "{name} is not mentioned"
         );
     }
 }
@@ -84,7 +84,7 @@ fn with_each_shipped_policy_tags_are_listed_and_images_pulled_and_no_action_is_t
         let policy = policy(name);
         let mut allowed: Vec<_> = actions(&policy).into_iter().map(str::to_owned).collect();
         assert_eq!(consumed(&allowed), [200; 4], "{name}");
-        allowed.retain(|action| *action != token); // a token's own action is told of elsewhere
+        allowed.retain(|action| *action != token); // a token's own action is mentioned elsewhere
         for missing in &allowed {
             let others: Vec<_> = allowed.iter().filter(|action| *action != missing).cloned().collect();
             let expected = CONSUMER.map(|(_, _, action)| if action == missing { 403 } else { 200 });

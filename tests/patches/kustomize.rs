@@ -54,7 +54,7 @@ fn without_ours(mut pod: Value) -> Value {
     pod
 }
 
-/// What the main container has of ours: where it looks, and where the volume is, read-only.
+/// What the main container has of ours: what it reads, and where the volume is, read-only.
 fn in_main(pod: &Value) -> [&str; 2] {
     let main = &pod["containers"][0];
     let find = |list: &'static str, name: &'static str| {
@@ -214,7 +214,7 @@ fn the_flux_operator_takes_the_components_files_as_further_patches() {
     }
 }
 
-/// The stock with the patches of the FluxInstance, as the operator builds it, and what is applied beside.
+/// The stock with the patches of the FluxInstance, as the operator builds it, and what is applied next to it.
 pub(crate) fn operator_build(change: impl FnOnce(&mut Vec<Value>)) -> Option<Build> {
     let build = Build::stock(Product::Flux)?;
     let instance = Objects::parse(&read("patches/flux-operator/flux-instance.yaml"));

@@ -101,7 +101,7 @@ fn the_pod_identity_agent_may_fail_in_every_way_and_the_credential_stays() {
     });
 }
 
-/// Each fault by itself, all at a time: what they take is mostly waiting.
+/// Each fault alone, all at a time: what they take is mostly waiting.
 #[track_caller]
 fn survives(
     service: Service,

@@ -1,4 +1,4 @@
-//! What the health endpoint says, to whom, and that nobody can keep it from saying so.
+//! What the health endpoint answers, to whom, and that no client can keep it from answering.
 
 use std::{
     io::{Read, Write},

@@ -17,7 +17,7 @@ use crate::BINARY;
 /// Longer than the end takes, shorter than the 15 seconds that a call to AWS may take.
 const END: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// A volume that gives no answer: a FUSE mount that nobody serves, as long as the process has file 3.
+/// A volume that gives no answer: a FUSE mount that no process serves, as long as the process has file 3.
 const HANGING_MOUNT: &str = "exec 3<>/dev/fuse\n\
     mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none";
 
@@ -111,7 +111,7 @@ fn a_volume_that_begins_to_hang_is_reported_and_holds_up_neither_health_nor_the_
     assert_eq!(sidecar.count_log("stopping with a write under way"), 1);
 }
 
-/// Both signals are there before it looks, so that the first one's time to drain cannot be over by chance.
+/// Both signals are there before it handles one, so that the first one's time to drain cannot be over by chance.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     if !fuse() {
@@ -221,12 +221,12 @@ fn off_a_terminal_every_line_is_json_and_only_edges_are_logged() {
 
     let lines: Vec<Value> =
         sidecar.log_lines().iter().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let told: Vec<_> = lines
+    let reported: Vec<_> = lines
         .iter()
         .map(|line| (line["level"].as_str().unwrap(), line["message"].as_str().unwrap()))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("INFO", "ecr-sidecar starts"),
             ("WARN", "token refresh failed"),

@@ -127,7 +127,7 @@ fn a_registry_that_is_not_configured_is_asked_for_by_the_default_identity() {
     let world = Harness::new(BINARY).without_keys();
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
     world.admits(other, &printed(&print(&world, other, |_| {})));
-    // with nothing configured at all, the name tells the region
+    // with nothing configured at all, the name has the region
     let auth = printed(&print(&world, HOST, |command| {
         command.env_remove("ECR_SIDECAR_REGISTRIES");
     }));

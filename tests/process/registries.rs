@@ -115,7 +115,7 @@ fn the_own_registry_survives_a_refresh_and_once_knows_it_too() {
     assert!(world.auths().keys().eq([HOST]));
 }
 
-/// A registry by a name that tells nothing: its port, region and API endpoint are said.
+/// A registry by a name without a region: its port, region and API endpoint are configured.
 #[test]
 fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_was_said() {
     let [world, vpc] = [(); 2].map(|()| Harness::new(BINARY).without_keys());

@@ -91,9 +91,9 @@ fn json_is_the_answer_of_the_endpoint() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let json = text(&status(&world, &running, &["-o", "json"]));
-    let [told, asked]: [Value; 2] = [serde_json::from_str(&json).unwrap(), running.status()];
+    let [reported, asked]: [Value; 2] = [serde_json::from_str(&json).unwrap(), running.status()];
     for key in ["version", "started_at", "tokens"] {
-        assert_eq!(told[key], asked[key]);
+        assert_eq!(reported[key], asked[key]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the cluster's own policies reject: told by the policy's words, and never fixed by deleting the Secret.
+//! What the cluster's own policies reject: reported in the policy's words, and never fixed by deleting the Secret.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ use crate::{
     tls::TlsServer,
 };
 
-/// The problem that `/status` and the log tell, which has this diagnosis and these words.
+/// The problem that `/status` and the log have, which has this diagnosis and these words.
 fn is_reported(sidecar: &Running, diagnosis: D, words: &str) {
     let line = sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", diagnosis.id()), DEADLINE);
     let line: Value = serde_json::from_str(&line).unwrap();
@@ -71,8 +71,8 @@ fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosi
     let once = output(&mut command, DEADLINE);
     let said = String::from_utf8_lossy(&once.stderr).into_owned();
     assert_eq!(once.status.code(), Some(69), "{said}");
-    let told = format!("\"diagnosis\":\"{}\"", diagnosis.id());
-    assert!(said.lines().any(|line| line.contains(&told)), "{said}");
+    let reported = format!("\"diagnosis\":\"{}\"", diagnosis.id());
+    assert!(said.lines().any(|line| line.contains(&reported)), "{said}");
     // And without the log.
     let shown: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
     assert!(shown.iter().any(|line| line.contains(words) && line.contains(diagnosis.remedy())), "{said}");

@@ -169,7 +169,7 @@ fn nothing_is_written_between_refreshes() {
     successor.wait_ready();
     let both = cluster.password("quiet");
     cluster.server.kubectl(["annotate", "secret", SECRET, "-n", "quiet", "someone=else"]);
-    // The successor's look at the annotation is over when a later event has been answered.
+    // The successor's check of the annotation is over when a later event has been answered.
     cluster.server.kubectl(["delete", "secret", SECRET, "-n", "quiet"]);
     cluster.server.apply(&cluster.manifests(|_| {}));
     cluster.wait_password("quiet");

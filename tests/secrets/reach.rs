@@ -93,7 +93,7 @@ fn token(cluster: &Cluster) -> String {
     std::fs::read_to_string(cluster.account.token_file()).unwrap().trim().to_owned()
 }
 
-/// Makes the account's tokens worthless, waits until the sidecar is told so, and gives it a new one.
+/// Makes the account's tokens worthless, waits until the sidecar gets that error, and gives it a new one.
 fn revoke(cluster: &Cluster, sidecar: &Running) {
     cluster.server.revoke_tokens(&cluster.account);
     wait_for("the old token to be worth nothing", DEADLINE, || {
@@ -144,7 +144,7 @@ fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
     wait_for("the newer credential", DEADLINE, || (cluster.password("plugin")? != before).then_some(()));
 }
 
-/// Neither the runtime nor the end wait for it, and its words are nobody's.
+/// Neither the runtime nor the end wait for it, and its words are not shown.
 #[test]
 fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
     const CANARY: &str = "c4n4ry-0f-the-plugin";

@@ -192,10 +192,10 @@ fn an_edited_config_map_is_applied_without_a_restart(flux: &Scene) {
     wait_for("the new registry", DEADLINE, || {
         flux.hosts_in_secret("ecr-credentials").contains(&more.to_owned()).then_some(())
     });
-    // A bad one changes nothing, and is told.
+    // A bad one changes nothing, and is reported.
     configure(flux, "registries: [{hots: typo}]\n");
-    let told = flux.wait_log(POD, SIDECAR, "hots");
-    assert!(told.contains("host"), "{told}");
+    let reported = flux.wait_log(POD, SIDECAR, "hots");
+    assert!(reported.contains("host"), "{reported}");
     assert_eq!(flux.node.container_pid(NAMESPACE, POD, SIDECAR), pid);
     assert_eq!(flux.hosts_in_secret("ecr-credentials").len(), 3);
     flux.assert_none_rejected(POD, MAIN);

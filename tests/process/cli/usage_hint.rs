@@ -53,7 +53,7 @@ fn in_a_cluster_its_next_step_comes_first() {
     assert!(lines[2].contains("In a cluster: "), "{said}");
 }
 
-/// Who has configured anything, or has a profile, is told what is wrong with that.
+/// Who has configured anything, or has a profile, gets an error that names what is wrong with that.
 #[test]
 fn what_a_user_lacks_who_has_begun_is_named() {
     let home = tempfile::tempdir().unwrap();

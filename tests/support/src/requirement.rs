@@ -56,7 +56,7 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {reason}");
 }
 
-/// The shared libraries that `program` is loaded with, to be put beside it into an image; none when it is static.
+/// The shared libraries that `program` is loaded with, to be put next to it into an image; none when it is static.
 ///
 /// # Panics
 /// When `ldd` can't be run.
@@ -66,7 +66,7 @@ pub fn libraries(program: &Path) -> Vec<PathBuf> {
     listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// Where programs are looked for, in order.
+/// Where programs are searched, in order.
 fn folders() -> &'static [PathBuf] {
     static FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
     FOLDERS.get_or_init(|| {
