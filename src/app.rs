@@ -31,7 +31,6 @@ use crate::{
     env::Environment,
     failure::{Problem, diagnosis::Diagnosis},
     fs::watch::{FileWatcher, Watched},
-    output::OutputConfig,
     shutdown::{Signal, Signals},
     status::StatusBoard,
     telemetry::{self, FilterHandle},
@@ -299,7 +298,7 @@ fn announce(config: &Config, health: SocketAddr) {
         }
     };
     let identities: Vec<_> = config.identities.keys().map(String::as_str).collect();
-    let outputs: Vec<_> = config.outputs.iter().map(OutputConfig::id).collect();
+    let outputs: Vec<_> = config.outputs.iter().map(|output| output.id().to_string()).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), registries, identities = identities.join(", "),
         outputs = outputs.join(", "), health = %health, "ecr-sidecar starts"

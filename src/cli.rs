@@ -133,8 +133,8 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
 async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
     match command {
         Command::Once { timeout } => ended(app::once(flags, context, timeout).await),
-        Command::Config { .. } => match config::load(flags, context).await {
-            Ok(config) => print(&config.to_yaml()),
+        Command::Config { .. } => match config::effective(flags, context).await {
+            Ok(yaml) => print(&yaml),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
         Command::Doctor { consumer, output } => {

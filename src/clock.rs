@@ -32,7 +32,7 @@ impl Clock {
     }
 }
 
-/// Without the fraction, as texts have it: of two ends in the same second none is later.
+/// Without the fraction, as texts have it: of two expiries in the same second neither is later.
 pub fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())

@@ -20,8 +20,11 @@ use std::{
 
 use zeroize::Zeroizing;
 
-pub use self::file::{LogFormat, schema};
 use self::resolve::Purpose;
+pub use self::{
+    file::{LogFormat, schema},
+    sources::{own_variables, variable},
+};
 use crate::{
     aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
     env::Environment,
@@ -53,9 +56,7 @@ pub struct Config {
     pub outputs: Vec<OutputConfig>,
     pub refresh: Policy,
     pub health: Health,
-    /// Logging.
     pub log: Log,
-    origins: Origins,
 }
 
 /// Which registries to hold credentials for.
@@ -93,12 +94,9 @@ pub struct Log {
     pub filter: LogFilter,
 }
 
+/// The values of flags, by the names of their variables ([`variable`]).
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
-    pub config: Option<String>,
-    /// Values by the name that the environment has for them, such as `ECR_SIDECAR_REGISTRIES`.
-    pub values: BTreeMap<&'static str, (&'static str, String)>,
-}
+pub struct Flags(pub BTreeMap<&'static str, String>);
 
 #[derive(Debug, Clone, Default)]
 pub struct Context {
@@ -110,7 +108,13 @@ pub struct Context {
 /// Reads and parses the configuration, or reports every problem of it.
 pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Problems> {
     let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Keep)
+    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(config, _)| config)
+}
+
+/// The effective configuration as YAML, with the origin of each value as a comment.
+pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Problems> {
+    let file = ConfigFile::read(flags, &context.env).await?;
+    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(_, effective)| effective.to_yaml())
 }
 
 /// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
@@ -121,7 +125,7 @@ pub async fn load_to_answer(
     context: &Context,
 ) -> Result<Config, Problems> {
     let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host))
+    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host)).map(|(config, _)| config)
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
@@ -134,11 +138,6 @@ pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAdd
     let file = tokio::time::timeout(PROBE_LIMIT, ConfigFile::read(flags, env)).await;
     let file = file.ok().and_then(Result::ok).flatten();
     Ok(file.and_then(|file| sources::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
-}
-
-/// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
-pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
-    sources::own_variables(env)
 }
 
 /// The configuration file as it was read.
@@ -163,11 +162,6 @@ impl ConfigFile {
 }
 
 impl Config {
-    /// The effective configuration as YAML, with the origin of each value as a comment.
-    pub fn to_yaml(&self) -> String {
-        effective::yaml(self)
-    }
-
     /// The endpoint of STS, if web-identity tokens are sent there over a network unencrypted.
     pub fn web_identity_in_clear<'a>(&self, context: &'a Context) -> Option<&'a EndpointUrl> {
         let sends = |spec: &IdentitySpec| spec.sends_web_identity(&context.env);
@@ -196,21 +190,25 @@ impl Config {
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
+    /// The flag of this variable.
     Flag(&'static str),
-    Env(String),
+    Env(&'static str),
     File,
     Default,
     Derived(&'static str),
+    /// In the place of a value that is left out.
+    Implied(String),
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Flag(variable) => write!(f, "flag {}", sources::flag_of(variable)),
             Self::Env(variable) => write!(f, "environment {variable}"),
             Self::File => f.write_str("file"),
             Self::Default => f.write_str("default"),
             Self::Derived(from) => write!(f, "from {from}"),
+            Self::Implied(what) => f.write_str(what),
         }
     }
 }

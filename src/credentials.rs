@@ -4,7 +4,7 @@
 //! many hosts and is shared, never copied, so that 1,000 registries cost one password in memory.
 //!
 //! Invariants: a token goes only when a newer one comes or its key leaves the configuration, and a live one
-//! is never replaced by one that has already ended (`a_live_token_is_not_replaced_by_an_ended_one`).
+//! is never replaced by one that has already expired (`a_live_token_is_not_replaced_by_an_expired_one`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,7 +75,7 @@ impl CredentialStore {
         state.routes.insert(host, key);
     }
 
-    /// Publishes a token, unless it has ended and the one before lives. Says whether it was published.
+    /// Publishes a token, unless it has expired and the current one has not. Returns whether it was published.
     pub(crate) fn publish(&self, key: &TokenKey, token: Token, now: SystemTime) -> bool {
         let mut state = self.lock();
         let live = state.tokens.get(key).is_some_and(|current| current.expires_at > now);
@@ -172,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn a_live_token_is_not_replaced_by_an_ended_one() {
+    fn a_live_token_is_not_replaced_by_an_expired_one() {
         let store = store(100_000_000_000..100_000_000_001);
         let auth =
             || store.subscribe().borrow().current.values().next().map(|token| token.auth.expose().clone());
-        assert!(store.publish(&key(), token("ended", 5), at(10))); // better than nothing
+        assert!(store.publish(&key(), token("expired", 5), at(10))); // better than nothing
         assert!(store.publish(&key(), token("live", 100), at(10)));
-        assert!(!store.publish(&key(), token("ended", 5), at(10)));
+        assert!(!store.publish(&key(), token("expired", 5), at(10)));
         assert_eq!(auth().as_deref(), Some("live"));
-        assert!(store.publish(&key(), token("ended later", 150), at(200))); // both have ended: the newer one
-        assert_eq!(auth().as_deref(), Some("ended later"));
+        assert!(store.publish(&key(), token("expired later", 150), at(200))); // both have expired: the newer one
+        assert_eq!(auth().as_deref(), Some("expired later"));
     }
 
     #[test]

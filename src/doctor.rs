@@ -38,7 +38,6 @@ use crate::{
     clock::Clock,
     config::{self, Config, Context, Flags, Problems, Registries},
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
-    output::OutputConfig,
 };
 
 /// Time-outs of a call to AWS: to connect, and in all.
@@ -105,7 +104,7 @@ fn summary(config: &Config) -> String {
         Registries::Own(key) => format!("the caller's own registry in {}", key.region.as_str()),
         Registries::Listed(registries) => format!("registries: {}", registries.len()),
     };
-    let outputs: Vec<_> = config.outputs.iter().map(OutputConfig::id).collect();
+    let outputs: Vec<_> = config.outputs.iter().map(|output| output.id().to_string()).collect();
     let identities: Vec<_> = config.identities.keys().map(String::as_str).collect();
     format!("{registries}; identities: {}; outputs: {}", identities.join(", "), outputs.join(", "))
 }

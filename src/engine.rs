@@ -29,7 +29,8 @@ use crate::{
     kubernetes::Connection,
     output::{self, Output, OutputConfig, Remaining},
     refresh::{Refresher, plan::Policy},
-    status::{Served, StatusBoard, TokenStatus},
+    status::{OutputId, OutputStatus, Served, StatusBoard, TokenStatus},
+    tasks,
 };
 
 /// How long a volume may take to say whether an output can work there at all.
@@ -58,7 +59,7 @@ pub struct Engine {
     connection: Connection,
     identities: BTreeMap<String, Arc<Identity>>,
     refreshers: BTreeMap<TokenKey, RunningRefresher>,
-    reconcilers: BTreeMap<String, RunningReconciler>,
+    reconcilers: BTreeMap<OutputId, RunningReconciler>,
     /// The outputs of the running configuration.
     outputs: watch::Sender<Arc<[OutputConfig]>>,
     input_watches: BTreeMap<String, InputWatch>,
@@ -130,9 +131,8 @@ impl Engine {
     /// Rejects those of `outputs` that can never work, before anything is changed.
     pub async fn preflight(outputs: impl Iterator<Item = &OutputConfig>) -> Result<(), Problem> {
         for output in outputs.map(Output::new) {
-            let check = tokio::task::spawn_blocking(move || output.preflight());
             // A volume that hangs may come back: that is the reconciler's business.
-            if let Ok(Ok(checked)) = tokio::time::timeout(PREFLIGHT_LIMIT, check).await {
+            if let Some(checked) = tasks::blocking_within(PREFLIGHT_LIMIT, move || output.preflight()).await {
                 checked?;
             }
         }
@@ -292,8 +292,8 @@ impl Engine {
         }
         self.surface.status.update(|status| {
             status.outputs.retain(|id, _| desired.contains_key(id));
-            for (id, output) in &desired {
-                status.outputs.entry(id.clone()).or_insert_with(|| Output::status(output));
+            for id in desired.keys() {
+                status.outputs.entry(id.clone()).or_insert_with(|| OutputStatus::new(id.clone()));
             }
         });
         for (id, output) in desired {
@@ -303,7 +303,7 @@ impl Engine {
         }
     }
 
-    async fn start_reconciler(&mut self, id: String, config: OutputConfig) {
+    async fn start_reconciler(&mut self, id: OutputId, config: OutputConfig) {
         let output = Output::new(&config);
         let wake = Arc::new(Notify::new());
         let watched = match &self.surface.watcher {

@@ -26,6 +26,7 @@ pub mod clock;
 #[doc(hidden)]
 pub mod config;
 mod credentials;
+mod docker_config;
 mod doctor;
 #[doc(hidden)]
 pub mod engine;
@@ -48,6 +49,7 @@ mod secret;
 pub mod shutdown;
 #[doc(hidden)]
 pub mod status;
+mod tasks;
 mod telemetry;
 #[doc(hidden)]
 pub mod units;

@@ -193,7 +193,7 @@ mod tests {
         }
         assert_eq!(queue.dropped(), 2);
         assert_eq!(queue.lock().lines.len(), 3);
-        queue.flush(Duration::ZERO); // nobody writes: it returns all the same
+        queue.flush(Duration::ZERO); // nothing writes: it returns all the same
     }
 
     #[test]

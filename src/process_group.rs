@@ -1,7 +1,7 @@
 //! Programs of the user's that we run: `credential_process` of AWS profiles, exec plugins of kubeconfigs.
 //!
 //! Such a program may hang, or start others that do. It leads a process group of its own, which is killed as a whole when
-//! nobody waits for the program any more (`a_plugin_that_hangs_is_killed`), and at the end of this process
+//! the program's caller is dropped (`a_plugin_that_hangs_is_killed`), and at the end of this process
 //! (`no_credential_process_outlives_the_command`).
 
 use std::{
@@ -22,7 +22,7 @@ static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// Kills every group that runs. For the end of this process, where nothing is dropped any more.
 pub(crate) fn kill_all() {
     for group in running().drain(..) {
-        let _ = kill_process_group(group, Signal::KILL); // it may have ended
+        let _ = kill_process_group(group, Signal::KILL); // it may have exited
     }
 }
 
@@ -30,7 +30,7 @@ fn running() -> MutexGuard<'static, Vec<Pid>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A child and what it has started, killed on drop unless the child has ended.
+/// A child and what it has started, killed on drop unless the child has exited.
 pub(crate) struct ProcessGroup(Child);
 
 impl ProcessGroup {
@@ -55,7 +55,7 @@ impl ProcessGroup {
         status
     }
 
-    /// `None` when the child has ended. Until it is waited for, no other process gets its number.
+    /// `None` when the child has exited. Until it is waited for, no other process gets its number.
     fn leader(&self) -> Option<Pid> {
         Pid::from_raw(self.0.id()?.cast_signed())
     }

@@ -1,11 +1,9 @@
-//! The one refresh loop: wait until the plan says so, ask AWS, publish, note what happened.
+//! The one refresh loop: wait until the plan says so, ask AWS, publish, record the outcome.
 //!
 //! Invariants:
 //! * A refresher never touches an output, and an error never removes or blanks a credential.
-//! * A lasting failure is said once and then every ten minutes
-//!   (`a_lasting_failure_is_said_once_and_then_every_ten_minutes`).
-//! * The wall clock decides when a token is due; it is looked at again at least every minute, so that
-//!   suspended machines and stepped clocks are noticed.
+//! * The wall clock decides when a token is due; it is read at least every minute, so that suspended machines and
+//!   stepped clocks are noticed.
 
 pub(crate) mod plan;
 
@@ -22,18 +20,18 @@ use crate::{
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
     failure::{
-        Problem,
+        Diagnose, Problem,
         diagnosis::{Diagnosis, Remedy},
+        log_problem,
+        reminder::Reminder,
     },
     status::{Served, StatusBoard},
 };
 
-/// The longest sleep before the wall clock is looked at again.
+/// The longest sleep before the wall clock is read again.
 const STRETCH: Duration = Duration::from_secs(60);
 /// However often it is woken, a refresher pauses this long between two attempts.
 const SPACING: Duration = Duration::from_secs(5);
-/// A lasting failure is logged again after this time.
-const REMINDER: Duration = Duration::from_secs(600);
 
 /// Keeps the token of one key fresh.
 pub(crate) struct Refresher {
@@ -42,7 +40,6 @@ pub(crate) struct Refresher {
     pub policy: watch::Receiver<Policy>,
     pub clock: Clock,
     pub credentials: CredentialStore,
-    /// Where it is told what happened.
     pub status: StatusBoard,
     /// "Try now".
     pub wake: Arc<Notify>,
@@ -136,7 +133,7 @@ impl Refresher {
             tracing::warn!(
                 token = %key, ?fault, expires_at = %rfc3339(expires_at),
                 diagnosis = Diagnosis::ClockOff.id(), remedy = %Remedy::with(Diagnosis::ClockOff, "an emulator's dates may also be wrong"),
-                "the token's dates cannot be right: the next one is asked for at a slow pace"
+                "implausible token expiry (clock skew?); refreshing at a reduced rate"
             );
         }
         tracing::info!(
@@ -163,7 +160,7 @@ impl Refresher {
             status.last_error = None;
         });
         if !self.credentials.publish(key, token, self.clock.now()) {
-            tracing::warn!(token = %key, "the new token had ended when it arrived: the live one before it stays");
+            tracing::warn!(token = %key, "new token is already expired; keeping the current token");
         }
     }
 
@@ -172,9 +169,11 @@ impl Refresher {
         let failures = state.failures.map_or(0, |failures| failures.count);
         if reminder.is_due(&problem) {
             let last_good_until = state.token.map(|token| rfc3339(token.expires_at));
-            tracing::warn!(
-                token = %self.source.key(), class = %problem.class, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
-                failures, next_attempt = %rfc3339(next), last_good_until,
+            log_problem!(
+                warn, problem, {
+                    token = %self.source.key(), class = %problem.class, failures,
+                    next_attempt = %rfc3339(next), last_good_until
+                },
                 "token refresh failed"
             );
         }
@@ -187,51 +186,11 @@ impl Refresher {
     }
 }
 
-/// Decides which failures of a row are logged: the first, a change of message, and one every ten minutes.
-#[derive(Default)]
-pub(crate) struct Reminder {
-    last: Option<(String, Instant)>,
-}
-
-impl Reminder {
-    /// Whether anything was logged: then the recovery is worth a line too.
-    pub(crate) fn was_used(&self) -> bool {
-        self.last.is_some()
-    }
-
-    pub(crate) fn is_due(&mut self, problem: &Problem) -> bool {
-        let said = self
-            .last
-            .as_ref()
-            .is_some_and(|(message, at)| *message == problem.message && at.elapsed() < REMINDER);
-        if !said {
-            self.last = Some((problem.message.clone(), Instant::now()));
-        }
-        !said
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::failure::Class;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lasting_failure_is_said_once_and_then_every_ten_minutes() {
-        let problem = |message: &str| Problem {
-            message: message.into(),
-            remedy: Diagnosis::Unreachable.into(),
-            class: Class::Transient,
-        };
-        let mut reminder = Reminder::default();
-        assert!(reminder.is_due(&problem("a")));
-        assert!(!reminder.is_due(&problem("a")));
-        assert!(reminder.is_due(&problem("b")));
-        tokio::time::advance(REMINDER).await;
-        assert!(reminder.is_due(&problem("b")));
-    }
 
     #[test]
     fn time_zero_has_a_text() {

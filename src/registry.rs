@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use error::{AccountIdError, HostError, RegionError};
+pub(crate) use error::Invalid;
 pub(crate) use partition::Partition;
 
 /// A registry host as it appears in image references: lower-case, perhaps with a port, and nothing else.
@@ -99,12 +99,12 @@ impl RegistryHost {
 }
 
 impl FromStr for RegistryHost {
-    type Err = HostError;
+    type Err = Invalid;
 
-    fn from_str(found: &str) -> Result<Self, HostError> {
-        error::refuse_more_than_a_host(found)?;
+    fn from_str(found: &str) -> Result<Self, Invalid> {
+        error::reject_more_than_a_host(found)?;
         if found.len() > MAX_NAME + ":65535".len() {
-            return Err(HostError::TooLong { length: found.len() });
+            return Err(too_long(found));
         }
         let folded = found.to_ascii_lowercase();
         let (name, port) = split_port(&folded);
@@ -241,17 +241,11 @@ impl Region {
     }
 }
 
-impl serde::Serialize for Region {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
 impl FromStr for Region {
-    type Err = RegionError;
+    type Err = Invalid;
 
     /// Takes `[a-z]{2,}(-[a-z]+)+-[0-9]+`, and no region by its name alone: new ones come every year.
-    fn from_str(found: &str) -> Result<Self, RegionError> {
+    fn from_str(found: &str) -> Result<Self, Invalid> {
         let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
         let well_formed = found.len() <= 63
             && found.rsplit_once('-').is_some_and(|(words, number)| {
@@ -262,7 +256,9 @@ impl FromStr for Region {
                     && words.next().is_some_and(word)
                     && words.all(word)
             });
-        if well_formed { Ok(Self(found.into())) } else { Err(RegionError::new(found)) }
+        let reason =
+            "is not an AWS region: write one like `eu-west-1`, in lower case and without a zone letter";
+        if well_formed { Ok(Self(found.into())) } else { Err(Invalid::new(found, reason)) }
     }
 }
 
@@ -283,14 +279,12 @@ impl AccountId {
 }
 
 impl FromStr for AccountId {
-    type Err = AccountIdError;
+    type Err = Invalid;
 
-    fn from_str(found: &str) -> Result<Self, AccountIdError> {
-        if found.len() == 12 && found.bytes().all(|b| b.is_ascii_digit()) {
-            Ok(Self(found.into()))
-        } else {
-            Err(AccountIdError::new(found))
-        }
+    fn from_str(found: &str) -> Result<Self, Invalid> {
+        let is_account = found.len() == 12 && found.bytes().all(|b| b.is_ascii_digit());
+        let reason = "is not an AWS account: write its twelve digits, in quotes where a number would lose its leading zeros";
+        if is_account { Ok(Self(found.into())) } else { Err(Invalid::new(found, reason)) }
     }
 }
 
@@ -354,30 +348,35 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn check_port(found: &str, name: &str, port: &str) -> Result<(), HostError> {
+fn too_long(name: &str) -> Invalid {
+    Invalid::host(format!("has {} characters: a host name has {MAX_NAME} at most", name.len()))
+}
+
+fn check_port(found: &str, name: &str, port: &str) -> Result<(), Invalid> {
     let digits = !port.is_empty() && !port.starts_with('0') && port.bytes().all(|b| b.is_ascii_digit());
     if digits && port.parse::<u16>().is_ok() {
         return Ok(());
     }
-    Err(HostError::Port { found: found.to_owned(), port: port.to_owned(), bare: name.to_owned() })
+    let reason = format!("has the port `{port}`: write a number from 1 to 65535, or only `{name}`");
+    Err(Invalid::new(found, reason))
 }
 
-fn check_name(found: &str, name: &str) -> Result<(), HostError> {
+fn check_name(found: &str, name: &str) -> Result<(), Invalid> {
+    const NO_ADDRESS: &str = "is not an IP address: write four numbers up to 255 with dots, or IPv6 in brackets, as in `[::1]:5000`";
     if name.is_empty() {
-        return Err(HostError::Empty);
+        let reason = "is empty: write a host, such as `123456789012.dkr.ecr.eu-west-1.amazonaws.com`";
+        return Err(Invalid::host(reason));
     }
     if name.contains(['[', ']', ':']) {
         let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        return match inner.map(str::parse::<Ipv6Addr>) {
-            Some(Ok(_)) => Ok(()),
-            _ => Err(HostError::Address { found: found.to_owned() }),
-        };
+        let is_address = inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok());
+        return if is_address { Ok(()) } else { Err(Invalid::new(found, NO_ADDRESS)) };
     }
     if name.len() > MAX_NAME {
-        return Err(HostError::TooLong { length: name.len() });
+        return Err(too_long(name));
     }
     if let Some(bare) = name.strip_suffix('.').filter(|bare| !bare.is_empty() && !bare.ends_with('.')) {
-        return Err(HostError::TrailingDot { found: found.to_owned(), bare: bare.to_owned() });
+        return Err(Invalid::new(found, format!("has a trailing dot: write only `{bare}`")));
     }
     for label in name.split('.') {
         check_label(found, label)?;
@@ -385,21 +384,25 @@ fn check_name(found: &str, name: &str) -> Result<(), HostError> {
     let last = name.rsplit('.').next().unwrap_or(name);
     let numeric = last.bytes().all(|b| b.is_ascii_digit());
     if numeric && name.parse::<Ipv4Addr>().is_err() {
-        return Err(HostError::Address { found: found.to_owned() });
+        return Err(Invalid::new(found, NO_ADDRESS));
     }
     Ok(())
 }
 
-fn check_label(found: &str, label: &str) -> Result<(), HostError> {
+fn check_label(found: &str, label: &str) -> Result<(), Invalid> {
     if label.is_empty() {
-        return Err(HostError::EmptyLabel { found: found.to_owned() });
+        return Err(Invalid::new(found, "has an empty part between its dots: take the surplus dot away"));
     }
     if label.contains('*') {
-        return Err(HostError::Glob { found: found.to_owned() });
+        return Err(Invalid::new(found, "is a pattern: name each registry host in full"));
     }
     let allowed = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if allowed && label.len() <= MAX_LABEL && !label.starts_with('-') && !label.ends_with('-') {
         return Ok(());
     }
-    Err(HostError::Label { found: found.to_owned(), label: label.to_owned() })
+    let reason = format!(
+        "in `{found}` cannot be part of a host name: \
+         it takes 1 to 63 letters, digits and hyphens, and no hyphen at either end"
+    );
+    Err(Invalid::new(label, reason))
 }

@@ -30,7 +30,7 @@ impl Signals {
         })
     }
 
-    /// The next signal that asks for the end; a SIGHUP waits for [`Self::next`].
+    /// The next signal that asks to stop; a SIGHUP waits for [`Self::next`].
     pub async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,16 +1,18 @@
-//! What is known at this moment: the one source of `/status`, `/metrics`, the verdicts and `once`.
+//! The current state: the one source of `/status`, `/metrics`, the probes and `once`.
 //!
-//! Refreshers and outputs write it, everything else reads it. It holds no secret. What another process sees of it
-//! is in [`seen`], `cli/status` asks for it and shows it.
+//! Refreshers and outputs write it, everything else reads it. It holds no secret. Its JSON is in [`wire`].
 
-pub mod seen;
+mod output_id;
+pub mod wire;
+
+pub use self::output_id::OutputId;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -18,77 +20,60 @@ use crate::{
         identity::Principal,
         token::{ClockFault, TokenKey},
     },
-    clock::{rfc3339, whole_seconds},
+    clock::whole_seconds,
     failure::{Class, Problem, diagnosis::Diagnosis},
     registry::RegistryHost,
 };
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Status {
     pub version: &'static str,
-    #[serde(serialize_with = "as_rfc3339")]
     pub started_at: SystemTime,
     /// Whether it has been ready since.
     pub has_been_ready: bool,
     /// After this time from the start, a main container that waits for us may start whatever AWS does.
-    #[serde(skip)]
     pub startup_grace: Duration,
     pub configuration: ConfigurationStatus,
-    /// Every token key and what became of it.
-    #[serde(serialize_with = "as_list")]
     pub tokens: BTreeMap<TokenKey, TokenStatus>,
-    /// Every output and what became of it.
-    #[serde(serialize_with = "as_list")]
-    pub outputs: BTreeMap<String, OutputStatus>,
+    pub outputs: BTreeMap<OutputId, OutputStatus>,
 }
 
 /// The state of the configuration file.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConfigurationStatus {
     /// Valid changes applied since the start.
     pub reloads: u64,
-    /// Changes that were refused; the configuration before them stays.
+    /// Changes that were rejected; the configuration before them stays.
     pub refused: u64,
-    /// Why the last change was refused, if it was.
+    /// Why the last change was rejected, if it was.
     pub last_error: Option<String>,
 }
 
-/// The state of one token.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct TokenStatus {
-    /// What the token belongs to.
-    #[serde(flatten)]
     pub key: TokenKey,
-    /// The registries that it serves.
     pub registries: Vec<Served>,
-    /// The registry is the caller's own, whose name AWS tells with the first token.
+    /// The registry is the caller's own: AWS returns its name with the first token.
     pub awaits_own_registry: bool,
     pub principal: Option<Principal>,
     /// When the token in hand was obtained.
-    #[serde(serialize_with = "as_optional_rfc3339")]
     pub obtained_at: Option<SystemTime>,
-    /// When the token in hand ends.
-    #[serde(serialize_with = "as_optional_rfc3339")]
+    /// When the token in hand expires.
     pub expires_at: Option<SystemTime>,
-    /// When AWS is asked next.
-    #[serde(serialize_with = "as_optional_rfc3339")]
     pub next_attempt: Option<SystemTime>,
     /// What is wrong with the token's dates.
     pub clock_fault: Option<ClockFault>,
     /// Tokens obtained since the start.
     pub refreshed: u64,
     /// Attempts that failed since the start.
-    #[serde(serialize_with = "as_total")]
     pub failed: FailureCounts,
-    /// How long attempts took, whatever came of them.
-    #[serde(skip)]
+    /// How long attempts took, failed or not.
     pub durations: Durations,
     /// Attempts that failed since the last success.
     pub failures_in_a_row: u32,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<Problem>,
-    /// When the loop last_heartbeat last.
-    #[serde(skip)]
     pub last_heartbeat: Instant,
 }
 
@@ -97,12 +82,10 @@ pub struct TokenStatus {
 pub struct FailureCounts(BTreeMap<Class, u64>);
 
 impl FailureCounts {
-    /// Counts one more.
     pub fn add(&mut self, class: Class) {
         *self.0.entry(class).or_default() += 1;
     }
 
-    /// Those of one class.
     pub fn of(&self, class: Class) -> u64 {
         self.0.get(&class).copied().unwrap_or_default()
     }
@@ -133,7 +116,6 @@ impl Durations {
         Duration::from_secs(15),
     ];
 
-    /// Counts one more.
     pub fn add(&mut self, duration: Duration) {
         self.count += 1;
         self.sum += duration;
@@ -145,47 +127,36 @@ impl Durations {
 }
 
 /// A registry that a token serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    #[serde(serialize_with = "as_text")]
     pub host: RegistryHost,
     /// Whether readiness depends on it.
     pub required: bool,
 }
 
-/// The state of one output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct OutputStatus {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub target: String,
-    /// For each registry whose credential is really there: when that credential ends.
-    #[serde(serialize_with = "as_expiries")]
+    pub id: OutputId,
+    /// For each registry whose credential is really there: when that credential expires.
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
-    /// When it was written last.
-    #[serde(serialize_with = "as_optional_rfc3339")]
     pub written_at: Option<SystemTime>,
     /// Writes since the start.
     pub writes: u64,
     /// Reconciliations that failed since the start.
     pub failed: u64,
-    /// What a consumer may stumble over.
+    /// What may keep a consumer from working.
     pub warnings: Vec<String>,
     /// Why the last reconciliation failed, if it did.
     pub last_error: Option<Problem>,
-    /// The Secrets of an output that keeps Secrets.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of an output that writes Secrets.
     pub targets: Option<Targets>,
     /// Whether it has been reconciled at least once.
-    #[serde(skip)]
     pub reconciled: bool,
-    /// When the loop last_heartbeat last.
-    #[serde(skip)]
     pub last_heartbeat: Instant,
 }
 
 /// The Secrets of an output.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Targets {
     pub total: usize,
     /// How many are as desired.
@@ -197,13 +168,10 @@ pub struct Targets {
     /// How many more of them there are.
     pub more_failing: usize,
     /// How many fail, by diagnosis.
-    #[serde(skip)]
     pub failures: BTreeMap<Diagnosis, usize>,
     /// How many of them have failed so often that `once` waits for them no longer.
-    #[serde(skip)]
     pub given_up: usize,
-    /// When the credential of each registry ends that they are, or were not, in sync with.
-    #[serde(skip)]
+    /// When the credential of each registry expires that they are, or were not, in sync with.
     pub aimed_at: BTreeMap<RegistryHost, SystemTime>,
 }
 
@@ -226,7 +194,7 @@ impl Targets {
 }
 
 /// A Secret that is not as desired.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct TargetStatus {
     /// Namespace and name.
     pub name: String,
@@ -235,7 +203,7 @@ pub struct TargetStatus {
 }
 
 impl TokenStatus {
-    /// A token that nobody has asked for yet.
+    /// A token that has not been requested yet.
     pub fn new(key: TokenKey, registries: Vec<Served>, awaits_own_registry: bool) -> Self {
         Self {
             key,
@@ -258,10 +226,9 @@ impl TokenStatus {
 
 impl OutputStatus {
     /// An output that has not been reconciled yet.
-    pub fn new(kind: impl Into<String>, target: impl Into<String>) -> Self {
+    pub fn new(id: OutputId) -> Self {
         Self {
-            kind: kind.into(),
-            target: target.into(),
+            id,
             in_place: BTreeMap::new(),
             written_at: None,
             writes: 0,
@@ -273,10 +240,8 @@ impl OutputStatus {
             last_heartbeat: Instant::now(),
         }
     }
-}
 
-impl OutputStatus {
-    /// Whether each registry of the token has that token there, or one that ends no earlier: another sidecar's.
+    /// Whether each registry of the token has that token there, or one that expires no earlier: another sidecar's.
     pub fn holds(&self, token: &TokenStatus) -> bool {
         let wanted = token.expires_at.map(whole_seconds);
         token.registries.iter().all(|served| {
@@ -289,7 +254,7 @@ impl OutputStatus {
         self.targets.as_ref().map_or(0, Targets::failing)
     }
 
-    /// Whether all is there that should be by what is known of the tokens.
+    /// Whether every token that was obtained is in place.
     pub fn is_in_sync<'a>(&self, tokens: impl IntoIterator<Item = &'a TokenStatus>) -> bool {
         let mut obtained = tokens.into_iter().filter(|token| token.expires_at.is_some());
         let targets_are = self.targets.as_ref().is_none_or(|targets| targets.in_sync == targets.total);
@@ -297,12 +262,10 @@ impl OutputStatus {
     }
 }
 
-/// Where the status is kept.
 #[derive(Debug, Clone)]
 pub struct StatusBoard(watch::Sender<Status>);
 
 impl StatusBoard {
-    /// A board for a process that starts at `started_at`.
     pub fn new(started_at: SystemTime) -> Self {
         Self(watch::Sender::new(Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -315,17 +278,14 @@ impl StatusBoard {
         }))
     }
 
-    /// The status as it is now.
-    pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
-        look(&self.0.borrow())
+    pub fn read<T>(&self, read: impl FnOnce(&Status) -> T) -> T {
+        read(&self.0.borrow())
     }
 
-    /// Tells of each change.
     pub fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }
 
-    /// Changes anything.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         self.0.send_modify(change);
     }
@@ -336,34 +296,7 @@ impl StatusBoard {
     }
 
     /// Changes the entry of an output, if it is still configured.
-    pub fn update_output(&self, id: &str, change: impl FnOnce(&mut OutputStatus)) {
+    pub fn update_output(&self, id: &OutputId, change: impl FnOnce(&mut OutputStatus)) {
         self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
     }
-}
-
-fn as_rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time))
-}
-
-fn as_optional_rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(rfc3339).serialize(serializer)
-}
-
-fn as_text<S: Serializer>(host: &RegistryHost, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(host.as_str())
-}
-
-fn as_total<S: Serializer>(failed: &FailureCounts, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(failed.total())
-}
-
-fn as_list<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(map.values())
-}
-
-fn as_expiries<S: Serializer>(
-    map: &BTreeMap<RegistryHost, SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(map.iter().map(|(host, expiry)| (host.as_str(), rfc3339(*expiry))))
 }

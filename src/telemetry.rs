@@ -73,7 +73,7 @@ pub(crate) fn print_error(text: &str) {
     flush();
 }
 
-/// Waits until the log is written, if somebody reads it.
+/// Waits until the log is written, if standard error is read.
 pub(crate) fn flush() {
     LOG.flush(FLUSH_LIMIT);
 }

@@ -302,7 +302,7 @@ impl Bench {
         report("  processor time, the costliest", costliest.as_secs_f64() * 1e3, "ms", 200.0);
         report("  more memory at the peak", running.peak_mib()? - peak, "MiB", 20.0);
         let lines = running.sidecar.log_lines().len() - lines;
-        report("  lines of log, in all", lines as f64, "", 21.0 + 2.0 * TOUCHES as f64);
+        report("  lines of log, total", lines as f64, "", 21.0 + 2.0 * TOUCHES as f64);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub use self::text::Format;
 use self::text::{Kind, Labels, Page};
 use super::{process::ProcessMetrics, readiness};
 use crate::{
-    aws::token::{Service, TokenKey},
+    aws::token::TokenKey,
     failure::Class,
     status::{OutputStatus, Status, TokenStatus},
 };
@@ -113,7 +113,7 @@ fn of_tokens(page: &mut Page, status: &Status) {
 
 fn of_outputs(page: &mut Page, status: &Status) {
     let outputs: Vec<_> =
-        status.outputs.iter().map(|(id, output)| (Labels::of("output", id), output)).collect();
+        status.outputs.iter().map(|(id, output)| (Labels::of("output", &id.to_string()), output)).collect();
     let mut each = |name, help, value: &dyn Fn(&OutputStatus) -> Option<f64>| {
         let mut family = page.family(name, Kind::Gauge, help);
         for (labels, output) in &outputs {
@@ -223,18 +223,17 @@ fn has_clock_fault(token: &TokenStatus) -> bool {
 /// All that tells one key from another.
 fn labels_of(key: &TokenKey) -> Labels {
     let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
-    let service = match service {
-        Service::Ecr => "ecr",
-        Service::EcrPublic => "ecr-public",
-    };
-    let labels = Labels::of("identity", identity).with("service", service).with("region", region.as_str());
-    let labels =
-        if let Some(endpoint) = endpoint { labels.with("endpoint", endpoint.as_str()) } else { labels };
-    let choice = |labels: Labels, name, choice: Option<bool>| match choice {
-        Some(choice) => labels.with(name, if choice { "true" } else { "false" }),
-        None => labels,
-    };
-    choice(choice(labels, "fips", *fips), "dual_stack", *dual_stack)
+    let mut labels =
+        Labels::of("identity", identity).with("service", service.as_str()).with("region", region.as_str());
+    let optional = [
+        ("endpoint", endpoint.as_ref().map(ToString::to_string)),
+        ("fips", fips.map(|fips| fips.to_string())),
+        ("dual_stack", dual_stack.map(|dual_stack| dual_stack.to_string())),
+    ];
+    for (name, value) in optional {
+        labels = value.map(|value| labels.with(name, &value)).unwrap_or(labels);
+    }
+    labels
 }
 
 fn flag(is_so: bool) -> f64 {
@@ -252,8 +251,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        aws::token::Service,
         failure::diagnosis::Diagnosis,
-        status::{Served, StatusBoard, Targets},
+        status::{OutputId, Served, StatusBoard, Targets},
     };
 
     fn at(seconds: u64) -> SystemTime {
@@ -276,7 +276,7 @@ mod tests {
         let hosts = (0..registries).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com"));
         let served: Vec<_> =
             hosts.map(|host| Served { host: host.parse().unwrap(), required: true }).collect();
-        let mut output = OutputStatus::new("docker-config", "/c");
+        let mut output = OutputStatus::new(OutputId::new("docker-config", "/c"));
         output.in_place = served.iter().map(|served| (served.host.clone(), at(1000))).collect();
         (output.reconciled, output.writes) = (true, 1);
         let mut token = TokenStatus::new(key("default"), served, false);
@@ -285,7 +285,7 @@ mod tests {
         let board = StatusBoard::new(at(1));
         board.update(|status| {
             status.tokens.insert(token.key.clone(), token);
-            status.outputs.insert("docker-config /c".into(), output);
+            status.outputs.insert(output.id.clone(), output);
         });
         board.read(Clone::clone)
     }

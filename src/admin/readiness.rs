@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     clock::rfc3339,
     registry::RegistryHost,
-    status::{OutputStatus, Status, Targets, TokenStatus},
+    status::{OutputId, OutputStatus, Status, Targets, TokenStatus},
 };
 
 /// A loop that has not last_heartbeat for this long is stuck. Every loop turns at least once a minute, but for an
@@ -125,7 +125,7 @@ pub fn started(status: &Status, now: SystemTime) -> ProbeResult {
 }
 
 /// How many Secrets of an output are in sync, and the first of those that fail: a line each.
-fn failing(id: &str, targets: &Targets) -> Vec<Check> {
+fn failing(id: &OutputId, targets: &Targets) -> Vec<Check> {
     let reported = |name, failure| Check { name, failure: Some(failure), weight: Weight::Reported };
     let count = targets.failing();
     if count == 0 {
@@ -198,12 +198,12 @@ mod tests {
         let host: RegistryHost = HOST.parse().unwrap();
         let mut token = TokenStatus::new(key.clone(), vec![Served { host: host.clone(), required }], false);
         token.expires_at = Some(at(1000));
-        let mut output = OutputStatus::new("docker-config", "/c");
+        let mut output = OutputStatus::new(OutputId::new("docker-config", "/c"));
         output.in_place.insert(host, at(1000));
         let board = StatusBoard::new(at(0));
         board.update(|status| {
             status.tokens.insert(key, token);
-            status.outputs.insert("docker-config /c".into(), output);
+            status.outputs.insert(output.id.clone(), output);
         });
         board.read(Clone::clone)
     }

@@ -35,7 +35,8 @@ use super::{
 use crate::{
     clock::Clock,
     failure::{diagnosis::Diagnosis, is_file_limit},
-    status::{Status, StatusBoard},
+    status::{Status, StatusBoard, wire},
+    tasks,
 };
 
 /// The largest request head. hyper's minimum.
@@ -188,11 +189,7 @@ impl<T: Send + 'static> ConnectionPool<T> {
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
         self.order.retain(|connection| !connection.is_finished());
-        match ended {
-            Ok(left) => Some(left),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Some(None), // it had to go
-        }
+        Some(tasks::joined(ended).flatten())
     }
 }
 
@@ -272,7 +269,7 @@ fn told(verdict: &ProbeResult, verbose: bool) -> Response<Full<Bytes>> {
 }
 
 fn status(health: &Health) -> Response<Full<Bytes>> {
-    match health.status.read(serde_json::to_string) {
+    match health.status.read(|status| serde_json::to_string(&wire::Status::from(status))) {
         Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }

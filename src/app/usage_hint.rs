@@ -21,8 +21,7 @@ impl UsageHint {
     /// and saying so, serves the main container better than a sidecar that ends again and again.
     pub(super) fn of(flags: &Flags, context: &Context) -> Option<Self> {
         let Context { env, sdk } = context;
-        let is_configured =
-            flags.config.is_some() || !flags.values.is_empty() || config::own_variables(env).next().is_some();
+        let is_configured = !flags.0.is_empty() || config::own_variables(env).next().is_some();
         let is_in_a_cluster = env.is_in_a_cluster();
         if is_configured || (is_in_a_cluster && sdk.region.is_some()) {
             return None;

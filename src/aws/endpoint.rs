@@ -1,4 +1,4 @@
-//! URLs of AWS's APIs that somebody configured: a variable, a profile, or the configuration file.
+//! URLs of AWS's APIs that the user configured: a variable, a profile, or the configuration file.
 
 use std::{
     fmt,
@@ -6,15 +6,12 @@ use std::{
     str::FromStr,
 };
 
-use serde::Serialize;
-
 use crate::failure::shown_value::quoted;
 
 /// An `http` or `https` URL with a host, and without user, query or fragment.
 ///
 /// The SDK puts such a URL into requests, and panics or repeats the whole request, tokens included, when it is not one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointUrl(String);
 
 /// The text is no such URL; displays as what was found, without what may be a secret.

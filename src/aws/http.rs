@@ -46,6 +46,7 @@ use crate::{
     env::Environment,
     failure::shown_value::clean_path,
     fs::read::{ReadError, read},
+    tasks,
 };
 
 /// The most that is read of one answer. A token takes some 3 kB.
@@ -122,7 +123,7 @@ impl Transports {
     async fn tls_clients(&self) -> Result<[SharedHttpClient; 3], TransportError> {
         let (path, pem) = read_bundle(self.bundle.as_ref()).await?;
         // A large bundle takes its time.
-        let usable = tokio::task::spawn_blocking(move || usable_certificates(&pem)).await.unwrap_or_default();
+        let usable = tasks::blocking(move || usable_certificates(&pem)).await;
         if usable.is_empty() {
             return Err(TransportError::EmptyBundle(path));
         }
@@ -169,7 +170,7 @@ fn is_local(host: &str) -> bool {
 /// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
 enum TransportError {
-    #[error("no bundle of certificate authorities found (looked at {})", BUNDLES.join(", "))]
+    #[error("no bundle of certificate authorities found (tried {})", BUNDLES.join(", "))]
     NoBundle,
     #[error("cannot read the CA bundle {} that {variable} names: {source}", clean_path(path))]
     Unreadable { variable: &'static str, path: PathBuf, source: ReadError },

@@ -4,7 +4,7 @@
 //! * A source that is configured but broken is an error that names it; nothing falls through to another
 //!   principal (`a_broken_source_is_never_passed_over`).
 //! * The instance metadata service is used only when it is named (`auto_never_asks_imds`).
-//! * When nothing is found, the error lists what was looked for, what was seen, and the likely fix.
+//! * When nothing is found, the error lists what was looked for, what was found, and the likely fix.
 //!
 //! Credentials are kept until shortly before their expiry and shared by every token of the identity;
 //! [`Identity::forget`] drops them when AWS calls them stale or one of their files changed. Nothing here
@@ -28,7 +28,7 @@ use std::{
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::static_keys::read_line;
 pub use self::{
@@ -118,7 +118,7 @@ impl IdentitySpec {
     }
 
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
-    /// all the time, and the role is named beside it.
+    /// all the time, and the role is named with it.
     pub fn principal_files(&self, env: &Environment) -> Vec<PathBuf> {
         match self.source.behind_auto(env) {
             None | Some(Source::Profile { .. }) => profile_file::paths(env),
@@ -129,7 +129,8 @@ impl IdentitySpec {
 }
 
 /// Who the credentials in use belong to, for people.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Principal {
     /// The source that gave the first credentials, for example `web identity`.
     pub source: String,
@@ -220,7 +221,7 @@ impl Identity {
 
     fn cached(&self) -> Option<Resolved> {
         let cached = self.cache().clone()?;
-        // Static keys are cheap to read and may be rotated under us: only what expires by itself is kept.
+        // Static keys are cheap to read and may be rotated under us: only what expires is kept.
         let expiry = cached.credentials.expiry()?;
         (expiry > self.clock.now() + EXPIRY_MARGIN).then_some(cached)
     }

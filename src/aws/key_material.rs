@@ -180,8 +180,8 @@ mod tests {
                 if what == "session token" && bad.is_empty() {
                     continue;
                 }
-                let told = outcome.expect_err(bad).to_string();
-                assert!(told.contains(what) && told.contains("/keys") && !told.contains("CAN"), "{told}");
+                let text = outcome.expect_err(bad).to_string();
+                assert!(text.contains(what) && text.contains("/keys") && !text.contains("CAN"), "{text}");
             }
         }
         // The two swapped: a secret is no id.

@@ -72,7 +72,7 @@ fn named_by(variable: Option<&'static str>) -> String {
 }
 
 impl ProfileFileError {
-    /// Whether it may be that there is no file at all: a directory on the way to it is closed to us, as another
+    /// Whether it may be that there is no file at all: a directory of its path is closed to us, as another
     /// user's home is.
     pub fn may_be_absent(&self) -> bool {
         match self {
@@ -167,7 +167,7 @@ impl Profiles {
             }
         }
         errors.retain(|error| !(profiles.found && error.may_be_absent()));
-        // The one that is surely there says more.
+        // The error about the one that certainly exists is more useful.
         errors.sort_by_key(ProfileFileError::may_be_absent);
         (profiles, errors.into_iter().next())
     }
@@ -195,30 +195,30 @@ impl Profiles {
         let mut property: Option<String> = None;
         let mut sections = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let refuse = |what| Err((index + 1, what));
+            let invalid = |what| Err((index + 1, what));
             if line.trim().is_empty() || line.starts_with(['#', ';']) {
                 continue;
             }
             if let Some(header) = line.strip_prefix('[') {
                 let header = header.split(['#', ';']).next().unwrap_or_default().trim();
                 let Some(name) = header.strip_suffix(']') else {
-                    return refuse("begins a section without `]`");
+                    return invalid("begins a section without `]`");
                 };
                 sections.extend(current.replace((name.trim().to_owned(), Section::default())));
                 property = None;
                 continue;
             }
-            let Some((_, section)) = &mut current else { return refuse("stands before the first section") };
+            let Some((_, section)) = &mut current else { return invalid("stands before the first section") };
             if line.starts_with(WHITE_SPACE) {
                 let Some(value) = property.as_ref().and_then(|name| section.0.get_mut(name)) else {
-                    return refuse("continues no property");
+                    return invalid("continues no property");
                 };
                 value.push('\n');
                 value.push_str(without_comment(line));
                 continue;
             }
             let Some((name, value)) = without_comment(line).split_once('=') else {
-                return refuse("has no `=`");
+                return invalid("has no `=`");
             };
             let name = name.trim().to_ascii_lowercase();
             section.0.insert(name.clone(), Zeroizing::new(value.trim().to_owned()));
@@ -230,7 +230,7 @@ impl Profiles {
     }
 
     fn merge(&mut self, kind: Kind, sections: Vec<(String, Section)>) {
-        // Where there is a `[profile default]`, a `[default]` beside it does not count.
+        // Where there is a `[profile default]`, a `[default]` does not count.
         let is_prefixed_default =
             |name: &str| name.split_whitespace().eq(["profile", "default"]) && kind == Kind::Config;
         let has_prefixed_default = sections.iter().any(|(name, _)| is_prefixed_default(name));
@@ -424,8 +424,8 @@ mod tests {
         let env =
             Environment::from_pairs([("HOME", &*home), ("AWS_CONFIG_FILE", &config.display().to_string())]);
         let reason = async || Profiles::read(&env).await.map(drop).unwrap_err().to_string();
-        let told = reason().await; // it is named, and not there
-        assert!(told.contains("No such file") && told.contains("(AWS_CONFIG_FILE)"), "{told}");
+        let text = reason().await; // it is named, and not there
+        assert!(text.contains("No such file") && text.contains("(AWS_CONFIG_FILE)"), "{text}");
         std::fs::create_dir(&config).unwrap();
         assert!(reason().await.contains("it is a directory"));
         std::fs::remove_dir(&config).unwrap();

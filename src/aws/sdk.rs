@@ -44,7 +44,7 @@ const SERVICES: [(&str, &str, &str); 5] = [
 /// The id under which the endpoint of the instance metadata service is kept.
 pub(crate) const METADATA: &str = "EC2 METADATA";
 
-/// What somebody has set for the SDK.
+/// What variables and the profile set for the SDK.
 #[derive(Debug, Clone, Default)]
 pub struct SdkSettings {
     /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
@@ -122,7 +122,7 @@ impl SdkSettings {
     }
 }
 
-/// The endpoint that somebody set for the service of that id; `None` leaves it to the region.
+/// The endpoint that is configured for the service of that id; `None` leaves it to the region.
 pub(crate) fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service_id)

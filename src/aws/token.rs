@@ -14,20 +14,22 @@ use std::{
 };
 
 use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
 use aws_smithy_types::DateTime;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
     aws::{
         endpoint::EndpointUrl,
+        error::AwsFailure,
         identity::{Identity, IdentityError, Principal, Resolved, secrets_of},
         sdk::endpoint_of,
     },
     clock::Clock,
-    failure::{AwsFailure, Class, Problem, diagnosis::Diagnosis},
+    failure::{
+        Class, Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     registry::{Location, Region, RegistryHost},
     secret::Secret,
 };
@@ -38,8 +40,7 @@ pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
 pub(crate) const LATEST_EXPIRY: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(15 * 60));
 
 /// The API that hands out tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// Private registries.
     Ecr,
@@ -55,6 +56,13 @@ impl Service {
         }
     }
 
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ecr => "ecr",
+            Self::EcrPublic => "ecr-public",
+        }
+    }
+
     /// As AWS's service models call it.
     fn id(self) -> &'static str {
         match self {
@@ -65,25 +73,22 @@ impl Service {
 }
 
 /// What a token belongs to: it serves every registry with the same key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
     pub identity: String,
     pub service: Service,
-    /// The region that is asked, and in which the token is good.
+    /// The region that is asked, and in which the token is valid.
     pub region: Region,
     /// A URL in place of the region's usual endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointUrl>,
     /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fips: Option<bool>,
     /// Ask the dual-stack endpoint, unless an endpoint is named. `None`: as `AWS_USE_DUALSTACK_ENDPOINT` says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dual_stack: Option<bool>,
 }
 
 impl TokenKey {
-    /// The key that a host tells by its name; none when its region has to be configured.
+    /// The key that the host's name implies; `None` when its region has to be configured.
     pub fn from_host(host: &RegistryHost, identity: &str) -> Option<Self> {
         let yes = |is: bool| is.then_some(true);
         let (service, region, fips, dual_stack) = match host.location() {
@@ -101,11 +106,7 @@ impl TokenKey {
 
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = match self.service {
-            Service::Ecr => "ecr",
-            Service::EcrPublic => "ecr-public",
-        };
-        write!(f, "{service} {} as {}", self.region.as_str(), self.identity)?;
+        write!(f, "{} {} as {}", self.service.as_str(), self.region.as_str(), self.identity)?;
         match &self.endpoint {
             Some(endpoint) => write!(f, " at {endpoint}"),
             None => Ok(()),
@@ -120,7 +121,7 @@ pub struct Token {
     pub auth: Secret<String>,
     /// When we asked for it.
     pub obtained_at: SystemTime,
-    /// When AWS says it ends.
+    /// When AWS says that it expires.
     pub expires_at: SystemTime,
 }
 
@@ -147,25 +148,20 @@ pub struct Fetched {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// There are no AWS credentials.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Call(AwsFailure),
-    /// The answer holds no authorization data.
     #[error("{0} answered without authorization data")]
     Empty(&'static str),
-    /// The answer does not say when the token ends.
     #[error("{0} answered without a usable expiry")]
     NoExpiry(&'static str),
-    /// The token is not base64.
     #[error("{0} answered with a token that is not base64")]
     NotBase64(&'static str),
-    /// The token does not decode to `AWS:` and a password.
     #[error("{0} answered with a token that is not of the form AWS:<password>")]
     NotAws(&'static str),
     /// No answer within the time that one attempt may take.
-    #[error("{operation} gave no answer within {seconds} s")]
+    #[error("{operation} got no answer within {seconds} s")]
     TimedOut {
         operation: &'static str,
         /// How long it was waited for.
@@ -173,8 +169,8 @@ pub enum TokenError {
     },
 }
 
-impl TokenError {
-    pub fn class(&self) -> Class {
+impl Diagnose for TokenError {
+    fn class(&self) -> Class {
         match self {
             Self::Identity(error) => error.class(),
             Self::Call(failure) => failure.class(),
@@ -183,15 +179,15 @@ impl TokenError {
         }
     }
 
-    /// The failure as a person reads it.
-    pub fn problem(&self) -> Problem {
-        let remedy = match self {
+    fn remedy(&self) -> Remedy {
+        match self {
             Self::Identity(error) => error.remedy(),
             Self::Call(failure) => failure.remedy(),
+            Self::Empty(_) | Self::NoExpiry(_) | Self::NotBase64(_) | Self::NotAws(_) => {
+                Diagnosis::NotAws.into()
+            }
             Self::TimedOut { .. } => Diagnosis::Unreachable.into(),
-            _ => Diagnosis::NotAws.into(),
-        };
-        Problem { message: self.to_string(), remedy, class: self.class() }
+        }
     }
 }
 
@@ -216,7 +212,7 @@ impl TokenSource {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
         if key.endpoint.is_some() {
-            // The SDK refuses these together with an endpoint; ours is named for this one registry.
+            // The SDK rejects these together with an endpoint; ours is named for this one registry.
             builder.set_use_fips(Some(false));
             builder.set_use_dual_stack(Some(false));
         } else if endpoint_of(sdk, key.service.id()).is_none() {
@@ -268,64 +264,44 @@ impl TokenSource {
     async fn fetch_once(&self) -> Result<Fetched, TokenError> {
         let Resolved { credentials, principal } = self.identity.credentials().await?;
         let obtained_at = self.clock.now();
+        let operation = self.key.service.operation();
+        // The two clients share no trait.
+        macro_rules! ask {
+            ($client:expr, $config:expr) => {
+                $client
+                    .get_authorization_token()
+                    .customize()
+                    .config_override($config.credentials_provider(credentials.clone()))
+                    .send()
+                    .await
+                    .map_err(|error| {
+                        let secrets = secrets_of(&credentials);
+                        TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
+                    })?
+                    .authorization_data
+            };
+        }
         let answer = match &self.client {
-            Client::Ecr(client) => self.ecr(client, credentials).await?,
-            Client::EcrPublic(client) => self.ecr_public(client, credentials).await?,
+            Client::Ecr(client) => {
+                let data = ask!(client, aws_sdk_ecr::Config::builder());
+                data.unwrap_or_default().into_iter().next().map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: data.proxy_endpoint,
+                })
+            }
+            Client::EcrPublic(client) => {
+                ask!(client, aws_sdk_ecrpublic::Config::builder()).map(|data| Answer {
+                    auth: data.authorization_token.map(Secret::new),
+                    expires_at: data.expires_at,
+                    proxy_endpoint: None,
+                })
+            }
         };
-        let token = answer.into_token(self.key.service.operation(), obtained_at)?;
-        let own_registry = token.1.as_deref().and_then(host_of_url);
-        Ok(Fetched { token: token.0, principal, own_registry })
-    }
-
-    async fn ecr(
-        &self,
-        client: &aws_sdk_ecr::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecr::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.unwrap_or_default().into_iter().next();
-        let data = data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: data.proxy_endpoint,
-        })
-    }
-
-    async fn ecr_public(
-        &self,
-        client: &aws_sdk_ecrpublic::Client,
-        credentials: Credentials,
-    ) -> Result<Answer, TokenError> {
-        let operation = self.key.service.operation();
-        let provider = credentials.clone();
-        let output = client
-            .get_authorization_token()
-            .customize()
-            .config_override(aws_sdk_ecrpublic::Config::builder().credentials_provider(provider))
-            .send()
-            .await
-            .map_err(|error| {
-                let secrets = secrets_of(&credentials);
-                TokenError::Call(AwsFailure::new(operation, &error, self.clock.now(), &secrets))
-            })?;
-        let data = output.authorization_data.ok_or(TokenError::Empty(operation))?;
-        Ok(Answer {
-            auth: data.authorization_token.map(Secret::new),
-            expires_at: data.expires_at,
-            proxy_endpoint: None,
-        })
+        let answer = answer.ok_or(TokenError::Empty(operation))?;
+        let (token, proxy_endpoint) = answer.into_token(operation, obtained_at)?;
+        let own_registry = proxy_endpoint.as_deref().and_then(host_of_url);
+        Ok(Fetched { token, principal, own_registry })
     }
 }
 
@@ -365,15 +341,24 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
 }
 
 /// What is wrong with a token's dates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockFault {
-    /// It had ended when it arrived.
+    /// It had expired on arrival.
     ExpiredOnArrival,
     /// It lives too shortly to be renewed in time.
     TooShort,
     /// It claims to live longer than any token of AWS's.
     TooLong,
+}
+
+impl ClockFault {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExpiredOnArrival => "expired-on-arrival",
+            Self::TooShort => "too-short",
+            Self::TooLong => "too-long",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -115,54 +115,54 @@ impl Form {
     /// An error unless `value`, found in `place`, has this form.
     pub(crate) fn check(self, place: &str, value: &str) -> Result<(), InvalidSetting> {
         let shown = || quoted(value);
-        let refuse = |found: String, expected: &str| {
+        let reject = |found: String, expected: &str| {
             Err(InvalidSetting { place: place.to_owned(), found, expected: expected.to_owned() })
         };
         match self {
             Self::Endpoint => match value.parse::<EndpointUrl>() {
                 Ok(_) => Ok(()),
-                Err(error) => refuse(error.to_string(), EndpointUrl::EXPECTED),
+                Err(error) => reject(error.to_string(), EndpointUrl::EXPECTED),
             },
             Self::Region => match value.parse::<Region>() {
                 Ok(_) => Ok(()),
                 Err(_) => {
-                    refuse(shown(), "a region such as eu-west-1, in lower case and without a zone letter")
+                    reject(shown(), "a region such as eu-west-1, in lower case and without a zone letter")
                 }
             },
             Self::Boolean => match boolean(value) {
                 Some(_) => Ok(()),
-                None => refuse(shown(), "true or false"),
+                None => reject(shown(), "true or false"),
             },
             Self::OneOf(texts) if texts.iter().any(|text| text.eq_ignore_ascii_case(value)) => Ok(()),
-            Self::OneOf(texts) => refuse(shown(), &format!("one of {}", texts.join(", "))),
+            Self::OneOf(texts) => reject(shown(), &format!("one of {}", texts.join(", "))),
             Self::RoleArn if is_role_arn(value) => Ok(()),
-            Self::RoleArn => refuse(shown(), "a role's ARN such as arn:aws:iam::123456789012:role/NAME"),
+            Self::RoleArn => reject(shown(), "a role's ARN such as arn:aws:iam::123456789012:role/NAME"),
             Self::SessionName if is_session_name(value) => Ok(()),
-            Self::SessionName => refuse(shown(), "2 to 64 letters, digits and _=,.@+-"),
+            Self::SessionName => reject(shown(), "2 to 64 letters, digits and _=,.@+-"),
             Self::ExternalId if is_external_id(value) => Ok(()),
             // It may serve as a shared secret.
-            Self::ExternalId => refuse(
+            Self::ExternalId => reject(
                 format!("a value of {} characters, not shown", value.chars().count()),
                 "2 to 1224 letters, digits and _+=,.@:/-",
             ),
             Self::Account if value.parse::<AccountId>().is_ok() => Ok(()),
-            Self::Account => refuse(shown(), "an account number of 12 digits"),
-            Self::Name if value.contains(char::is_control) => refuse("control characters".into(), "a name"),
+            Self::Account => reject(shown(), "an account number of 12 digits"),
+            Self::Name if value.contains(char::is_control) => reject("control characters".into(), "a name"),
             Self::Name if is_key_like(value) => {
-                refuse(format!("a value of {} characters, not shown", value.chars().count()), "a name")
+                reject(format!("a value of {} characters, not shown", value.chars().count()), "a name")
             }
             Self::Name => Ok(()),
             Self::Header if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
             Self::Header => {
-                refuse("characters that are not printable ASCII".into(), "one line of ASCII text")
+                reject("characters that are not printable ASCII".into(), "one line of ASCII text")
             }
             Self::AccessKeyId => match AccessKeyId::parse(value) {
                 Ok(_) => Ok(()),
-                Err(why) => refuse(why.to_string(), "an access key id: letters and digits alone"),
+                Err(why) => reject(why.to_string(), "an access key id: letters and digits alone"),
             },
             Self::Secret => match KeyMaterial::parse(value) {
                 Ok(_) => Ok(()),
-                Err(why) => refuse(why.to_string(), "the value alone, as AWS gave it"),
+                Err(why) => reject(why.to_string(), "the value alone, as AWS gave it"),
             },
         }
     }

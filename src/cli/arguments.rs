@@ -2,7 +2,7 @@
 //!
 //! Every command shows examples, and the parser takes each of them (`examples`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use super::examples;
 use crate::{
     cli::status::Format,
-    config::Flags,
+    config::{Flags, variable},
     doctor::Consumer,
     output::secret_settings::{NamespaceName, ObjectName},
     registry::RegistryHost,
@@ -61,17 +61,17 @@ pub(super) struct Values {
 impl Values {
     pub(super) fn into_flags(self) -> Flags {
         let values = [
-            ("ECR_SIDECAR_REGISTRIES", "--registries", self.registries),
-            ("ECR_SIDECAR_DOCKER_CONFIG", "--docker-config", self.docker_config),
-            ("ECR_SIDECAR_FILE_MODE", "--file-mode", self.file_mode),
-            ("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "--docker-config-secret", self.docker_config_secret),
-            ("ECR_SIDECAR_ARGOCD_NAMESPACE", "--argocd-namespace", self.argocd_namespace),
-            ("ECR_SIDECAR_HEALTH_LISTEN", "--health-listen", self.health_listen),
-            ("ECR_SIDECAR_LOG_FORMAT", "--log-format", self.log_format),
-            ("ECR_SIDECAR_LOG", "--log", self.log),
+            (variable::CONFIG, self.config),
+            (variable::REGISTRIES, self.registries),
+            (variable::DOCKER_CONFIG, self.docker_config),
+            (variable::FILE_MODE, self.file_mode),
+            (variable::DOCKER_CONFIG_SECRET, self.docker_config_secret),
+            (variable::ARGOCD_NAMESPACE, self.argocd_namespace),
+            (variable::HEALTH_LISTEN, self.health_listen),
+            (variable::LOG_FORMAT, self.log_format),
+            (variable::LOG, self.log),
         ];
-        let given = values.into_iter().filter_map(|(variable, flag, value)| Some((variable, (flag, value?))));
-        Flags { config: self.config, values: given.collect::<BTreeMap<_, _>>() }
+        Flags(values.into_iter().filter_map(|(variable, value)| Some((variable, value?))).collect())
     }
 }
 
@@ -175,6 +175,28 @@ impl Question {
             Self::Live => "/livez?verbose",
             Self::Ready => "/readyz?verbose",
             Self::Startup => "/startupz?verbose",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn each_flag_is_named_like_its_variable() {
+        let command = Cli::command();
+        let flags: Vec<_> =
+            command.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_help()?))).collect();
+        assert_eq!(flags.len(), 9);
+        for (flag, help) in flags {
+            let variable = format!("ECR_SIDECAR_{}", flag.to_uppercase().replace('-', "_"));
+            assert!(help.to_string().contains(&format!("[env: {variable}]")), "{flag}: {help}");
+            let given =
+                Cli::try_parse_from(["ecr-sidecar", &format!("--{flag}"), "x"]).unwrap().values.into_flags();
+            assert_eq!(given.0.get(&*variable).map(String::as_str), Some("x"), "{flag}");
         }
     }
 }

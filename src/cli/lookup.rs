@@ -40,14 +40,14 @@ use crate::{
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Problems, Registries},
     env::Environment,
-    failure::{Class, Problem, diagnosis::Diagnosis, shown_value::clean_path},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
     output::{
         OutputConfig,
         file::lookup::{End, Held, find},
     },
     registry::RegistryHost,
     secret::Secret,
-    telemetry,
+    tasks, telemetry,
 };
 
 /// What a look-up may take in all.
@@ -209,8 +209,8 @@ impl Lookup<'_> {
         };
         match found.last_resort {
             Some((credential, path)) => {
-                tracing::warn!(
-                    registry = %self.host, file = %clean_path(&path), error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy,
+                log_problem!(
+                    warn, problem, { registry = %self.host, file = %clean_path(&path) },
                     "AWS gives no token: the one in the file is given, whose end is near or not known"
                 );
                 Ok(credential)
@@ -222,7 +222,7 @@ impl Lookup<'_> {
     /// Looks into one docker config.
     async fn look(&self, path: PathBuf, found: &mut Found) {
         let (place, host, now) = (path.clone(), self.host.clone(), self.clock.now());
-        match on_a_thread(VOLUME_LIMIT, move || find(&place, &host, now)).await {
+        match tasks::blocking_within(VOLUME_LIMIT, move || find(&place, &host, now)).await {
             Some(Ok(Some(held))) => found.judge(held, path, now),
             Some(Ok(None)) => found.said.push(format!("`{}` has none", clean_path(&path))),
             Some(Err(error)) => found.said.push(error.to_string()),
@@ -241,11 +241,13 @@ impl Lookup<'_> {
         let living = cached.filter(|token| token.expires_at > self.clock.now() + SPARE);
         let waiting = slot.clone();
         let fetching = match &living {
-            Some(token) => match on_a_thread(VOLUME_LIMIT, move || waiting.try_fetching()).await.flatten() {
-                Some(fetching) => Some(fetching),
-                None => return Ok(token.clone()), // somebody else renews it
-            },
-            None => on_a_thread(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
+            Some(token) => {
+                match tasks::blocking_within(VOLUME_LIMIT, move || waiting.try_fetching()).await.flatten() {
+                    Some(fetching) => Some(fetching),
+                    None => return Ok(token.clone()), // somebody else renews it
+                }
+            }
+            None => tasks::blocking_within(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
         };
         if let Some(token) = read(&slot, self.clock.now()).await.filter(|token| self.is_fresh(token)) {
             return Ok(token);
@@ -276,7 +278,7 @@ impl Lookup<'_> {
     async fn slot(&self) -> Option<Slot> {
         let spec = self.config.identities.get(&self.key.identity)?.clone();
         let (key, env) = (self.key.clone(), self.context.env.clone());
-        match on_a_thread(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
+        match tasks::blocking_within(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
             Ok(slot) => Some(slot),
             Err(error) => {
                 tracing::debug!(%error, "tokens are not cached");
@@ -287,7 +289,7 @@ impl Lookup<'_> {
 
     async fn keep(&self, slot: Slot, token: Token) {
         let now = self.clock.now();
-        if let Some(Err(error)) = on_a_thread(VOLUME_LIMIT, move || slot.keep(&token, now)).await {
+        if let Some(Err(error)) = tasks::blocking_within(VOLUME_LIMIT, move || slot.keep(&token, now)).await {
             tracing::debug!(%error, "the token is not cached");
         }
     }
@@ -328,21 +330,9 @@ impl Lookup<'_> {
     }
 }
 
-/// Does what may block on a volume that hangs; nothing when that takes too long.
-async fn on_a_thread<T: Send + 'static>(
-    limit: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    match timeout(limit, tokio::task::spawn_blocking(work)).await {
-        Ok(Ok(done)) => Some(done),
-        Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => None,
-    }
-}
-
 async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
     let slot = slot.clone();
-    on_a_thread(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
+    tasks::blocking_within(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
 }
 
 #[derive(Default)]

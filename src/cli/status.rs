@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     env::Environment,
     shutdown::Signals,
-    status::seen::Seen,
+    status::wire,
 };
 use render::Medium;
 
@@ -115,13 +115,13 @@ impl Screen<'_> {
         if !yes {
             return Err(not_ours("it says no".into()));
         }
-        let seen = Seen::parse(&text).map_err(|error| {
+        let status: wire::Status = serde_json::from_str(&text).map_err(|error| {
             // Only where it is wrong: errors of data quote the data.
             not_ours(format!("line {} column {}", error.line(), error.column()))
         })?;
         Ok(match self.format {
             Format::Json => format!("{}\n", text.trim_end()),
-            Format::Table => render::text(&seen, Clock::System.now(), self.medium()),
+            Format::Table => render::text(&status, Clock::System.now(), self.medium()),
         })
     }
 

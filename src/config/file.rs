@@ -1,18 +1,21 @@
-//! The configuration file as it is written: names and shapes, nothing parsed yet.
+//! The configuration file as it is written: names and shapes, nothing parsed yet. `resolve` fills in what is left out,
+//! and `effective` prints it.
 //!
 //! The JSON Schema in `config.schema.json` is generated from these types, and the file is checked against
-//! it (`check.rs`), so that all of a file's problems are told at once. `docs/configuration.md` is generated from
+//! it (`validate.rs`), so that all of a file's problems are told at once. `docs/configuration.md` is generated from
 //! the schema (`tests/docs/configuration.rs`): a key's doc comment says what it means, and behind "Left out:" what
 //! holds without it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::failure::shown_value::clean_path;
+
 /// Configuration of ecr-sidecar. Everything may be left out.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct File {
     /// Who asks AWS, by a name of your choice. Registries that name none use `default`. Left out: `default`, with
@@ -35,7 +38,7 @@ pub(super) struct File {
 }
 
 /// An AWS principal: a credential source and the roles to assume from there.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Identity {
     /// Where the first credentials come from. `auto` takes the first that is configured of `environment`, `profile`,
@@ -47,15 +50,15 @@ pub(super) struct Identity {
     pub(super) role_arn: Option<String>,
     /// With `source: web-identity`: the token's file, which is watched and read again each time. Left out: that of
     /// `AWS_WEB_IDENTITY_TOKEN_FILE`.
-    pub(super) token_file: Option<String>,
+    pub(super) token_file: Option<FilePath>,
     /// With `source: static`, and required there: the file that holds the access key id and nothing else. It is
     /// watched and read again each time, so keys may be rotated.
-    pub(super) access_key_id_file: Option<String>,
+    pub(super) access_key_id_file: Option<FilePath>,
     /// With `source: static`, and required there: the file that holds the secret access key and nothing else.
-    pub(super) secret_access_key_file: Option<String>,
+    pub(super) secret_access_key_file: Option<FilePath>,
     /// With `source: static`: the file that holds the session token of temporary keys. Left out: the keys are not
     /// temporary.
-    pub(super) session_token_file: Option<String>,
+    pub(super) session_token_file: Option<FilePath>,
     /// Roles to assume from there, in order: each with the credentials of the one before it. Left out: none.
     pub(super) assume_roles: Vec<AssumeRole>,
     /// The region whose STS is called, never guessed from the registry. Left out: that of `AWS_REGION` or the profile,
@@ -67,7 +70,7 @@ pub(super) struct Identity {
 }
 
 /// A credential source.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum SourceKind {
     #[default]
@@ -81,7 +84,7 @@ pub(super) enum SourceKind {
 }
 
 /// A role of a chain.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AssumeRole {
     /// The ARN of the role.
@@ -93,7 +96,7 @@ pub(super) struct AssumeRole {
 }
 
 /// A registry host.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Registry {
     /// The host as it appears in image references, for example
@@ -116,20 +119,20 @@ pub(super) struct Registry {
 }
 
 /// A place where credentials are published.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Output {
     /// A docker config.json.
     DockerConfig {
         /// The file. Its directory is on the volume that the main container mounts: as a directory, never by
         /// `subPath`.
-        path: String,
+        path: FilePath,
         /// The file's mode, octal, in quotes. Left out: `0640`.
         mode: Option<String>,
         /// The file's group id. Left out: the directory's if that is setgid (as with `fsGroup`), else the process's.
         group: Option<u32>,
         /// A docker config.json whose entries of other registries are carried along; it is watched. Left out: none.
-        base: Option<String>,
+        base: Option<FilePath>,
     },
     /// Secrets of type kubernetes.io/dockerconfigjson, what Flux reads.
     DockerConfigSecret {
@@ -138,7 +141,7 @@ pub(super) enum Output {
         /// In which namespaces. Left out: the pod's own.
         namespaces: Option<Namespaces>,
         /// A docker config.json whose entries of other registries are carried along; it is watched. Left out: none.
-        base: Option<String>,
+        base: Option<FilePath>,
         /// Whether a Secret with somebody else's credentials in it is taken over. Left out: `false`.
         adopt: Option<bool>,
         /// Whether Secrets that are the sidecar's alone are removed from namespaces that leave the configuration
@@ -165,13 +168,14 @@ pub(super) enum Output {
 }
 
 /// Namespaces: one of `names`, `all` and `selector`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Namespaces {
     /// The names of the namespaces. Left out: none.
     pub(super) names: Vec<String>,
     /// Whether it is all of them, also those to come: whoever may create a namespace gets the pull token of every
     /// registry. Left out: `false`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) all: bool,
     /// With `all: true`: but not these. Left out: none.
     pub(super) exclude: Vec<String>,
@@ -181,7 +185,7 @@ pub(super) struct Namespaces {
 }
 
 /// When to refresh.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Refresh {
     /// The part of a token's lifetime after which it is renewed, a whole percentage. With the jitter it stays between
@@ -192,7 +196,7 @@ pub(super) struct Refresh {
 }
 
 /// The local health endpoint.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Health {
     /// IP address and port. Left out: `127.0.0.1:9808`.
@@ -205,7 +209,7 @@ pub(super) struct Health {
 }
 
 /// Logging.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Log {
     /// How lines look. It takes a restart to change. Left out: `text` on a terminal, else `json`.
@@ -216,13 +220,24 @@ pub(super) struct Log {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
     /// For people.
     Text,
+}
+
+// A path that `config` shows, unless it may be a key in the wrong place.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Serialize for FilePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&clean_path(&self.0))
+    }
 }
 
 /// The JSON Schema of the file.

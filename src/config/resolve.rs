@@ -1,4 +1,4 @@
-//! From layers of text to the types of [`Config`].
+//! From layers of text to the types of [`Config`]. On the way it fills in what the file leaves out.
 
 mod outputs;
 
@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Config, ConfigFile, Context, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
-    Problem, Problems, Registries, Registry, file, nearest, sources::Layers, validate,
+    Problem, Problems, Registries, Registry, effective::Effective, file, nearest, sources::Layers, validate,
 };
 use crate::{
     aws::{
@@ -35,18 +35,18 @@ pub(super) fn load(
     context: &Context,
     file: Option<&ConfigFile>,
     purpose: Purpose<'_>,
-) -> Result<Config, Problems> {
+) -> Result<(Config, Effective), Problems> {
     let Layers { path, value, origins, mut problems } = Layers::of(flags, context, file)?;
-    let file = serde_json::from_value(value).unwrap_or_else(|_| {
+    let mut file = serde_json::from_value(value).unwrap_or_else(|_| {
         // The error's text would quote the file.
         problems.push(Problem::new("", "another shape", "what config.schema.json describes"));
         file::File::default()
     });
     let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
     let mut resolver = Resolver { context, purpose, origins, unfit, problems };
-    let config = resolver.config(path, file);
+    let config = resolver.config(path.clone(), &mut file);
     if resolver.problems.is_empty() {
-        Ok(Config { origins: resolver.origins, ..config })
+        Ok((config, Effective { path, file, origins: resolver.origins }))
     } else {
         Err(Problems(resolver.problems))
     }
@@ -72,33 +72,31 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn config(&mut self, path: Option<PathBuf>, file: file::File) -> Config {
-        let registries = self.registries(&file);
+    fn config(&mut self, path: Option<PathBuf>, file: &mut file::File) -> Config {
+        let registries = self.registries(&mut file.registries, &file.identities);
         let fallback_region = registries_region(&registries);
-        let mut identities: BTreeMap<_, _> = file
+        file.identities.entry("default".into()).or_default();
+        let identities = file
             .identities
-            .into_iter()
-            .map(|(name, identity)| (name.clone(), self.identity(name, identity, fallback_region.as_ref())))
-            .collect();
-        if !identities.contains_key("default") {
-            let default =
-                self.identity("default".into(), file::Identity::default(), fallback_region.as_ref());
-            identities.insert("default".into(), default);
-        }
+            .iter_mut()
+            .map(|(name, identity)| (name.clone(), self.identity(name, identity, fallback_region.as_ref())));
         Config {
             path,
-            identities,
-            outputs: self.outputs(file.outputs, &registries),
+            identities: identities.collect(),
+            outputs: self.outputs(&mut file.outputs, &registries),
             registries,
-            refresh: self.refresh(file.refresh),
-            health: self.health(file.health),
-            log: self.log(file.log),
-            origins: Origins::default(),
+            refresh: self.refresh(&mut file.refresh),
+            health: self.health(&mut file.health),
+            log: self.log(&mut file.log),
         }
     }
 
-    fn registries(&mut self, file: &file::File) -> Registries {
-        if file.registries.is_empty() {
+    fn registries(
+        &mut self,
+        configured: &mut [Option<file::Registry>],
+        identities: &BTreeMap<String, file::Identity>,
+    ) -> Registries {
+        if configured.is_empty() {
             let asked = match self.purpose {
                 Purpose::Keep | Purpose::Answer(None) => None,
                 Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::from_host(host, "default")),
@@ -112,10 +110,10 @@ impl Resolver<'_> {
         }
         let mut hosts = BTreeSet::new();
         let mut registries = Vec::new();
-        for (index, registry) in file.registries.iter().enumerate() {
+        for (index, registry) in configured.iter_mut().enumerate() {
             let path = format!("registries[{index}]");
             let Some(registry) = registry else { continue };
-            let Some(registry) = self.registry(&path, registry, &file.identities) else { continue };
+            let Some(registry) = self.registry(&path, registry, identities) else { continue };
             if hosts.insert(registry.host.clone()) {
                 registries.push(registry);
             } else {
@@ -142,33 +140,28 @@ impl Resolver<'_> {
             }
             Region::us_east_1()
         });
-        self.origins.set("registries", Origin::Derived("AWS_REGION"));
-        Registries::Own(TokenKey {
-            identity: "default".into(),
-            service: Service::Ecr,
-            region,
-            endpoint: None,
-            fips: None,
-            dual_stack: None,
-        })
+        let implied = format!("the caller's own in {region} (from AWS_REGION)");
+        self.origins.set("registries", Origin::Implied(implied));
+        Registries::Own(private_key("default", region))
     }
 
     fn registry(
         &mut self,
         path: &str,
-        registry: &file::Registry,
+        registry: &mut file::Registry,
         identities: &BTreeMap<String, file::Identity>,
     ) -> Option<Registry> {
         let host: RegistryHost = self.parse(&format!("{path}.host"), &registry.host)?;
-        let identity = registry.identity.clone().unwrap_or_else(|| "default".into());
-        if identity != "default" && !identities.contains_key(&identity) {
+        registry.host = host.to_string();
+        let identity = or_default(&mut registry.identity, "default");
+        if identity != "default" && !identities.contains_key(identity) {
             let known: Vec<_> = identities.keys().map(String::as_str).chain(["default"]).collect();
             let mut problem = Problem::new(
                 format!("{path}.identity"),
-                quoted(&identity),
+                quoted(identity),
                 format!("one of {}", known.join(", ")),
             );
-            problem.nearest = nearest(&identity, known).map(str::to_owned);
+            problem.nearest = nearest(identity, known).map(str::to_owned);
             if self.is_complete(path) {
                 self.problems.push(problem);
             }
@@ -178,6 +171,7 @@ impl Resolver<'_> {
             None => None,
         };
         let key = self.key(path, &host, said, identity)?;
+        registry.region = Some(key.region.to_string());
         let endpoint = registry.endpoint.as_deref().and_then(|url| self.endpoint(path, url));
         Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
     }
@@ -188,10 +182,10 @@ impl Resolver<'_> {
         path: &str,
         host: &RegistryHost,
         said: Option<Region>,
-        identity: String,
+        identity: &str,
     ) -> Option<TokenKey> {
         let place = format!("{path}.region");
-        let Some(key) = TokenKey::from_host(host, &identity) else {
+        let Some(key) = TokenKey::from_host(host, identity) else {
             let Some(region) = said else {
                 let accepted = match host.looks_like_ecr() {
                     Some(lookalike) => {
@@ -204,14 +198,7 @@ impl Resolver<'_> {
                 self.reject_unless_reported(&place, "nothing", accepted);
                 return None;
             };
-            return Some(TokenKey {
-                identity,
-                service: Service::Ecr,
-                region,
-                endpoint: None,
-                fips: None,
-                dual_stack: None,
-            });
+            return Some(private_key(identity, region));
         };
         if let Some(said) = said.filter(|said| *said != key.region) {
             self.refuse(
@@ -236,23 +223,23 @@ impl Resolver<'_> {
 
     fn identity(
         &mut self,
-        name: String,
-        identity: file::Identity,
+        name: &str,
+        identity: &mut file::Identity,
         fallback: Option<&Region>,
     ) -> IdentitySpec {
         let path = format!("identities.{name}");
-        self.reject_foreign_keys(&path, &identity);
-        let source = self.source(&path, &identity);
-        let assume_roles = identity.assume_roles.iter().enumerate();
+        self.reject_foreign_keys(&path, identity);
+        let source = self.source(&path, identity);
+        let assume_roles = identity.assume_roles.iter_mut().enumerate();
         let assume_roles = assume_roles
             .map(|(index, role)| self.assume_role(&format!("{path}.assumeRoles[{index}]"), role))
             .collect();
         let sts_region = self.sts_region(&path, identity.sts_region.as_deref(), fallback);
-        let expect_account = identity
-            .expect_account
-            .as_deref()
-            .and_then(|account| self.parse(&format!("{path}.expectAccount"), account));
-        IdentitySpec { name, source, assume_roles, sts_region, expect_account }
+        identity.sts_region = Some(sts_region.to_string());
+        let expect_account = identity.expect_account.as_deref();
+        let expect_account =
+            expect_account.and_then(|account| self.parse(&format!("{path}.expectAccount"), account));
+        IdentitySpec { name: name.to_owned(), source, assume_roles, sts_region, expect_account }
     }
 
     fn sts_region(&mut self, path: &str, said: Option<&str>, fallback: Option<&Region>) -> Region {
@@ -272,15 +259,15 @@ impl Resolver<'_> {
     fn reject_foreign_keys(&mut self, path: &str, identity: &file::Identity) {
         use file::SourceKind::{Profile, Static, WebIdentity};
         let owned = [
-            ("profile", &identity.profile, Profile, "profile"),
-            ("roleArn", &identity.role_arn, WebIdentity, "web-identity"),
-            ("tokenFile", &identity.token_file, WebIdentity, "web-identity"),
-            ("accessKeyIdFile", &identity.access_key_id_file, Static, "static"),
-            ("secretAccessKeyFile", &identity.secret_access_key_file, Static, "static"),
-            ("sessionTokenFile", &identity.session_token_file, Static, "static"),
+            ("profile", identity.profile.is_some(), Profile, "profile"),
+            ("roleArn", identity.role_arn.is_some(), WebIdentity, "web-identity"),
+            ("tokenFile", identity.token_file.is_some(), WebIdentity, "web-identity"),
+            ("accessKeyIdFile", identity.access_key_id_file.is_some(), Static, "static"),
+            ("secretAccessKeyFile", identity.secret_access_key_file.is_some(), Static, "static"),
+            ("sessionTokenFile", identity.session_token_file.is_some(), Static, "static"),
         ];
-        for (key, value, owner, name) in owned {
-            if value.is_some() && identity.source != owner {
+        for (key, is_set, owner, name) in owned {
+            if is_set && identity.source != owner {
                 self.reject_unless_reported(
                     &format!("{path}.{key}"),
                     "a value",
@@ -308,49 +295,46 @@ impl Resolver<'_> {
             SourceKind::Profile => Source::Profile { name: identity.profile.clone() },
             SourceKind::WebIdentity => Source::WebIdentity {
                 role_arn: identity.role_arn.clone(),
-                token_file: identity.token_file.clone().map(PathBuf::from),
+                token_file: identity.token_file.as_ref().map(|file| file.0.clone()),
             },
             SourceKind::PodIdentity => Source::PodIdentity,
             SourceKind::Imds => Source::Imds,
-            SourceKind::Static => Source::Static(StaticFiles {
-                access_key_id: self.required_path(
-                    path,
-                    "accessKeyIdFile",
-                    identity.access_key_id_file.as_deref(),
-                ),
-                secret_access_key: self.required_path(
-                    path,
-                    "secretAccessKeyFile",
-                    identity.secret_access_key_file.as_deref(),
-                ),
-                session_token: identity.session_token_file.clone().map(PathBuf::from),
-            }),
+            SourceKind::Static => {
+                let mut required = |key: &str, file: &Option<file::FilePath>| {
+                    self.required_path(&format!("{path}.{key}"), file.as_ref())
+                };
+                Source::Static(StaticFiles {
+                    access_key_id: required("accessKeyIdFile", &identity.access_key_id_file),
+                    secret_access_key: required("secretAccessKeyFile", &identity.secret_access_key_file),
+                    session_token: identity.session_token_file.as_ref().map(|file| file.0.clone()),
+                })
+            }
         }
     }
 
-    fn required_path(&mut self, path: &str, key: &str, value: Option<&str>) -> PathBuf {
-        if value.is_none_or(str::is_empty) {
-            self.reject_unless_reported(
-                &format!("{path}.{key}"),
-                "nothing",
-                "a file's path: `source: static` needs it",
-            );
+    fn required_path(&mut self, place: &str, file: Option<&file::FilePath>) -> PathBuf {
+        let path = file.map(|file| file.0.clone()).unwrap_or_default();
+        if path.as_os_str().is_empty() {
+            self.reject_unless_reported(place, "nothing", "a file's path: `source: static` needs it");
         }
-        PathBuf::from(value.unwrap_or_default())
+        path
     }
 
-    fn assume_role(&mut self, path: &str, role: &file::AssumeRole) -> AssumeRole {
+    fn assume_role(&mut self, path: &str, role: &mut file::AssumeRole) -> AssumeRole {
+        let session_name = or_default(&mut role.session_name, "ecr-sidecar");
         self.check(&format!("{path}.roleArn"), Some(&role.role_arn), Form::RoleArn);
         self.check(&format!("{path}.externalId"), role.external_id.as_deref(), Form::ExternalId);
-        self.check(&format!("{path}.sessionName"), role.session_name.as_deref(), Form::SessionName);
-        let session_name = role.session_name.clone().unwrap_or_else(|| "ecr-sidecar".into());
-        AssumeRole { role_arn: role.role_arn.clone(), external_id: role.external_id.clone(), session_name }
+        self.check(&format!("{path}.sessionName"), Some(session_name), Form::SessionName);
+        AssumeRole {
+            role_arn: role.role_arn.clone(),
+            external_id: role.external_id.clone(),
+            session_name: session_name.to_owned(),
+        }
     }
 
-    fn refresh(&mut self, refresh: file::Refresh) -> Policy {
-        let at: Option<Percent> = self.parse("refresh.at", refresh.at.as_deref().unwrap_or("50%"));
-        let jitter: Option<Percent> =
-            self.parse("refresh.jitter", refresh.jitter.as_deref().unwrap_or("10%"));
+    fn refresh(&mut self, refresh: &mut file::Refresh) -> Policy {
+        let at: Option<Percent> = self.parse("refresh.at", or_default(&mut refresh.at, "50%"));
+        let jitter: Option<Percent> = self.parse("refresh.jitter", or_default(&mut refresh.jitter, "10%"));
         let usual = |text: &str| text.parse::<Percent>().unwrap_or_default();
         let policy = Policy { at: at.unwrap_or(usual("50%")), jitter: jitter.unwrap_or(usual("10%")) };
         let (at, jitter) = (policy.at.as_fraction(), policy.jitter.as_fraction());
@@ -364,13 +348,13 @@ impl Resolver<'_> {
         policy
     }
 
-    fn health(&mut self, health: file::Health) -> Health {
-        let listen = health.listen.map_or(Ok(DEFAULT_LISTEN), |text| text.parse().map_err(|_| text));
-        let listen = listen.unwrap_or_else(|text| {
-            self.refuse("health.listen", quoted(&text), LISTEN_ACCEPTED);
+    fn health(&mut self, health: &mut file::Health) -> Health {
+        let text = or_default(&mut health.listen, &DEFAULT_LISTEN.to_string());
+        let listen = text.parse().unwrap_or_else(|_| {
+            self.refuse("health.listen", quoted(text), LISTEN_ACCEPTED);
             DEFAULT_LISTEN
         });
-        let grace = health.startup_grace.as_deref().unwrap_or("60s");
+        let grace = or_default(&mut health.startup_grace, "60s");
         let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
             self.refuse("health.startupGrace", quoted(grace), error.to_string());
             Duration::ZERO
@@ -390,10 +374,10 @@ impl Resolver<'_> {
         names
     }
 
-    fn log(&mut self, log: file::Log) -> Log {
-        let filter = log.filter.unwrap_or_else(|| "info".into());
-        let filter = filter.parse().unwrap_or_else(|error| {
-            self.refuse("log.filter", quoted(&filter), format!("a level, or target=level pairs ({error})"));
+    fn log(&mut self, log: &mut file::Log) -> Log {
+        let text = or_default(&mut log.filter, "info");
+        let filter = text.parse().unwrap_or_else(|error| {
+            self.refuse("log.filter", quoted(text), format!("a level, or target=level pairs ({error})"));
             LogFilter::default()
         });
         Log { format: log.format, filter }
@@ -423,16 +407,21 @@ impl Resolver<'_> {
     }
 
     fn refuse(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
-        // A value that came by a flag or variable is told by that name.
-        let path = match self.origins.of(path) {
-            Origin::Flag(flag) => flag.to_owned(),
-            Origin::Env(variable) => variable,
-            _ => path.to_owned(),
-        };
+        let path = self.origins.of(path).name().unwrap_or_else(|| path.to_owned());
         if self.problems.len() < validate::MOST {
             self.problems.push(Problem::new(path, found, accepted));
         }
     }
+}
+
+fn or_default<'a>(value: &'a mut Option<String>, default: &str) -> &'a str {
+    value.get_or_insert_with(|| default.to_owned())
+}
+
+/// The key of a private registry whose host doesn't tell it.
+fn private_key(identity: &str, region: Region) -> TokenKey {
+    let identity = identity.to_owned();
+    TokenKey { identity, service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }
 }
 
 /// Whether a `Host` header can have it: letters, digits, hyphens and dots, no empty label.

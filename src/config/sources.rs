@@ -11,26 +11,58 @@ use super::{
 };
 use crate::failure::shown_value::{clean_path, quoted};
 
-const CONFIG: &str = "ECR_SIDECAR_CONFIG";
-const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
-const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
-const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
-const DOCKER_CONFIG_SECRET: &str = "ECR_SIDECAR_DOCKER_CONFIG_SECRET";
-const ARGOCD_NAMESPACE: &str = "ECR_SIDECAR_ARGOCD_NAMESPACE";
-const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
-const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
-const LOG: &str = "ECR_SIDECAR_LOG";
-const KNOWN: [&str; 9] = [
-    CONFIG,
-    REGISTRIES,
-    DOCKER_CONFIG,
-    FILE_MODE,
-    DOCKER_CONFIG_SECRET,
-    ARGOCD_NAMESPACE,
-    HEALTH_LISTEN,
-    LOG_FORMAT,
-    LOG,
-];
+/// The variables; each has a flag of the same name.
+pub mod variable {
+    pub const CONFIG: &str = "ECR_SIDECAR_CONFIG";
+    pub const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
+    pub const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
+    pub const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
+    pub const DOCKER_CONFIG_SECRET: &str = "ECR_SIDECAR_DOCKER_CONFIG_SECRET";
+    pub const ARGOCD_NAMESPACE: &str = "ECR_SIDECAR_ARGOCD_NAMESPACE";
+    pub const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
+    pub const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
+    pub const LOG: &str = "ECR_SIDECAR_LOG";
+
+    pub(super) const ALL: [&str; 9] = [
+        CONFIG,
+        REGISTRIES,
+        DOCKER_CONFIG,
+        FILE_MODE,
+        DOCKER_CONFIG_SECRET,
+        ARGOCD_NAMESPACE,
+        HEALTH_LISTEN,
+        LOG_FORMAT,
+        LOG,
+    ];
+}
+
+const PREFIX: &str = "ECR_SIDECAR_";
+
+/// The flag that goes over a variable.
+pub(super) fn flag_of(variable: &str) -> String {
+    let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
+    format!("--{}", name.to_lowercase().replace('_', "-"))
+}
+
+impl Flags {
+    /// The value of the flag, else of the variable: without white space around it, and empty is unset.
+    fn get<'a>(&'a self, variable: &'static str, env: &'a Environment) -> Option<(&'a str, Origin)> {
+        let flag = self.0.get(variable).map(|value| value.trim()).filter(|value| !value.is_empty());
+        let flag = flag.map(|value| (value, Origin::Flag(variable)));
+        flag.or_else(|| Some((env.get(variable)?, Origin::Env(variable))))
+    }
+}
+
+impl Origin {
+    /// The flag or variable, if it came from there.
+    pub(super) fn name(&self) -> Option<String> {
+        match self {
+            Self::Flag(variable) => Some(flag_of(variable)),
+            Self::Env(variable) => Some((*variable).to_owned()),
+            _ => None,
+        }
+    }
+}
 
 /// What the layers amount to, in the shape of the file.
 #[derive(Default)]
@@ -82,33 +114,28 @@ impl Layers {
     }
 
     fn refuse_unknown_variables(&mut self, context: &Context) {
-        for name in own_variables(&context.env).filter(|name| !KNOWN.contains(name)) {
-            let accepted = format!("one of {}", KNOWN.join(", "));
+        for name in own_variables(&context.env).filter(|name| !variable::ALL.contains(name)) {
+            let accepted = format!("one of {}", variable::ALL.join(", "));
             let mut problem = Problem::new(name, "an unknown variable", accepted);
-            problem.nearest = nearest(name, KNOWN).map(str::to_owned);
+            problem.nearest = nearest(name, variable::ALL).map(str::to_owned);
             self.problems.push(problem);
         }
     }
 
     fn overlay(&mut self, flags: &Flags, context: &Context) {
-        let given = |variable: &'static str| {
-            let flag = flags.values.get(variable).map(|(flag, value)| (value.trim(), Origin::Flag(flag)));
-            let flag = flag.filter(|(value, _)| !value.is_empty());
-            let by_env = || Some((given(&context.env, variable)?, Origin::Env(variable.to_owned())));
-            flag.or_else(by_env).map(|(value, origin)| (value.to_owned(), origin))
-        };
-        if let Some((hosts, origin)) = given(REGISTRIES) {
+        let given = |variable| flags.get(variable, &context.env);
+        if let Some((hosts, origin)) = given(variable::REGISTRIES) {
             let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
             let hosts: Vec<_> = hosts.map(|host| json!({ "host": host })).collect();
             self.put("registries", Value::from(hosts), origin);
         }
-        if let Some((path, origin)) = given(DOCKER_CONFIG) {
+        if let Some((path, origin)) = given(variable::DOCKER_CONFIG) {
             self.put_docker_config("path", path, origin);
         }
-        if let Some((mode, origin)) = given(FILE_MODE) {
+        if let Some((mode, origin)) = given(variable::FILE_MODE) {
             self.put_docker_config("mode", mode, origin);
         }
-        if let Some((secrets, origin)) = given(DOCKER_CONFIG_SECRET) {
+        if let Some((secrets, origin)) = given(variable::DOCKER_CONFIG_SECRET) {
             for secret in secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty()) {
                 let output = match secret.split_once('/') {
                     Some((namespace, name)) => {
@@ -119,15 +146,17 @@ impl Layers {
                 self.push_output(output, &origin);
             }
         }
-        if let Some((namespace, origin)) = given(ARGOCD_NAMESPACE) {
+        if let Some((namespace, origin)) = given(variable::ARGOCD_NAMESPACE) {
             self.push_output(json!({"type": "argocd-repo-creds", "namespace": namespace}), &origin);
         }
-        for (variable, section, key) in
-            [(HEALTH_LISTEN, "health", "listen"), (LOG_FORMAT, "log", "format"), (LOG, "log", "filter")]
-        {
+        for (variable, section, key) in [
+            (variable::HEALTH_LISTEN, "health", "listen"),
+            (variable::LOG_FORMAT, "log", "format"),
+            (variable::LOG, "log", "filter"),
+        ] {
             if let Some((text, origin)) = given(variable) {
-                if key == "format" && !["json", "text"].contains(&text.as_str()) {
-                    self.problems.push(Problem::new(origin.to_string(), quoted(&text), "json or text"));
+                if key == "format" && !["json", "text"].contains(&text) {
+                    self.problems.push(Problem::new(origin.to_string(), quoted(text), "json or text"));
                     continue;
                 }
                 let path = format!("{section}.{key}");
@@ -161,7 +190,7 @@ impl Layers {
     }
 
     /// Sets `key` of the one docker-config output, which is made if there is none.
-    fn put_docker_config(&mut self, key: &str, text: String, origin: Origin) {
+    fn put_docker_config(&mut self, key: &str, text: &str, origin: Origin) {
         let Some(object) = self.value.as_object_mut() else { return };
         let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
             return;
@@ -189,8 +218,7 @@ impl Layers {
 
 /// The configuration file that a flag or variable names.
 pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
-    let flag = flags.config.as_deref().map(str::trim).filter(|path| !path.is_empty());
-    flag.or_else(|| given(env, CONFIG)).map(PathBuf::from)
+    flags.get(variable::CONFIG, env).map(|(path, _)| path.into())
 }
 
 /// Where the sidecar listens, if a flag or variable says so.
@@ -198,12 +226,8 @@ pub(super) fn listen_outside_the_file(
     flags: &Flags,
     env: &Environment,
 ) -> Result<Option<SocketAddr>, Problems> {
-    let flag = flags.values.get(HEALTH_LISTEN).map(|(flag, value)| (*flag, value.trim()));
-    let flag = flag.filter(|(_, value)| !value.is_empty());
-    let Some((name, text)) = flag.or_else(|| Some((HEALTH_LISTEN, given(env, HEALTH_LISTEN)?))) else {
-        return Ok(None);
-    };
-    let problem = || Problem::new(name, quoted(text), LISTEN_ACCEPTED);
+    let Some((text, origin)) = flags.get(variable::HEALTH_LISTEN, env) else { return Ok(None) };
+    let problem = || Problem::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_ACCEPTED);
     text.parse().map(Some).map_err(|_| Problems(vec![problem()]))
 }
 
@@ -214,11 +238,6 @@ pub(super) fn listen_of(text: &str) -> Option<SocketAddr> {
     }
     let said = text.lines().find_map(|line| line.split_once("listen:"))?.1;
     said.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
-}
-
-/// A variable of ours, without surrounding white space; empty is unset.
-fn given<'a>(env: &'a Environment, variable: &str) -> Option<&'a str> {
-    env.get(variable).map(str::trim).filter(|value| !value.is_empty())
 }
 
 /// Whether Kubernetes sets it for a Service whose name begins with `ecr-sidecar`: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
@@ -238,9 +257,9 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         || name.rsplit_once("_PORT_").is_some_and(|(_, port)| is_of_a_port(port))
 }
 
-/// The variables that are set and have our prefix, without those of a Service.
-pub(super) fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
-    env.names_with_prefix("ECR_SIDECAR_").filter(|name| {
-        given(env, name).is_some_and(|value| KNOWN.contains(name) || !is_of_a_service(name, value))
+/// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
+pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
+    env.names_with_prefix(PREFIX).filter(|name| {
+        variable::ALL.contains(name) || env.get(name).is_some_and(|value| !is_of_a_service(name, value))
     })
 }

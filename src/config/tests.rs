@@ -1,8 +1,9 @@
 use serde_json::Value;
 
-use super::*;
+use super::{effective::Effective, *};
 use crate::aws::profile_file::Profiles;
 
+const FULL: &str = include_str!("../../tests/data/full.yaml");
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
 fn context(variables: &[(&str, &str)]) -> Context {
@@ -20,6 +21,18 @@ fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Config, Problems>
 }
 
 fn parsed(flags: &Flags, variables: &[(&str, &str)], text: Option<&str>) -> Result<Config, Problems> {
+    loaded(flags, variables, text).map(|(config, _)| config)
+}
+
+fn effective(text: &str, variables: &[(&str, &str)]) -> String {
+    loaded(&Flags::default(), variables, Some(text)).unwrap().1.to_yaml()
+}
+
+fn loaded(
+    flags: &Flags,
+    variables: &[(&str, &str)],
+    text: Option<&str>,
+) -> Result<(Config, Effective), Problems> {
     let file = text.map(|text| ConfigFile {
         path: "/etc/ecr-sidecar.yaml".into(),
         text: Zeroizing::new(text.to_owned()),
@@ -53,7 +66,7 @@ fn nothing_configured_means_the_own_registry_of_the_region() {
 
 #[test]
 fn the_file_of_the_design_is_understood() {
-    let config = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
+    let config = with_file(FULL, &[]).unwrap();
     let Registries::Listed(registries) = &config.registries else { panic!("listed") };
     assert_eq!(registries.len(), 4);
     assert!(!registries[1].required);
@@ -70,8 +83,8 @@ fn the_file_of_the_design_is_understood() {
 
 #[test]
 fn what_config_prints_is_a_configuration_again() {
-    let first = with_file(include_str!("../../tests/data/full.yaml"), &[]).unwrap();
-    let yaml = first.to_yaml();
+    let first = with_file(FULL, &[]).unwrap();
+    let yaml = effective(FULL, &[]);
     let again = with_file(&yaml, &[]).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
     assert_eq!(
         (&first.identities, &first.registries, &first.outputs, &first.health),
@@ -81,19 +94,93 @@ fn what_config_prints_is_a_configuration_again() {
     assert!(yaml.contains("region: us-east-1 # from the host"), "{yaml}");
 }
 
+/// `tests/docs/configuration.rs` holds that `full.yaml` has every key of the schema.
+#[test]
+fn every_key_of_the_file_is_printed_with_its_value() {
+    fn missing(given: &Value, printed: &Value, path: &str) -> Vec<String> {
+        let below =
+            |key: &str, given: &Value, printed: &Value| missing(given, printed, &format!("{path}/{key}"));
+        match given {
+            Value::Object(entries) => {
+                entries.iter().flat_map(|(key, given)| below(key, given, &printed[key])).collect()
+            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .flat_map(|(index, given)| below(&index.to_string(), given, &printed[index]))
+                .collect(),
+            leaf if leaf == printed => Vec::new(),
+            _ => vec![path.to_owned()],
+        }
+    }
+    let yaml = effective(FULL, &[]);
+    let value = |text: &str| yaml::parse(text).unwrap().value;
+    assert_eq!(missing(&value(FULL), &value(&yaml), ""), Vec::<String>::new(), "{yaml}");
+}
+
+#[test]
+fn the_effective_configuration_has_defaults_and_origins() {
+    let file = "registries: [{host: Public.ECR.aws}]\noutputs:\n- {type: docker-config-secret, name: a}\n\
+                - {type: docker-config-secret, name: b, namespaces: {names: [team-a, team-b]}}\n";
+    let variables =
+        [("ECR_SIDECAR_LOG", "debug"), ("ECR_SIDECAR_FILE_MODE", "600"), ("AWS_REGION", "eu-west-1")];
+    assert_eq!(
+        effective(file, &variables),
+        "\
+# file: /etc/ecr-sidecar.yaml
+identities:
+  default:
+    source: auto # default
+    stsRegion: eu-west-1 # from AWS_REGION
+registries:
+  - host: public.ecr.aws # file
+    identity: default # default
+    region: us-east-1 # from the host
+    optional: false # default
+outputs:
+  - type: docker-config-secret # file
+    name: a # file
+    # namespaces: the pod's own
+    adopt: false # default
+    prune: false # default
+  - type: docker-config-secret # file
+    name: b # file
+    namespaces:
+      names: [team-a, team-b] # file
+    adopt: false # default
+    prune: false # default
+  - type: docker-config # default
+    path: /var/run/ecr-sidecar/config.json # default
+    mode: \"600\" # environment ECR_SIDECAR_FILE_MODE
+refresh:
+  at: 50% # default
+  jitter: 10% # default
+health:
+  listen: \"127.0.0.1:9808\" # default
+  startupGrace: 60s # default
+log:
+  filter: debug # environment ECR_SIDECAR_LOG
+"
+    );
+    let own = effective("", &[("AWS_REGION", "eu-west-1")]);
+    assert!(
+        own.contains("\n# registries: the caller's own in eu-west-1 (from AWS_REGION)\noutputs:\n"),
+        "{own}"
+    );
+}
+
 #[test]
 fn environment_goes_over_file_and_flags_over_both() {
     let file =
         "registries: [{host: public.ecr.aws}]\noutputs: [{type: docker-config, path: /file, mode: '0600'}]\n";
-    let config =
-        with_file(file, &[("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")]).unwrap();
+    let variables = [("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG", "/env")];
+    let config = with_file(file, &variables).unwrap();
     let OutputConfig::DockerConfig(output) = &config.outputs[0] else { panic!("another output") };
     assert_eq!((output.path.to_str(), output.mode.to_string().as_str()), (Some("/env"), "0600"));
-    assert!(config.to_yaml().contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
+    assert!(effective(file, &variables).contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
     assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
 
-    let values = [("ECR_SIDECAR_REGISTRIES", ("--registries", "public.ecr.aws".to_owned()))].into();
-    let flags = Flags { config: None, values };
+    let flags = Flags([(variable::REGISTRIES, "public.ecr.aws".to_owned())].into());
     let config = parsed(&flags, &[("ECR_SIDECAR_REGISTRIES", HOST)], None).unwrap();
     assert!(
         matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
@@ -238,10 +325,7 @@ fn a_misspelt_variable_is_an_error_with_the_nearest_name() {
 
 #[test]
 fn white_space_around_variables_and_flags_is_not_theirs_and_empty_is_unset() {
-    let flag = |value: &str| Flags {
-        config: None,
-        values: [("ECR_SIDECAR_REGISTRIES", ("--registries", value.to_owned()))].into(),
-    };
+    let flag = |value: &str| Flags([(variable::REGISTRIES, value.to_owned())].into());
     let variables = [
         ("ECR_SIDECAR_DOCKER_CONFIG", " /x\n"),
         ("ECR_SIDECAR_FILE_MODE", "0600\r\n"),
@@ -490,7 +574,7 @@ fn health_hosts_are_dns_names() {
 #[tokio::test]
 async fn broken_yaml_and_missing_files_name_the_file() {
     assert!(problems(with_file("a: [", &[])).contains("accepted: YAML"));
-    let flags = Flags { config: Some("/nowhere/c.yaml".into()), ..Flags::default() };
+    let flags = Flags([(variable::CONFIG, "/nowhere/c.yaml".to_owned())].into());
     let told = problems(load(&flags, &context(&[])).await);
     assert!(told.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{told}");
 }
@@ -508,7 +592,7 @@ async fn a_probe_finds_its_address_in_a_file_that_is_refused() {
     let listen = async |text: &str, variables: &[(&str, &str)]| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+        let flags = Flags([(variable::CONFIG, file.path().display().to_string())].into());
         health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).await.unwrap().to_string()
     };
     assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]).await, "127.0.0.1:1");

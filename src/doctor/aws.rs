@@ -17,7 +17,10 @@ use crate::{
     clock::{Clock, rfc3339},
     config::Config,
     env::Environment,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     registry::{Location, RegistryHost},
 };
 
@@ -84,7 +87,7 @@ async fn of_identity(
     let resolved = match within(CREDENTIALS_LIMIT, identity.credentials()).await {
         Some(Ok(resolved)) => resolved,
         Some(Err(error)) => {
-            answers.findings.push(Finding::fail(Step::Identity, name, error.to_string(), error.remedy()));
+            answers.findings.push(Finding::problem(Step::Identity, name, error.problem()));
             return without_credentials(answers, &keys);
         }
         None => {

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     config::{Config, Registries},
     credentials::CredentialSet,
+    failure::Diagnose,
     failure::diagnosis::{Diagnosis, Remedy},
     kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
     manifests::{self},
@@ -55,7 +56,7 @@ async fn of_output(
     clock: &Clock,
     until: Instant,
 ) -> Vec<Finding> {
-    let id = output.id();
+    let id = output.id().to_string();
     let rights = match manifests::rights(output, &config.registries, cluster.namespace()) {
         Ok(rights) => rights,
         // Its templates are named after registries that only AWS knows.

@@ -24,9 +24,11 @@ use crate::{
     clock::rfc3339,
     env::Environment,
     failure::{
+        Diagnose,
         diagnosis::{Diagnosis, Remedy},
         shown_value::clean_path,
     },
+    tasks,
 };
 
 /// The audience that IRSA's trust policies and providers name unless somebody chose another.
@@ -108,7 +110,7 @@ async fn of_profiles(path: &Path, env: &Environment) -> Option<Finding> {
 /// Owner and mode, if the file can be seen.
 async fn looks(path: &Path) -> Option<String> {
     let path = path.to_owned();
-    let metadata = tokio::task::spawn_blocking(move || fs::metadata(path)).await.ok()?.ok()?;
+    let metadata = tasks::blocking(move || fs::metadata(path)).await.ok()?;
     let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
     Some(format!("owner {uid}:{gid}, mode {mode:04o}"))
 }

@@ -18,13 +18,13 @@ use aws_smithy_runtime_api::client::{
 
 use super::report::{Finding, Step};
 use crate::{
+    aws::error::{skew, skew_seconds},
     clock::Clock,
     config::{Config, Context},
     env::Environment,
     failure::{
         causes, classify_transport,
         diagnosis::{Diagnosis, Remedy},
-        skew, skew_seconds,
     },
 };
 

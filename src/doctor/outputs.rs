@@ -14,11 +14,15 @@ use super::report::{Finding, Step};
 use crate::{
     config::Config,
     env::Environment,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     output::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
     },
+    tasks,
 };
 
 /// How long a volume may take.
@@ -67,22 +71,19 @@ pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let look = tokio::task::spawn_blocking(move || (file.dry_run(), directories(&path)));
-        looking.push((output.id(), settings, look));
+        let look = tasks::blocking(move || (file.dry_run(), directories(&path)));
+        looking.push((output.id().to_string(), settings, look));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
     for (subject, settings, look) in looking {
         match tokio::time::timeout_at(until, look).await {
-            Ok(Ok((Ok(examined), directories))) => {
+            Ok((Ok(examined), directories)) => {
                 findings.extend(of_file(&subject, &examined, &directories, consumer));
                 findings.push(of_docker_config(settings, env));
             }
-            Ok(Ok((Err(error), _))) => {
-                findings.push(Finding::fail(Step::Output, subject, error.to_string(), error.remedy()));
-            }
-            Ok(Err(error)) => {
-                findings.push(Finding::fail(Step::Output, subject, error.to_string(), Diagnosis::Fault));
+            Ok((Err(error), _)) => {
+                findings.push(Finding::problem(Step::Output, subject, error.problem()));
             }
             Err(_) => {
                 let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());

@@ -1,6 +1,6 @@
 //! How a value of the user's is shown in a message: one line, bounded, and not at all where it may be a credential.
 //!
-//! People put values into the wrong place: a key where its file is asked for, a URL with a password where a host is.
+//! People put values into the wrong place: a key in the place of its file, a URL with a password in the place of a host.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
-use crate::failure::is_file_limit;
+use crate::{failure::is_file_limit, tasks};
 
 /// How long a caller waits for a file.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -145,11 +145,11 @@ async fn within<T: Send + 'static>(
     let slot = slot_of(path);
     let reading = async move {
         let slot = slot.acquire_owned().await.map_err(io::Error::other)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let _slot = slot; // also when nobody waits any more
+        tasks::blocking(move || {
+            let _slot = slot; // also when no caller waits any more
             work()
-        });
-        work.await.map_err(io::Error::other)?
+        })
+        .await
     };
     timeout(limit, reading).await.unwrap_or(Err(ReadError::TimedOut))
 }

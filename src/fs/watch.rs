@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use self::inotify::Inotify;
+use crate::tasks;
 
 /// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -214,7 +215,7 @@ async fn sights(
     while !ahead.is_empty() {
         let (sender, mut results) = mpsc::unbounded_channel();
         let (batch, see, board) = (ahead.clone(), see.clone(), Arc::clone(shared));
-        let thread = tokio::task::spawn_blocking(move || {
+        let thread = tasks::blocking(move || {
             for (file, kept) in batch {
                 let sight = see(&file, kept);
                 if let Err(mpsc::error::SendError((file, sight))) = sender.send((file, sight)) {
@@ -232,10 +233,10 @@ async fn sights(
                     ahead.pop_front();
                     seen.insert(file, sight);
                 }
-                Ok(None) => match thread.await {
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    _ => return seen, // all are seen, or the runtime is ending
-                },
+                Ok(None) => {
+                    thread.await;
+                    return seen;
+                }
                 Err(_) => {
                     let Some((file, kept)) = ahead.pop_front() else { break };
                     // In this order: the thread takes it out of the set when it finds the channel closed.

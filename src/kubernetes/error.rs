@@ -13,7 +13,7 @@ use self::refusal::Kind;
 pub(super) use self::refusal::Refusal;
 use crate::{
     failure::{
-        Class, Problem, classify_transport,
+        Class, Diagnose, Problem, classify_transport,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
     },
@@ -60,16 +60,21 @@ impl ConnectError {
             _ => "the certificate authority or client certificate does not parse",
         })
     }
+}
 
-    /// The failure as a person reads it.
-    pub(crate) fn problem(&self) -> Problem {
-        let diagnosis = match self {
+impl Diagnose for ConnectError {
+    fn class(&self) -> Class {
+        Class::Denied
+    }
+
+    fn remedy(&self) -> Remedy {
+        match self {
             Self::InCluster(_) => Diagnosis::ServiceAccountToken,
             Self::Kubeconfig(_) | Self::Key { .. } | Self::NotHttps(_) => Diagnosis::Kubeconfig,
             Self::Plugin { .. } | Self::Client(_) => Diagnosis::ApiServerCredentials,
             Self::Stopping => Diagnosis::Fault,
-        };
-        Problem { message: self.to_string(), remedy: diagnosis.into(), class: Class::Denied }
+        }
+        .into()
     }
 }
 

@@ -30,7 +30,12 @@ use zeroize::Zeroizing;
 use super::{
     ApiError, CONNECT_LIMIT, ConnectError, REQUEST_LIMIT, REQUESTS_A_SECOND, access::Source, exec_plugin,
 };
-use crate::{clock::Clock, secret::Secret};
+use crate::{
+    clock::Clock,
+    failure::{Diagnose, log_problem},
+    secret::Secret,
+    tasks,
+};
 
 /// How often the files are compared, at most, and how often a rejected session is renewed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -140,17 +145,10 @@ async fn client(mut config: Config) -> Result<Client, ConnectError> {
         tracing::warn!("insecure-skip-tls-verify: the API server's certificate is not checked");
     }
     // Without an authority of its own it reads the system's, on whatever volume that is.
-    let built = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config));
-    let built = tokio::time::timeout(CONNECT_LIMIT, built).await;
-    let builder = built
-        .map_err(|_| ConnectError::Client("the system's certificate authorities cannot be read in time"))?;
-    let builder = match builder {
-        Ok(builder) => builder.map_err(ConnectError::client)?,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => return Err(ConnectError::Stopping),
-        },
-    };
+    let builder = tasks::blocking_within(CONNECT_LIMIT, move || ClientBuilder::try_from(config))
+        .await
+        .ok_or(ConnectError::Client("the system's certificate authorities cannot be read in time"))?;
+    let builder = builder.map_err(ConnectError::client)?;
     let limit = RateLimitLayer::new(REQUESTS_A_SECOND, Duration::from_secs(1));
     Ok(builder.with_layer(&limit).build())
 }
@@ -237,7 +235,12 @@ impl Link {
             Err(error) => {
                 let problem = error.problem();
                 if state.failure.as_ref() != Some(&problem.message) {
-                    tracing::warn!(error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "access to the API server cannot be renewed; keeping the current one");
+                    log_problem!(
+                        warn,
+                        problem,
+                        {},
+                        "access to the API server cannot be renewed; keeping the current one"
+                    );
                     state.failure = Some(problem.message);
                 }
             }

@@ -60,27 +60,28 @@ pub(crate) enum WatchEvent {
     Failed(ApiError),
 }
 
-/// Tells what happens in `scope`, until nobody listens.
-pub(crate) async fn watch(cluster: Cluster, scope: Scope, told: mpsc::Sender<WatchEvent>) {
-    let mut version: Option<String> = None;
+/// Sends what happens in `scope` as `key`, until the receiver is dropped.
+pub(crate) async fn watch<K: Clone>(
+    cluster: Cluster,
+    scope: Scope,
+    key: K,
+    events: mpsc::Sender<(K, WatchEvent)>,
+) {
+    let mut watch = Watch { cluster, scope, key, events, version: None };
     let mut failures = 0;
-    while !told.is_closed() {
+    while !watch.events.is_closed() {
         let begun = Instant::now();
-        let outcome = match version.take() {
-            None => listed(&cluster, &scope, &told).await,
-            Some(from) => watched(&cluster, &scope, from, &mut version, &told).await,
+        let outcome = match watch.version.clone() {
+            None => watch.list().await,
+            Some(version) => watch.follow(&version).await,
         };
-        match outcome {
-            Ok(next) => version = Some(next),
-            // The version is too old, or the connection broke: from the list, or from the last version.
-            Err(error) if error.is_gone() => version = None,
-            Err(error) => {
-                if error.is_unreadable() {
-                    version = None; // the same event would come again
-                }
-                if told.send(WatchEvent::Failed(error)).await.is_err() {
-                    return;
-                }
+        if let Err(error) = outcome {
+            // The version is too old, or the same event would come again.
+            if error.is_gone() || error.is_unreadable() {
+                watch.version = None;
+            }
+            if !error.is_gone() {
+                watch.send(WatchEvent::Failed(error)).await;
             }
         }
         failures = if begun.elapsed() >= GOOD { 0 } else { failures + 1 };
@@ -96,41 +97,42 @@ fn pause(failures: u32, roll: f64) -> Duration {
     cap.mul_f64(0.5 + roll / 2.0)
 }
 
-async fn listed(
-    cluster: &Cluster,
-    scope: &Scope,
-    told: &mpsc::Sender<WatchEvent>,
-) -> Result<String, ApiError> {
-    let (all, version) = cluster.list(scope).await?;
-    let _ = told.send(WatchEvent::All(all)).await; // `watch` sees that nobody listens
-    Ok(version)
+struct Watch<K> {
+    cluster: Cluster,
+    scope: Scope,
+    key: K,
+    events: mpsc::Sender<(K, WatchEvent)>,
+    /// The last version that was sent; `None` when it is to be listed.
+    version: Option<String>,
 }
 
-/// Watches from `from` until the watch ends; `seen` is the last version that was told.
-async fn watched(
-    cluster: &Cluster,
-    scope: &Scope,
-    from: String,
-    seen: &mut Option<String>,
-    told: &mpsc::Sender<WatchEvent>,
-) -> Result<String, ApiError> {
-    *seen = Some(from.clone());
-    let mut version = from;
-    let lasts = LASTS.mul_f64(0.8 + fastrand::f64() * 0.2);
-    let response = cluster.open_watch(scope, &version, lasts).await?;
-    let mut lines =
-        Lines { body: response.into_body(), rest: Vec::new(), until: Instant::now() + lasts + GRACE };
-    while let Some(line) = lines.next().await? {
-        let (brought, event) = super::decode::<Event>(&line)?.open(cluster)?;
-        version.clone_from(&brought);
-        *seen = Some(brought);
-        if let Some(event) = event
-            && told.send(event).await.is_err()
-        {
-            break;
-        }
+impl<K: Clone> Watch<K> {
+    async fn list(&mut self) -> Result<(), ApiError> {
+        let (all, version) = self.cluster.list(&self.scope).await?;
+        self.send(WatchEvent::All(all)).await;
+        self.version = Some(version);
+        Ok(())
     }
-    Ok(version)
+
+    async fn follow(&mut self, version: &str) -> Result<(), ApiError> {
+        let lasts = LASTS.mul_f64(0.8 + fastrand::f64() * 0.2);
+        let response = self.cluster.open_watch(&self.scope, version, lasts).await?;
+        let until = Instant::now() + lasts + GRACE;
+        let mut lines = Lines { body: response.into_body(), rest: Vec::new(), until };
+        while let Some(line) = lines.next().await? {
+            let (version, event) = super::decode::<Event>(&line)?.open(&self.cluster)?;
+            self.version = Some(version);
+            if let Some(event) = event {
+                self.send(event).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// `watch` ends when the receiver is gone.
+    async fn send(&self, event: WatchEvent) {
+        let _ = self.events.send((self.key.clone(), event)).await;
+    }
 }
 
 #[derive(Deserialize)]

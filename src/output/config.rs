@@ -6,7 +6,7 @@ use super::{
         DockerConfigSecretSettings, NamespaceName, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
     },
 };
-use crate::failure::shown_value::clean_path;
+use crate::{failure::shown_value::clean_path, status::OutputId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputConfig {
@@ -21,20 +21,27 @@ pub enum OutputConfig {
 
 impl OutputConfig {
     /// Its name in the status and in log lines.
-    pub fn id(&self) -> String {
+    pub fn id(&self) -> OutputId {
         match self {
-            Self::DockerConfig(settings) => format!("docker-config {}", clean_path(&settings.path)),
-            Self::DockerConfigSecret(settings) => match &settings.namespaces {
-                Namespaces::Names(names) if names.len() == 1 => {
-                    let namespace = names.first().map(NamespaceName::as_str).unwrap_or_default();
-                    format!("docker-config-secret {namespace}/{}", settings.name.as_str())
-                }
-                namespaces => format!("docker-config-secret {} in {namespaces}", settings.name.as_str()),
-            },
-            Self::ArgocdRepoCreds(settings) => format!("argocd-repo-creds {}", settings.namespace.as_str()),
-            Self::ArgocdRepositories(settings) => {
-                format!("argocd-repositories {} in {}", settings.which, settings.namespace.as_str())
+            Self::DockerConfig(settings) => OutputId::new("docker-config", clean_path(&settings.path)),
+            Self::DockerConfigSecret(DockerConfigSecretSettings { name, namespaces, .. }) => {
+                let name = name.as_str();
+                let target = match namespaces {
+                    Namespaces::Names(names) if names.len() == 1 => {
+                        let namespace = names.first().map(NamespaceName::as_str).unwrap_or_default();
+                        format!("{namespace}/{name}")
+                    }
+                    namespaces => format!("{name} in {namespaces}"),
+                };
+                OutputId::new("docker-config-secret", target)
             }
+            Self::ArgocdRepoCreds(settings) => {
+                OutputId::new("argocd-repo-creds", settings.namespace.as_str())
+            }
+            Self::ArgocdRepositories(settings) => OutputId::new(
+                "argocd-repositories",
+                format!("{} in {}", settings.which, settings.namespace.as_str()),
+            ),
         }
     }
 

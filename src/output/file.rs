@@ -1,7 +1,7 @@
 //! A docker `config.json`, kept current for those who read it.
 //!
 //! [`DockerConfigFile::reconcile`] compares what is desired with what is there, and replaces the file when they
-//! differ in bytes, mode or group. What the file should say is decided in `merge`; how it is replaced, in
+//! differ in bytes, mode or group. What the file should say is decided in [`docker_config`](crate::docker_config); how it is replaced, in
 //! [`atomic_file`](crate::fs::atomic_file).
 //!
 //! Invariants:
@@ -16,14 +16,13 @@
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
-pub(crate) mod document;
 mod dry_run;
 mod error;
 mod expiry_store;
 pub(crate) mod lookup;
-pub(crate) mod merge;
 mod mount;
-pub(crate) mod read;
+mod read;
+pub(super) mod reconciler;
 
 use std::{
     collections::BTreeMap,
@@ -41,14 +40,13 @@ pub(crate) use dry_run::DryRun;
 pub(crate) use error::{DockerConfigError, Warning};
 
 use self::{
-    document::Document,
-    expiry_store::ExpiryStore,
-    merge::{BaseKeys, merge},
-    read::{Base, Found, read},
+    expiry_store::{ExpiryStore, NotKept},
+    read::{Found, read},
 };
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
+    docker_config::{Base, merge},
     fs::atomic_file::{
         Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
     },
@@ -133,22 +131,20 @@ impl DockerConfigFile {
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
     pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
-        let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
+        let mut warnings: Vec<_> =
+            self.base.as_mut().and_then(Base::refresh).map(Warning::from).into_iter().collect();
         warnings.extend(self.only_ours());
-        let (result, found, in_place) = match self.apply(desired, now, &mut warnings) {
-            Ok((written, found)) => {
-                self.known = found.clone();
-                self.known.retain(|host, _| !desired.retired.contains(host));
-                self.known.extend(desired.current.clone());
-                self.base.iter_mut().for_each(Base::note_supplied);
-                (Ok(written), expiries(&found), expiries(&self.known))
-            }
-            Err(failure) => {
-                let in_place = expiries(&failure.in_place);
-                self.known.extend(failure.in_place);
-                (Err(failure.error), in_place.clone(), in_place)
-            }
-        };
+        let mut tokens = BTreeMap::new();
+        let result = self.apply(desired, now, &mut tokens, &mut warnings);
+        let found = expiries(&tokens);
+        if result.is_ok() {
+            tokens.retain(|host, _| !desired.retired.contains(host));
+            tokens.extend(desired.current.clone());
+            self.known.clear();
+            self.base.iter_mut().for_each(Base::note_supplied);
+        }
+        let in_place = expiries(&tokens);
+        self.known.extend(tokens);
         self.untidy = result.is_err();
         let drifted = std::mem::take(&mut self.drifted);
         Report { found, in_place, warnings, drifted, result }
@@ -159,18 +155,19 @@ impl DockerConfigFile {
         (self.settings.path.clone(), self.settings.base.iter().cloned().collect())
     }
 
-    /// What was done, and the tokens that were there before.
+    /// Puts into `in_place` which tokens were there before, as far as the file could be read.
     fn apply(
         &mut self,
         desired: &CredentialSet,
         now: SystemTime,
+        in_place: &mut BTreeMap<RegistryHost, Arc<Token>>,
         warnings: &mut Vec<Warning>,
-    ) -> Result<(Written, BTreeMap<RegistryHost, Arc<Token>>), Failure> {
+    ) -> Result<Written, DockerConfigError> {
         let path = self.settings.path.clone();
         let here = match Target::open(&path) {
             Err(error) if error.cause == Cause::Missing => {
                 if desired.current.is_empty() && self.base.as_ref().and_then(Base::document).is_none() {
-                    return Ok((Written::Unchanged, BTreeMap::new()));
+                    return Ok(Written::Unchanged);
                 }
                 Target::create(&path)?
             }
@@ -183,87 +180,66 @@ impl DockerConfigFile {
             let _ = remove_stale(target);
             ExpiryStore::tidy(target);
         }
-        let mut in_place = BTreeMap::new();
         for _ in 0..TRIES {
-            let (target, seen, found) = look(&here, behind.as_ref())?;
+            in_place.clear();
+            let (target, seen, found) = inspect(&here, behind.as_ref())?;
             self.recall(target, &found, now);
             self.drifted |= self.left.is_some() && seen != self.left;
-            let attempt = self.attempt(target, seen, &found, desired);
-            in_place = self.in_place(&found, desired);
-            match attempt {
-                Ok(Attempt::Over(written, said)) => {
-                    warnings.extend(said);
-                    return Ok((written, in_place));
-                }
-                Ok(Attempt::Again) => {}
-                Err(error) => return Err(Failure { error, in_place }),
+            *in_place = self.in_place(&found, desired);
+            if let Some((written, more)) = self.attempt(target, seen, &found, desired)? {
+                warnings.extend(more);
+                return Ok(written);
             }
         }
-        Err(Failure { error: DockerConfigError::Contended { path, tries: TRIES }, in_place })
+        Err(DockerConfigError::Contended { path, tries: TRIES })
     }
 
-    /// One merge with what was found, written if it differs.
+    /// One merge with what was found, written if it differs. `None` if another process has changed the file meanwhile.
     fn attempt(
         &mut self,
         target: &Target,
         seen: Option<Version>,
         found: &Found,
         desired: &CredentialSet,
-    ) -> Result<Attempt, DockerConfigError> {
-        let (existing, unfit) = match found {
-            Found::Absent | Found::Other(_) => (Document::default(), None),
-            Found::Unfit(unfit) => (Document::default(), Some(unfit.clone())),
-            Found::Text(text, _) => match Document::parse(text) {
-                Ok(document) => (document, None),
-                Err(unfit) => (Document::default(), Some(unfit)),
-            },
-        };
-        let nothing = BaseKeys::default();
-        let supplied = self.base.as_ref().map_or(&nothing, Base::supplied);
-        let mut merged = merge(existing, self.base.as_ref().and_then(Base::document), supplied, desired);
-        let mut warnings = std::mem::take(&mut merged.warnings);
+    ) -> Result<Option<(Written, Vec<Warning>)>, DockerConfigError> {
+        let mut merged = merge(found.document(), self.base.as_ref(), desired);
+        let mut warnings: Vec<_> =
+            std::mem::take(&mut merged.warnings).into_iter().map(Warning::from).collect();
         if !merged.ours {
-            return Ok(Attempt::Over(Written::Unchanged, warnings));
+            return Ok(Some((Written::Unchanged, warnings)));
         }
         let group = expected_group(&target.directory, self.settings.group)?;
-        if let Found::Text(text, metadata) = found
-            && self.has_expected_mode(metadata, group)
-            && unfit.is_none()
-            && merged.is(text)
-        {
-            self.left = seen;
-            // What could not be stored before is tried again.
-            let expiry_store =
-                self.expiry_store.as_mut().filter(|expiry_store| !expiry_store.has(desired.current.values()));
-            warnings.extend(remember(
-                expiry_store,
-                target,
-                (self.settings.mode, group),
-                &self.known,
-                desired,
-            ));
-            return Ok(Attempt::Over(Written::Unchanged, warnings));
-        }
-
+        let is_right = matches!(found, Found::Config(text, metadata)
+            if self.has_expected_mode(metadata, group) && merged.is(text));
         let mode = self.settings.mode;
-        warnings.extend(remember(self.expiry_store.as_mut(), target, (mode, group), &self.known, desired));
-        let set_aside = unfit.as_ref().map(|_| names_aside(target)).unwrap_or_default();
+        // What could not be stored before is tried again.
+        let tokens = || desired.current.values();
+        if let Some(store) = self.expiry_store.as_mut().filter(|store| !is_right || !store.has(tokens())) {
+            let kept = store.keep(target, (mode, group), self.known.values().chain(tokens()));
+            let failed = |error: NotKept| Warning::ExpiriesNotStored { reason: error.to_string() };
+            warnings.extend(kept.err().map(failed));
+        }
+        if is_right {
+            self.left = seen;
+            return Ok(Some((Written::Unchanged, warnings)));
+        }
+        let set_aside = if let Found::Unfit(_) = found { names_aside(target) } else { Vec::new() };
         let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
-        let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(Attempt::Again) };
+        let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(None) };
         let path = self.settings.path.clone();
         if let Found::Other(what) = found {
             warnings.push(Warning::Replaced { path: path.clone(), what });
         }
-        if let (Some(reason), Some(aside)) = (unfit, aside) {
+        if let (Found::Unfit(reason), Some(aside)) = (found, aside) {
             let aside = target.directory.path().join(aside);
-            warnings.push(Warning::SetAside { path: path.clone(), aside, reason });
+            warnings.push(Warning::SetAside { path: path.clone(), aside, reason: reason.clone() });
         }
         if let Some(error) = unsynced {
             warnings.push(Warning::NotSynced { path, error: error.kind() });
         }
         warnings.extend(self.recheck_mode(target, &metadata, group));
-        Ok(Attempt::Over(Written::Changed, warnings))
+        Ok(Some((Written::Changed, warnings)))
     }
 
     /// A directory that is not empty cannot be replaced.
@@ -315,18 +291,13 @@ impl DockerConfigFile {
             return;
         }
         let expiry_store = ExpiryStore::load(target, now, || made_here(target).ok());
-        if let Found::Text(text, _) = found
-            && let Ok(document) = Document::parse(text)
-        {
-            self.known = expiry_store.recall(&document);
-        }
+        self.known = expiry_store.recall(&found.document());
         self.expiry_store = Some(expiry_store);
     }
 
     /// The tokens that a reader of what was found gets, as far as they are ours.
     fn in_place(&self, found: &Found, desired: &CredentialSet) -> BTreeMap<RegistryHost, Arc<Token>> {
-        let Found::Text(text, _) = found else { return BTreeMap::new() };
-        let Ok(document) = Document::parse(text) else { return BTreeMap::new() };
+        let document = found.document();
         let mut in_place = BTreeMap::new();
         for (host, token) in self.known.iter().chain(&desired.current) {
             if document.auth_of(host.as_str()).is_some_and(|auth| auth == token.auth.expose().as_str()) {
@@ -367,53 +338,24 @@ const TRIES: usize = 5;
 /// The number of the last name that a file is set aside under.
 const LAST_NAME_ASIDE: u32 = 9;
 
-enum Attempt {
-    Over(Written, Vec<Warning>),
-    Again,
-}
-
-struct Failure {
-    error: DockerConfigError,
-    in_place: BTreeMap<RegistryHost, Arc<Token>>,
-}
-
-/// An error before the file was read: what is in it is not known, and so not counted.
-impl<E: Into<DockerConfigError>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), in_place: BTreeMap::new() }
-    }
-}
-
 fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHost, SystemTime> {
     tokens.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect()
 }
 
 /// What is to be replaced, its state, and its content: the file behind a link that is followed, if it is a docker config.
 /// Another file is not moved out of the way through a link: the link gives way.
-fn look<'a>(
+fn inspect<'a>(
     here: &'a Target,
     behind: Option<&'a Target>,
 ) -> Result<(&'a Target, Option<Version>, Found), DockerConfigError> {
     for target in behind.into_iter().chain([here]) {
         let seen = target.version()?;
         let found = read(target)?;
-        if found.is_usable() || std::ptr::eq(target, here) {
+        if matches!(found, Found::Config(..)) || std::ptr::eq(target, here) {
             return Ok((target, seen, found));
         }
     }
     Ok((here, here.version()?, read(here)?))
-}
-
-/// Stores when the tokens expire that may be in the file, and those that are about to be.
-fn remember(
-    expiry_store: Option<&mut ExpiryStore>,
-    target: &Target,
-    readers: (FileMode, u32),
-    known: &BTreeMap<RegistryHost, Arc<Token>>,
-    desired: &CredentialSet,
-) -> Option<Warning> {
-    let kept = expiry_store?.keep(target, readers, known.values().chain(desired.current.values()));
-    kept.err().map(|error| Warning::ExpiriesNotStored { reason: error.to_string() })
 }
 
 /// For `config.json`: `config.json.invalid`, then `config.json.invalid.1`, and so on. Something that keeps the first

@@ -1,20 +1,21 @@
 //! Kubernetes Secrets, kept current for those who read them.
 //!
-//! One loop an output (`keeper`). Which Secrets there should be, the `roster` knows. Each is a `target` with a retry state
-//! of its own; whatever happens to it (a new token, an edit, its end, a retry that is due) marks it, and a marked target
-//! gets a `look`: it is compared and, if it differs, applied; some at a time, at the API server's pace. What a Secret
-//! should say is decided in `desired`, without I/O.
+//! One loop an output (`controller`). Which Secrets there should be, `targets` decides, and `watches` reports what happens
+//! to them. Each is a `target` with a retry state of its own: whatever happens to it (a new token, an edit, a deletion, a
+//! retry that is due) calls for a reconciliation (`reconcile`): it is compared and, if it differs, applied; some at a
+//! time, in the order of `schedule`, at the API server's pace. What a Secret should hold is decided in `desired`, without
+//! I/O.
 //!
 //! Invariants, each held by a test of `tests/secrets`:
 //! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
-//! * one target in trouble never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
-//! * of Secrets that something happens to all the time, none holds up another: `noisy_secrets_hold_up_no_other`
+//! * a failing target never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
+//! * of Secrets that change all the time, none holds up another: `noisy_secrets_hold_up_no_other`
 //! * what another field manager does to a Secret of ours is undone within a second, and in an ownership conflict not at
 //!   full speed, yet so that no consumer waits for its credential: `an_edit_is_undone_and_told`,
 //!   `an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential`
-//! * whose a Secret is, `managedFields` say, and what this process wrote: `ownership`
+//! * who manages a Secret, `managedFields` decide, and what this process wrote: `ownership`
 //! * no output removes what another of ours applied: `outputs_that_run_after_each_other_keep_what_the_other_applied`
-//! * three replicas never replace a credential by one that ends sooner: `replicas_never_step_back_and_tear_no_pair`
+//! * three replicas never replace a credential by one that expires sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
 mod conflict;
@@ -22,12 +23,14 @@ mod controller;
 mod coverage;
 mod desired;
 mod expiry_annotation;
+mod incident;
 mod inspect;
 mod ownership;
-mod queue;
 mod reconcile;
+mod schedule;
 mod target;
 mod targets;
+mod watches;
 
 use std::path::PathBuf;
 
@@ -37,9 +40,15 @@ pub(crate) use self::inspect::{Inspection, inspect};
 use self::{controller::Controller, target::retry_pause};
 use super::{
     ReconcilerContext, Remaining,
-    secret_settings::{DockerConfigSecretSettings, RepoCredsSettings, RepositoriesSettings, Which},
+    secret_settings::{
+        DockerConfigSecretSettings, Namespaces, RepoCredsSettings, RepositoriesSettings, Which,
+    },
 };
-use crate::{kubernetes::Connection, refresh::Reminder};
+use crate::{
+    docker_config::Base,
+    failure::{Diagnose, log_problem, reminder::Reminder},
+    kubernetes::Connection,
+};
 
 /// An output that keeps Secrets.
 #[derive(Debug, Clone)]
@@ -48,20 +57,18 @@ pub(crate) enum Kind {
     DockerConfig(DockerConfigSecretSettings),
     /// Argo CD's templates for each registry.
     RepoCreds(RepoCredsSettings),
-    /// Argo CD's repositories that others made.
+    /// Argo CD's repositories that another field manager made.
     Repositories(RepositoriesSettings),
 }
 
-/// Keeps the Secrets of one output as desired.
 pub(super) struct SecretsReconciler {
     pub(super) with: ReconcilerContext,
     pub(super) kind: Kind,
-    /// The way to the API server.
     pub(super) connection: Connection,
 }
 
 impl Kind {
-    /// The files whose change calls for another look.
+    /// The files whose change calls for a reconciliation.
     pub(crate) fn watched(&self) -> Vec<PathBuf> {
         match self {
             Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
@@ -69,8 +76,13 @@ impl Kind {
         }
     }
 
+    /// The entries that are carried along, not read yet.
+    fn base(&self) -> Option<Base> {
+        self.watched().into_iter().next().map(Base::new)
+    }
+
     /// Whether only the API server knows which Secrets there should be.
-    fn finds_out(&self) -> bool {
+    fn is_discovered(&self) -> bool {
         match self {
             Self::DockerConfig(settings) => settings.namespaces.are_found_out(),
             Self::Repositories(settings) => matches!(settings.which, Which::Selector(_)),
@@ -78,7 +90,13 @@ impl Kind {
         }
     }
 
-    /// Whether Secrets that are ours alone go when they are no longer wanted.
+    fn excludes(&self, namespace: &str) -> bool {
+        let Self::DockerConfig(settings) = self else { return false };
+        let Namespaces::All { exclude } = &settings.namespaces else { return false };
+        exclude.iter().any(|name| name.as_str() == namespace)
+    }
+
+    /// Whether Secrets that are ours alone are deleted when they are no longer wanted.
     fn prunes(&self) -> bool {
         matches!(self, Self::DockerConfig(settings) if settings.prune)
     }
@@ -100,7 +118,7 @@ impl SecretsReconciler {
                 Err(error) => error.problem(),
             };
             if reminder.is_due(&problem) {
-                tracing::error!(output = %self.with.id, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
+                log_problem!(error, problem, { output = %self.with.id }, "output not written");
             }
             self.with.status.update_output(&self.with.id, |output| {
                 output.last_heartbeat = Instant::now();

@@ -41,7 +41,7 @@ pub struct Policy {
 pub(crate) struct Lifetime {
     /// When we asked for it.
     pub obtained_at: SystemTime,
-    /// When AWS says it ends.
+    /// When AWS says that it expires.
     pub expires_at: SystemTime,
 }
 
@@ -51,11 +51,11 @@ pub(crate) struct Failures {
     pub class: Class,
     /// How many in a row, from 1.
     pub count: u32,
-    /// When the last one ended.
+    /// When the last one happened.
     pub at: SystemTime,
 }
 
-/// What a plan rests on.
+/// The input of a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct State {
     /// The token in hand, if there ever was one. "Never had one" and "expired" are planned alike.
@@ -255,7 +255,7 @@ mod tests {
             prop_assert!(plan(now, &state, &policy()) >= now);
         }
 
-        /// A live token is renewed, or its renewal tried again, before it ends; whatever has ended is tried
+        /// A live token is renewed, or its renewal tried again, before it expires; whatever has expired is tried
         /// again within minutes.
         #[test]
         fn never_later_than_the_life_that_is_left_allows(obtained in any_time(), life in 20..86_400u64, into in 0.0..1.0f64, class in any_class(), count in 1..200u32, roll in 0.0..1.0f64) {

@@ -67,9 +67,9 @@ fn refusals() {
         assert!(!error.contains(['\n', '\0']), "{text:?}: {error}");
     }
     let long = format!("{}.example", "a".repeat(64));
-    assert!(matches!(long.parse::<RegistryHost>(), Err(HostError::Label { .. })));
+    assert!(long.parse::<RegistryHost>().unwrap_err().to_string().contains("cannot be part of a host name"));
     let long = vec!["abcdefgh"; 29].join(".");
-    assert!(matches!(long.parse::<RegistryHost>(), Err(HostError::TooLong { length: 260 })));
+    assert!(long.parse::<RegistryHost>().unwrap_err().to_string().contains("has 260 characters"));
 }
 
 #[test]
@@ -347,13 +347,11 @@ proptest! {
 
     #[test]
     fn a_host_that_a_refusal_names_is_taken(text in "(https?://)?[a-z]{1,5}@?(\\.[a-z]{1,5}){0,2}\\.?(/[a-z]{0,5}){0,2}") {
-        if let Err(
-                HostError::Scheme { bare, .. }
-                | HostError::Path { bare, .. }
-                | HostError::TrailingDot { bare, .. }
-                | HostError::UserInfo { bare },
-            ) = text.parse::<RegistryHost>() {
-            prop_assert_eq!(host(&bare).to_string(), bare);
+        if let Err(error) = text.parse::<RegistryHost>()
+            && let Some((_, bare)) = error.to_string().split_once("write only `")
+        {
+            let bare = bare.trim_end_matches('`');
+            prop_assert_eq!(host(bare).to_string(), bare);
         }
     }
 }

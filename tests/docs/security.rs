@@ -1,5 +1,5 @@
-//! The threat table of `docs/security.md`: each line is held by tests that exist. And what has to be said wherever a
-//! selector is shown.
+//! The threat tables of `docs/security.md` and the comparison: each row is held by tests that exist. And what has to be
+//! said wherever a selector is shown.
 
 use std::{fs, path::Path};
 
@@ -32,16 +32,34 @@ fn tests_of(line: &str) -> Vec<&str> {
 #[test]
 fn each_line_of_the_threat_table_is_held_by_tests_that_exist() {
     let page = fs::read_to_string(format!("{ROOT}/docs/security.md")).unwrap();
-    let (_, table) = page.split_once("| somebody who | gets |\n|---|---|\n").unwrap();
+    let rows = rows_of(&page, "Threats", "| an attacker who | result |");
+    assert!(rows.len() > 35, "{rows:?}");
+    are_held_by_tests(&rows);
+}
+
+#[test]
+fn each_situation_of_the_comparison_is_held_by_tests_that_exist() {
+    let page = fs::read_to_string(format!("{ROOT}/docs/compare.md")).unwrap();
+    let rows = rows_of(&page, "ecr-sidecar", "| situation | ecr-sidecar |");
+    assert_eq!(rows.len(), 5, "{rows:?}");
+    are_held_by_tests(&rows);
+}
+
+/// The rows of the tables of a section, all of which have this head.
+fn rows_of<'a>(page: &'a str, section: &str, head: &str) -> Vec<&'a str> {
+    let (_, section) = page.split_once(&format!("\n## {section}\n")).unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    section.lines().filter(|line| line.starts_with("| ") && *line != head).collect()
+}
+
+fn are_held_by_tests(rows: &[&str]) {
     let source = rust(&Path::new(ROOT).join("src")) + &rust(&Path::new(ROOT).join("tests"));
-    let lines: Vec<_> = table.lines().take_while(|line| line.starts_with('|')).collect();
-    assert!(lines.len() > 10, "{lines:?}");
-    for line in lines {
-        let tests = tests_of(line);
-        assert!(!tests.is_empty(), "no test holds this: {line}");
+    for row in rows {
+        let tests = tests_of(row);
+        assert!(!tests.is_empty(), "no test holds this: {row}");
         for test in tests {
             let item = format!("fn {test}("); // a property test has arguments
-            let (before, _) = source.split_once(&item).unwrap_or_else(|| panic!("no test {test}: {line}"));
+            let (before, _) = source.split_once(&item).unwrap_or_else(|| panic!("no test {test}: {row}"));
             let attributes: Vec<_> = before.lines().rev().take(4).collect();
             let is_test = attributes.iter().any(|line| line.contains("test]") || line.contains("test("));
             assert!(is_test, "{test} is no test");

@@ -52,8 +52,8 @@ fn run(commands: &[Shown], start: &Path) -> Vec<String> {
 fn what_the_readmes_show_is_what_is_printed() {
     for (readme, start, least) in [
         ("README.md", "", 3),
-        ("patches/flux/README.md", "", 6),
-        ("patches/argocd/README.md", "", 9),
+        ("patches/flux/README.md", "", 5),
+        ("patches/argocd/README.md", "", 8),
         ("patches/argocd-helm/README.md", "", 2),
         ("patches/standalone/README.md", "ecr-sidecar/patches/standalone", 2),
     ] {

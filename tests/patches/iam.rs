@@ -1,17 +1,17 @@
-//! `iam/`: policies that AWS's own client takes, that allow what a pull needs and nothing else; Terraform's are the same.
+//! `iam/`: policies that AWS's own client accepts, that allow what a pull needs and nothing else; Terraform's are the same.
+
+mod enforced;
 
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::Path,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use hcl::{
     eval::{Context, Evaluate, FuncArgs, FuncDef, ParamType},
     structure::Structure,
@@ -19,13 +19,10 @@ use hcl::{
 use serde_json::{Value, json};
 use test_support::{clean_command, output, program};
 
-use crate::{
-    build::{ROOT, read},
-    containers::BINARY,
-};
+use crate::build::{ROOT, read};
 
-/// What a client asks of ECR while it lists tags and pulls: facts of AWS's documentation, "Required IAM permissions for
-/// pulling an image", and of skopeo#726, where the list of tags is refused by a policy that has only these.
+/// What a client asks of ECR while it lists tags and pulls: AWS's documentation, "Required IAM permissions for pulling an
+/// image"; and skopeo#726, where ECR denies the list of tags to who has only those.
 const PULL: [&str; 4] =
     ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:ListImages"];
 
@@ -54,88 +51,20 @@ fn policies_allow_pulls_and_lists_of_tags_and_nothing_else() {
         ("public-policy.json", vec!["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"]),
         ("trust-irsa.json", vec!["sts:AssumeRoleWithWebIdentity"]),
         ("trust-pod-identity.json", vec!["sts:AssumeRole", "sts:TagSession"]),
-        ("cross-account/trust.json", vec!["sts:AssumeRole"]),
-        ("cross-account/assume-policy.json", vec!["sts:AssumeRole"]),
+        ("pull-through-cache-policy.json", vec!["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]),
+        ("cross-account/trust.json", vec!["sts:AssumeRole", "sts:TagSession"]),
+        ("cross-account/assume-policy.json", vec!["sts:AssumeRole", "sts:TagSession"]),
         ("cross-account/repository-policy.json", PULL.to_vec()),
+        ("cross-account/pull-policy.json", PULL.to_vec()),
     ] {
         let policy = policy(name);
         assert_eq!(policy["Version"], "2012-10-17", "{name}");
         assert_eq!(actions(&policy), expected, "{name}");
         assert!(
             read("patches/iam/README.md").contains(name.rsplit('/').next().unwrap()),
-            "{name} is not mentioned"
+            "the README does not mention {name}"
         );
     }
-}
-
-/// What a consumer asks a registry for, each with the action that it takes: `tags/list` is how Flux's image-reflector and
-/// version ranges begin.
-const CONSUMER: [(&str, &str, &str); 4] = [
-    ("GET", "/v2/app/tags/list", "ecr:ListImages"),
-    ("GET", "/v2/app/manifests/1.0", "ecr:BatchGetImage"),
-    ("HEAD", "/v2/app/blobs/LAYER", "ecr:BatchCheckLayerAvailability"),
-    ("GET", "/v2/app/blobs/LAYER", "ecr:GetDownloadUrlForLayer"),
-];
-
-#[test]
-fn with_each_shipped_policy_tags_are_listed_and_images_pulled_and_no_action_is_too_many() {
-    let token = "ecr:GetAuthorizationToken".to_owned();
-    for name in ["pull-policy.json", "cross-account/repository-policy.json"] {
-        let policy = policy(name);
-        let mut allowed: Vec<_> = actions(&policy).into_iter().map(str::to_owned).collect();
-        assert_eq!(consumed(&allowed), [200; 4], "{name}");
-        allowed.retain(|action| *action != token); // a token's own action is mentioned elsewhere
-        for missing in &allowed {
-            let others: Vec<_> = allowed.iter().filter(|action| *action != missing).cloned().collect();
-            let expected = CONSUMER.map(|(_, _, action)| if action == missing { 403 } else { 200 });
-            assert_eq!(consumed(&others), expected, "{name} without {missing}");
-        }
-    }
-}
-
-/// What a registry answers to each request of a consumer with the sidecar's token, when policies allow these actions and
-/// the token itself.
-fn consumed(allowed: &[String]) -> [u16; 4] {
-    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-    let allow = Some([allowed, &["ecr:GetAuthorizationToken".to_owned()]].concat());
-    let aws = Emulator::start(Settings { allow, ..Settings::default() }).unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let mut command = clean_command(BINARY, home.path());
-    command.args(["print", HOST]).env("AWS_ENDPOINT_URL", aws.endpoint());
-    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
-    let printed = output(&mut command, Duration::from_secs(30));
-    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    let auth = STANDARD.encode(printed.stdout.trim_ascii_end());
-    let ask = |method: &str, path: &str| {
-        let mut stream = TcpStream::connect(aws.endpoint().strip_prefix("http://").unwrap()).unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic {auth}\r\n");
-        write!(stream, "{head}Connection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        if status == 403 && method == "GET" {
-            // As ECR says it.
-            let says = "User: arn:aws:iam::123456789012:user/emulated is not authorized to perform: ecr:";
-            let resource = "on resource: arn:aws:ecr:eu-west-1:123456789012:repository/app because";
-            assert!(answer.contains("\"DENIED\"") && answer.contains(says), "{answer}");
-            assert!(answer.contains(resource), "{answer}");
-        }
-        (status, answer)
-    };
-    let layer = layer(&ask("GET", "/v2/app/manifests/1.0").1);
-    CONSUMER.map(|(method, path, _)| ask(method, &path.replace("LAYER", &layer)).0)
-}
-
-/// The digest of the layer, by the manifest, if that was given.
-fn layer(answer: &str) -> String {
-    static KNOWN: Mutex<String> = Mutex::new(String::new());
-    let mut known = KNOWN.lock().unwrap();
-    if let Some((_, layers)) = answer.split_once("\"layers\"") {
-        let at = layers.find("sha256:").unwrap();
-        *known = layers[at..at + "sha256:".len() + 64].to_owned();
-    }
-    known.clone()
 }
 
 /// One account, one role, one external id and the service accounts of the other folders, wherever they are named.
@@ -178,6 +107,7 @@ fn terraform_makes_the_same_policies() {
         .collect();
     for (local, file) in [
         ("pull_policy", "pull-policy.json"),
+        ("pull_through_cache_policy", "pull-through-cache-policy.json"),
         ("trust_irsa", "trust-irsa.json"),
         ("trust_pod_identity", "trust-pod-identity.json"),
     ] {
@@ -210,7 +140,7 @@ fn terraform_makes_the_same_policies() {
 }
 
 #[test]
-fn the_aws_cli_takes_the_commands_and_sends_the_policies() {
+fn the_aws_cli_accepts_the_commands_and_sends_the_policies() {
     let Some(aws) = program("aws") else { return };
     let (endpoint, asked) = iam();
     let readme = read("patches/iam/README.md");

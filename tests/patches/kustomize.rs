@@ -214,16 +214,16 @@ fn the_flux_operator_takes_the_components_files_as_further_patches() {
     }
 }
 
-/// The stock with the patches of the FluxInstance, as the operator builds it, and what is applied next to it.
+/// The stock with the patches of the FluxInstance, as the operator builds it, with the other objects.
 pub(crate) fn operator_build(change: impl FnOnce(&mut Vec<Value>)) -> Option<Build> {
     let build = Build::stock(Product::Flux)?;
     let instance = Objects::parse(&read("patches/flux-operator/flux-instance.yaml"));
     let instance = instance.get("FluxInstance", "flux");
     let mut patches = instance["spec"]["kustomize"]["patches"].as_array().unwrap().clone();
     change(&mut patches);
-    build.copy("patches/flux-operator/beside.yaml", "beside.yaml");
+    build.copy("patches/flux-operator/secret-and-rbac.yaml", "secret-and-rbac.yaml");
     build.edit("kustomization.yaml", |text| {
-        text.replace("resources: [", "resources: [beside.yaml, ")
+        text.replace("resources: [", "resources: [secret-and-rbac.yaml, ")
             + &format!("patches: {}\n", Value::from(patches))
     });
     Some(build)

@@ -6,6 +6,7 @@ mod build;
 mod containers;
 mod docs;
 mod iam;
+mod image_updater;
 mod kustomize;
 mod network;
 mod node;

@@ -22,6 +22,7 @@ use ecr_sidecar::{
     },
     clock::Clock,
     env::Environment,
+    failure::Diagnose,
 };
 use proptest::prelude::*;
 

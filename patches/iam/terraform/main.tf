@@ -1,5 +1,5 @@
-# The role of ecr-sidecar in the account of the registry: it may pull and list tags, and nothing else. Its policies are those of the
-# JSON files beside this folder, with your values in them.
+# The role of ecr-sidecar in the account of the registry. It may pull and list tags, and nothing else. Its policies are
+# those of the JSON files in the parent folder, with your values.
 
 terraform {
   required_version = ">= 1.3"
@@ -31,13 +31,13 @@ variable "repositories" {
 
 variable "oidc_issuer" {
   type        = string
-  description = "The issuer of the cluster's tokens, without https://. It has to be an IAM OIDC provider of the account."
+  description = "The issuer of the cluster's tokens, without https://. It must be an IAM OIDC provider of the account."
   default     = "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE"
 }
 
 variable "service_accounts" {
   type        = list(string)
-  description = "Who may be this role, as NAMESPACE:NAME."
+  description = "The service accounts that may assume the role, as NAMESPACE:NAME."
   default     = ["flux-system:image-reflector-controller", "argocd:argocd-repo-server"]
 }
 
@@ -58,11 +58,22 @@ locals {
           "ecr:BatchCheckLayerAvailability",
           "ecr:BatchGetImage",
           "ecr:GetDownloadUrlForLayer",
-          "ecr:ListImages", # to list tags: Flux's image-reflector, version ranges of charts
+          "ecr:ListImages", # for listing tags: Flux's image-reflector-controller, version ranges of charts
         ]
         Resource = "arn:aws:ecr:${var.region}:${var.account_id}:repository/${var.repositories}"
       },
     ]
+  }
+
+  # For a pull-through cache, as a second aws_iam_role_policy: jsonencode(local.pull_through_cache_policy).
+  pull_through_cache_policy = {
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "PullThroughCache"
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = "arn:aws:ecr:${var.region}:${var.account_id}:repository/docker-hub/*"
+    }]
   }
 
   trust_irsa = {

@@ -1,7 +1,7 @@
 //! The proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or not.
 //!
 //! They are parsed here, once, and the SDK's client is given the result: read by the client, a value that it does not
-//! understand means a direct connection without a word (`what_is_no_proxy_is_named`). A value in capitals goes before the
+//! understand silently means a direct connection (`what_is_no_proxy_is_named`). A value in capitals goes before the
 //! other, and an empty one is unset, as with curl and Go. No error shows a value: it may hold a password.
 
 use std::{

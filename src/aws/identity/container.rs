@@ -1,7 +1,7 @@
 //! Credentials from an agent on the node: EKS Pod Identity and ECS.
 //!
 //! Written here rather than taken from aws-config because its provider drops the agent's message ("no
-//! association found") and retries by itself; what counts at night is that message.
+//! association found") and retries automatically; that message is what an operator needs.
 
 use std::{
     net::IpAddr,
@@ -32,7 +32,7 @@ const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
-/// The most that is looked at of an answer that is an error.
+/// The most that is read of an answer that is an error.
 const MESSAGE_LIMIT: usize = 4 << 10;
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
@@ -89,12 +89,12 @@ fn parse(body: &[u8]) -> Result<Credentials, IdentityError> {
 
 fn agent_url(env: &Environment) -> Result<String, IdentityError> {
     if let Some(path) = env.get(RELATIVE_URI) {
-        let refused = |why| IdentityError::AgentUrl { variable: RELATIVE_URI, shown: "invalid".into(), why };
+        let invalid = |why| IdentityError::AgentUrl { variable: RELATIVE_URI, shown: "invalid".into(), why };
         // Otherwise it would go on with the authority: another host, port or user.
         if !path.starts_with('/') {
-            return Err(refused("it must start with /"));
+            return Err(invalid("it must start with /"));
         }
-        return checked(format!("{ECS_AGENT}{path}")).map_err(|(_, why)| refused(why));
+        return checked(format!("{ECS_AGENT}{path}")).map_err(|(_, why)| invalid(why));
     }
     let url =
         env.get(FULL_URI).ok_or(IdentityError::Incomplete { source_name: "container", missing: FULL_URI })?;
@@ -119,7 +119,7 @@ fn checked(url: String) -> Result<String, (String, &'static str)> {
         Some("http") if is_agent(host) => Ok(url),
         Some("http") => Err((
             format!("`{}`", clean(&url)),
-            "over plain http only loopback, 169.254.170.2, 169.254.170.23 and fd00:ec2::23 are asked",
+            "over plain http only loopback, 169.254.170.2, 169.254.170.23 and fd00:ec2::23 are allowed",
         )),
         _ => not_shown("its scheme is neither http nor https"),
     }

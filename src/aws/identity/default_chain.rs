@@ -1,4 +1,4 @@
-//! `source: auto`: which source is configured, and what to say when none is.
+//! `source: auto`: which source is configured, and the error when none is.
 
 use super::{IdentityError, IdentitySpec, Looked, Source};
 use crate::{
@@ -31,7 +31,7 @@ pub fn no_source_configured(env: &Environment, files: &ProfileFiles) -> Option<V
     nothing.then(|| looked(env, files))
 }
 
-/// The error that tells what was looked for, what was seen, and the likely fix.
+/// The error: what was looked for, what was found, and the likely fix.
 pub(super) async fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
     let mut looked = looked(env, &ProfileFiles::of(&Profiles::read_usable(env).await));
     looked.push(Looked {

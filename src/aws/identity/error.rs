@@ -3,9 +3,9 @@
 use std::{fmt::Write, path::PathBuf};
 
 use crate::{
-    aws::{key_material::MalformedKey, profile_file::ProfileFileError},
+    aws::{error::AwsFailure, key_material::MalformedKey, profile_file::ProfileFileError},
     failure::{
-        AwsFailure, Class,
+        Class, Diagnose,
         diagnosis::{Diagnosis, Remedy},
         shown_value::clean_path,
     },
@@ -46,7 +46,7 @@ pub enum IdentityError {
     #[error(transparent)]
     MalformedKey(#[from] MalformedKey),
     /// The profile is not there, or holds no credentials.
-    #[error("the profile `{profile}` gives no credentials: {detail}")]
+    #[error("the profile `{profile}` has no credentials: {detail}")]
     ProfileNotFound { profile: String, detail: String },
     /// The profile is there and does not work.
     #[error("the profile `{profile}` is broken: {detail}")]
@@ -60,8 +60,7 @@ pub enum IdentityError {
     /// The AWS profile files cannot be used.
     #[error(transparent)]
     ProfileFile(#[from] ProfileFileError),
-    /// The profile rests on a login that is not supported.
-    #[error("the profile `{profile}` rests on `aws login` (login_session), which is not supported")]
+    #[error("the profile `{profile}` uses `aws login` (login_session), which is not supported")]
     LoginSession { profile: String },
     /// The URL of the credentials agent is not acceptable.
     #[error("{variable} is {shown}: {why}")]
@@ -83,7 +82,7 @@ pub enum IdentityError {
     #[error("the credentials agent {url} answers HTTP {status}: {message}")]
     AgentRefused { url: String, status: u16, message: String },
     /// The instance metadata service gives no credentials.
-    #[error("the instance metadata service gives no credentials: {detail}")]
+    #[error("the instance metadata service returns no credentials: {detail}")]
     Imds {
         /// In the SDK's words.
         detail: String,
@@ -99,8 +98,8 @@ pub enum IdentityError {
     WrongAccount { identity: String, expected: AccountId, account: String, arn: String },
 }
 
-impl IdentityError {
-    pub fn class(&self) -> Class {
+impl Diagnose for IdentityError {
+    fn class(&self) -> Class {
         match self {
             Self::Sts { failure, .. } => failure.class(),
             Self::Profile { class, .. } => *class,
@@ -114,8 +113,7 @@ impl IdentityError {
         }
     }
 
-    /// What has gone wrong, and what to do about it.
-    pub fn remedy(&self) -> Remedy {
+    fn remedy(&self) -> Remedy {
         let diagnosis = match self {
             Self::NothingFound { diagnosis, .. } => *diagnosis,
             Self::Incomplete { missing, .. } => return Remedy::with(Diagnosis::SourceIncomplete, *missing),

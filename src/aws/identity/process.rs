@@ -1,10 +1,10 @@
 //! `credential_process`: a command of a profile that prints keys
 //! (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>).
 //!
-//! Run here rather than by the SDK, which waits for it without limit and leaves it behind when nobody waits any more.
+//! Run here rather than by the SDK, which waits for it without limit and leaves it behind when its caller is dropped.
 //!
 //! Invariants:
-//! * A command that hangs is ended after [`TIME_LIMIT`], or as soon as nobody waits for it, with everything that it has
+//! * A command that hangs is ended after [`TIME_LIMIT`], or as soon as its caller is dropped, with everything that it has
 //!   started; an identity runs one at a time (`a_hung_credential_process_is_ended_and_runs_once`).
 //! * Neither its output nor the command is shown; of its complaints the last line that mentions no key
 //!   (`what_a_process_complains_is_shown_without_keys`).
@@ -39,17 +39,17 @@ const COMPLAINT_LIMIT: usize = 8 << 10;
 /// A line of its complaints with one of these may hold a key: `sh -x` repeats what is printed.
 const KEY_WORDS: [&str; 6] = ["key", "secret", "token", "password", "credential", "{"];
 
-/// Why a command gives no keys; completes "its credential_process …".
+/// Why a command returns no keys; completes "its credential_process …".
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProcessError {
     #[error("cannot be run, for which `sh` is needed: {0}")]
     Start(#[source] io::Error),
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
-    #[error("has not ended within {} s and was stopped", TIME_LIMIT.as_secs())]
+    #[error("did not exit within {} s and was stopped", TIME_LIMIT.as_secs())]
     TimedOut,
-    #[error("fails: {status}{said}")]
-    Failed { status: ExitStatus, said: String },
+    #[error("fails: {status}{detail}")]
+    Failed { status: ExitStatus, detail: String },
     #[error("prints more than {OUTPUT_LIMIT} bytes")]
     TooMuch,
     #[error("does not print a JSON object")]
@@ -96,7 +96,7 @@ async fn output_of(command: &str) -> Result<Zeroizing<Vec<u8>>, ProcessError> {
         return Ok(output);
     }
     let _ = timeout(Duration::from_millis(200), drain(&mut stderr, &mut complaint)).await;
-    Err(ProcessError::Failed { status, said: said(&complaint) })
+    Err(ProcessError::Failed { status, detail: summary(&complaint) })
 }
 
 async fn drain(from: &mut Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
@@ -105,12 +105,12 @@ async fn drain(from: &mut Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..count]);
         let excess = kept.len().saturating_sub(COMPLAINT_LIMIT);
-        kept.drain(..excess); // the last words say most
+        kept.drain(..excess); // the end says most
     }
 }
 
 /// The last line that mentions no key.
-fn said(complaint: &[u8]) -> String {
+fn summary(complaint: &[u8]) -> String {
     let text = String::from_utf8_lossy(complaint);
     let is_harmless = |line: &&str| {
         let lower = line.to_ascii_lowercase();
@@ -193,8 +193,8 @@ mod tests {
     fn what_a_process_complains_is_shown_without_keys() {
         let complaint =
             b"+ echo SecretAccessKey=CANARY\nvault: \x1b[31mnot logged in\n{\"a\": \"CANARY\"}\n\n";
-        assert_eq!(said(complaint), ": vault: [31mnot logged in");
-        assert_eq!(said(b"token CANARY is invalid"), "");
+        assert_eq!(summary(complaint), ": vault: [31mnot logged in");
+        assert_eq!(summary(b"token CANARY is invalid"), "");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -19,12 +20,16 @@ use zeroize::Zeroizing;
 
 use super::{Identity, IdentityError, chain::Sso};
 use crate::{
-    aws::key_material::{FoundKeys, KeyMaterial, Origin},
+    aws::{
+        error::AwsFailure,
+        key_material::{FoundKeys, KeyMaterial, Origin},
+    },
     failure::{
-        AwsFailure, Class,
+        Class, Diagnose,
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,
+    tasks,
 };
 
 /// Login tokens have a few kilobytes.
@@ -81,7 +86,7 @@ impl Identity {
         let answer = answer.map_err(|error| {
             if error.as_service_error().is_some_and(|error| error.is_unauthorized_exception()) {
                 // The login was revoked: the next attempt reads the file again, where a newer one may be.
-                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                *self.kept_login() = None;
             }
             self.of_sso(
                 profile,
@@ -101,10 +106,14 @@ impl Identity {
         Ok(keys.into_credentials(&Origin::of("sso", "the answer of sso:GetRoleCredentials"))?)
     }
 
+    fn kept_login(&self) -> MutexGuard<'_, Option<Login>> {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A login with some life left: that of the file, or one that it is renewed by.
     async fn login(&self, profile: &str, sso: Sso<'_>, sdk: &SdkConfig) -> Result<Login, IdentityError> {
         let now = self.clock.now();
-        let kept = self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let kept = self.kept_login().clone();
         if let Some(login) = kept.filter(|login| login.outlives(now + EXPIRY_MARGIN)) {
             return Ok(login);
         }
@@ -126,7 +135,7 @@ impl Identity {
         }
         match self.renewed(&login, sso, sdk).await {
             Ok(Some(renewed)) => {
-                *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(renewed.clone());
+                *self.kept_login() = Some(renewed.clone());
                 keep(path.clone(), renewed.clone()).await;
                 Ok(renewed)
             }
@@ -204,8 +213,8 @@ async fn keep(path: PathBuf, login: Login) {
         outcome
     };
     // A volume that hangs keeps the thread, not us.
-    let written = tokio::time::timeout(Duration::from_secs(2), tokio::task::spawn_blocking(write)).await;
-    if !matches!(written, Ok(Ok(Ok(())))) {
+    let written = tasks::blocking_within(Duration::from_secs(2), write).await;
+    if !matches!(written, Some(Ok(()))) {
         tracing::debug!("the renewed SSO login cannot be written back and is kept in memory");
     }
 }

@@ -9,8 +9,11 @@ use super::{
     AssumeRole, Caller, Identity, IdentityError, Principal, Resolved, SESSION_NAME, secrets_of, static_keys,
 };
 use crate::{
-    aws::key_material::{FoundKeys, Origin},
-    failure::{AwsFailure, foreign_text::clean},
+    aws::{
+        error::AwsFailure,
+        key_material::{FoundKeys, Origin},
+    },
+    failure::foreign_text::clean,
     registry::AccountId,
 };
 

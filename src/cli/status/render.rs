@@ -1,4 +1,4 @@
-//! How a status reads: a pure function of what was seen, the time, and where it is shown.
+//! How a status reads: a pure function of what was status, the time, and where it is shown.
 //!
 //! One row a registry, one an output, and under them what is wrong, each with its remedy. In a pipe the columns are the
 //! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
@@ -12,18 +12,18 @@ use std::{
 pub use crate::cli::status::table::Medium;
 use crate::{
     cli::status::table::{Cell, Column, Note, Page, Tone, column},
-    status::seen::{Output, Problem, Seen, Targets, Text, Token},
+    status::wire::{Output, Problem, Status, Targets, Token},
 };
 
 /// The status as text, with a line break at its end.
-pub fn text(seen: &Seen, now: SystemTime, medium: Medium) -> String {
+pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
     let mut page = Page::new(medium);
-    page.line(&headline(seen, now));
+    page.line(&headline(status, now));
     page.section();
-    page.table(&REGISTRIES, registries(seen, now, medium));
+    page.table(&REGISTRIES, registries(status, now, medium));
     page.section();
-    page.table(&OUTPUTS, seen.outputs.iter().map(|output| output_row(output, seen, now)).collect());
-    let notes = notes(seen);
+    page.table(&OUTPUTS, status.outputs.iter().map(|output| output_row(output, status, now)).collect());
+    let notes = notes(status);
     if !notes.is_empty() {
         page.section();
         page.notes(&notes);
@@ -45,20 +45,20 @@ const BAR: usize = 10;
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
 
-fn headline(seen: &Seen, now: SystemTime) -> String {
-    let mut line = format!("ecr-sidecar {}", seen.version);
-    if let Some(up) = seen.started_at.before(now) {
+fn headline(status: &Status, now: SystemTime) -> String {
+    let mut line = format!("ecr-sidecar {}", status.version);
+    if let Some(up) = status.started_at.before(now) {
         let _ = write!(line, ", running for {}", short(up));
     }
-    if !seen.has_been_ready {
+    if !status.has_been_ready {
         line.push_str(", not ready since its start");
     }
     line
 }
 
-fn registries(seen: &Seen, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>> {
+fn registries(status: &Status, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>> {
     let mut rows = Vec::new();
-    for token in &seen.tokens {
+    for token in &status.tokens {
         let hosts = token.registries.iter().map(|served| {
             if served.required { served.host.to_string() } else { format!("{} (optional)", served.host) }
         });
@@ -92,7 +92,7 @@ fn state(token: &Token) -> Cell {
         Some(error) if token.failures_in_a_row > 1 => {
             Cell::new(format!("{} x{}", error.class, token.failures_in_a_row), Tone::Bad)
         }
-        Some(error) => Cell::new(error.class.as_str(), Tone::Bad),
+        Some(error) => Cell::new(error.class.clone(), Tone::Bad),
         None if token.clock_fault.is_some() => Cell::new("clock", Tone::Warning),
         None if token.expires_at.0.is_some() => Cell::new("ok", Tone::Good),
         None => Cell::new("waiting", Tone::Warning),
@@ -132,7 +132,7 @@ fn next(token: &Token, now: SystemTime) -> String {
     }
 }
 
-fn output_row(output: &Output, seen: &Seen, now: SystemTime) -> Vec<Cell> {
+fn output_row(output: &Output, status: &Status, now: SystemTime) -> Vec<Cell> {
     let name = name_of(output).into();
     let mut said = Vec::new();
     let mut tone = Tone::Good;
@@ -146,7 +146,7 @@ fn output_row(output: &Output, seen: &Seen, now: SystemTime) -> Vec<Cell> {
             tone = Tone::Bad;
         }
     }
-    for (what, hosts) in lacks(output, seen, now) {
+    for (what, hosts) in lacks(output, status, now) {
         said.push(format!("{what}: {}", hosts.join(", ")));
         tone = Tone::Bad;
     }
@@ -170,13 +170,13 @@ fn name_of(output: &Output) -> String {
 }
 
 /// What is wrong with the credentials in an output, and of which registries.
-fn lacks<'a>(output: &Output, seen: &'a Seen, now: SystemTime) -> Vec<(&'static str, Vec<&'a str>)> {
+fn lacks<'a>(output: &Output, status: &'a Status, now: SystemTime) -> Vec<(&'static str, Vec<&'a str>)> {
     // Of registries without a Secret that could hold theirs nothing is missing.
     if output.targets.as_ref().is_some_and(|targets| targets.total == 0) {
         return Vec::new();
     }
     let (mut missing, mut ended, mut older) = (Vec::new(), Vec::new(), Vec::new());
-    for token in &seen.tokens {
+    for token in &status.tokens {
         for served in &token.registries {
             let host = served.host.as_str();
             match output.in_place.get(&served.host) {
@@ -197,14 +197,14 @@ impl Note {
         Self { tone: Tone::Bad, place, message: problem.message.to_string(), remedy }
     }
 
-    fn plain(tone: Tone, place: String, message: &Text) -> Self {
-        Self { tone, place, message: message.to_string(), remedy: None }
+    fn plain(tone: Tone, place: String, message: &str) -> Self {
+        Self { tone, place, message: message.to_owned(), remedy: None }
     }
 }
 
-fn notes(seen: &Seen) -> Vec<Note> {
+fn notes(status: &Status) -> Vec<Note> {
     let mut notes = Vec::new();
-    for token in &seen.tokens {
+    for token in &status.tokens {
         let mut place = format!("token {} {} as {}", token.service, token.region, token.identity);
         if let Some(endpoint) = &token.endpoint {
             let _ = write!(place, " at {endpoint}");
@@ -219,7 +219,7 @@ fn notes(seen: &Seen) -> Vec<Note> {
         }
         notes.extend(token.last_error.as_ref().map(|error| Note::of(place, error)));
     }
-    for output in &seen.outputs {
+    for output in &status.outputs {
         let place = name_of(output);
         notes.extend(output.last_error.as_ref().map(|error| Note::of(place.clone(), error)));
         if let Some(targets) = &output.targets {
@@ -228,7 +228,7 @@ fn notes(seen: &Seen) -> Vec<Note> {
         notes
             .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
     }
-    if let Some(error) = &seen.configuration.last_error {
+    if let Some(error) = &status.configuration.last_error {
         notes.push(Note::plain(Tone::Bad, "the changed configuration is refused".into(), error));
     }
     notes

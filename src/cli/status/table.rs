@@ -1,5 +1,6 @@
-//! Lines, tables and paragraphs that fit the place where they are shown. What they say is decided in
-//! [`show`](super).
+//! Lines, tables and paragraphs that fit the place where they are shown.
+//!
+//! No text that passes here controls the terminal (`control_characters_are_removed`).
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -43,8 +44,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
-        // A cell is of one line, whatever the answer holds.
-        Self { text: text.into().replace('\n', " "), tone, keeps_end: false }
+        Self { text: plain(&text.into()).replace('\n', " "), tone, keeps_end: false }
     }
 
     fn fitted(&self, width: usize) -> Cow<'_, str> {
@@ -90,7 +90,7 @@ impl Page {
     }
 
     pub(super) fn line(&mut self, line: &str) {
-        self.put(line, Tone::Usual, self.width());
+        self.put(&plain(line), Tone::Usual, self.width());
         self.text.push('\n');
     }
 
@@ -147,7 +147,7 @@ impl Page {
 
     /// Lines of text, broken between words where the terminal ends.
     fn paragraph(&mut self, indent: &str, text: &str, tone: Tone) {
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        for line in plain(text).lines().filter(|line| !line.trim().is_empty()) {
             for piece in self.broken(line, indent.len()) {
                 self.text.push_str(indent);
                 self.put(&piece, tone, None);
@@ -224,3 +224,23 @@ impl Page {
 
 /// Spaces between two columns.
 const GAP: usize = 2;
+
+/// Without control characters and those that change the direction of writing; line breaks stay.
+fn plain(text: &str) -> String {
+    let controls = |char: char| {
+        char.is_control() && char != '\n'
+            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.replace(controls, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_removed() {
+        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü");
+        assert_eq!(text, "a[2Jb\nc31mdü");
+    }
+}

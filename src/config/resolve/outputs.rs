@@ -1,10 +1,10 @@
 //! From what the file says of outputs to [`OutputConfig`].
 
-use std::{collections::BTreeSet, fmt::Display, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use super::{
-    super::{DEFAULT_DOCKER_CONFIG, Registries, file},
-    Resolver,
+    super::{DEFAULT_DOCKER_CONFIG, Origin, Registries, file},
+    Resolver, or_default,
 };
 use crate::{
     failure::shown_value::{clean_path, is_key_like},
@@ -24,23 +24,19 @@ use crate::{
 impl Resolver<'_> {
     pub(super) fn outputs(
         &mut self,
-        outputs: Vec<Option<file::Output>>,
+        outputs: &mut Vec<Option<file::Output>>,
         registries: &Registries,
     ) -> Vec<OutputConfig> {
-        let outputs = if outputs.is_empty() {
-            vec![Some(file::Output::DockerConfig {
-                path: DEFAULT_DOCKER_CONFIG.into(),
-                mode: None,
-                group: None,
-                base: None,
-            })]
-        } else {
-            outputs
-        };
+        if outputs.is_empty() {
+            let path = file::FilePath(DEFAULT_DOCKER_CONFIG.into());
+            outputs.push(Some(file::Output::DockerConfig { path, mode: None, group: None, base: None }));
+        }
         let mut resolved: Vec<(usize, OutputConfig)> = Vec::new();
-        for (index, output) in outputs.into_iter().enumerate() {
+        for (index, output) in outputs.iter_mut().enumerate() {
             let place = format!("outputs[{index}]");
-            let Some(output) = output.and_then(|output| self.output(&place, output)) else { continue };
+            let Some(output) = output.as_mut().and_then(|output| self.output(&place, output)) else {
+                continue;
+            };
             if let Some((twin, _)) = resolved.iter().find(|(_, other)| other.collides_with(&output)) {
                 self.refuse(
                     &place,
@@ -88,41 +84,46 @@ impl Resolver<'_> {
         }
     }
 
-    fn output(&mut self, place: &str, output: file::Output) -> Option<OutputConfig> {
+    fn output(&mut self, place: &str, output: &mut file::Output) -> Option<OutputConfig> {
+        let base_path = |base: &Option<file::FilePath>| base.as_ref().map(|base| base.0.clone());
         match output {
             file::Output::DockerConfig { path, mode, group, base } => {
-                let mode = self.parse(&format!("{place}.mode"), mode.as_deref().unwrap_or("0640"));
-                let path = PathBuf::from(path);
+                let mode = self.parse(&format!("{place}.mode"), or_default(mode, "0640"));
+                let path = path.0.clone();
                 if path.file_name().is_none() || is_key_like(&path.to_string_lossy()) {
                     self.refuse(&format!("{place}.path"), clean_path(&path), "the path of a file");
                 }
-                let base = base.map(PathBuf::from);
-                Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode: mode?, group, base }))
+                let (mode, group, base) = (mode?, *group, base_path(base));
+                Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode, group, base }))
             }
             file::Output::DockerConfigSecret { name, namespaces, base, adopt, prune } => {
-                let name = self.parse(&format!("{place}.name"), &name);
+                let name = self.parse(&format!("{place}.name"), name);
+                let path = format!("{place}.namespaces");
                 let namespaces = match namespaces {
-                    None => Some(Namespaces::Own),
-                    Some(namespaces) => self.namespaces(&format!("{place}.namespaces"), namespaces),
+                    None => {
+                        self.origins.set(path, Origin::Implied("the pod's own".into()));
+                        Some(Namespaces::Own)
+                    }
+                    Some(namespaces) => self.namespaces(&path, namespaces),
                 };
                 Some(OutputConfig::DockerConfigSecret(DockerConfigSecretSettings {
                     name: name?,
                     namespaces: namespaces?,
-                    base: base.map(PathBuf::from),
-                    adopt: adopt.unwrap_or_default(),
-                    prune: prune.unwrap_or_default(),
+                    base: base_path(base),
+                    adopt: *adopt.get_or_insert(false),
+                    prune: *prune.get_or_insert(false),
                 }))
             }
             file::Output::ArgocdRepoCreds { namespace } => {
-                let namespace = self.parse(&format!("{place}.namespace"), &namespace)?;
+                let namespace = self.parse(&format!("{place}.namespace"), namespace)?;
                 Some(OutputConfig::ArgocdRepoCreds(RepoCredsSettings { namespace }))
             }
             file::Output::ArgocdRepositories { namespace, names, selector } => {
-                let namespace = self.parse(&format!("{place}.namespace"), &namespace);
+                let namespace = self.parse(&format!("{place}.namespace"), namespace);
                 let which = match (names.is_empty(), selector) {
-                    (false, None) => Which::Names(self.names(&format!("{place}.names"), &names)?),
+                    (false, None) => Which::Names(self.names(&format!("{place}.names"), names)?),
                     (true, Some(selector)) => {
-                        Which::Selector(self.parse(&format!("{place}.selector"), &selector)?)
+                        Which::Selector(self.parse(&format!("{place}.selector"), selector)?)
                     }
                     (true, None) => {
                         self.reject_unless_reported(place, "neither names nor a selector", "one of them");
@@ -138,9 +139,9 @@ impl Resolver<'_> {
         }
     }
 
-    fn namespaces(&mut self, path: &str, said: file::Namespaces) -> Option<Namespaces> {
+    fn namespaces(&mut self, path: &str, said: &file::Namespaces) -> Option<Namespaces> {
         let file::Namespaces { names, all, exclude, selector } = said;
-        if !exclude.is_empty() && !all {
+        if !exclude.is_empty() && !*all {
             self.reject_unless_reported(
                 &format!("{path}.exclude"),
                 "a list",
@@ -149,12 +150,12 @@ impl Resolver<'_> {
             return None;
         }
         match (names.is_empty(), all, selector) {
-            (false, false, None) => Some(Namespaces::Names(self.names(&format!("{path}.names"), &names)?)),
+            (false, false, None) => Some(Namespaces::Names(self.names(&format!("{path}.names"), names)?)),
             (true, true, None) => {
-                Some(Namespaces::All { exclude: self.names(&format!("{path}.exclude"), &exclude)? })
+                Some(Namespaces::All { exclude: self.names(&format!("{path}.exclude"), exclude)? })
             }
             (true, false, Some(selector)) => {
-                Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), &selector)?))
+                Some(Namespaces::Selector(self.parse(&format!("{path}.selector"), selector)?))
             }
             (true, false, None) => {
                 self.reject_unless_reported(

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::directory_of;
 use crate::{
     failure::{
+        Class, Diagnose,
         diagnosis::{Diagnosis, Remedy},
         is_file_limit,
     },
@@ -105,9 +106,15 @@ impl FileError {
         let cause = Cause::of(&source, path);
         Self { operation, path: path.to_owned(), cause, source }
     }
+}
 
-    /// What has gone wrong, and what to do about it.
-    pub fn remedy(&self) -> Remedy {
+impl Diagnose for FileError {
+    /// A volume may be repaired, filled or remounted at any time.
+    fn class(&self) -> Class {
+        Class::Transient
+    }
+
+    fn remedy(&self) -> Remedy {
         match (self.operation, &self.cause) {
             (Operation::SetGroup { group }, Cause::Denied { .. }) => {
                 Remedy::with(Diagnosis::GroupNotPermitted, format!("it is group {group}"))

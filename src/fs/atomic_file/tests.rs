@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::failure::diagnosis::Diagnosis;
+use crate::failure::{Diagnose, diagnosis::Diagnosis};
 
 struct Place {
     directory: TempDir,

@@ -220,9 +220,9 @@ async fn an_event_that_cannot_be_read_is_not_met_again() {
         let scope =
             crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
         let (told, mut seen) = tokio::sync::mpsc::channel(8);
-        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, told));
+        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), told));
         for is_failure in [false, true, false] {
-            let seen = tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.unwrap().unwrap();
+            let seen = tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.unwrap().unwrap().1;
             assert_eq!(matches!(seen, crate::kubernetes::WatchEvent::Failed(_)), is_failure, "{seen:?}");
         }
         following.abort();
@@ -257,9 +257,9 @@ async fn an_answer_that_echoes_our_token_is_redacted() {
     let (cluster, _) = cluster(answers, Vec::new());
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
     let (told, mut seen) = tokio::sync::mpsc::channel(8);
-    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, told));
+    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), told));
     let shown = loop {
-        if let crate::kubernetes::WatchEvent::Failed(error) = seen.recv().await.unwrap() {
+        if let crate::kubernetes::WatchEvent::Failed(error) = seen.recv().await.unwrap().1 {
             break format!("{error:?}");
         }
     };

@@ -9,12 +9,11 @@ use rustix::{
 
 use super::{
     DockerConfigError, DockerConfigFile,
-    document::Document,
-    merge::{BaseKeys, creds_store, merge},
-    read::{Base, Found, read},
+    read::{Found, read},
 };
 use crate::{
     credentials::CredentialSet,
+    docker_config::{Base, creds_store, merge},
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
         directory::Directory,
@@ -67,7 +66,7 @@ impl DockerConfigFile {
         let mut warnings: Vec<_> =
             base.as_mut().and_then(Base::refresh).iter().map(ToString::to_string).collect();
         let found = target.map_or(Ok(Found::Absent), read)?;
-        warnings.extend(flaws(&found, base.as_ref()));
+        warnings.extend(warnings_of(&found, base.as_ref()));
         Ok(DryRun {
             exists: !matches!(found, Found::Absent),
             uid: rustix::process::geteuid().as_raw(),
@@ -83,21 +82,16 @@ fn is_full(volume: &StatVfs) -> bool {
     (volume.f_blocks > 0 && volume.f_bavail == 0) || (volume.f_files > 0 && volume.f_favail == 0)
 }
 
-/// What is wrong with what is there.
-fn flaws(found: &Found, base: Option<&Base>) -> Vec<String> {
-    let text = match found {
-        Found::Absent => return Vec::new(),
-        Found::Unfit(unfit) => return vec![format!("it would be set aside: {unfit}")],
-        Found::Other(what) => return vec![format!("it would be replaced: it is {what}")],
-        Found::Text(text, _) => text,
-    };
-    match Document::parse(text) {
-        Err(unfit) => vec![format!("it would be set aside: {unfit}")],
-        Ok(existing) => {
-            let nothing = BaseKeys::default();
+fn warnings_of(found: &Found, base: Option<&Base>) -> Vec<String> {
+    match found {
+        Found::Absent => Vec::new(),
+        Found::Unfit(unfit) => vec![format!("it would be set aside: {unfit}")],
+        Found::Other(what) => vec![format!("it would be replaced: it is {what}")],
+        Found::Config(..) => {
+            let existing = found.document();
             let store = creds_store(&existing.top);
             let desired = CredentialSet::default();
-            let merged = merge(existing, base.and_then(Base::document), &nothing, &desired);
+            let merged = merge(existing, base, &desired);
             store.iter().chain(&merged.warnings).map(ToString::to_string).collect()
         }
     }

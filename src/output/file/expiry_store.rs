@@ -31,6 +31,7 @@ use thiserror::Error;
 
 use crate::{
     aws::token::{LATEST_EXPIRY, Token},
+    docker_config::Document,
     fs::{
         atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
         read::read_open,
@@ -38,8 +39,6 @@ use crate::{
     registry::RegistryHost,
     secret::Secret,
 };
-
-use super::document::Document;
 
 /// More than this is not ours.
 const LARGEST: usize = 1 << 20;

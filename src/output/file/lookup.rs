@@ -9,12 +9,12 @@ use std::{fs, io, path::Path, time::SystemTime};
 use thiserror::Error;
 
 use super::{
-    document::{Document, Unfit, auth, is_ecr_token},
     error::DockerConfigError,
     expiry_store::ExpiryStore,
     read::{Found, read},
 };
 use crate::{
+    docker_config::{Unfit, auth, is_ecr_token},
     fs::atomic_file::{FileError, Operation, Target},
     registry::RegistryHost,
     secret::Secret,
@@ -64,19 +64,21 @@ impl From<FileError> for FindError {
 /// The token for `host` in the file at `path`; none when there is no file, no entry, or one of another kind. Links are
 /// followed, as a consumer follows them.
 pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Option<Held>, FindError> {
-    let unfit = |unfit| FindError::Unfit { path: path.to_owned(), unfit };
     let target = match fs::canonicalize(path) {
         Ok(real) => Target::open(&real)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(FileError::new(Operation::Look, path, error).into()),
     };
-    let (text, metadata) = match read(&target)? {
+    let found = read(&target)?;
+    let metadata = match &found {
         Found::Absent => return Ok(None),
-        Found::Unfit(reason) => return Err(unfit(reason)),
+        Found::Unfit(unfit) => {
+            return Err(FindError::Unfit { path: path.to_owned(), unfit: unfit.clone() });
+        }
         Found::Other(_) => return Err(DockerConfigError::NotAFile { path: path.to_owned() }.into()),
-        Found::Text(text, metadata) => (text, metadata),
+        Found::Config(_, metadata) => metadata,
     };
-    let document = Document::parse(&text).map_err(unfit)?;
+    let document = found.document();
     let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
     // The expiry_store has a token before the file does.

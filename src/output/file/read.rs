@@ -1,43 +1,36 @@
 //! Reading a docker config: what is there, and whether it can be used.
 
-use std::{
-    fs::Metadata,
-    io,
-    os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::Metadata, io, os::unix::fs::FileTypeExt};
 
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{
-    document::{Document, Unfit},
-    error::{DockerConfigError, Warning},
-    merge::BaseKeys,
+use super::error::DockerConfigError;
+use crate::{
+    docker_config::{Document, LARGEST, Unfit},
+    fs::{
+        atomic_file::{FileError, Operation, Target},
+        read::{ReadError, read_open},
+    },
 };
-use crate::fs::{
-    atomic_file::{FileError, Operation, Target},
-    read::{ReadError, read_now, read_open},
-};
-
-/// More than this is no docker config.
-pub(super) const LARGEST: usize = 8 << 20;
 
 /// What was found under a name.
 pub(super) enum Found {
     Absent,
-    /// A file of text; it need not be a docker config.
-    Text(Zeroizing<String>, Metadata),
-    /// A file that cannot be used.
+    Config(Zeroizing<String>, Metadata),
+    /// A file that is no docker config, or cannot be read.
     Unfit(Unfit),
     /// Something without content that a file replaces.
     Other(&'static str),
 }
 
 impl Found {
-    /// Whether it is a docker config.
-    pub(super) fn is_usable(&self) -> bool {
-        matches!(self, Self::Text(text, _) if Document::parse(text).is_ok())
+    /// What consumers find there.
+    pub(super) fn document(&self) -> Document<'_> {
+        match self {
+            Self::Config(text, _) => Document::parse(text).unwrap_or_default(),
+            Self::Absent | Self::Unfit(_) | Self::Other(_) => Document::default(),
+        }
     }
 }
 
@@ -56,16 +49,23 @@ pub(super) fn read(target: &Target) -> Result<Found, DockerConfigError> {
     let file = match target.directory.read(&target.name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(no_permission()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let uid = rustix::process::geteuid().as_raw();
+            return Ok(Found::Unfit(Unfit::NoPermission { uid }));
+        }
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Ok(Found::Other(LINK)),
         Err(error) => return Err(failed(error).into()),
     };
     let metadata = file.metadata().map_err(failed)?;
     match read_open(file, LARGEST) {
-        Ok(mut content) => Ok(match String::from_utf8(std::mem::take(&mut *content)) {
-            Ok(text) => Found::Text(Zeroizing::new(text), metadata),
-            Err(_) => Found::Unfit(Unfit::NotText),
-        }),
+        Ok(mut content) => {
+            let Ok(text) = String::from_utf8(std::mem::take(&mut *content)) else {
+                return Ok(Found::Unfit(Unfit::NotText));
+            };
+            let text = Zeroizing::new(text);
+            let unfit = Document::parse(&text).err();
+            Ok(unfit.map_or_else(|| Found::Config(text, metadata), Found::Unfit))
+        }
         Err(ReadError::TooLarge { limit }) => Ok(Found::Unfit(Unfit::TooLarge { limit: limit as u64 })),
         Err(ReadError::Io(error)) => Err(failed(error).into()),
         Err(_) => Ok(Found::Other(other(metadata.file_type()).unwrap_or("no regular file"))),
@@ -81,67 +81,5 @@ fn other(kind: std::fs::FileType) -> Option<&'static str> {
         () if kind.is_socket() => Some("a socket"),
         () if kind.is_dir() => Some("an empty directory"), // another one cannot be replaced
         () => None,
-    }
-}
-
-fn no_permission() -> Found {
-    Found::Unfit(Unfit::NoPermission { uid: rustix::process::geteuid().as_raw() })
-}
-
-/// A docker config that is an input: links to it are followed, as kubelet makes them.
-fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
-    match read_now(path, LARGEST) {
-        Ok(mut content) => String::from_utf8(std::mem::take(&mut *content))
-            .map(Zeroizing::new)
-            .map_err(|_| Unfit::NotText.to_string()),
-        Err(error) if error.is_not_found() => Err("it does not exist".to_owned()),
-        Err(ReadError::TooLarge { limit }) => Err(Unfit::TooLarge { limit: limit as u64 }.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The file whose entries are carried along, as it was when it could be read last.
-#[derive(Debug, Clone)]
-pub(crate) struct Base {
-    path: PathBuf,
-    text: Option<Zeroizing<String>>,
-    /// The keys that it has supplied to the output and that may still be there.
-    supplied: BaseKeys,
-}
-
-impl Base {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, text: None, supplied: BaseKeys::default() }
-    }
-
-    /// Reads it again; when it is not usable, what it said last still stands.
-    pub(crate) fn refresh(&mut self) -> Option<Warning> {
-        let reason = match read_input(&self.path) {
-            Ok(text) => match Document::parse(&text) {
-                Ok(_) => {
-                    self.text = Some(text);
-                    return None;
-                }
-                Err(unfit) => unfit.to_string(),
-            },
-            Err(reason) => reason,
-        };
-        Some(Warning::Base { path: self.path.clone(), reason })
-    }
-
-    pub(crate) fn document(&self) -> Option<Document<'_>> {
-        Document::parse(self.text.as_deref()?).ok()
-    }
-
-    /// The keys that it has supplied up to now.
-    pub(crate) fn supplied(&self) -> &BaseKeys {
-        &self.supplied
-    }
-
-    /// Notes that the output now has what it said last, and nothing more of what it said before.
-    pub(crate) fn note_supplied(&mut self) {
-        if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
-            self.supplied = keys;
-        }
     }
 }

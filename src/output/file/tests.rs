@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
 use super::{lookup::End, *};
-use crate::secret::Secret;
+use crate::{docker_config::Document, failure::Diagnose, secret::Secret};
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";
@@ -265,7 +265,7 @@ fn the_retired_leave_the_file() {
 
 #[test]
 fn an_unusable_file_is_set_aside() {
-    let large = " ".repeat(1 + read::LARGEST);
+    let large = " ".repeat(1 + crate::docker_config::LARGEST);
     let cases: [(&[u8], &str); 6] = [
         (b"{\"auths\":", "it is not JSON"),
         (b"[]", "it is not a JSON object"),

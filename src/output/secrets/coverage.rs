@@ -7,10 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use super::{
-    desired::{Concern, InPlace},
-    target::Target,
-};
+use super::desired::{Concern, InPlace};
 use crate::{
     credentials::CredentialSet,
     failure::{Problem, diagnosis::Diagnosis},
@@ -29,7 +26,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    /// After a failure: the API server's own trouble says nothing about the Secret.
+    /// After a failure: one of the API server's own says nothing about the Secret.
     pub(super) fn after(self, problem: &Problem) -> Self {
         match problem.remedy.diagnosis {
             Diagnosis::ApiServerUnreachable
@@ -43,42 +40,59 @@ impl Standing {
     }
 }
 
+/// What a Secret is to hold, and holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) standing: Standing,
+    /// Of which registries it is to hold the credential.
+    pub(super) coverage: Concern,
+    /// Shared by the Secrets that hold the same.
+    pub(super) in_place: Arc<InPlace>,
+}
+
+impl Held {
+    /// Nothing is known of the Secret yet.
+    pub(super) fn new(coverage: Concern) -> Self {
+        Self { standing: Standing::New, coverage, in_place: Arc::default() }
+    }
+}
+
 /// Whether each of the Secrets has been tried.
-pub(super) fn are_all_tried<'a>(mut targets: impl Iterator<Item = &'a Target>) -> bool {
-    targets.all(|target| target.standing != Standing::New)
+pub(super) fn are_all_tried<'a>(mut secrets: impl Iterator<Item = &'a Held>) -> bool {
+    secrets.all(|secret| secret.standing != Standing::New)
 }
 
 /// For each registry the earliest expiry of its credential in the Secrets that work; where none works, in those that
 /// still hold one. New Secrets count until each of the first has been tried.
 pub(super) fn where_it_works<'a>(
-    targets: impl Iterator<Item = &'a Target>,
+    secrets: impl Iterator<Item = &'a Held>,
     desired: &CredentialSet,
     has_been_tried: bool,
 ) -> InPlace {
     let (mut working, mut failing) = (Vec::new(), Vec::new());
-    for target in targets {
-        match target.standing {
-            Standing::Proven => working.push(target),
-            Standing::New if !has_been_tried => working.push(target),
+    for secret in secrets {
+        match secret.standing {
+            Standing::Proven => working.push(secret),
+            Standing::New if !has_been_tried => working.push(secret),
             Standing::New => {}
-            Standing::Failing => failing.push(target),
+            Standing::Failing => failing.push(secret),
         }
     }
     let mut in_place = everywhere(working.iter().copied(), desired);
-    if failing.is_empty() || working.iter().any(|target| target.coverage == Concern::All) {
+    if failing.is_empty() || working.iter().any(|secret| secret.coverage == Concern::All) {
         return in_place;
     }
     let hosts: BTreeSet<_> =
-        desired.current.keys().chain(failing.iter().flat_map(|target| target.in_place.keys())).collect();
+        desired.current.keys().chain(failing.iter().flat_map(|secret| secret.in_place.keys())).collect();
     for host in hosts {
-        if working.iter().any(|target| target.coverage.is_for(host)) {
+        if working.iter().any(|secret| secret.coverage.is_for(host)) {
             continue;
         }
-        let mut holders = failing.iter().filter(|target| target.coverage.is_for(host)).peekable();
+        let mut holders = failing.iter().filter(|secret| secret.coverage.is_for(host)).peekable();
         if holders.peek().is_none() {
             continue;
         }
-        match holders.filter_map(|target| target.in_place.get(host)).min() {
+        match holders.filter_map(|secret| secret.in_place.get(host)).min() {
             Some(expiry) => in_place.insert(host.clone(), *expiry),
             None => in_place.remove(host),
         };
@@ -88,15 +102,15 @@ pub(super) fn where_it_works<'a>(
 
 /// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
 /// each Secret that is to hold one does.
-pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired: &CredentialSet) -> InPlace {
+pub(super) fn everywhere<'a>(secrets: impl Iterator<Item = &'a Held>, desired: &CredentialSet) -> InPlace {
     // Most hold the same: one of these is enough.
     let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
-    for target in targets {
+    for secret in secrets {
         let is_known = |(coverage, in_place): &(&Concern, &Arc<InPlace>)| {
-            Arc::ptr_eq(in_place, &target.in_place) && **coverage == target.coverage
+            Arc::ptr_eq(in_place, &secret.in_place) && **coverage == secret.coverage
         };
         if !distinct.last().is_some_and(is_known) {
-            distinct.push((&target.coverage, &target.in_place));
+            distinct.push((&secret.coverage, &secret.in_place));
         }
     }
     let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
@@ -104,7 +118,7 @@ pub(super) fn everywhere<'a>(targets: impl Iterator<Item = &'a Target>, desired:
     let of_host = |host| {
         let mut holders = distinct.iter().filter(|(coverage, _)| coverage.is_for(host)).peekable();
         if holders.peek().is_none() {
-            // No Secret to keep, nobody to be refused.
+            // No Secret to keep, no consumer without a credential.
             return desired.current.get(host).map(|token| token.expires_at);
         }
         holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
@@ -120,10 +134,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        aws::token::Token, failure::Class, output::secrets::desired::Content, registry::RegistryHost,
-        secret::Secret,
-    };
+    use crate::{aws::token::Token, failure::Class, registry::RegistryHost, secret::Secret};
 
     const HOST: &str = "a.example";
 
@@ -132,61 +143,57 @@ mod tests {
     }
 
     /// A Secret that is to hold every registry, and holds that one until `expiry`.
-    fn target(standing: Standing, expiry: Option<u64>) -> Target {
+    fn secret(standing: Standing, expiry: Option<u64>) -> Held {
         let in_place = expiry.map(|expiry| (HOST.parse::<RegistryHost>().unwrap(), at(expiry)));
-        Target {
-            standing,
-            in_place: Arc::new(in_place.into_iter().collect()),
-            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
-        }
+        Held { standing, in_place: Arc::new(in_place.into_iter().collect()), ..Held::new(Concern::All) }
     }
 
-    fn expiry(targets: &[Target], has_been_tried: bool) -> Option<SystemTime> {
+    fn expiry(secrets: &[Held], has_been_tried: bool) -> Option<SystemTime> {
         let token = Token { auth: Secret::new("x".into()), obtained_at: at(0), expires_at: at(1000) };
         let host: RegistryHost = HOST.parse().unwrap();
         let current = [(host.clone(), Arc::new(token))].into();
         let desired = CredentialSet { current, ..CredentialSet::default() };
-        where_it_works(targets.iter(), &desired, has_been_tried).get(&host).copied()
+        where_it_works(secrets.iter(), &desired, has_been_tried).get(&host).copied()
     }
 
     #[test]
     fn everywhere_but_where_it_fails() {
         use Standing::{Failing, New, Proven};
-        for (targets, tried, expected, why) in [
-            (vec![target(Proven, Some(9)), target(Failing, None)], true, Some(9), "one tenant fails"),
+        for (secrets, tried, expected, why) in [
+            (vec![secret(Proven, Some(9)), secret(Failing, None)], true, Some(9), "one tenant fails"),
             (
-                vec![target(Proven, Some(9)), target(Proven, Some(5))],
+                vec![secret(Proven, Some(9)), secret(Proven, Some(5))],
                 true,
                 Some(5),
                 "the earliest of those that work",
             ),
             (
-                vec![target(Proven, Some(9)), target(Failing, Some(1))],
+                vec![secret(Proven, Some(9)), secret(Failing, Some(1))],
                 true,
                 Some(9),
                 "a tenant puts an old one there",
             ),
             (
-                vec![target(Proven, Some(9)), target(Failing, Some(99))],
+                vec![secret(Proven, Some(9)), secret(Failing, Some(99))],
                 true,
                 Some(9),
                 "a tenant forges an expiry",
             ),
-            (vec![target(Proven, None), target(Failing, Some(9))], true, None, "one that works lacks it"),
-            (vec![target(Failing, None), target(Failing, None)], true, None, "all fail: a right is missing"),
+            (vec![secret(Proven, None), secret(Failing, Some(9))], true, None, "one that works lacks it"),
+            (vec![secret(Failing, None), secret(Failing, None)], true, None, "all fail: a right is missing"),
             (
-                vec![target(Failing, None), target(Failing, Some(9))],
+                vec![secret(Failing, None), secret(Failing, Some(9))],
                 true,
                 Some(9),
                 "all fail, and what is there is good",
             ),
-            (vec![target(Proven, Some(9)), target(New, None)], true, Some(9), "a tenant makes namespaces"),
-            (vec![target(Proven, Some(9)), target(New, None)], false, None, "the start: each is tried once"),
-            (vec![target(Failing, None), target(New, None)], true, None, "none works"),
-            (vec![target(New, None)], true, Some(1000), "there was no Secret to keep until now"),
+            (vec![secret(Proven, Some(9)), secret(New, None)], true, Some(9), "a tenant makes namespaces"),
+            (vec![secret(Proven, Some(9)), secret(New, None)], false, None, "the start: each is tried once"),
+            (vec![secret(Failing, None), secret(New, None)], true, None, "none works"),
+            (vec![secret(New, None)], true, Some(1000), "there was no Secret to keep until now"),
             (vec![], true, Some(1000), "there is no Secret to keep"),
         ] {
-            assert_eq!(expiry(&targets, tried), expected.map(at), "{why}");
+            assert_eq!(expiry(&secrets, tried), expected.map(at), "{why}");
         }
     }
 
@@ -206,17 +213,13 @@ mod tests {
         }
     }
 
-    fn holding(coverage: Concern, in_place: &[(&str, u64)]) -> Target {
+    fn holding(coverage: Concern, in_place: &[(&str, u64)]) -> Held {
         let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
-        Target {
-            coverage,
-            in_place: Arc::new(in_place),
-            ..Target::new(Content::DockerConfig { adopt: false, base: None }, false)
-        }
+        Held { in_place: Arc::new(in_place), ..Held::new(coverage) }
     }
 
-    fn ends(targets: &[Target]) -> Vec<(String, u64)> {
-        let found = everywhere(targets.iter(), &CredentialSet::default());
+    fn ends(secrets: &[Held]) -> Vec<(String, u64)> {
+        let found = everywhere(secrets.iter(), &CredentialSet::default());
         let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         found.into_iter().map(|(host, end)| (host.to_string(), seconds(end))).collect()
     }

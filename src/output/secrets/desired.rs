@@ -20,12 +20,10 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use zeroize::Zeroizing;
 
 use self::body::Body;
-use super::{
-    super::{argocd_names::Flavour, file::read::Base},
-    ownership::Memory,
-};
+use super::{super::argocd_names::Flavour, ownership::Memory};
 use crate::{
     credentials::CredentialSet,
+    docker_config::Base,
     failure::{
         Class, Problem,
         diagnosis::{Diagnosis, Remedy},

@@ -1,13 +1,11 @@
 //! What the Secrets of an output are now, found out without writing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    super::file::read::Base,
-    Kind,
     desired::{Basis, decide},
     ownership::Memory,
-    targets::TargetSet,
+    targets::targets,
 };
 use crate::{
     clock::Clock,
@@ -24,8 +22,8 @@ pub(crate) struct Inspection {
     pub state: Option<Result<Vec<String>, Problem>>,
 }
 
-/// Looks at the Secrets of an output whose names are known, for those registries; of one whose Secrets are found
-/// out while it runs, and of one that keeps files, at none.
+/// The Secrets of an output whose names are known, for those registries; none of one whose Secrets are discovered
+/// while it runs, and of one that keeps files.
 pub(crate) async fn inspect(
     config: &OutputConfig,
     cluster: &Cluster,
@@ -33,16 +31,12 @@ pub(crate) async fn inspect(
     clock: &Clock,
 ) -> Vec<Inspection> {
     let Output::Secrets(kind) = Output::new(config) else { return Vec::new() };
-    let base = match &kind {
-        Kind::DockerConfig(settings) => settings.base.clone().map(|path| Arc::new(Base::new(path))),
-        Kind::RepoCreds(_) | Kind::Repositories(_) => None,
-    };
-    if kind.finds_out() {
+    if kind.is_discovered() {
         return Vec::new();
     }
-    let target_set = TargetSet::new(config.id(), kind, cluster.clone(), false);
-    let mut surveyed = Vec::new();
-    for (at, content) in target_set.targets(desired, base.as_ref()) {
+    let base = kind.base().map(Arc::new);
+    let mut inspected = Vec::new();
+    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base.as_ref()) {
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {
@@ -55,7 +49,7 @@ pub(crate) async fn inspect(
                 Some(Err(error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })))
             }
         };
-        surveyed.push(Inspection { at, state });
+        inspected.push(Inspection { at, state });
     }
-    surveyed
+    inspected
 }

@@ -1,4 +1,4 @@
-//! One look at one Secret: what is there, and, if it differs, an apply.
+//! One reconciliation of one Secret: what is there, and, if it differs, an apply.
 
 use std::sync::Arc;
 
@@ -13,23 +13,36 @@ use crate::{
     credentials::CredentialSet,
     failure::{Class, Problem, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
+    tasks,
 };
 
 /// How often another field manager may write between our reading and our writing.
 const TRIES: usize = 5;
-/// A decision on a Secret of more bytes leaves the runtime thread, and waits for its turn: each takes some times as much
-/// memory, and whoever may write Secrets can have many looked at at once.
+/// A decision on a Secret of more bytes leaves the runtime thread, one at a time: each takes some times as much memory,
+/// and whoever may write Secrets can cause many at once.
 const LARGE: usize = 32 << 10;
 static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 
-/// What became of one look at a target.
+/// What a target asks for.
+pub(super) struct Job {
+    pub(super) content: Content,
+    /// It is no longer wanted: our entries are removed.
+    pub(super) cleanup: bool,
+    /// There was a Secret when it was reconciled last.
+    pub(super) existed: bool,
+    /// This process has had it in sync.
+    pub(super) kept: bool,
+    /// Differences that no consumer notices are left for now.
+    pub(super) defers: bool,
+}
+
 pub(super) struct Outcome {
-    /// It was the last look at one that is not wanted any more.
+    /// The Secret was no longer wanted when it began.
     pub(super) cleanup: bool,
     /// What is there; `None` when that could not be found out.
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
-    /// How it differed, if it did, and who did it.
+    /// How it differed, if it did.
     pub(super) drift: Option<Drift>,
     pub(super) warnings: Vec<String>,
     /// It differs in nothing that a consumer finds, and was left so for now.
@@ -40,39 +53,33 @@ pub(super) struct Outcome {
 
 pub(super) struct Found {
     pub(super) coverage: Concern,
-    pub(super) in_place: InPlace,
+    pub(super) in_place: Arc<InPlace>,
     pub(super) version: String,
 }
 
 pub(super) enum Drift {
     Gone,
-    /// It differs; who did that.
+    /// By this field manager.
     Edited(String),
 }
 
-/// A Secret to be looked at, and why.
 pub(super) struct Reconciliation {
     pub(super) cluster: Cluster,
     pub(super) at: ObjectRef,
-    pub(super) content: Content,
+    pub(super) job: Job,
     pub(super) credentials: watch::Receiver<Arc<CredentialSet>>,
     pub(super) clock: Clock,
     /// It is known that there is none: to ask would only take time.
     pub(super) is_absent: bool,
-    /// It is no longer wanted.
-    pub(super) cleanup: bool,
-    /// Then it is removed, if it is ours alone.
+    /// A Secret that is no longer wanted is deleted, if it is ours alone.
     pub(super) prunes: bool,
     pub(super) memory: Memory,
-    /// Differences that no consumer notices are left for now.
-    pub(super) defers: bool,
 }
 
 impl Reconciliation {
-    /// Looks, and applies what differs.
     pub(super) async fn run(self) -> Outcome {
         let mut outcome = Outcome {
-            cleanup: self.cleanup,
+            cleanup: self.job.cleanup,
             found: None,
             desired: Arc::default(),
             drift: None,
@@ -80,8 +87,8 @@ impl Reconciliation {
             deferred: false,
             result: Ok(false),
         };
-        for turn in 0..TRIES {
-            match self.try_once(&mut outcome, turn == 0 && self.is_absent).await {
+        for attempt in 0..TRIES {
+            match self.try_once(&mut outcome, attempt == 0 && self.is_absent).await {
                 Ok(written) => {
                     outcome.result = Ok(written);
                     break;
@@ -90,7 +97,7 @@ impl Reconciliation {
                     outcome.result = Err(problem);
                     break;
                 }
-                // Somebody wrote in between: it may say something else now.
+                // Another field manager wrote in between: it may hold something else now.
                 Err(Failure::Conflict(problem)) => outcome.result = Err(problem),
             }
         }
@@ -104,31 +111,32 @@ impl Reconciliation {
             false => self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?,
         };
         let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
-        if self.cleanup && found.is_none() {
+        if self.job.cleanup && found.is_none() {
             return Ok(false);
         }
-        if self.cleanup && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
+        if self.job.cleanup && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
             self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
             return Ok(true);
         }
         let drift = found.as_ref().map_or(Drift::Gone, |found| {
-            let manager = found.metadata.foreign_manager(self.content.keys());
+            let manager = found.metadata.foreign_manager(self.job.content.keys());
             Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();
         let Decision { coverage, in_place, apply, warnings, problem, removes: _ } =
             match self.decide(found, &outcome.desired).await {
-                Ok(decision) if self.defers && decision.is_harmless() => {
+                Ok(decision) if self.job.defers && decision.is_harmless() => {
                     outcome.deferred = true;
                     Decision { apply: None, ..decision }
                 }
                 Ok(decision) => decision,
                 Err(problem) => {
-                    let coverage = self.content.coverage();
-                    outcome.found = Some(Found { coverage, in_place: InPlace::new(), version });
+                    let coverage = self.job.content.coverage();
+                    outcome.found = Some(Found { coverage, in_place: Arc::default(), version });
                     return Err(Failure::Final(problem));
                 }
             };
+        let in_place = Arc::new(in_place);
         outcome.found = Some(Found { coverage: coverage.clone(), in_place, version });
         outcome.warnings = warnings;
         let is_written = apply.is_some();
@@ -139,7 +147,7 @@ impl Reconciliation {
             // the older.
             let applied = self.cluster.apply(&self.at, body, is_there).await;
             let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
-            outcome.found = Some(Found { coverage, in_place, version });
+            outcome.found = Some(Found { coverage, in_place: Arc::new(in_place), version });
         }
         problem.map_or(Ok(is_written), |problem| Err(Failure::Final(problem)))
     }
@@ -153,23 +161,19 @@ impl Reconciliation {
         if found.as_ref().is_none_or(|found| found.size() <= LARGE) {
             return decide(
                 &self.at,
-                &self.content,
+                &self.job.content,
                 found.as_ref(),
                 &Basis { desired, memory: &self.memory, now },
             );
         }
         // Never closed.
-        let _turn = LARGE_DECISIONS.acquire().await;
-        let (at, content, memory) = (self.at.clone(), self.content.clone(), self.memory.clone());
+        let _permit = LARGE_DECISIONS.acquire().await;
+        let (at, content, memory) = (self.at.clone(), self.job.content.clone(), self.memory.clone());
         let desired = Arc::clone(desired);
-        let decided = tokio::task::spawn_blocking(move || {
+        tasks::blocking(move || {
             decide(&at, &content, found.as_ref(), &Basis { desired: &desired, memory: &memory, now })
-        });
-        match decided.await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(decision) => decision,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            Err(Err(_)) => std::future::pending().await, // the runtime ends
-        }
+        })
+        .await
     }
 
     fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {

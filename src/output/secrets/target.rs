@@ -1,85 +1,117 @@
-//! One Secret: what is known of it, when it is to be looked at, and what is told of it.
+//! One Secret: its state and its retry schedule. Pure: events, time and randomness come in, effects go out.
+//!
+//! Invariants, each held by a test of `tests`:
+//! * nothing happens to a Secret in sync until an event calls for it: `in_sync_there_is_nothing_to_do`
+//! * whatever happens while it is reconciled is not lost, in any order: `whatever_happens_it_ends_in_sync`
+//! * what we wrote ourselves calls for nothing: `a_version_observed_during_a_run_counts_unless_we_wrote_it`
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    conflict::{Conflict, INTERVAL, Report, WINDOW},
-    coverage::Standing,
-    desired::{Concern, Content, InPlace},
-    reconcile::{Drift, Outcome},
+    conflict::{Conflict, Report, WINDOW},
+    coverage::{Held, Standing},
+    desired::Content,
+    incident::Incident,
+    reconcile::{Drift, Job, Outcome},
 };
 use crate::{
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis},
-    kubernetes::ObjectRef,
+    failure::{Class, Problem},
     output::warning_log::WarningLog,
 };
 
-/// The first and the longest pause of a target after a failure. In a crowd of targets in trouble each waits longer.
+/// The first and the longest pause of a target after a failure; with each other that fails each waits longer.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-const RETRY_IN_A_CROWD: Duration = Duration::from_millis(10);
-/// Targets in trouble that are told one by one.
-pub(super) const TOLD: usize = 20;
+const RETRY_PER_FAILING: Duration = Duration::from_millis(10);
+/// `once` waits no longer for a target that has failed so often.
+const GIVEN_UP: u32 = 3;
+/// Failing targets, and warnings, that are logged and shown one by one.
+pub(super) const SHOWN: usize = 20;
 
 pub(super) struct Target {
-    pub(super) content: Content,
-    /// To be looked at.
-    pub(super) marked: bool,
-    /// Before those that are merely due: something has just happened to it.
-    pub(super) urgent: bool,
-    /// Being worked on.
-    pub(super) busy: bool,
-    /// Which of all looks its last one was, from one; zero for none.
-    pub(super) began: u64,
-    /// What works on it.
-    pub(super) task: Option<AbortHandle>,
-    /// No longer wanted: what is ours goes, then it is forgotten.
-    pub(super) removing: bool,
-    /// Not to be looked at earlier.
-    pub(super) not_before: Option<Instant>,
-    /// Then what differs without any consumer noticing is put right.
-    pub(super) deferred_until: Option<Instant>,
-    pub(super) failures: u32,
-    pub(super) problem: Option<Problem>,
-    pub(super) standing: Standing,
-    /// The version that we found or made last.
-    pub(super) version: String,
-    /// The version that was told of last since the last look began.
-    pub(super) told: String,
-    /// Of which registries it is to hold the credential.
-    pub(super) coverage: Concern,
-    /// Shared by the targets that hold the same.
-    pub(super) in_place: Arc<InPlace>,
-    /// The credentials that it held when all was well: a difference that comes without new ones is somebody else's.
-    pub(super) in_sync_with: Option<Arc<CredentialSet>>,
+    content: Content,
+    pending: Pending,
+    running: bool,
+    /// Which of all reconciliations its last one was, from one; zero for none.
+    last_pick: u64,
+    /// No longer wanted: our entries are removed, then it is forgotten.
+    removing: bool,
+    not_before: Option<Instant>,
+    /// When a difference that no consumer notices is corrected.
+    deferred_until: Option<Instant>,
+    failures: u32,
+    problem: Option<Problem>,
+    held: Held,
+    /// The version that we found or wrote last; empty for none.
+    version: String,
+    /// The version that was observed last since the last reconciliation began.
+    observed_version: String,
+    /// A difference that comes without other credentials than these was made by another field manager.
+    in_sync_with: Option<Arc<CredentialSet>>,
     /// This process has had it in sync: it stays managed, whoever replaces it.
-    pub(super) kept: bool,
-    pub(super) conflict: Conflict,
-    pub(super) warnings: WarningLog,
+    kept: bool,
+    conflict: Conflict,
+    warnings: WarningLog,
+}
+
+/// Whether it is to be reconciled; urgent is what has just changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Pending {
+    No,
+    Yes,
+    Urgent,
+}
+
+pub(super) enum Event {
+    /// It is to be kept, with this content.
+    Wanted(Content),
+    /// It is no longer to be kept.
+    Unwanted,
+    /// A watch or a list has it in this version.
+    Observed(String),
+    /// A list does not have it.
+    NotListed,
+    Deleted,
+    /// There may be a difference.
+    Resync,
+    /// The same, and pauses after failures are over.
+    RetryNow,
+    /// What differs from now on differs because the base changed.
+    BaseChanged,
+    /// It is reconciled now, as that one of all.
+    Picked(u64),
+    Finished {
+        outcome: Outcome,
+        /// How many targets fail.
+        failing: usize,
+        /// From 0 to 1, for what is not to happen to all at once.
+        random: f64,
+    },
+}
+
+pub(super) enum Effect {
+    Reconcile(Job),
+    Log(Incident),
+    Forget,
 }
 
 impl Target {
-    /// One that has not been looked at.
-    pub(super) fn new(content: Content, urgent: bool) -> Self {
+    pub(super) fn new(content: Content, is_urgent: bool) -> Self {
         Self {
-            coverage: content.coverage(),
+            held: Held::new(content.coverage()),
             content,
-            marked: true,
-            urgent,
-            busy: false,
-            began: 0,
-            task: None,
+            pending: if is_urgent { Pending::Urgent } else { Pending::Yes },
+            running: false,
+            last_pick: 0,
             removing: false,
             not_before: None,
             deferred_until: None,
             failures: 0,
             problem: None,
-            standing: Standing::default(),
             version: String::new(),
-            told: String::new(),
-            in_place: Arc::default(),
+            observed_version: String::new(),
             in_sync_with: None,
             kept: false,
             conflict: Conflict::default(),
@@ -87,200 +119,210 @@ impl Target {
         }
     }
 
-    /// It is not wanted any more.
-    pub(super) fn leave(&mut self) {
-        if !std::mem::replace(&mut self.removing, true) {
-            self.marked = true;
-            self.not_before = None;
-            self.deferred_until = None;
-            self.failures = 0;
+    pub(super) fn on_event(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        match event {
+            Event::Wanted(content) => {
+                self.content = content;
+                if std::mem::take(&mut self.removing) {
+                    self.request(Pending::Yes);
+                }
+            }
+            Event::Unwanted if self.removing => {}
+            Event::Unwanted => {
+                self.removing = true;
+                self.not_before = None;
+                self.deferred_until = None;
+                self.failures = 0;
+                self.request(Pending::Yes);
+            }
+            Event::Observed(version) => {
+                if !self.running && self.version != version {
+                    self.request(Pending::Urgent);
+                }
+                self.observed_version = version;
+            }
+            Event::NotListed if !self.existed() => {}
+            Event::NotListed | Event::Deleted => {
+                self.observed_version.clear();
+                self.request(Pending::Urgent);
+            }
+            Event::Resync => self.request(Pending::Yes),
+            Event::RetryNow => {
+                self.not_before = None;
+                self.request(Pending::Yes);
+            }
+            Event::BaseChanged => self.in_sync_with = None,
+            Event::Picked(pick) => return vec![Effect::Reconcile(self.start(pick, now))],
+            Event::Finished { outcome, failing, random } => {
+                self.running = false;
+                return if self.removing || outcome.cleanup {
+                    self.finish_cleanup(outcome, now, random)
+                } else {
+                    self.finish(outcome, failing, now, random)
+                };
+            }
         }
+        Vec::new()
     }
 
-    /// It is wanted, with this content.
-    pub(super) fn stay(&mut self, content: Content) {
-        self.content = content;
-        self.marked |= std::mem::take(&mut self.removing);
-    }
-
-    /// It was seen in this version: to be looked at, unless it is the one that we made or saw.
-    pub(super) fn see(&mut self, version: String) {
-        if !self.busy && self.version != version {
-            self.marked = true;
-            self.urgent = true;
+    /// When it is to be reconciled, unless something happens; `None` for not at all.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        if self.running {
+            return None;
         }
-        self.told = version;
+        let pending = (self.pending != Pending::No).then(|| self.not_before.unwrap_or(now));
+        // A failure's pause counts for it too.
+        let deferred = self.deferred_until.map(|until| self.not_before.map_or(until, |at| until.max(at)));
+        pending.into_iter().chain(deferred).min()
     }
 
-    /// Whether there was one when it was looked at last.
-    pub(super) fn was_there(&self) -> bool {
+    pub(super) fn is_urgent(&self) -> bool {
+        self.pending == Pending::Urgent
+    }
+
+    pub(super) fn last_pick(&self) -> u64 {
+        self.last_pick
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.removing
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub(super) fn in_sync_with(&self) -> Option<&Arc<CredentialSet>> {
+        self.in_sync_with.as_ref()
+    }
+
+    /// Why it is not in sync, if that failed.
+    pub(super) fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.problem.is_some() && self.failures >= GIVEN_UP
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        self.warnings.current()
+    }
+
+    /// Whether there was a Secret when it was reconciled last.
+    fn existed(&self) -> bool {
         !self.version.is_empty()
     }
 
-    /// It is not there, although it should be.
-    pub(super) fn miss(&mut self) {
-        self.told.clear();
-        self.marked = true;
-        self.urgent = true;
+    fn request(&mut self, pending: Pending) {
+        self.pending = self.pending.max(pending);
     }
 
-    /// When it is to be looked at, unless something happens; `None` for not at all.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        if self.busy {
-            return None;
+    fn start(&mut self, pick: u64, now: Instant) -> Job {
+        self.last_pick = pick;
+        self.pending = Pending::No;
+        self.running = true;
+        self.observed_version.clear(); // it is what is read now
+        Job {
+            content: self.content.clone(),
+            cleanup: self.removing,
+            existed: self.existed(),
+            kept: self.kept,
+            defers: self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now),
         }
-        let marked = self.marked.then(|| self.not_before.unwrap_or(now));
-        // A failure's pause counts for it too.
-        let deferred = self.deferred_until.map(|until| self.not_before.map_or(until, |at| until.max(at)));
-        marked.into_iter().chain(deferred).min()
     }
 
-    /// Whether it is to be looked at now.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.due(now).is_some_and(|due| due <= now)
-    }
-
-    /// Whether differences that no consumer notices are to be left for now.
-    pub(super) fn defers(&mut self, now: Instant) -> bool {
-        self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now)
-    }
-
-    /// A look at it begins, the `pick`th of all.
-    pub(super) fn begin(&mut self, pick: u64) {
-        self.began = pick;
-        self.marked = false;
-        self.urgent = false;
-        self.busy = true;
-        self.told.clear(); // what was told before is what is looked at now
-    }
-
-    /// Notes a look at one that is not, or was not, to stay. Whether nothing more is to be done.
-    pub(super) fn has_left(&mut self, id: &str, at: &ObjectRef, outcome: &Outcome, moment: Moment) -> bool {
-        self.busy = false;
+    fn finish_cleanup(&mut self, outcome: Outcome, now: Instant, random: f64) -> Vec<Effect> {
         if self.removing != outcome.cleanup {
-            self.marked = true; // it was decided otherwise meanwhile
-            return false;
+            self.request(Pending::Yes); // it was decided otherwise meanwhile
+            return Vec::new();
         }
-        match &outcome.result {
-            Ok(true) => {
-                tracing::info!(output = %id, secret = %at, "Secret no longer managed; removed our entries");
-                true
-            }
-            Ok(false) => true,
+        match outcome.result {
+            Ok(true) => vec![Effect::Log(Incident::Removed), Effect::Forget],
+            Ok(false) => vec![Effect::Forget],
             Err(problem) if problem.class == Class::Denied => {
-                tracing::warn!(output = %id, secret = %at, error = problem.message, "Secret no longer managed; left as it is");
-                true
+                vec![Effect::Log(Incident::NotRemoved(problem)), Effect::Forget]
             }
             Err(_) => {
-                self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(moment.now + retry_pause(self.failures, 1, moment.random));
-                self.marked = true;
-                false
+                self.retry(1, now, random);
+                Vec::new()
             }
         }
     }
 
-    /// Notes what became of a look. Says what happened, unless `failing` others are in trouble and say enough.
-    pub(super) fn note(
-        &mut self,
-        id: &str,
-        at: &ObjectRef,
-        mut outcome: Outcome,
-        failing: usize,
-        moment: Moment,
-    ) {
-        self.busy = false;
+    fn finish(&mut self, mut outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Effect> {
         if let Some(found) = outcome.found {
-            self.coverage = found.coverage;
-            if *self.in_place != found.in_place {
-                self.in_place = Arc::new(found.in_place);
-            }
+            self.held.coverage = found.coverage;
+            self.held.in_place = found.in_place;
             self.version = found.version;
-            self.marked |= !self.told.is_empty() && self.told != self.version;
+            if !self.observed_version.is_empty() && self.observed_version != self.version {
+                self.request(Pending::Yes);
+            }
         }
-        // As many as somebody puts there: each is compared with all that are known.
-        outcome.warnings.truncate(TOLD + 1);
-        for warning in self.warnings.replace(outcome.warnings, moment.now) {
-            tracing::warn!(output = %id, warning, "output has a warning");
-        }
-        let was_settled =
-            self.in_sync_with.take().is_some_and(|in_sync_with| Arc::ptr_eq(&in_sync_with, &outcome.desired));
+        // Whoever may write to the Secret decides how many there are, and each is compared with all that are known.
+        outcome.warnings.truncate(SHOWN + 1);
+        let new = self.warnings.replace(outcome.warnings, now).into_iter();
+        let mut incidents: Vec<_> = new.map(|warning| Incident::Warning(warning.to_owned())).collect();
+        let was_in_sync = self.in_sync_with.take().is_some_and(|it| Arc::ptr_eq(&it, &outcome.desired));
         match outcome.result {
             Ok(written) => {
-                self.kept |= written || !self.in_place.is_empty();
+                self.kept |= written || !self.held.in_place.is_empty();
                 if written {
-                    match outcome.drift.filter(|_| was_settled) {
-                        Some(drift) => self.note_drift(id, at, &drift, moment.now),
-                        None => {
-                            tracing::info!(output = %id, secret = %at, registries = self.in_place.len(), "output written");
-                        }
-                    }
+                    incidents.extend(match outcome.drift.filter(|_| was_in_sync) {
+                        Some(drift) => self.restored(drift, now),
+                        None => Some(Incident::Written { registries: self.held.in_place.len() }),
+                    });
                 }
                 if self.problem.take().is_some() {
-                    tracing::info!(output = %id, secret = %at, "output in sync again");
+                    incidents.push(Incident::Recovered);
                 }
                 self.failures = 0;
-                self.standing = Standing::Proven;
-                self.not_before = self.conflict.next_check(moment.now);
-                self.deferred_until =
-                    outcome.deferred.then(|| self.deferred_until.unwrap_or(moment.now + WINDOW));
+                self.held.standing = Standing::Proven;
+                self.not_before = self.conflict.next_check(now);
+                self.deferred_until = outcome.deferred.then(|| self.deferred_until.unwrap_or(now + WINDOW));
                 self.in_sync_with = Some(outcome.desired);
             }
             Err(problem) => {
-                self.failures = self.failures.saturating_add(1);
-                self.not_before = Some(moment.now + retry_pause(self.failures, failing + 1, moment.random));
-                self.marked = true;
+                self.retry(failing + 1, now, random);
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
-                if is_new && failing < TOLD {
-                    tracing::warn!(output = %id, secret = %at, error = problem.message, diagnosis = problem.remedy.diagnosis.id(), remedy = %problem.remedy, "output not written");
+                if is_new && failing < SHOWN {
+                    incidents.push(Incident::Failed(problem.clone()));
                 }
-                self.standing = self.standing.after(&problem);
+                self.held.standing = self.held.standing.after(&problem);
                 self.problem = Some(problem);
             }
         }
+        incidents.into_iter().map(Effect::Log).collect()
     }
 
-    fn note_drift(&mut self, id: &str, at: &ObjectRef, drift: &Drift, now: Instant) {
-        let manager = match drift {
-            Drift::Gone => "unknown",
-            Drift::Edited(manager) => manager,
-        };
+    fn retry(&mut self, failing: usize, now: Instant, random: f64) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + retry_pause(self.failures, failing, random));
+        self.request(Pending::Yes);
+    }
+
+    /// A change by another field manager was undone.
+    fn restored(&mut self, drift: Drift, now: Instant) -> Option<Incident> {
         match (self.conflict.note(now), drift) {
-            (Report::Restored, Drift::Gone) => {
-                tracing::warn!(output = %id, secret = %at, "Secret was deleted; recreated");
+            (Report::Restored, Drift::Gone) => Some(Incident::Recreated),
+            (Report::Restored, Drift::Edited(manager)) => Some(Incident::Restored { manager }),
+            (Report::Conflict { restores }, Drift::Gone) => {
+                Some(Incident::Conflict { manager: "unknown".into(), restores })
             }
-            (Report::Restored, Drift::Edited(_)) => {
-                tracing::warn!(output = %id, secret = %at, manager, "Secret was modified by another field manager; restored");
+            (Report::Conflict { restores }, Drift::Edited(manager)) => {
+                Some(Incident::Conflict { manager, restores })
             }
-            (Report::Conflict { restores }, _) => {
-                tracing::error!(
-                    output = %id, secret = %at, manager, restores,
-                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
-                    "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
-                    INTERVAL.as_secs(), WINDOW.as_secs()
-                );
-            }
-            (Report::Silent, _) => {}
+            (Report::Silent, _) => None,
         }
     }
 }
 
-/// When something is noted, and a random number from 0 to 1 for what is not to happen to all at once.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    pub(super) now: Instant,
-    pub(super) random: f64,
-}
-
-impl Moment {
-    pub(super) fn now() -> Self {
-        Self { now: Instant::now(), random: fastrand::f64() }
-    }
-}
-
-/// Exponential, with jitter; longer for each when many are in trouble, so that they don't fill the request limit.
+/// Exponential, with jitter; longer for each when many fail, so that they don't fill the request limit.
 pub(super) fn retry_pause(failures: u32, failing: usize, random: f64) -> Duration {
-    let crowd = RETRY_IN_A_CROWD.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
-    let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + crowd;
+    let others = RETRY_PER_FAILING.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
+    let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + others;
     cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

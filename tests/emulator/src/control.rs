@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::fault::{Fault, Service};
+use crate::iam::Attachment;
 use crate::locked;
 use crate::reply::{self, Reply};
 use crate::request::Inbound;
@@ -32,6 +33,14 @@ struct SettingsOrder {
     clock_offset_seconds: Option<i64>,
     registry_upstream: Option<String>,
     proxy_refuses: Option<u16>,
+    pull_through_cache: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PolicyOrder {
+    attach_to: Attachment,
+    documents: Vec<serde_json::Value>,
 }
 
 /// Answers one request of the control API.
@@ -43,6 +52,8 @@ pub(crate) fn answer(shared: &Shared, request: &Inbound) -> Reply {
         (&Method::GET, "connects") => list(&*locked(&shared.proxy.connects)),
         (&Method::PUT, "faults") => set_fault(shared, request),
         (&Method::DELETE, "faults") => after(|| shared.script.clear()),
+        (&Method::PUT, "policies") => set_policies(shared, request),
+        (&Method::DELETE, "policies") => after(|| shared.iam.clear_policies()),
         (&Method::PUT, "settings") => change_settings(shared, request),
         (&Method::POST, "revoke-tokens") => after(|| shared.tokens.revoke_all()),
         (&Method::POST, "expire-credentials") => after(|| shared.iam.expire_sessions()),
@@ -76,6 +87,14 @@ fn set_fault(shared: &Shared, request: &Inbound) -> Result<Reply, String> {
     done()
 }
 
+fn set_policies(shared: &Shared, request: &Inbound) -> Result<Reply, String> {
+    let order: PolicyOrder = read(request)?;
+    let documents: Vec<_> = order.documents.iter().map(ToString::to_string).collect();
+    let documents: Vec<_> = documents.iter().map(String::as_str).collect();
+    shared.iam.set_policies(order.attach_to, &documents)?;
+    done()
+}
+
 fn change_settings(shared: &Shared, request: &Inbound) -> Result<Reply, String> {
     let order: SettingsOrder = read(request)?;
     if let Some(seconds) = order.token_lifetime_seconds {
@@ -90,6 +109,9 @@ fn change_settings(shared: &Shared, request: &Inbound) -> Result<Reply, String> 
     }
     if let Some(status) = order.proxy_refuses {
         *locked(&shared.proxy.refuse) = Some(status).filter(|status| *status != 0);
+    }
+    if let Some(prefix) = order.pull_through_cache {
+        shared.registry.pull_through.add(&prefix);
     }
     done()
 }

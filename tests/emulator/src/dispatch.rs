@@ -118,6 +118,8 @@ fn new_call(shared: &Shared, service: Service, operation: String, headers: &Head
         region: None,
         access_key_id: None,
         principal: None,
+        actions: Vec::new(),
+        denied: None,
         registry_ids: Vec::new(),
         user_agent: text(USER_AGENT),
         time: shared.clock.now(),

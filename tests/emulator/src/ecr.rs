@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::fault::{Fault, Service};
 use crate::hosts::{self, Place};
-use crate::iam::Principal;
+use crate::iam::{Caller, Principal, Request};
 use crate::journal::Call;
 use crate::reply::{self, Failure, Reply};
 use crate::request::Inbound;
@@ -47,9 +47,10 @@ pub(crate) fn answer(
     };
     call.registry_ids = registry_ids(body.get("registryIds"));
     for action in actions(service) {
-        if shared.iam.denies(&principal.arn, action) {
-            return Err(Failure::not_allowed(service, &principal.arn, action, "*"));
-        }
+        let request = Request::new(Caller::Principal(&principal), action, "*");
+        shared.iam.authorize(&request, call).map_err(|denial| {
+            Failure::not_allowed(service, &principal.arn, action, "*", &denial.reason(action))
+        })?;
     }
     let region = call.region.clone().unwrap_or_default();
     let answer = if service == Service::Ecr {
@@ -121,19 +122,19 @@ fn token(shared: &Shared, place: Place, who: &Principal, bend: Option<&Fault>) -
     let now = shared.clock.now();
     let expires = now + shared.token_lifetime();
     let shape = if bend == Some(&Fault::ColonPassword) { Shape::WithColons } else { Shape::Usual };
-    let password = shared.tokens.issue(place, &who.arn, expires, shape);
+    let password = shared.tokens.issue(place, who, expires, shape);
     let encoded = match bend {
         Some(Fault::NotBase64) => "%%% this is no base64 %%%".to_owned(),
         Some(Fault::NotAws) => STANDARD.encode("foo:bar"),
         Some(Fault::EmptyPassword) => STANDARD.encode("AWS:"),
         _ => STANDARD.encode(format!("AWS:{password}")),
     };
-    let told = match bend {
+    let shown = match bend {
         Some(Fault::NoExpiry) => return json!({"authorizationToken": encoded}),
         Some(Fault::ExpiredOnArrival) => now - CENTURY / 20,
         Some(Fault::FarFuture) => now + CENTURY,
         _ => expires,
     };
-    let seconds = told.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let seconds = shown.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     json!({"authorizationToken": encoded, "expiresAt": (seconds * 1000.0).round() / 1000.0})
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::fault::{Fault, Service};
 use crate::hosts::Place;
+use crate::iam::Attachment;
 use crate::journal::{Call, Pull, Refusal};
 use crate::locked;
 use crate::server::{self, Protocol};
@@ -80,7 +81,7 @@ impl Emulator {
     /// Opens one more plain-HTTP address, `127.0.0.1:PORT`, which is a registry of that region.
     ///
     /// # Panics
-    /// When no port is to be had.
+    /// When no port is available.
     pub fn add_registry(&self, region: &str) -> String {
         match self.add_registry_at(region, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) {
             Ok(address) => address.to_string(),
@@ -178,6 +179,26 @@ impl Emulator {
     /// Every session issued so far (STS, Pod Identity, IMDS) is expired from now on.
     pub fn expire_credentials(&self) {
         self.state().iam.expire_sessions();
+    }
+
+    /// Replaces the policies that are attached there by these documents, JSON as IAM and ECR take it. From the first
+    /// such call on, the attached policies alone decide what anyone may do; before it everything is allowed.
+    ///
+    /// # Panics
+    /// When a document isn't a policy, or has something in it that the emulator doesn't understand.
+    pub fn set_policies(&self, to: Attachment, documents: &[&str]) {
+        or_panic(self.state().iam.set_policies(to, documents));
+    }
+
+    /// No policy is attached any more, and everything is allowed again.
+    pub fn clear_policies(&self) {
+        self.state().iam.clear_policies();
+    }
+
+    /// Every private registry has a pull-through cache below that prefix; its upstream is what the registry holds
+    /// without the prefix.
+    pub fn add_pull_through_cache(&self, prefix: &str) {
+        self.state().registry.pull_through.add(prefix);
     }
 
     /// A web-identity token that the emulator's STS takes, for the content of `AWS_WEB_IDENTITY_TOKEN_FILE`.

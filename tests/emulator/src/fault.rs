@@ -2,7 +2,7 @@
 //!
 //! A fault either *replaces* the answer (a status, an error in the service's own format, silence, a reset …)
 //! or *bends* a good one (no expiry, an empty list …). Faults pushed with a count are used up first, in order;
-//! then the permanent one applies. A fault that means nothing to a service is refused when it is set,
+//! then the permanent one applies. A fault that means nothing to a service is rejected when it is set,
 //! so that a test can't believe it is testing something.
 
 use std::collections::{HashMap, VecDeque};
@@ -72,7 +72,7 @@ pub enum Fault {
     Huge,
     /// ECR: `authorizationData` without an entry.
     EmptyList,
-    /// The answer says nothing about its expiry.
+    /// The answer has no expiry.
     NoExpiry,
     /// ECR: the token is no base64.
     NotBase64,

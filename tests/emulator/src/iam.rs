@@ -1,22 +1,38 @@
-//! Whose key is that, which roles may they assume, and what are they forbidden?
+//! Whose key is that, which roles may they assume, and what may they do?
 //!
-//! Long-lived keys come from [`Settings::users`]; sessions are opened by STS, Pod Identity and IMDS and die by the
+//! Long-lived keys come from [`Settings::users`]; sessions are opened by STS, Pod Identity and IMDS and expire by the
 //! emulator's clock, or at once by [`expire_sessions`](Iam::expire_sessions).
+//!
+//! Without policies everything is allowed that [`Settings::deny`] does not name and [`Settings::roles`] trust. As soon
+//! as one is attached, the attached ones alone decide, for every principal, and trust policies about roles.
+
+mod attached;
+mod evaluate;
+mod policy;
+mod request;
+mod session;
+mod wildcard;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
 
+use crate::journal::Call;
 use crate::locked;
-use crate::random;
 use crate::settings::{Role, Settings, Trust, User};
+use attached::Attached;
+pub use attached::Attachment;
+pub(crate) use evaluate::{Denied, Kind};
+pub(crate) use policy::Policy;
+pub(crate) use request::{Caller, Request};
+pub(crate) use session::{NewSession, Session};
 
 /// The principals, roles and sessions of the emulated accounts.
 pub(crate) struct Iam {
     users: Vec<User>,
     roles: Vec<Role>,
     deny: Vec<(String, String)>,
-    allow: Option<Vec<String>>,
+    /// None: no policy was ever attached.
+    attached: Mutex<Option<Attached>>,
     sessions: Mutex<HashMap<String, Session>>,
 }
 
@@ -28,6 +44,10 @@ pub(crate) struct Principal {
     pub(crate) user_id: String,
     /// The role behind a session.
     pub(crate) role: Option<String>,
+    /// What the session was limited to when it was opened.
+    pub(crate) session_policy: Option<Policy>,
+    /// Whether the session has tags that go with it into the next role.
+    pub(crate) is_tagged: bool,
 }
 
 /// A key as the signature check needs it.
@@ -35,17 +55,6 @@ pub(crate) struct Key {
     pub(crate) secret: String,
     pub(crate) session_token: Option<String>,
     pub(crate) expired: bool,
-    pub(crate) principal: Principal,
-}
-
-/// A session that was opened; also what its holder is told.
-#[derive(Clone, Debug)]
-pub(crate) struct Session {
-    pub(crate) access_key_id: String,
-    pub(crate) secret: String,
-    pub(crate) token: String,
-    /// Seconds since 1970.
-    pub(crate) expires: i64,
     pub(crate) principal: Principal,
 }
 
@@ -65,7 +74,7 @@ impl Iam {
                 .iter()
                 .map(|denial| (denial.arn_prefix.clone(), denial.action.clone()))
                 .collect(),
-            allow: settings.allow.clone(),
+            attached: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -84,21 +93,8 @@ impl Iam {
         })
     }
 
-    /// Opens a session of a role, whose ARN must be well-formed (see [`split_role`]).
-    pub(crate) fn open_session(&self, role: &str, name: &str, lifetime: Duration, now: i64) -> Session {
-        let (account, role_name) = split_role(role).unwrap_or(("000000000000", "role"));
-        let session = Session {
-            access_key_id: format!("ASIA{}", random::upper(16)),
-            secret: random::mixed(40),
-            token: format!("IQoJb3JpZ2luX2Vj{}", random::mixed(400)),
-            expires: now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)),
-            principal: Principal {
-                arn: format!("arn:aws:sts::{account}:assumed-role/{role_name}/{name}"),
-                account: account.to_owned(),
-                user_id: format!("AROA{}:{name}", random::upper(16)),
-                role: Some(role.to_owned()),
-            },
-        };
+    pub(crate) fn open_session(&self, session: NewSession<'_>, now: i64) -> Session {
+        let session = session.open(now);
         locked(&self.sessions).insert(session.access_key_id.clone(), session.clone());
         session
     }
@@ -110,14 +106,40 @@ impl Iam {
         }
     }
 
-    /// Whether a principal, by its ARN, may not do that.
-    pub(crate) fn denies(&self, arn: &str, action: &str) -> bool {
-        let allowed = match &self.allow {
-            Some(allow) if action.starts_with("ecr:") => allow.iter().any(|allowed| allowed == action),
-            _ => true,
+    /// Replaces what is attached there, and has policies decide from now on.
+    pub(crate) fn set_policies(&self, to: Attachment, documents: &[&str]) -> Result<(), String> {
+        let parse = |text: &&str| Policy::parse(text, to.names_principals());
+        let documents = documents.iter().map(parse).collect::<Result<_, _>>()?;
+        locked(&self.attached).get_or_insert_default().set(to, documents);
+        Ok(())
+    }
+
+    pub(crate) fn clear_policies(&self) {
+        *locked(&self.attached) = None;
+    }
+
+    pub(crate) fn is_attached(&self, attachment: &Attachment) -> bool {
+        locked(&self.attached).as_ref().is_some_and(|attached| attached.contains(attachment))
+    }
+
+    /// Whether the request is allowed, as the journal's `call` shows from then on.
+    pub(crate) fn authorize(&self, request: &Request<'_>, call: &mut Call) -> Result<(), Denied> {
+        call.actions.push(request.action.to_owned());
+        let result = if self.is_forbidden(request) {
+            Err(Denied::Implicit(Kind::Identity))
+        } else {
+            locked(&self.attached).as_ref().map_or(Ok(()), |attached| attached.authorize(request))
         };
-        let denied = |(prefix, denied): &(String, String)| denied == action && arn.starts_with(prefix);
-        !allowed || self.deny.iter().any(denied)
+        call.denied = result.err().map(|_| request.action.to_owned());
+        result
+    }
+
+    fn is_forbidden(&self, request: &Request<'_>) -> bool {
+        let Caller::Principal(principal) = request.caller else { return false };
+        let denied = |(prefix, action): &(String, String)| {
+            action == request.action && principal.arn.starts_with(prefix)
+        };
+        self.deny.iter().any(denied)
     }
 
     /// The audience that the role wants of a web-identity token.
@@ -125,9 +147,9 @@ impl Iam {
         self.role(role).map_or(crate::web_identity::AUDIENCE, |role| &role.audience)
     }
 
-    /// Whether the role lets that applicant in. Without any listed role it always does.
+    /// Whether the role lets that applicant in. Without any listed role it always does, and where policies decide.
     pub(crate) fn trusts(&self, role: &str, applicant: &Applicant<'_>) -> bool {
-        if self.roles.is_empty() {
+        if self.roles.is_empty() || locked(&self.attached).is_some() {
             return true;
         }
         let Some(role) = self.role(role) else { return false };
@@ -162,12 +184,19 @@ impl Key {
                 account: user.account.clone(),
                 user_id: format!("AIDA{}", user.access_key_id.get(4..).unwrap_or_default()),
                 role: None,
+                session_policy: None,
+                is_tagged: false,
             },
         }
     }
 }
 
 impl Principal {
+    /// The ARN that identity policies are attached to.
+    pub(crate) fn identity(&self) -> &str {
+        self.role.as_deref().unwrap_or(&self.arn)
+    }
+
     /// Whether a trust policy that names `arn` means this principal.
     fn is(&self, arn: &str) -> bool {
         self.arn == arn

@@ -30,6 +30,10 @@ pub struct Call {
     pub access_key_id: Option<String>,
     /// Whose key that is; none when the signature was refused.
     pub principal: Option<String>,
+    /// The actions that policies were asked about for it, e.g. `ecr:BatchGetImage`.
+    pub actions: Vec<String>,
+    /// The one of them that was denied.
+    pub denied: Option<String>,
     /// `registryIds` of `GetAuthorizationToken`, a deprecated parameter that changes nothing.
     pub registry_ids: Vec<String>,
     /// `User-Agent`.
@@ -103,7 +107,7 @@ pub enum Reason {
     WrongRegion(String),
     /// A public token at a private registry, or the other way about.
     WrongKind,
-    /// No policy allows this action.
+    /// A policy denies this action, or none allows it.
     NotAllowed(String),
 }
 

@@ -10,19 +10,22 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::fault::{Fault, Service};
-use crate::iam::Session;
+use crate::iam::{Caller, NewSession, Request, Session};
 use crate::journal::Call;
 use crate::locked;
 use crate::random;
 use crate::reply::{self, Failure, Reply};
 use crate::request::Inbound;
 use crate::shared::Shared;
-use crate::sts::told_expiry;
+use crate::sts::shown_expiry;
 
 const SESSION: Duration = Duration::from_secs(6 * 3600);
 /// The audience of the tokens that the agent takes.
 const PODS: &str = "pods.eks.amazonaws.com";
 const MAX_TOKEN_SECONDS: i64 = 21_600;
+/// What EKS answers when the role's trust policy lacks an action; it does not name which.
+const UNTRUSTED: &str =
+    "Unauthorized Exception! EKS does not have permissions to assume the associated role.";
 const CREDENTIALS: &str = "/latest/meta-data/iam/security-credentials";
 
 /// `GET /v1/credentials` of the Pod Identity agent.
@@ -49,7 +52,15 @@ pub(crate) fn pod_identity(
         return Err(Failure::new(404, "ResourceNotFoundException", message));
     }
     let role = &shared.metadata.pod_identity_role;
-    let session = shared.iam.open_session(role, "eks-emulator-pod", SESSION, shared.clock.unix());
+    let pods = Caller::Service("pods.eks.amazonaws.com");
+    for action in ["sts:AssumeRole", "sts:TagSession"] {
+        if shared.iam.authorize(&Request::new(pods, action, role), call).is_err() {
+            return Err(Failure::denied(Service::PodIdentity, UNTRUSTED));
+        }
+    }
+    let session =
+        NewSession { role, name: "eks-emulator-pod", lifetime: SESSION, policy: None, is_tagged: true };
+    let session = shared.iam.open_session(session, shared.clock.unix());
     call.principal = Some(session.principal.arn.clone());
     let mut body = credentials(&session, bend);
     body["AccountId"] = session.principal.account.as_str().into();
@@ -122,7 +133,9 @@ fn check_token(shared: &Shared, request: &Inbound) -> Result<(), Failure> {
 
 fn instance_credentials(shared: &Shared, bend: Option<&Fault>, call: &mut Call) -> Reply {
     let now = shared.clock.unix();
-    let session = shared.iam.open_session(&shared.metadata.instance_role, "i-0emulated0000000", SESSION, now);
+    let (role, name) = (&shared.metadata.instance_role, "i-0emulated0000000");
+    let session = NewSession { role, name, lifetime: SESSION, policy: None, is_tagged: false };
+    let session = shared.iam.open_session(session, now);
     call.principal = Some(session.principal.arn.clone());
     let mut body = credentials(&session, bend);
     body["Code"] = "Success".into();
@@ -137,7 +150,7 @@ fn credentials(session: &Session, bend: Option<&Fault>) -> Value {
         "SecretAccessKey": session.secret,
         "Token": session.token,
     });
-    if let Some(time) = told_expiry(session, bend) {
+    if let Some(time) = shown_expiry(session, bend) {
         body["Expiration"] = clock::iso(time).into();
     }
     body

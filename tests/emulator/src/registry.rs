@@ -1,33 +1,38 @@
 //! Who may pull from a registry, and what is there?
 //!
 //! Only `AWS:<password>` of a token that this emulator issued opens a registry: for that region (or for
-//! public.ecr.aws), not expired by the emulator's clock, not revoked. What is admitted is answered from memory
-//! ([`content`]) or handed on to a real registry ([`upstream`]).
+//! public.ecr.aws), not expired by the emulator's clock, not revoked. A private one then asks IAM, action by action
+//! ([`permission`]). What is admitted is answered from memory ([`content`]), as through a cache ([`pull_through`]), or
+//! handed on to a real registry ([`upstream`]).
 //!
 //! public.ecr.aws challenges with Basic too (the real one gives anonymous bearer tokens as well, which this one
 //! never does).
-//!
-//! A token opens what its principal's policies allow, action by action, as ECR has it.
 
 pub(crate) mod content;
+mod permission;
+pub(crate) mod pull_through;
 pub(crate) mod upstream;
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
-use hyper::{HeaderMap, Method, Request};
+use hyper::{HeaderMap, Request};
 
 use crate::fault::Service;
 use crate::hosts::{self, Place};
+use crate::iam::{self, Attachment, Caller};
 use crate::journal::{Call, Pull, Reason, Refusal};
 use crate::locked;
 use crate::reply::{self, Failure, Reply};
 use crate::shared::Shared;
 use crate::tokens::Token;
+use permission::Target;
+use pull_through::{Cached, PullThrough};
 use upstream::Upstream;
 
 /// Which hosts are registries, and where the content comes from.
@@ -35,6 +40,7 @@ use upstream::Upstream;
 pub(crate) struct Registry {
     names: Mutex<HashMap<String, Place>>,
     upstream: Mutex<Option<Upstream>>,
+    pub(crate) pull_through: PullThrough,
 }
 
 impl Registry {
@@ -81,43 +87,63 @@ pub(crate) async fn answer(
     }
     let admitted = password(request.headers())
         .and_then(|password| shared.tokens.admit(&password, &place, shared.clock.now()));
-    match admitted {
-        Ok(token) => {
-            call.principal = Some(token.principal.clone());
-            let action = action(request.method(), request.uri().path());
-            if let Some(action) = action.filter(|action| shared.iam.denies(&token.principal, action)) {
-                return refuse(shared, host, &request, call, Reason::NotAllowed(action.to_owned()));
-            }
-            record_pull(shared, host, &request, call, token);
-            serve(shared, request).await
+    let token = match admitted {
+        Ok(token) => token,
+        Err(reason) => {
+            let failure = failure_of(&reason);
+            return refuse(shared, host, &request, call, reason, &failure);
         }
-        Err(reason) => refuse(shared, host, &request, call, reason),
+    };
+    call.principal = Some(token.principal.arn.clone());
+    let path = request.uri().path().to_owned();
+    let (Some(target), Place::Region(region)) = (Target::of(request.method(), &path), &place) else {
+        record_pull(shared, host, &request, call, &token);
+        return serve(shared, request).await;
+    };
+    let arn = permission::arn(host, region, target.repository);
+    let is_created = shared.iam.is_attached(&Attachment::Repository(arn.clone()));
+    let cached = shared.registry.pull_through.find(target.repository, &arn, is_created);
+    let filling = cached.as_ref().map_or(&[][..], |cached| cached.actions(&target));
+    for action in iter::once(target.action).chain(filling.iter().copied()) {
+        let asked = iam::Request::new(Caller::Principal(&token.principal), action, &arn);
+        if let Err(denial) = shared.iam.authorize(&asked, call) {
+            let (who, why) = (&token.principal.arn, denial.reason(action));
+            let failure = Failure::not_allowed(Service::Registry, who, action, &arn, &why);
+            return refuse(shared, host, &request, call, Reason::NotAllowed(action.to_owned()), &failure);
+        }
+    }
+    record_pull(shared, host, &request, call, &token);
+    match cached {
+        Some(cached) => serve_cached(shared, request, &target, arn, cached).await,
+        None => serve(shared, request).await,
     }
 }
 
-/// What a policy has to allow for it: facts of AWS's documentation and of its registry's refusals.
-fn action(method: &Method, path: &str) -> Option<&'static str> {
-    if path.ends_with("/tags/list") {
-        Some("ecr:ListImages")
-    } else if path.contains("/manifests/") {
-        Some("ecr:BatchGetImage")
-    } else if path.contains("/blobs/") {
-        Some(if method == Method::HEAD {
-            "ecr:BatchCheckLayerAvailability"
-        } else {
-            "ecr:GetDownloadUrlForLayer"
-        })
-    } else {
-        None
+/// What a cache holds, or gets from its upstream.
+async fn serve_cached(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    target: &Target<'_>,
+    arn: String,
+    cached: Cached,
+) -> Reply {
+    let Cached { upstream, references } = cached;
+    if target.manifest.is_none() {
+        let Some(held) = references else { return content::unknown_repository().reply(Service::Registry) };
+        if target.action == "ecr:ListImages" {
+            return content::list(target.repository, held);
+        }
     }
-}
-
-/// The repository that a path names, as a policy does.
-fn resource(host: &str, region: Option<&str>, path: &str) -> String {
-    let account = host.split('.').next().unwrap_or_default();
-    let rest = path.trim_start_matches("/v2/");
-    let name = ["/tags/", "/manifests/", "/blobs/"].iter().find_map(|part| Some(rest.split_once(part)?.0));
-    format!("arn:aws:ecr:{}:{account}:repository/{}", region.unwrap_or_default(), name.unwrap_or(rest))
+    let uri = request.uri().to_string();
+    let uri = uri.replacen(&format!("/v2/{}/", target.repository), &format!("/v2/{upstream}/"), 1).parse();
+    *request.uri_mut() = uri.unwrap_or_default(); // a part of a URI without the prefix is one
+    let reply = serve(shared, request).await;
+    if let Some(reference) = target.manifest.filter(|_| reply.status() == 200) {
+        let digest = reply.headers().get("docker-content-digest").and_then(|digest| digest.to_str().ok());
+        let references = iter::once(reference).chain(digest).map(str::to_owned);
+        shared.registry.pull_through.import(arn, references);
+    }
+    reply
 }
 
 fn password(headers: &HeaderMap) -> Result<String, Reason> {
@@ -133,13 +159,13 @@ fn password(headers: &HeaderMap) -> Result<String, Reason> {
     if user == "AWS" { Ok(password.to_owned()) } else { Err(Reason::NotAws) }
 }
 
-fn record_pull(shared: &Shared, host: &str, request: &Request<Incoming>, call: &Call, token: Token) {
+fn record_pull(shared: &Shared, host: &str, request: &Request<Incoming>, call: &Call, token: &Token) {
     shared.journal.pull(Pull {
         host: host.to_owned(),
         region: call.region.clone(),
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
-        principal: token.principal,
+        principal: token.principal.arn.clone(),
         token: token.serial,
         time: call.time,
     });
@@ -153,32 +179,32 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Reply {
     }
 }
 
-/// Says no, in ECR's words.
+/// Why a token doesn't open it, in ECR's words.
+fn failure_of(reason: &Reason) -> Failure {
+    const AGAIN: &str = "Reauthenticate and try again.";
+    let (status, code, message) = match reason {
+        Reason::NoCredentials => (401, "UNAUTHORIZED", "Not Authorized".to_owned()),
+        Reason::NotUnderstood | Reason::NotAws | Reason::UnknownToken => {
+            (401, "DENIED", format!("Your Authorization Token is invalid. {AGAIN}"))
+        }
+        Reason::RevokedToken | Reason::ExpiredToken => {
+            (401, "DENIED", format!("Your authorization token has expired. {AGAIN}"))
+        }
+        Reason::WrongRegion(_) | Reason::WrongKind | Reason::NotAllowed(_) => {
+            (400, "DENIED", "The authorization token was issued for another registry".to_owned())
+        }
+    };
+    Failure::new(status, code, message)
+}
+
 fn refuse(
     shared: &Shared,
     host: &str,
     request: &Request<Incoming>,
     call: &mut Call,
     reason: Reason,
+    failure: &Failure,
 ) -> Reply {
-    const AGAIN: &str = "Reauthenticate and try again.";
-    let failure = match &reason {
-        Reason::NoCredentials => Failure::new(401, "UNAUTHORIZED", "Not Authorized"),
-        Reason::NotUnderstood | Reason::NotAws | Reason::UnknownToken => {
-            Failure::new(401, "DENIED", format!("Your Authorization Token is invalid. {AGAIN}"))
-        }
-        Reason::RevokedToken | Reason::ExpiredToken => {
-            Failure::new(401, "DENIED", format!("Your authorization token has expired. {AGAIN}"))
-        }
-        Reason::WrongRegion(_) | Reason::WrongKind => {
-            Failure::new(400, "DENIED", "The authorization token was issued for another registry")
-        }
-        Reason::NotAllowed(action) => {
-            let principal = call.principal.as_deref().unwrap_or_default();
-            let resource = resource(host, call.region.as_deref(), request.uri().path());
-            Failure::not_allowed(Service::Registry, principal, action, &resource)
-        }
-    };
     call.error = Some(failure.code.clone());
     let mut reply = if reason == Reason::NoCredentials {
         reply::text(401, "Not Authorized\n")

@@ -53,7 +53,7 @@ impl Failure {
         Self { status, code: code.to_owned(), message: message.into() }
     }
 
-    /// "You may not", as that service says it.
+    /// "You may not", in the words of that service.
     pub(crate) fn denied(service: Service, message: impl Into<String>) -> Self {
         match service {
             Service::Sts => Self::new(403, "AccessDenied", message),
@@ -65,15 +65,18 @@ impl Failure {
         }
     }
 
-    /// AWS's sentence about an action that no policy allows.
-    pub(crate) fn not_allowed(service: Service, principal: &str, action: &str, resource: &str) -> Self {
-        let because = format!("because no identity-based policy allows the {action} action");
-        Self::denied(
-            service,
-            format!(
-                "User: {principal} is not authorized to perform: {action} on resource: {resource} {because}"
-            ),
-        )
+    /// AWS's sentence about an action that a policy denies or none allows; the reason may be missing.
+    pub(crate) fn not_allowed(
+        service: Service,
+        principal: &str,
+        action: &str,
+        resource: &str,
+        reason: &str,
+    ) -> Self {
+        let text = format!(
+            "User: {principal} is not authorized to perform: {action} on resource: {resource} {reason}"
+        );
+        Self::denied(service, text.trim_end())
     }
 
     pub(crate) fn throttled(service: Service) -> Self {
@@ -140,7 +143,7 @@ impl Failure {
             Service::Ecr | Service::EcrPublic => {
                 let body = serde_json::json!({"__type": code, "message": message});
                 let mut reply = json(*status, &body);
-                // A code out of a script may hold what no header may; then the body alone says it.
+                // A code out of a script may hold what no header may; then only the body has it.
                 if let Ok(code) = HeaderValue::from_str(code) {
                     reply.headers_mut().insert("x-amzn-errortype", code);
                 }

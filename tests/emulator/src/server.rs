@@ -76,7 +76,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
 }
 
 async fn connection(shared: Arc<Shared>, stream: TcpStream, protocol: Protocol) {
-    // A client that is gone again makes these fail; its connection then ends by itself.
+    // A client that is gone again makes these fail; its connection then closes on its own.
     let _ = stream.set_nodelay(true);
     match protocol {
         Protocol::Http => serve(shared, stream).await,
@@ -103,7 +103,7 @@ pub(crate) async fn serve<T: Transport>(shared: Arc<Shared>, stream: T) {
     let ended = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let stream = connection.into_parts().io.into_inner();
     let sabotage = ended.err().and_then(|error| error.source()?.downcast_ref::<Sabotage>().copied());
-    // The client may be gone already; there is nobody to tell then.
+    // The client may be gone already; nothing is left to answer then.
     let _ = close(stream, sabotage).await;
 }
 

@@ -21,11 +21,10 @@ pub struct Settings {
     /// Who holds a long-lived key.
     pub users: Vec<User>,
     /// The roles that exist. Empty: every role exists and anyone may assume it, with or without an external id.
+    /// Once policies are attached, those decide instead.
     pub roles: Vec<Role>,
-    /// What is forbidden, whatever is allowed.
+    /// What is forbidden, whatever policies allow.
     pub deny: Vec<Denial>,
-    /// The actions of ECR that everybody's policies allow. `None`: all of them.
-    pub allow: Option<Vec<String>>,
     /// The token that the Pod Identity agent knows; any other one has no association (404).
     pub pod_identity_token: String,
     /// The service account (`system:serviceaccount:NAMESPACE:NAME`) with an association. It is then not that one token,
@@ -45,7 +44,7 @@ pub struct Settings {
     /// A registry (`http://` on this machine) that admitted requests are handed on to, instead of the image and the
     /// chart in memory.
     pub registry_upstream: Option<String>,
-    /// Further registry hosts, beside those of kind `ACCOUNT.dkr.ecr.REGION.amazonaws.com`: (host, region).
+    /// Further registry hosts, next to those of kind `ACCOUNT.dkr.ecr.REGION.amazonaws.com`: (host, region).
     pub registry_hosts: Vec<(String, String)>,
     /// Where HTTP listens.
     pub http_listen: SocketAddr,
@@ -63,7 +62,6 @@ impl Default for Settings {
             users: vec![User::default()],
             roles: Vec::new(),
             deny: Vec::new(),
-            allow: None,
             pod_identity_token: POD_IDENTITY_TOKEN.to_owned(),
             pod_identity_subject: None,
             pod_identity_role: format!("arn:aws:iam::{ACCOUNT}:role/pod-role"),

@@ -44,7 +44,7 @@ pub(crate) struct Metadata {
     pub(crate) tokens: Mutex<BTreeMap<String, i64>>,
 }
 
-/// What the proxy was told to do, and what it did.
+/// What the proxy is scripted to do, and what it did.
 #[derive(Default)]
 pub(crate) struct ProxyState {
     pub(crate) refuse: Mutex<Option<u16>>,

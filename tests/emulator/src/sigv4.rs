@@ -1,4 +1,4 @@
-//! Is that request signed by whom it says, for this service and region, and just now?
+//! Is that request signed by whom it claims, for this service and region, and just now?
 //!
 //! AWS Signature Version 4 in the `Authorization` header, as the AWS General Reference describes it.
 //! Pre-signed URLs and SigV4a aren't understood, since no client of these services sends them.
@@ -58,7 +58,7 @@ impl Rejection {
         Self::Mismatch(claim.signed(request, request.header("x-amz-date").unwrap_or_default()))
     }
 
-    /// A header that lacks a parameter, whatever the request says.
+    /// A header that lacks a parameter, whatever the request has.
     pub(crate) fn incomplete(headers: &HeaderMap) -> Self {
         let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         lacks("Signature", header)

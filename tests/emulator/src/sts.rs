@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::clock;
 use crate::fault::{Fault, Service};
 use crate::hosts;
-use crate::iam::{Applicant, Principal, Session, split_role};
+use crate::iam::{
+    Applicant, Caller, Denied, Kind, NewSession, Policy, Principal, Request, Session, split_role,
+};
 use crate::journal::Call;
 use crate::random;
 use crate::reply::{self, Failure, Reply, escape};
@@ -69,19 +71,31 @@ fn assume_role(
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
         ));
     }
-    let action = "sts:AssumeRole";
     let external_id = form.value("ExternalId");
     let applicant = Applicant::Principal { principal: &principal, external_id };
-    if shared.iam.denies(&principal.arn, action) {
-        return Err(Failure::not_allowed(Service::Sts, &principal.arn, action, wanted.role));
+    let assume = "sts:AssumeRole";
+    // The tags of a session go with it, and the right to set them is asked for too.
+    for action in [Some(assume), principal.is_tagged.then_some("sts:TagSession")].into_iter().flatten() {
+        let request = Request::new(Caller::Principal(&principal), action, wanted.role)
+            .with("sts:ExternalId", external_id.filter(|_| action == assume));
+        shared
+            .iam
+            .authorize(&request, call)
+            .map_err(|denial| denied(&principal, action, wanted.role, denial))?;
     }
     if !shared.iam.trusts(wanted.role, &applicant) {
-        let Wanted { role, .. } = wanted;
-        let who = &principal.arn;
-        let message = format!("User: {who} is not authorized to perform: {action} on resource: {role}");
-        return Err(Failure::denied(Service::Sts, message));
+        return Err(denied(&principal, assume, wanted.role, Denied::Implicit(Kind::Resource)));
     }
-    Ok(session_xml(&wanted.open(shared), bend))
+    Ok(session_xml(&wanted.open(shared, principal.is_tagged), bend))
+}
+
+/// STS does not say that it is the trust policy which lacks something.
+fn denied(principal: &Principal, action: &str, role: &str, denial: Denied) -> Failure {
+    let reason = match denial {
+        Denied::Implicit(Kind::Resource) => String::new(),
+        _ => denial.reason(action),
+    };
+    Failure::not_allowed(Service::Sts, &principal.arn, action, role, &reason)
 }
 
 fn assume_with_web_identity(
@@ -94,10 +108,19 @@ fn assume_with_web_identity(
     let token = required(form, "WebIdentityToken")?;
     let claims = shared.issuers.verify(token, shared.iam.audience(wanted.role), shared.clock.unix())?;
     call.principal = Some(claims.subject.clone());
-    if !shared.iam.trusts(wanted.role, &Applicant::WebIdentity { subject: &claims.subject }) {
-        return Err(Failure::denied(Service::Sts, "Not authorized to perform sts:AssumeRoleWithWebIdentity"));
+    let issuer = claims.issuer.trim_start_matches("https://");
+    let account = split_role(wanted.role).map_or("", |(account, _)| account);
+    let provider = format!("arn:aws:iam::{account}:oidc-provider/{issuer}");
+    let action = "sts:AssumeRoleWithWebIdentity";
+    let request = Request::new(Caller::Federated(&provider), action, wanted.role)
+        .with(&format!("{issuer}:aud"), Some(&claims.audience))
+        .with(&format!("{issuer}:sub"), Some(&claims.subject));
+    if shared.iam.authorize(&request, call).is_err()
+        || !shared.iam.trusts(wanted.role, &Applicant::WebIdentity { subject: &claims.subject })
+    {
+        return Err(Failure::denied(Service::Sts, format!("Not authorized to perform {action}")));
     }
-    let session = wanted.open(shared);
+    let session = wanted.open(shared, false);
     Ok(format!(
         "{}    <SubjectFromWebIdentityToken>{}</SubjectFromWebIdentityToken>\n    <Audience>{}</Audience>\n    \
          <Provider>{}</Provider>\n",
@@ -135,6 +158,7 @@ struct Wanted<'a> {
     role: &'a str,
     session: &'a str,
     lifetime: Duration,
+    policy: Option<Policy>,
 }
 
 impl<'a> Wanted<'a> {
@@ -152,11 +176,15 @@ impl<'a> Wanted<'a> {
         let seconds = seconds.ok().filter(|seconds| (900..=43_200).contains(seconds));
         let seconds =
             seconds.ok_or_else(|| invalid("Value at 'durationSeconds' must be between 900 and 43200"))?;
-        Ok(Self { role, session, lifetime: Duration::from_secs(seconds) })
+        let policy = form.value("Policy").map(|text| Policy::parse(text, false)).transpose();
+        let policy = policy.map_err(|error| Failure::new(400, "MalformedPolicyDocument", error))?;
+        Ok(Self { role, session, lifetime: Duration::from_secs(seconds), policy })
     }
 
-    fn open(&self, shared: &Shared) -> Session {
-        shared.iam.open_session(self.role, self.session, self.lifetime, shared.clock.unix())
+    fn open(self, shared: &Shared, is_tagged: bool) -> Session {
+        let Self { role, session: name, lifetime, policy } = self;
+        let session = NewSession { role, name, lifetime, policy, is_tagged };
+        shared.iam.open_session(session, shared.clock.unix())
     }
 }
 
@@ -171,7 +199,7 @@ fn invalid(message: &str) -> Failure {
 }
 
 fn session_xml(session: &Session, bend: Option<&Fault>) -> String {
-    let expiration = told_expiry(session, bend)
+    let expiration = shown_expiry(session, bend)
         .map(|time| format!("      <Expiration>{}</Expiration>\n", clock::iso(time)))
         .unwrap_or_default();
     format!(
@@ -186,8 +214,8 @@ fn session_xml(session: &Session, bend: Option<&Fault>) -> String {
     )
 }
 
-/// When the client is told that a session expires: a fault may bend it, or leave it out.
-pub(crate) fn told_expiry(session: &Session, bend: Option<&Fault>) -> Option<i64> {
+/// The expiry that the client is given: a fault may bend it, or leave it out.
+pub(crate) fn shown_expiry(session: &Session, bend: Option<&Fault>) -> Option<i64> {
     const CENTURY: i64 = 100 * 365 * 86_400;
     match bend {
         Some(Fault::NoExpiry) => None,

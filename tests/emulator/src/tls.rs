@@ -53,7 +53,7 @@ impl Authority {
     }
 }
 
-/// Writes a file that nobody reads before it is complete.
+/// Writes a file that no reader opens before it is complete.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     std::fs::File::create(path)?.write_all(bytes)

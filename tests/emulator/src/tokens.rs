@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::hosts::Place;
+use crate::iam::Principal;
 use crate::journal::Reason;
 use crate::locked;
 use crate::random;
@@ -22,7 +23,7 @@ pub(crate) struct Tokens {
 #[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) serial: u64,
-    pub(crate) principal: String,
+    pub(crate) principal: Principal,
     place: Place,
     expires: SystemTime,
     revoked: bool,
@@ -39,11 +40,17 @@ pub(crate) enum Shape {
 
 impl Tokens {
     /// A new password that opens `place`.
-    pub(crate) fn issue(&self, place: Place, principal: &str, expires: SystemTime, shape: Shape) -> String {
+    pub(crate) fn issue(
+        &self,
+        place: Place,
+        principal: &Principal,
+        expires: SystemTime,
+        shape: Shape,
+    ) -> String {
         let password = new_password(expires, shape);
         let mut issued = locked(&self.issued);
         let serial = issued.len() as u64 + 1;
-        let token = Token { serial, principal: principal.to_owned(), place, expires, revoked: false };
+        let token = Token { serial, principal: principal.clone(), place, expires, revoked: false };
         issued.insert(password.clone(), token);
         password
     }

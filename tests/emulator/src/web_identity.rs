@@ -29,7 +29,7 @@ pub(crate) struct Issuers {
     trusted: Option<String>,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug)]
 pub(crate) struct Claims {
     pub(crate) subject: String,
@@ -71,7 +71,7 @@ impl Issuers {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
-    /// What the token says, if STS would believe it.
+    /// The claims of the token, if STS would believe it.
     pub(crate) fn verify(&self, token: &str, audience: &str, now: i64) -> Result<Claims, Failure> {
         let (signed, signature) = token.rsplit_once('.').ok_or_else(not_a_jwt)?;
         let (header, claims) = signed.split_once('.').ok_or_else(not_a_jwt)?;

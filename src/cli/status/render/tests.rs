@@ -7,7 +7,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn shown(status: &str, now: u64, medium: Medium) -> String {
-    text(&Seen::parse(status).unwrap(), at(now), medium)
+    text(&serde_json::from_str(status).unwrap(), at(now), medium)
 }
 
 /// A healthy registry, a denied one; a file that lacks the latter, and Secrets of which one is in trouble.

@@ -3,7 +3,10 @@
 use std::{ffi::OsStr, os::unix::process::CommandExt, process::Command};
 
 use super::*;
-use crate::{failure::diagnosis::Diagnosis, fs::atomic_file::Cause};
+use crate::{
+    failure::{Diagnose, diagnosis::Diagnosis},
+    fs::atomic_file::Cause,
+};
 
 /// A mount that ends with the test; none where this process may not mount.
 struct Mount(PathBuf);

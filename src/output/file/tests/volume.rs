@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, mknodat};
 
 use super::{faults::as_nobody, *};
-use crate::{failure::diagnosis::Diagnosis, fs::atomic_file::Cause};
+use crate::{
+    failure::{Diagnose, diagnosis::Diagnosis},
+    fs::atomic_file::Cause,
+};
 
 const NOBODY: u32 = 65534;
 const CANARY: &str = "hunter2";

@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    super::{super::Remaining, Kind, target::Target},
+    super::{super::Remaining, Kind, schedule, target::Event},
     Controller,
 };
 use crate::credentials::CredentialSet;
 
 impl Controller {
-    /// Takes what is ours out of the Secrets that no remaining output keeps, if one of them is this output with fewer
+    /// Removes our entries from the Secrets that no remaining output keeps, if one of them is this output with fewer
     /// namespaces. What an output that is gone has kept stays, as a file does.
     pub(super) async fn cleanup(&mut self, mut remaining: Remaining) {
-        self.targets.values_mut().for_each(Target::leave);
+        self.send_to_all(|| Event::Unwanted);
         loop {
             self.forget_wanted(&remaining);
             if self.targets.is_empty() {
                 return;
             }
-            self.start_work();
-            let due = self.next_due();
+            self.start_due();
+            let wake_at = schedule::wake_at(&self.targets, self.running.len(), Instant::now());
             tokio::select! {
-                Some(done) = self.working.join_next() => self.note(done),
+                Some(finished) = self.running.join_next() => self.finish(finished),
                 () = remaining.changed() => {}
-                () = tokio::time::sleep_until(due) => {}
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
     }
@@ -37,10 +37,10 @@ impl Controller {
             Kind::RepoCreds(_) | Kind::Repositories(_) => Vec::new(),
         };
         let own = self.cluster.namespace();
-        self.targets.retain(|at, target| {
+        self.targets.retain(|at, _| {
             let is_wanted = successors.is_empty()
                 || successors.iter().any(|settings| settings.namespaces.may_hold(&at.namespace, own));
-            if is_wanted && let Some(task) = target.task.take() {
+            if is_wanted && let Some(task) = self.tasks.remove(at) {
                 task.abort();
             }
             !is_wanted
@@ -48,7 +48,7 @@ impl Controller {
     }
 }
 
-/// Credentials by which everything of ours leaves a Secret.
+/// Credentials by which our entries leave a Secret.
 pub(super) fn retire_all(credentials: &CredentialSet) -> watch::Receiver<Arc<CredentialSet>> {
     let CredentialSet { current, awaited, retired } = credentials;
     let retired = current.keys().chain(awaited).chain(retired).cloned().collect();

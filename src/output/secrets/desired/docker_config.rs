@@ -1,17 +1,12 @@
 //! The Secret that Flux and kubelet read: a docker config of all registries.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, io, time::SystemTime};
 
 use base64::{engine::general_purpose::STANDARD, write::EncoderWriter};
 use zeroize::Zeroizing;
 
 use super::{
     super::{
-        super::file::{
-            document::Document,
-            merge::{BaseKeys, Merged, merge},
-            read::Base,
-        },
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
@@ -21,6 +16,8 @@ use super::{
 };
 use crate::{
     clock::whole_seconds,
+    credentials::CredentialSet,
+    docker_config::{Base, Document, Merged, merge},
     failure::{Class, Problem, diagnosis::Diagnosis},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
@@ -38,7 +35,6 @@ pub(super) fn decide(
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
     refuse_type(at, found, TYPE)?;
-    let desired = basis.desired;
     let ownership = Ownership::of(found, KEY, basis.memory);
     let bytes = found.and_then(|found| found.value(KEY)).unwrap_or_default();
     let text = std::str::from_utf8(&bytes).unwrap_or("?");
@@ -52,39 +48,95 @@ pub(super) fn decide(
         });
     }
     let existing = parsed.unwrap_or_default();
-    let known = known(&existing, &ownership, basis);
-    let marks = marks_after(&existing, &ownership, &known, basis);
-    let mut wanted = desired.clone();
-    wanted.current.retain(|host, token| {
-        !known.get(host).is_some_and(|it| it.is_desired || it.expiry >= whole_seconds(token.expires_at))
-    });
-    let in_place: InPlace = known.iter().map(|(host, it)| (host.clone(), it.expiry)).collect();
-    let mut after = in_place.clone();
-    after.retain(|host, _| !desired.retired.contains(host));
-    after.extend(wanted.current.iter().map(|(host, token)| (host.clone(), token.expires_at)));
-    // Those that stay are merged too, so that their twins and helpers go.
-    for (host, token) in &desired.current {
-        if known.get(host).is_some_and(|it| it.is_desired) {
-            wanted.current.insert(host.clone(), Arc::clone(token));
-        }
-    }
+    let known = classify(&existing, &ownership, basis);
+    let plan = plan(&existing, &ownership, &known, basis.desired);
 
-    let nothing = BaseKeys::default();
-    let supplied = base.map_or(&nothing, Base::supplied);
-    let merged = merge(existing, base.and_then(Base::document), supplied, &wanted);
-    let warnings: Vec<_> = merged.warnings.iter().map(ToString::to_string).collect();
-    let mut decision = Decision::removing(Concern::All, in_place, warnings);
-    let is_as_desired = merged.is(text) && marks == ownership.marks && !found.is_some_and(must_release_label);
+    let merged = merge(existing, base, &plan.merged);
+    let warnings = merged.warnings.iter().map(ToString::to_string).collect();
+    let mut decision = Decision::removing(Concern::All, expiries(&known), warnings);
+    let is_as_desired =
+        merged.is(text) && plan.annotation == ownership.marks && !found.is_some_and(must_release_label);
     if merged.ours && !is_as_desired {
-        let encoded = encode(at, &merged)?;
-        let marks = marks.to_text();
+        let content = encode(at, &merged)?;
+        let annotation = plan.annotation.to_text();
         let mut body = Body::of(at, found, TYPE);
-        body.annotate(EXPIRES, &marks);
-        body.set(KEY, std::str::from_utf8(&encoded).unwrap_or_default());
-        decision.apply = Some((body.write()?, after));
+        body.annotate(EXPIRES, &annotation);
+        body.set(KEY, std::str::from_utf8(&content).unwrap_or_default());
+        decision.apply = Some((body.write()?, plan.in_place));
         decision.removes = merged.removed;
     }
     Ok(decision)
+}
+
+/// A credential that a sidecar put there.
+struct Known {
+    expires_at: SystemTime,
+    /// It is another than the desired one and expires no sooner: it stays.
+    stays: bool,
+}
+
+/// The registries whose credential in `document` a sidecar put there.
+fn classify(
+    document: &Document<'_>,
+    ownership: &Ownership<'_>,
+    basis: &Basis<'_>,
+) -> BTreeMap<RegistryHost, Known> {
+    let current = &basis.desired.current;
+    // Before our first token: what the process before us, or another sidecar, left.
+    let annotated = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
+    let annotated = annotated.filter(|host| !current.contains_key(host));
+    let known = current.keys().cloned().chain(annotated).filter_map(|host| {
+        let auth = document.auth_of(host.as_str())?;
+        let token = current.get(&host);
+        if let Some(token) = token.filter(|token| auth == token.auth.expose().as_str()) {
+            return Some((host, Known { expires_at: token.expires_at, stays: false }));
+        }
+        let expires_at = ownership.expiry(&host, auth.as_bytes(), basis.now)?;
+        let stays = token.is_some_and(|token| expires_at >= whole_seconds(token.expires_at));
+        Some((host, Known { expires_at, stays }))
+    });
+    known.collect()
+}
+
+fn expiries(known: &BTreeMap<RegistryHost, Known>) -> InPlace {
+    known.iter().map(|(host, it)| (host.clone(), it.expires_at)).collect()
+}
+
+/// What the Secret is to be.
+struct Plan {
+    /// What is merged into the document. The token that is there already is merged too, so that its twins and helpers go.
+    merged: CredentialSet,
+    annotation: ExpiryAnnotation,
+    /// What consumers find then.
+    in_place: InPlace,
+}
+
+fn plan(
+    document: &Document<'_>,
+    ownership: &Ownership<'_>,
+    known: &BTreeMap<RegistryHost, Known>,
+    desired: &CredentialSet,
+) -> Plan {
+    let auth = |host: &str| document.entry_auth(host).unwrap_or_default();
+    let mut annotation = ownership.marks.clone();
+    // What it says of registries of other sidecars that keep the same Secret stays, as long as their credential is there.
+    annotation
+        .retain(|host| !desired.retired.contains(host) && ownership.marks.is_of(host, auth(host).as_bytes()));
+    let mut in_place = expiries(known);
+    in_place.retain(|host, _| !desired.retired.contains(host));
+    let mut merged = desired.clone();
+    merged.current.retain(|host, token| match known.get(host).filter(|it| it.stays) {
+        Some(other) => {
+            annotation.set(host, auth(host.as_str()).as_bytes(), other.expires_at);
+            false
+        }
+        None => {
+            annotation.set(host, token.auth.expose().as_bytes(), token.expires_at);
+            in_place.insert(host.clone(), token.expires_at);
+            true
+        }
+    });
+    Plan { merged, annotation, in_place }
 }
 
 /// The content in base64.
@@ -105,60 +157,56 @@ fn encode(at: &ObjectRef, merged: &Merged<'_>) -> Result<Zeroizing<Vec<u8>>, Pro
     Ok(encoded)
 }
 
-/// A credential that a sidecar put there.
-struct Known {
-    expiry: SystemTime,
-    /// It is the one that is desired.
-    is_desired: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
 
-/// The registries whose credential in `document` a sidecar put there.
-fn known(
-    document: &Document<'_>,
-    ownership: &Ownership<'_>,
-    basis: &Basis<'_>,
-) -> BTreeMap<RegistryHost, Known> {
-    let current = &basis.desired.current;
-    // Before our first token: what the process before us, or another sidecar, left.
-    let marked = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
-    let marked = marked.filter(|host| !current.contains_key(host));
-    let mut known = BTreeMap::new();
-    for host in current.keys().cloned().chain(marked) {
-        let Some(auth) = document.auth_of(host.as_str()) else { continue };
-        let desired = current.get(&host).filter(|token| auth == token.auth.expose().as_str());
-        let expiry = match desired {
-            Some(token) => Some(token.expires_at),
-            None => ownership.expiry(&host, auth.as_bytes(), basis.now),
-        };
-        if let Some(expiry) = expiry {
-            known.insert(host, Known { expiry, is_desired: desired.is_some() });
+    use serde_json::json;
+
+    use super::{super::super::ownership::Memory, *};
+    use crate::{aws::token::Token, secret::Secret};
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn of_two_credentials_the_one_that_expires_later_is_there_then() {
+        let host: RegistryHost = HOST.parse().unwrap();
+        let token = Token { auth: Secret::new("ours".into()), obtained_at: at(0), expires_at: at(1000) };
+        let desired =
+            CredentialSet { current: [(host.clone(), Arc::new(token))].into(), ..CredentialSet::default() };
+        // What is there and when it expires; when that of a consumer expires before and after, and whether ours is merged.
+        for (auth, expires, before, after, merges) in [
+            ("ours", 2000, Some(1000), 1000, true),
+            ("theirs", 999, Some(999), 1000, true),
+            ("theirs", 1000, Some(1000), 1000, false),
+            ("theirs", 2000, Some(2000), 2000, false),
+            ("forged", 2000, None, 1000, true),
+        ] {
+            let mut annotation = ExpiryAnnotation::default();
+            annotation.set(&host, auth.replace("forged", "theirs").as_bytes(), at(expires));
+            let found: SecretObject = serde_json::from_value(json!({"metadata": {
+                "annotations": {EXPIRES: annotation.to_text()},
+                "managedFields": [{"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {
+                    "f:data": {format!("f:{KEY}"): {}}, "f:metadata": {"f:annotations": {format!("f:{EXPIRES}"): {}}},
+                }}],
+            }}))
+            .unwrap();
+            let memory = Memory::default();
+            let ownership = Ownership::of(Some(&found), KEY, &memory);
+            let text = json!({"auths": {HOST: {"auth": auth}}}).to_string();
+            let document = Document::parse(&text).unwrap();
+            let known =
+                classify(&document, &ownership, &Basis { desired: &desired, memory: &memory, now: at(0) });
+            let plan = plan(&document, &ownership, &known, &desired);
+            assert_eq!(expiries(&known).get(&host).copied(), before.map(at), "{auth} until {expires}");
+            assert_eq!(plan.in_place, [(host.clone(), at(after))].into(), "{auth} until {expires}");
+            assert_eq!(!plan.merged.current.is_empty(), merges, "{auth} until {expires}");
+            let expected = if merges { "ours" } else { "theirs" };
+            assert!(plan.annotation.is_of(HOST, expected.as_bytes()), "{auth} until {expires}");
         }
     }
-    known
-}
-
-/// The annotation as it should be. What it says of registries of other sidecars that keep the same Secret stays, as long
-/// as their credential is there.
-fn marks_after(
-    document: &Document<'_>,
-    ownership: &Ownership<'_>,
-    known: &BTreeMap<RegistryHost, Known>,
-    basis: &Basis<'_>,
-) -> ExpiryAnnotation {
-    let desired = basis.desired;
-    let mut marks = ownership.marks.clone();
-    marks.retain(|host| {
-        let auth = document.entry_auth(host).unwrap_or_default();
-        !desired.retired.contains(host) && ownership.marks.is_of(host, auth.as_bytes())
-    });
-    for (host, token) in &desired.current {
-        match known.get(host) {
-            Some(it) if !it.is_desired && it.expiry >= whole_seconds(token.expires_at) => {
-                let auth = document.entry_auth(host.as_str()).unwrap_or_default();
-                marks.set(host, auth.as_bytes(), it.expiry);
-            }
-            _ => marks.set(host, token.auth.expose().as_bytes(), token.expires_at),
-        }
-    }
-    marks
 }

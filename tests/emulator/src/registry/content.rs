@@ -70,17 +70,25 @@ fn find(path: &str) -> Result<Reply, Failure> {
     if rest.is_empty() {
         return Ok(reply::with_type(200, "application/json", "{}"));
     }
-    let unknown = || Failure::new(404, "NAME_UNKNOWN", "The repository does not exist in the registry");
     if let Some(name) = rest.strip_suffix("/tags/list") {
-        let repository = CONTENT.get(name).ok_or_else(unknown)?;
-        let list = json!({"name": name, "tags": [repository.tag]});
-        return Ok(reply::with_type(200, "application/json", list.to_string()));
+        let repository = CONTENT.get(name).ok_or_else(unknown_repository)?;
+        return Ok(list(name, [repository.tag.to_owned()]));
     }
     if let Some((name, reference)) = rest.split_once("/manifests/") {
-        return CONTENT.get(name).ok_or_else(unknown)?.manifest(reference);
+        return CONTENT.get(name).ok_or_else(unknown_repository)?.manifest(reference);
     }
-    let (name, digest) = rest.split_once("/blobs/").ok_or_else(unknown)?;
-    CONTENT.get(name).ok_or_else(unknown)?.blob(digest)
+    let (name, digest) = rest.split_once("/blobs/").ok_or_else(unknown_repository)?;
+    CONTENT.get(name).ok_or_else(unknown_repository)?.blob(digest)
+}
+
+pub(crate) fn unknown_repository() -> Failure {
+    Failure::new(404, "NAME_UNKNOWN", "The repository does not exist in the registry")
+}
+
+/// The answer to `tags/list`; digests among the references are left out.
+pub(crate) fn list(name: &str, references: impl IntoIterator<Item = String>) -> Reply {
+    let tags: Vec<_> = references.into_iter().filter(|reference| !reference.contains(':')).collect();
+    reply::with_type(200, "application/json", json!({"name": name, "tags": tags}).to_string())
 }
 
 impl Repository {

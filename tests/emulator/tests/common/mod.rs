@@ -223,6 +223,12 @@ pub(crate) fn ecr_token(emulator: &Emulator, region: &'static str) -> String {
     answer["authorizationData"][0]["authorizationToken"].as_str().unwrap().to_owned()
 }
 
+/// A file of `patches/iam`, as it is.
+pub(crate) fn shipped(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../patches/iam");
+    std::fs::read_to_string(Path::new(folder).join(name)).unwrap()
+}
+
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }

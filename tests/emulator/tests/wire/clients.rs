@@ -1,5 +1,6 @@
 //! Programs that are made for the real thing work against the emulator, and fail where they should.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -7,10 +8,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ecr_emulator::{CHART, Emulator, Fault, IMAGE, Reason, SECRET_ACCESS_KEY, Service, Settings};
+use ecr_emulator::{Attachment, CHART, Emulator, Fault, IMAGE, Reason, SECRET_ACCESS_KEY, Service, Settings};
 use serde_json::{Value, json};
 
-use crate::common::{Ask, aws_command, command, ecr_token, program, stderr, stdout};
+use crate::common::{Ask, aws_command, command, ecr_token, program, shipped, stderr, stdout};
 
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -133,6 +134,30 @@ fn the_aws_cli_reaches_the_true_names_by_the_proxy() {
 }
 
 #[test]
+fn the_aws_cli_shows_what_policies_deny() {
+    let Some(cli) = Cli::new() else { return };
+    let user = Attachment::Identity("arn:aws:iam::123456789012:user/emulated".to_owned());
+    let role = "arn:aws:iam::123456789012:role/ecr-pull";
+    let login = || cli.run("ecr get-login-password");
+    cli.emulator.set_policies(user.clone(), &[&shipped("public-policy.json")]);
+    let sentence = "User: arn:aws:iam::123456789012:user/emulated is not authorized to perform: \
+        ecr:GetAuthorizationToken on resource: * because no identity-based policy allows the \
+        ecr:GetAuthorizationToken action";
+    assert!(stderr(&login()).contains(sentence), "{}", stderr(&login()));
+    let assume = || cli.run(&format!("sts assume-role --role-arn {role} --role-session-name test"));
+    let sentence = format!("is not authorized to perform: sts:AssumeRole on resource: {role}");
+    assert!(stderr(&assume()).contains(&sentence), "{}", stderr(&assume()));
+
+    cli.emulator.set_policies(user, &[&shipped("pull-policy.json")]);
+    let password = stdout(&login());
+    assert_eq!(registry_status(&cli.emulator, HOST, &password), 200);
+    let trust = r#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"AWS": "arn:aws:iam::123456789012:user/emulated"}}}"#;
+    cli.emulator.set_policies(Attachment::Trust(role.to_owned()), &[trust]);
+    assert!(stdout(&assume()).contains("assumed-role/ecr-pull/test"));
+}
+
+#[test]
 fn the_ecr_credential_helper_gets_a_working_credential() {
     let Some(helper) = program("docker-credential-ecr-login") else { return };
     let (emulator, home) = (Emulator::start(Settings::default()).unwrap(), tempfile::tempdir().unwrap());
@@ -158,11 +183,13 @@ fn crane_pulls_the_image_by_its_true_name() {
     let archive = home.path().join("app.tar");
     let mut pull = by_proxy(&crane, home.path(), &emulator);
     pull.args(["pull", &format!("{HOST}/{IMAGE}")]).arg(&archive);
-    let refused = pull.output().unwrap();
-    assert!(!refused.status.success(), "without a credential");
+    let denied = pull.output().unwrap();
+    assert!(!denied.status.success(), "without a credential");
     log_in(home.path(), &ecr_token(&emulator, "eu-west-1"));
+    allow_pulls(&emulator);
     stdout(&pull.output().unwrap());
     assert!(archive.is_file());
+    assert_eq!(asked(&emulator), ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]);
     log_in(home.path(), &ecr_token(&emulator, "us-east-1"));
     assert!(!pull.output().unwrap().status.success(), "with a token of another region");
     assert!(matches!(emulator.refusals().pop().unwrap().reason, Reason::WrongRegion(_)));
@@ -173,11 +200,15 @@ fn skopeo_inspects_the_image_by_its_true_name() {
     let Some(skopeo) = program("skopeo") else { return };
     let (emulator, home) = (Emulator::start(Settings::default()).unwrap(), tempfile::tempdir().unwrap());
     log_in(home.path(), &ecr_token(&emulator, "eu-west-1"));
+    allow_pulls(&emulator);
     let mut inspect = by_proxy(&skopeo, home.path(), &emulator);
     inspect.args(["inspect", "--authfile"]).arg(home.path().join("config.json"));
     inspect.arg(format!("docker://{HOST}/{IMAGE}"));
     let inspected: Value = serde_json::from_str(&stdout(&inspect.output().unwrap())).unwrap();
     assert_eq!(inspected["Architecture"], "amd64");
+    assert_eq!(inspected["RepoTags"][0], "1.0");
+    let actions = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:ListImages"];
+    assert_eq!(asked(&emulator), actions);
 }
 
 #[test]
@@ -185,6 +216,7 @@ fn helm_pulls_templates_and_depends_on_the_chart() {
     let Some(helm) = program("helm3") else { return };
     let (emulator, home) = (Emulator::start(Settings::default()).unwrap(), tempfile::tempdir().unwrap());
     log_in(home.path(), &ecr_token(&emulator, "eu-west-1"));
+    allow_pulls(&emulator);
     let (name, version) = CHART.split_once(':').unwrap();
     let helm = |arguments: &[&str]| {
         let mut command = by_proxy(&helm, home.path(), &emulator);
@@ -193,6 +225,10 @@ fn helm_pulls_templates_and_depends_on_the_chart() {
     };
     let chart = format!("oci://{HOST}/{name}");
     helm(&["pull", &chart, "--version", version]);
+    assert_eq!(asked(&emulator), ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]);
+    helm(&["pull", &chart, "--version", "^1", "--destination", "."]);
+    let with_a_range = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:ListImages"];
+    assert_eq!(asked(&emulator), with_a_range);
     let manifest = helm(&["template", "release", &format!("hello-{version}.tgz")]);
     assert!(manifest.contains("name: release-hello"), "{manifest}");
     let parent = home.path().join("parent");
@@ -204,6 +240,21 @@ fn helm_pulls_templates_and_depends_on_the_chart() {
     save(&parent.join("Chart.yaml"), &metadata.to_string());
     helm(&["dependency", "build", "parent"]);
     assert!(parent.join("charts/hello-1.0.0.tgz").is_file());
+}
+
+/// The user's policy from now on is the one that is shipped.
+fn allow_pulls(emulator: &Emulator) {
+    let user = Attachment::Identity("arn:aws:iam::123456789012:user/emulated".to_owned());
+    emulator.set_policies(user, &[&shipped("pull-policy.json")]);
+}
+
+/// The actions that registry clients have asked for, each once; none was denied.
+fn asked(emulator: &Emulator) -> Vec<String> {
+    let calls: Vec<_> =
+        emulator.calls().into_iter().filter(|call| call.service == Service::Registry).collect();
+    assert!(calls.iter().all(|call| call.denied.is_none()), "{calls:?}");
+    let actions: BTreeSet<_> = calls.into_iter().flat_map(|call| call.actions).collect();
+    actions.into_iter().collect()
 }
 
 /// A registry client that trusts the emulator and reaches everything by its proxy.

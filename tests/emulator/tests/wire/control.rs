@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ecr_emulator::{Emulator, Settings};
+use serde_json::{Value, json};
 
-use crate::common::{Ask, ECR, Signer};
+use crate::common::{Ask, ECR, Signer, shipped};
 
 struct Process {
     child: Child,
@@ -62,7 +63,7 @@ fn token_status(endpoint: &str) -> u16 {
 }
 
 #[test]
-fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
+fn the_binary_prints_where_it_listens_obeys_and_ends_on_sigterm() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("ca.pem");
     let arguments = [
@@ -94,15 +95,46 @@ fn the_binary_says_where_it_listens_obeys_and_ends_on_sigterm() {
 }
 
 #[test]
-fn a_wrong_order_is_rejected_and_says_why() {
+fn a_wrong_order_is_rejected_with_the_reason() {
     let emulator = Emulator::start(Settings::default()).unwrap();
-    let refused = |method, path, body| control(&emulator.endpoint(), method, path, body);
-    let (status, answer) = refused("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
+    let rejected = |method, path, body| control(&emulator.endpoint(), method, path, body);
+    let (status, answer) = rejected("PUT", "faults", r#"{"service": "sts", "fault": "not-base64"}"#);
     assert_eq!((status, answer["error"].as_str()), (400, Some("NotBase64 means nothing for Sts")));
-    assert_eq!(refused("PUT", "faults", r#"{"service": "s3", "fault": "hang"}"#).0, 400);
-    assert_eq!(refused("PUT", "settings", r#"{"tokenLifetime": 1}"#).0, 400);
-    assert_eq!(refused("PUT", "settings", r#"{"registryUpstream": "http://registry.example"}"#).0, 400);
-    assert_eq!(refused("GET", "nothing", "").0, 404);
+    assert_eq!(rejected("PUT", "faults", r#"{"service": "s3", "fault": "hang"}"#).0, 400);
+    assert_eq!(rejected("PUT", "settings", r#"{"tokenLifetime": 1}"#).0, 400);
+    assert_eq!(rejected("PUT", "settings", r#"{"registryUpstream": "http://registry.example"}"#).0, 400);
+    assert_eq!(rejected("GET", "nothing", "").0, 404);
+}
+
+#[test]
+fn policies_are_attached_and_cleared_over_http() {
+    let emulator = Emulator::start(Settings::default()).unwrap();
+    let endpoint = emulator.endpoint();
+    let order = |attach_to: Value, document: &str| {
+        let document: Value = serde_json::from_str(&shipped(document)).unwrap();
+        let body = json!({"attachTo": attach_to, "documents": [document]}).to_string();
+        control(&endpoint, "PUT", "policies", &body).0
+    };
+    let user = json!({"identity": "arn:aws:iam::123456789012:user/emulated"});
+    assert_eq!(order(user.clone(), "public-policy.json"), 200);
+    assert_eq!(token_status(&endpoint), 400);
+    let (_, calls) = control(&endpoint, "GET", "calls", "");
+    assert_eq!(calls[0]["denied"], "ecr:GetAuthorizationToken");
+    assert_eq!(order(user.clone(), "pull-policy.json"), 200);
+    assert_eq!(token_status(&endpoint), 200);
+    assert_eq!(order(json!({"account": "123456789012"}), "public-policy.json"), 200);
+    assert_eq!(token_status(&endpoint), 400);
+    assert_eq!(control(&endpoint, "DELETE", "policies", "").0, 200);
+    assert_eq!(token_status(&endpoint), 200);
+    for (attach_to, document) in [
+        (user, "trust-irsa.json"),
+        (json!("vpc-endpoint"), "pull-policy.json"),
+        (json!({"bucket": "b"}), "pull-policy.json"),
+    ] {
+        assert_eq!(order(attach_to.clone(), document), 400, "{attach_to} {document}");
+    }
+    let order = r#"{"pullThroughCache": "docker-hub"}"#;
+    assert_eq!(control(&endpoint, "PUT", "settings", order).0, 200);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Each fault does what it says.
+//! Each fault does what its name promises.
 
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ mod clients;
 mod control;
 mod faults;
 mod metadata;
+mod policies;
 mod proxy;
 mod registry;
 mod signatures;

@@ -29,7 +29,7 @@ impl DockerRegistry {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let address =
             lines.find_map(|line| Some(line.split("listening on ").nth(1)?.split('"').next()?.to_owned()));
-        // It goes on logging: a reader is needed, or it blocks.
+        // It goes on logging, and blocks when its pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url: format!("http://{}", address.unwrap()) }
     }

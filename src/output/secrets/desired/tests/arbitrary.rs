@@ -3,11 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::output::secrets::{
-    expiry_annotation::EXPIRES,
-    reconcile::{Drift, Found, Outcome},
-    target::{Moment, Target},
-};
+use crate::output::secrets::expiry_annotation::EXPIRES;
 
 const CANARY: &str = "CANARYhunter2CANARY";
 
@@ -113,27 +109,6 @@ fn desired() -> impl Strategy<Value = CredentialSet> {
     ]
 }
 
-/// Written, in sync, failed, or left as it is: by `number`.
-fn outcome(cleanup: bool, desired: &Arc<CredentialSet>, number: u64, defers: bool) -> Outcome {
-    let each = |count: u64| number.is_multiple_of(count);
-    let failed = || Problem {
-        message: "no".into(),
-        remedy: Diagnosis::Fault.into(),
-        class: if each(2) { Class::Denied } else { Class::Transient },
-    };
-    let in_place = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect();
-    let found = Found { coverage: Concern::All, in_place, version: number.to_string() };
-    Outcome {
-        cleanup,
-        found: (!each(5)).then_some(found),
-        desired: Arc::clone(desired),
-        drift: Some(if each(3) { Drift::Gone } else { Drift::Edited("hand".into()) }),
-        warnings: Vec::new(),
-        deferred: defers && each(4),
-        result: if each(7) { Err(failed()) } else { Ok(!each(4)) },
-    }
-}
-
 proptest! {
     #[test]
     fn nothing_in_a_secret_panics_leaks_or_is_written_twice(
@@ -164,99 +139,4 @@ proptest! {
             prop_assert!(!text.contains('\u{1b}'), "{}", text);
         }
     }
-
-    /// The state of a target, whatever happens in whatever order.
-    #[test]
-    fn a_target_survives_every_order_of_events(events in proptest::collection::vec((0_u8..8, 0_u64..100_000), 0..60)) {
-        let start = tokio::time::Instant::now();
-        let mut now = start;
-        let mut target = Target::new(flux(false), false);
-        let desired = Arc::new(credentials("ours", 1000));
-        for (event, millis) in events {
-            now += Duration::from_millis(millis);
-            match event {
-                0 => target.see(millis.to_string()),
-                1 => target.miss(),
-                2 => target.leave(),
-                3 => target.stay(flux(true)),
-                _ if target.is_due(now) => {
-                    let defers = target.defers(now);
-                    let cleanup = target.removing;
-                    target.begin(1);
-                    prop_assert!(target.due(now).is_none(), "two at once");
-                    let outcome = outcome(cleanup, &desired, millis, defers);
-                    let failed = outcome.result.is_err();
-                    let moment = Moment { now, random: 0.5 };
-                    if target.removing || cleanup {
-                        let is_over = target.has_left("o", &here(), &outcome, moment);
-                        let is_retry = failed && !is_over && target.removing && cleanup;
-                        prop_assert!(!is_retry || target.due(now) > Some(now), "without a pause");
-                    } else {
-                        target.note("o", &here(), outcome, 0, moment);
-                        // What is to be done is done within a bounded time.
-                        let due = target.due(now);
-                        prop_assert!(due.is_none_or(|due| due <= now + Duration::from_secs(61)), "{:?}", due);
-                        prop_assert!(!failed || due > Some(now), "without a pause");
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-/// A look that found what it is to hold, in this version.
-fn found(desired: &Arc<CredentialSet>, version: &str) -> Outcome {
-    let found = Found { coverage: Concern::All, in_place: InPlace::new(), version: version.into() };
-    Outcome {
-        cleanup: false,
-        found: Some(found),
-        desired: Arc::clone(desired),
-        drift: None,
-        warnings: Vec::new(),
-        deferred: false,
-        result: Ok(false),
-    }
-}
-
-#[test]
-fn a_failure_of_what_was_deferred_has_its_pause() {
-    let now = tokio::time::Instant::now();
-    let desired = Arc::new(credentials("ours", 1000));
-    let mut target = Target::new(flux(false), false);
-    target.deferred_until = Some(now);
-    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
-    target.begin(1);
-    let outcome = Outcome { result: Err(problem), ..found(&desired, "1") };
-    target.note("o", &here(), outcome, 0, Moment { now, random: 0.5 });
-    assert!(target.due(now) > Some(now));
-    target.leave();
-    assert_eq!(target.deferred_until, None, "there is nothing left to put right");
-}
-
-/// A lagging watch reports an older version before a reconciliation: one is enough. A version that it reports during
-/// one calls for another.
-#[test]
-fn a_version_told_before_a_look_is_no_reason_for_another() {
-    let moment = Moment { now: tokio::time::Instant::now(), random: 0.5 };
-    let desired = Arc::new(credentials("ours", 1000));
-    let mut target = Target::new(flux(false), false);
-    target.see("1".into());
-    target.begin(1);
-    target.note("o", &here(), found(&desired, "2"), 0, moment);
-    assert!(!target.marked, "told before");
-    target.see("3".into());
-    assert!(target.marked, "told between looks");
-    target.begin(1);
-    target.see("4".into());
-    target.note("o", &here(), found(&desired, "3"), 0, moment);
-    assert!(target.marked, "told during it");
-    target.begin(1);
-    target.see("4".into());
-    target.note("o", &here(), found(&desired, "4"), 0, moment);
-    assert!(!target.marked, "of its own version");
-    target.begin(1);
-    target.miss();
-    target.note("o", &here(), found(&desired, "4"), 0, moment);
-    assert!(target.marked, "gone during it");
 }

@@ -23,8 +23,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
+    base::Base,
     document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
-    error::Warning,
+    warning::Warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
 
@@ -34,7 +35,7 @@ const WARNINGS: usize = 20;
 /// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
 /// thousand.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct BaseKeys(HashSet<u64>);
+pub(super) struct BaseKeys(HashSet<u64>);
 
 impl BaseKeys {
     /// Those of one base.
@@ -84,13 +85,14 @@ impl Warnings {
     }
 }
 
-/// Merges; `base_before` are the keys that the base of this process has supplied up to now.
 pub(crate) fn merge<'a>(
     existing: Document<'a>,
-    base: Option<Document<'a>>,
-    base_before: &BaseKeys,
+    base: Option<&'a Base>,
     desired: &'a CredentialSet,
 ) -> Merged<'a> {
+    let nothing = BaseKeys::default();
+    let supplied = base.map_or(&nothing, Base::supplied);
+    let base = base.and_then(Base::document);
     let has_base = base.is_some();
     let base = base.unwrap_or_default();
     let retired = desired.retired.iter().map(RegistryHost::as_str);
@@ -99,7 +101,7 @@ pub(crate) fn merge<'a>(
     let mut removed = false;
 
     let mut top = existing.top;
-    overlay(TOP, &mut top, base.top, base_before);
+    overlay(TOP, &mut top, base.top, supplied);
     // The two maps are written from what was merged; their places in the order are kept.
     if !top.contains_key(AUTHS) {
         top.shift_insert(0, Cow::Borrowed(AUTHS), RawValue::NULL);
@@ -109,10 +111,10 @@ pub(crate) fn merge<'a>(
         warnings.push(|| warning);
     }
     let mut auths = existing.auths;
-    overlay(AUTHS, &mut auths, base.auths, base_before);
+    overlay(AUTHS, &mut auths, base.auths, supplied);
     correct(&mut auths, desired, &retired, &mut warnings, &mut removed);
     let mut helpers = existing.helpers;
-    overlay(CRED_HELPERS, &mut helpers, base.helpers, base_before);
+    overlay(CRED_HELPERS, &mut helpers, base.helpers, supplied);
     helpers.retain(|key, _| {
         let host = host_meant(key);
         let ours = desired.current.contains_key(host.as_str());
@@ -127,7 +129,7 @@ pub(crate) fn merge<'a>(
 }
 
 /// The store that docker would ask before it reads an entry.
-pub(super) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
+pub(crate) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
     let store = serde_json::from_str::<String>(top.get(CREDS_STORE)?.get()).ok()?;
     (!store.is_empty()).then(|| Warning::creds_store(&store))
 }
@@ -229,9 +231,9 @@ fn correct(
 }
 
 /// Puts the base over the entries, and takes away what an earlier base had and this one has not.
-fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, base_before: &BaseKeys) {
-    if !base_before.0.is_empty() {
-        let keep = |key: &str| base.contains_key(key) || !base_before.0.contains(&hash((map, key)));
+fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, supplied: &BaseKeys) {
+    if !supplied.0.is_empty() {
+        let keep = |key: &str| base.contains_key(key) || !supplied.0.contains(&hash((map, key)));
         entries.retain(|key, _| keep(key) || key == AUTHS || key == CRED_HELPERS);
     }
     // One by one: `extend` makes room for as many again, and most are there already.

@@ -34,8 +34,8 @@ fn merged_with(
     before: &BaseKeys,
     desired: &CredentialSet,
 ) -> (String, Vec<Warning>, bool) {
-    let base = base.map(|base| Document::parse(base).unwrap());
-    let merged = merge(Document::parse(existing).unwrap(), base, before, desired);
+    let base = base.map(|base| Base::of(base, before.clone()));
+    let merged = merge(Document::parse(existing).unwrap(), base.as_ref(), desired);
     let mut out = Vec::new();
     merged.write_to(&mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
@@ -358,7 +358,7 @@ fn of_many_warnings_the_first_are_kept_and_the_others_counted() {
     let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
     assert_eq!(warnings.len(), WARNINGS + 1);
     assert!(matches!(warnings[0], Warning::CredsStore { .. }), "what concerns every entry is among them");
-    assert_eq!(warnings[1], Warning::foreign_auth("0", super::super::error::BadAuth::NotAnEntry));
+    assert_eq!(warnings[1], Warning::foreign_auth("0", super::super::document::BadAuth::NotAnEntry));
     assert_eq!(warnings[WARNINGS], Warning::More { count: 100_000 - (WARNINGS - 1) });
     assert_eq!(
         merged(&out, &desired(&[(A, ONE)], &[])),

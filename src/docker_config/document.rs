@@ -28,6 +28,9 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+/// More bytes than this are no docker config.
+pub(crate) const LARGEST: usize = 8 << 20;
+
 /// The key of the map from registry to credentials.
 pub(super) const AUTHS: &str = "auths";
 /// The key of the map from registry to credential-helper program.
@@ -35,10 +38,10 @@ pub(super) const CRED_HELPERS: &str = "credHelpers";
 /// The key that names a credential-helper program for every registry.
 pub(super) const CREDS_STORE: &str = "credsStore";
 
-/// The most entries of a document, those of its top level and its two maps together. With `read::LARGEST` it bounds what
+/// The most entries of a document, those of its top level and its two maps together. With [`LARGEST`] it bounds what
 /// a document takes in expiry_store: some 80 bytes an entry beside its text, so that a file and its base of the largest kind
 /// fit into the 64 MiB that the patches allow.
-pub(super) const MOST_ENTRIES: usize = 1 << 17;
+const MOST_ENTRIES: usize = 1 << 17;
 
 /// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
 pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
@@ -47,7 +50,7 @@ pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 #[derive(Default)]
 pub(crate) struct Document<'a> {
     /// Every key of the top level, those of the two maps below too.
-    pub(super) top: Entries<'a>,
+    pub(crate) top: Entries<'a>,
     /// What is under `auths`.
     pub(crate) auths: Entries<'a>,
     /// What is under `credHelpers`.
@@ -150,7 +153,7 @@ pub(super) fn repository_host(key: &str) -> Option<String> {
 }
 
 /// The `auth` of an entry: none when it has none or an empty one.
-pub(super) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
+pub(crate) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
     #[derive(Deserialize)]
     struct Entry<'a> {
         #[serde(borrow, default)]
@@ -201,7 +204,7 @@ pub(super) fn check(entry: &RawValue) -> Result<(), BadAuth> {
 }
 
 /// Whether the entry is a token of ECR, ours or another's.
-pub(super) fn is_ecr_token(entry: &RawValue) -> bool {
+pub(crate) fn is_ecr_token(entry: &RawValue) -> bool {
     auth(entry).ok().flatten().is_some_and(|auth| user(&auth).is_ok_and(|user| user.as_slice() == b"AWS"))
 }
 

@@ -1,0 +1,15 @@
+//! The docker-config format: what a document holds, and what it should hold. Shared by the file output and the Secrets.
+//!
+//! `document` and `merge` are pure; `base` reads the file whose entries are carried along.
+
+mod base;
+mod document;
+mod merge;
+mod warning;
+
+pub(crate) use self::{
+    base::Base,
+    document::{Document, LARGEST, Unfit, auth, is_ecr_token},
+    merge::{Merged, creds_store, merge},
+    warning::Warning,
+};

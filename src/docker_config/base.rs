@@ -1,0 +1,70 @@
+//! The docker config whose entries are carried along: the one file that this layer reads.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{
+    document::{Document, LARGEST, Unfit},
+    merge::BaseKeys,
+    warning::Warning,
+};
+use crate::fs::read::{ReadError, read_now};
+
+/// A docker config that is an input: links to it are followed, as kubelet makes them.
+fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
+    let mut content = read_now(path, LARGEST).map_err(|error| match error {
+        ReadError::TooLarge { limit } => Unfit::TooLarge { limit: limit as u64 }.to_string(),
+        error if error.is_not_found() => "it does not exist".to_owned(),
+        error => error.to_string(),
+    })?;
+    let text = String::from_utf8(std::mem::take(&mut *content)).map_err(|_| Unfit::NotText.to_string())?;
+    let text = Zeroizing::new(text);
+    Document::parse(&text).map_err(|unfit| unfit.to_string())?;
+    Ok(text)
+}
+
+/// The file whose entries are carried along, as it was when it could be read last.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    path: PathBuf,
+    text: Option<Zeroizing<String>>,
+    /// The keys that it has supplied to the output and that may still be there.
+    supplied: BaseKeys,
+}
+
+impl Base {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, text: None, supplied: BaseKeys::default() }
+    }
+
+    /// Reads it again; when it is not usable, what it said last still stands.
+    pub(crate) fn refresh(&mut self) -> Option<Warning> {
+        match read_input(&self.path) {
+            Ok(text) => self.text = Some(text),
+            Err(reason) => return Some(Warning::Base { path: self.path.clone(), reason }),
+        }
+        None
+    }
+
+    pub(crate) fn document(&self) -> Option<Document<'_>> {
+        Document::parse(self.text.as_deref()?).ok()
+    }
+
+    /// The keys that it has supplied up to now.
+    pub(super) fn supplied(&self) -> &BaseKeys {
+        &self.supplied
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str, supplied: BaseKeys) -> Self {
+        Self { path: PathBuf::new(), text: Some(Zeroizing::new(text.to_owned())), supplied }
+    }
+
+    /// Notes that the output now has what it said last, and nothing more of what it said before.
+    pub(crate) fn note_supplied(&mut self) {
+        if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
+            self.supplied = keys;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the status says of the Secrets of an output.
+
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        coverage::{are_all_tried, everywhere, where_it_works},
+        desired::InPlace,
+        target::SHOWN,
+    },
+    Arc, Controller, ObjectRef, Target,
+};
+use crate::{
+    credentials::CredentialSet,
+    status::{TargetStatus, Targets},
+};
+
+/// Writes that are not in the status yet, and when the last one was. They count also when the Secret is gone since.
+#[derive(Default)]
+pub(super) struct Unpublished {
+    writes: u64,
+    written_at: Option<SystemTime>,
+}
+
+impl Unpublished {
+    pub(super) fn count_write(&mut self, at: SystemTime) {
+        self.writes += 1;
+        self.written_at = Some(at);
+    }
+}
+
+impl Controller {
+    pub(super) fn count_failure(&self) {
+        self.it.with.status.update_output(&self.it.with.id, |output| output.failed += 1);
+    }
+
+    pub(super) fn publish_status(&mut self) {
+        let is_complete = self.watches.discovered().is_some();
+        let desired = self.it.with.credentials.borrow();
+        let kept = || self.targets.iter().filter(|(_, target)| target.is_wanted());
+        let held = || kept().map(|(_, target)| target.held());
+        self.has_been_tried |= is_complete && are_all_tried(held());
+        let discovered = self.it.kind.is_discovered();
+        let in_place = match (is_complete, discovered) {
+            (false, _) => InPlace::new(),
+            (true, false) => everywhere(held(), &desired),
+            (true, true) => where_it_works(held(), &desired, self.has_been_tried),
+        };
+        let targets = Targets { discovered, ..summary(kept(), &desired) };
+        let is_reconciled = |target: &Target| target.problem().is_some() || target.in_sync_with().is_some();
+        let reconciled = is_complete && kept().all(|(_, target)| is_reconciled(target));
+        let failing = targets.failing.first().map(|target| &target.last_error);
+        let problem = failing.or(self.watches.problem()).cloned();
+        let of_targets = kept().flat_map(|(_, target)| target.warnings());
+        let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(SHOWN).cloned().collect();
+        let Unpublished { writes, written_at } = std::mem::take(&mut self.unpublished);
+        self.it.with.status.update_output(&self.it.with.id, |output| {
+            output.last_heartbeat = Instant::now();
+            output.in_place = in_place;
+            output.warnings = warnings;
+            output.reconciled = reconciled;
+            output.writes += writes;
+            output.written_at = written_at.or(output.written_at);
+            output.last_error = problem;
+            output.targets = Some(targets);
+        });
+    }
+}
+
+fn summary<'a>(
+    targets: impl Iterator<Item = (&'a ObjectRef, &'a Target)>,
+    desired: &Arc<CredentialSet>,
+) -> Targets {
+    let expiries = desired.current.iter().map(|(host, token)| (host.clone(), token.expires_at));
+    let mut summary = Targets { aimed_at: expiries.collect(), ..Targets::default() };
+    for (at, target) in targets {
+        summary.total += 1;
+        summary.given_up += usize::from(target.is_given_up());
+        match target.problem() {
+            Some(problem) => {
+                *summary.failures.entry(problem.remedy.diagnosis).or_default() += 1;
+                if summary.failing.len() < SHOWN {
+                    let status = TargetStatus { name: at.to_string(), last_error: problem.clone() };
+                    summary.failing.push(status);
+                } else {
+                    summary.more_failing += 1;
+                }
+            }
+            None => {
+                let is_in_sync = target.in_sync_with().is_some_and(|it| Arc::ptr_eq(it, desired));
+                summary.in_sync += usize::from(is_in_sync);
+            }
+        }
+    }
+    summary
+}

@@ -1,0 +1,67 @@
+//! What happens to a Secret that is worth a line of log.
+
+use super::conflict::{INTERVAL, WINDOW};
+use crate::{
+    failure::{Problem, diagnosis::Diagnosis, log_problem},
+    kubernetes::ObjectRef,
+    status::OutputId,
+};
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incident {
+    Warning(String),
+    Written {
+        registries: usize,
+    },
+    /// It had been deleted.
+    Recreated,
+    /// Another field manager had changed it.
+    Restored {
+        manager: String,
+    },
+    /// The same, again and again.
+    Conflict {
+        manager: String,
+        restores: u64,
+    },
+    Failed(Problem),
+    /// It is in sync after a failure.
+    Recovered,
+    /// It is no longer wanted, and our entries are out of it.
+    Removed,
+    /// It is no longer wanted, and we may not change it.
+    NotRemoved(Problem),
+}
+
+impl Incident {
+    pub(super) fn log(&self, output: &OutputId, secret: &ObjectRef) {
+        match self {
+            Self::Warning(warning) => tracing::warn!(%output, warning, "output has a warning"),
+            Self::Written { registries } => {
+                tracing::info!(%output, %secret, registries, "output written");
+            }
+            Self::Recreated => tracing::warn!(%output, %secret, "Secret was deleted; recreated"),
+            Self::Restored { manager } => {
+                tracing::warn!(%output, %secret, manager, "Secret was modified by another field manager; restored");
+            }
+            Self::Conflict { manager, restores } => {
+                tracing::error!(
+                    %output, %secret, manager, restores,
+                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
+                    "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
+                    INTERVAL.as_secs(), WINDOW.as_secs()
+                );
+            }
+            Self::Failed(problem) => {
+                log_problem!(warn, problem, { %output, %secret }, "output not written");
+            }
+            Self::Recovered => tracing::info!(%output, %secret, "output in sync again"),
+            Self::Removed => {
+                tracing::info!(%output, %secret, "Secret no longer managed; removed our entries");
+            }
+            Self::NotRemoved(problem) => {
+                tracing::warn!(%output, %secret, error = problem.message, "Secret no longer managed; left as it is");
+            }
+        }
+    }
+}
