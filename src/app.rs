@@ -226,7 +226,7 @@ impl App {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the changed configuration is refused: the running one stays");
+                tracing::error!(%error, "configuration reload rejected; keeping the current configuration");
                 self.status.update(|status| {
                     status.configuration.refused += 1;
                     status.configuration.last_error = Some(error.to_string());
@@ -238,8 +238,8 @@ impl App {
     async fn try_reload(&mut self) -> Result<bool, AppError> {
         let config = config::load(&self.flags, &self.context).await?;
         if config == self.config {
-            let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
-            return Ok(was_refused); // fixed by going back
+            let was_rejected = self.status.read(|status| status.configuration.last_error.is_some());
+            return Ok(was_rejected); // fixed by going back
         }
         // What has come to be at the path of an output that stays is for its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));

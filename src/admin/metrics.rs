@@ -1,6 +1,6 @@
 //! The status as metrics, in the text of Prometheus and of OpenMetrics: a pure function of (status, now, format).
 //!
-//! Written by hand. A client library keeps a registry of its own, which would have to be fed beside the [`Status`]
+//! Written by hand. A client library keeps a registry of its own, which would have to be updated next to the [`Status`]
 //! and could differ from it; the text itself is short ([`text`]), and a real parser reads it in
 //! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics/endpoint.rs`).
 //!
@@ -12,7 +12,7 @@
 //! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
 //!   for Secrets that go `our_entry_leaves_with_the_namespace_and_the_secret_stays`).
 //!
-//! There is no `_created`: it would double the counters, and `process_start_time_seconds` says it of all of them.
+//! There is no `_created`: it would double the counters, and `process_start_time_seconds` holds for all of them.
 
 mod text;
 
@@ -50,7 +50,7 @@ fn of_tokens(page: &mut Page, status: &Status) {
     each(
         "ecr_sidecar_token_expiry_timestamp_seconds",
         Kind::Gauge,
-        "When the token in hand ends.",
+        "When the token in hand expires.",
         &|token| token.expires_at.map(timestamp),
     );
     each(
@@ -127,7 +127,7 @@ fn of_outputs(page: &mut Page, status: &Status) {
     );
     each(
         "ecr_sidecar_output_expiry_timestamp_seconds",
-        "When the first of the credentials ends that consumers of the output read now.",
+        "When the first of the credentials expires that consumers of the output read now.",
         &|output| output.in_place.values().min().copied().map(timestamp),
     );
 
@@ -214,13 +214,13 @@ fn of_the_process(page: &mut Page, status: &Status, process: &ProcessMetrics) {
     page.single("process_start_time_seconds", "When the process started.", started);
 }
 
-/// By its dates, or by what AWS said of ours.
+/// By its dates, or by AWS's answer to ours.
 fn has_clock_fault(token: &TokenStatus) -> bool {
     token.clock_fault.is_some()
         || token.last_error.as_ref().is_some_and(|problem| problem.class == Class::Clock)
 }
 
-/// All that tells one key from another.
+/// All that distinguishes keys.
 fn labels_of(key: &TokenKey) -> Labels {
     let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
     let mut labels =

@@ -1,6 +1,6 @@
 //! Whether all is well: a pure function of (status, now).
 //!
-//! * live: the loops turn; never depends on AWS or Kubernetes.
+//! * live: the loops run; never depends on AWS or Kubernetes.
 //! * ready: every required registry has an unexpired credential in every output, now. False again at expiry. Of an
 //!   output that discovers its Secrets, one that cannot be written is reported and does not count
 //!   (`a_failing_target_is_reported_and_does_not_count`); the output's own credential is what its other Secrets hold.
@@ -141,7 +141,7 @@ fn failing(id: &OutputId, targets: &Targets) -> Vec<Check> {
     checks
 }
 
-/// Why a consumer of `output` would be refused by `host`, if it would.
+/// Why `host` would reject a consumer of `output`, if it would.
 fn lacks(token: &TokenStatus, output: &OutputStatus, host: &RegistryHost, now: SystemTime) -> Option<String> {
     match output.in_place.get(host) {
         Some(expiry) if *expiry > now => None,

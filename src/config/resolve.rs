@@ -209,7 +209,7 @@ impl Resolver<'_> {
             self.reject(
                 &place,
                 format!("`{}`", configured.as_str()),
-                format!("`{}`, as the host says, or nothing", key.region.as_str()),
+                format!("`{}`, as in the host, or nothing", key.region.as_str()),
             );
         }
         self.origins.set(place, Origin::Derived("the host"));

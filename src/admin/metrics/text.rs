@@ -7,7 +7,7 @@ use std::{
 
 use crate::status::Durations;
 
-/// What is understood by who asks.
+/// What the client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus's text, version 0.0.4.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the `Accept` header: OpenMetrics for who likes it as much as any text, else Prometheus's.
+    /// By the `Accept` header: OpenMetrics for a client that prefers it or ranks it equal, else Prometheus's.
     pub fn accepted(accept: &str) -> Self {
         let (mut open_metrics, mut text) = (0.0, 0.0);
         for range in accept.split(',') {
@@ -129,7 +129,7 @@ impl Page {
 /// A metric, of which there is nothing in the text until it has a sample.
 pub(super) struct Family<'a> {
     page: &'a mut Page,
-    /// The name without what tells the kind.
+    /// The name without the suffix of its kind.
     base: &'static str,
     name: &'static str,
     kind: Kind,
