@@ -19,7 +19,7 @@ mod text;
 use std::time::SystemTime;
 
 pub use self::text::Format;
-use self::text::{Kind, Labels, Page};
+use self::text::{Labels, Page, Sample};
 use super::{process::ProcessMetrics, readiness};
 use crate::{
     aws::token::TokenKey,
@@ -41,129 +41,101 @@ pub fn render(status: &Status, now: SystemTime, process: &ProcessMetrics, format
 
 fn of_tokens(page: &mut Page, status: &Status) {
     let tokens: Vec<_> = status.tokens.values().map(|token| (labels_of(&token.key), token)).collect();
-    let mut each = |name, kind, help, value: &dyn Fn(&TokenStatus) -> Option<f64>| {
-        let mut family = page.family(name, kind, help);
-        for (labels, token) in &tokens {
-            family.sample_if("", labels, value(token));
-        }
+    let each = |value: &dyn Fn(&TokenStatus) -> Option<f64>| -> Vec<Sample> {
+        tokens.iter().filter_map(|(labels, token)| Some((labels.clone(), value(token)?))).collect()
     };
-    each(
+    page.gauge(
         "ecr_sidecar_token_expiry_timestamp_seconds",
-        Kind::Gauge,
         "When the token in hand expires.",
-        &|token| token.expires_at.map(timestamp),
+        each(&|token| token.expires_at.map(timestamp)),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_last_success_timestamp_seconds",
-        Kind::Gauge,
         "When the token in hand was obtained.",
-        &|token| token.obtained_at.map(timestamp),
+        each(&|token| token.obtained_at.map(timestamp)),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_consecutive_failures",
-        Kind::Gauge,
         "Attempts to obtain a token that failed since the last success.",
-        &|token| Some(f64::from(token.failures_in_a_row)),
+        each(&|token| Some(f64::from(token.failures_in_a_row))),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_clock_fault",
-        Kind::Gauge,
         "Whether the token's dates and this machine's clock disagree.",
-        &|token| Some(flag(has_clock_fault(token))),
+        each(&|token| Some(flag(has_clock_fault(token)))),
     );
-    each("ecr_sidecar_token_registries", Kind::Gauge, "Registries that the token serves.", &|token| {
-        Some(token.registries.len() as f64)
+    page.gauge(
+        "ecr_sidecar_token_registries",
+        "Registries that the token serves.",
+        each(&|token| Some(token.registries.len() as f64)),
+    );
+    let registries = tokens.iter().flat_map(|(labels, token)| {
+        token.registries.iter().map(|served| {
+            labels.with("registry", served.host.as_str()).with("required", &served.required.to_string())
+        })
     });
-
-    let mut family = page.family(
+    page.info(
         "ecr_sidecar_token_registry_info",
-        Kind::Info,
         "A registry that the token serves; at most a hundred are named.",
+        registries.take(NAMED_REGISTRIES),
     );
-    let registries =
-        tokens.iter().flat_map(|(labels, token)| token.registries.iter().map(move |served| (labels, served)));
-    for (labels, served) in registries.take(NAMED_REGISTRIES) {
-        let required = if served.required { "true" } else { "false" };
-        let labels = labels.with("registry", served.host.as_str()).with("required", required);
-        family.sample("_info", &labels, 1.0);
-    }
-
-    let mut family = page.family(
+    let refreshes = tokens.iter().flat_map(|(labels, token)| {
+        let failed = Class::ALL.map(|class| (class.as_str(), token.failed.of(class)));
+        let results = [("success", token.refreshed)].into_iter().chain(failed);
+        results.map(|(result, count)| (labels.with("result", result), count as f64))
+    });
+    page.counter(
         "ecr_sidecar_token_refreshes_total",
-        Kind::Counter,
         "Attempts to obtain a token, by success or the class of the failure.",
+        refreshes,
     );
-    for (labels, token) in &tokens {
-        family.sample("_total", &labels.with("result", "success"), token.refreshed as f64);
-        for class in Class::ALL {
-            let count = token.failed.of(class);
-            family.sample("_total", &labels.with("result", class.as_str()), count as f64);
-        }
-    }
-
-    let mut family = page.family(
+    page.histograms(
         "ecr_sidecar_token_refresh_duration_seconds",
-        Kind::Histogram,
         "How long attempts to obtain a token took.",
+        tokens.iter().map(|(labels, token)| (labels, &token.durations)),
     );
-    for (labels, token) in &tokens {
-        family.histogram(labels, &token.durations);
-    }
 }
 
 fn of_outputs(page: &mut Page, status: &Status) {
     let outputs: Vec<_> =
         status.outputs.iter().map(|(id, output)| (Labels::of("output", &id.to_string()), output)).collect();
-    let mut each = |name, help, value: &dyn Fn(&OutputStatus) -> Option<f64>| {
-        let mut family = page.family(name, Kind::Gauge, help);
-        for (labels, output) in &outputs {
-            family.sample_if("", labels, value(output));
-        }
-    };
-    each(
+    let in_sync = |output: &OutputStatus| flag(output.is_in_sync(status.tokens.values()));
+    page.gauge(
         "ecr_sidecar_output_in_sync",
         "Whether the output has, everywhere, every token that was obtained.",
-        &|output| Some(flag(output.is_in_sync(status.tokens.values()))),
+        outputs.iter().map(|(labels, output)| (labels.clone(), in_sync(output))),
     );
-    each(
+    let first_expiry = |output: &OutputStatus| output.in_place.values().min().copied().map(timestamp);
+    page.gauge(
         "ecr_sidecar_output_expiry_timestamp_seconds",
         "When the first of the credentials expires that consumers of the output read now.",
-        &|output| output.in_place.values().min().copied().map(timestamp),
+        outputs.iter().filter_map(|(labels, output)| Some((labels.clone(), first_expiry(output)?))),
     );
-
-    let mut family = page.family(
+    let targets = outputs.iter().filter_map(|(labels, output)| Some((labels, output.targets.as_ref()?)));
+    let states = targets.clone().flat_map(|(labels, targets)| {
+        let out_of_sync = targets.total.saturating_sub(targets.in_sync);
+        let states = [("in_sync", targets.in_sync), ("out_of_sync", out_of_sync)];
+        states.map(|(state, count)| (labels.with("state", state), count as f64))
+    });
+    page.gauge(
         "ecr_sidecar_output_targets",
-        Kind::Gauge,
         "Secrets of the output, by whether they are as desired.",
+        states,
     );
-    for (labels, output) in &outputs {
-        if let Some(targets) = &output.targets {
-            let out_of_sync = targets.total.saturating_sub(targets.in_sync);
-            family.sample("", &labels.with("state", "in_sync"), targets.in_sync as f64);
-            family.sample("", &labels.with("state", "out_of_sync"), out_of_sync as f64);
-        }
-    }
-
-    let mut family = page.family(
+    let failures = targets.flat_map(|(labels, targets)| {
+        let counts = targets.failures.iter();
+        counts.map(|(diagnosis, count)| (labels.with("diagnosis", diagnosis.id()), *count as f64))
+    });
+    page.gauge(
         "ecr_sidecar_output_failing_targets",
-        Kind::Gauge,
         "Secrets of the output that cannot be written, by diagnosis.",
+        failures,
     );
-    for (labels, output) in &outputs {
-        for (diagnosis, count) in output.targets.iter().flat_map(|targets| &targets.failures) {
-            family.sample("", &labels.with("diagnosis", diagnosis.id()), *count as f64);
-        }
-    }
-
-    let mut family = page.family(
+    page.counter(
         "ecr_sidecar_output_writes_total",
-        Kind::Counter,
         "Writes of the output, and reconciliations that failed.",
+        outputs.iter().flat_map(|(labels, output)| results(labels, output.writes, output.failed)),
     );
-    for (labels, output) in &outputs {
-        family.sample("_total", &labels.with("result", "success"), output.writes as f64);
-        family.sample("_total", &labels.with("result", "failure"), output.failed as f64);
-    }
 }
 
 fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
@@ -179,39 +151,34 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
         "Whether the configuration file, as it is now, is the running configuration.",
         Some(flag(configuration.last_error.is_none())),
     );
-    let mut family = page.family(
+    page.counter(
         "ecr_sidecar_config_reloads_total",
-        Kind::Counter,
         "Changes of the configuration file, by whether they were applied.",
+        results(&Labels::default(), configuration.reloads, configuration.refused),
     );
-    family.sample("_total", &Labels::of("result", "success"), configuration.reloads as f64);
-    family.sample("_total", &Labels::of("result", "failure"), configuration.refused as f64);
-    page.family("ecr_sidecar_build_info", Kind::Info, "The program.").sample(
-        "_info",
-        &Labels::of("version", status.version),
-        1.0,
-    );
+    page.info("ecr_sidecar_build_info", "The program.", [Labels::of("version", status.version)]);
 }
 
 fn of_the_process(page: &mut Page, status: &Status, process: &ProcessMetrics) {
     let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
-    page.family(
+    page.counter(
         "ecr_sidecar_log_lines_dropped_total",
-        Kind::Counter,
         "Log lines that were dropped, since standard error was not read.",
-    )
-    .sample("_total", &Labels::default(), process.log_lines_dropped as f64);
-    page.family("process_cpu_seconds_total", Kind::Counter, "Processor time.").sample_if(
-        "_total",
-        &Labels::default(),
-        process.cpu.map(|cpu| cpu.as_secs_f64()),
+        [(Labels::default(), process.log_lines_dropped as f64)],
     );
+    let cpu = process.cpu.map(|cpu| (Labels::default(), cpu.as_secs_f64()));
+    page.counter("process_cpu_seconds_total", "Processor time.", cpu);
     page.single("process_resident_memory_bytes", "Memory in use.", count(process.resident_memory));
     page.single("process_virtual_memory_bytes", "Address space in use.", count(process.virtual_memory));
     page.single("process_open_fds", "Open file descriptors.", count(process.open_fds));
     page.single("process_max_fds", "The limit of open file descriptors.", count(process.max_fds));
     let started = Some(timestamp(status.started_at));
     page.single("process_start_time_seconds", "When the process started.", started);
+}
+
+fn results(labels: &Labels, success: u64, failure: u64) -> [Sample; 2] {
+    [("success", success), ("failure", failure)]
+        .map(|(result, count)| (labels.with("result", result), count as f64))
 }
 
 /// By its dates, or by AWS's answer to ours.

@@ -1,4 +1,4 @@
-//! Whether all is well: a pure function of (status, now).
+//! The answers to probes: a pure function of (status, now).
 //!
 //! * live: the loops run; never depends on AWS or Kubernetes.
 //! * ready: every required registry has an unexpired credential in every output, now. False again at expiry. Of an
@@ -20,8 +20,8 @@ use crate::{
     status::{OutputId, OutputStatus, Status, Targets, TokenStatus},
 };
 
-/// A loop that has not last_heartbeat for this long is stuck. Every loop turns at least once a minute, but for an
-/// attempt that runs into its limit.
+/// A loop without a heartbeat for this long is stuck. Every loop has one at least once a minute, but for an attempt
+/// that runs into its limit.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// The outcome of some checks.
@@ -35,11 +35,10 @@ pub struct Check {
     pub name: String,
     /// Why it failed, if it did.
     pub failure: Option<String>,
-    /// What its failure means for the verdict.
     pub weight: Weight,
 }
 
-/// What a failed check means for the verdict.
+/// What a failed check means for the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     Required,
@@ -79,8 +78,7 @@ pub fn live(status: &Status, now: Instant) -> ProbeResult {
     let outputs = status.outputs.iter().map(|(id, output)| (format!("output {id}"), output.last_heartbeat));
     let check = |(name, last_heartbeat): (String, Instant)| {
         let age = now.saturating_duration_since(last_heartbeat);
-        let failure =
-            (age > HEARTBEAT_DEADLINE).then(|| format!("has not last_heartbeat for {} s", age.as_secs()));
+        let failure = (age > HEARTBEAT_DEADLINE).then(|| format!("no heartbeat for {} s", age.as_secs()));
         Check { name, failure, weight: Weight::Required }
     };
     ProbeResult { checks: tokens.chain(outputs).map(check).collect() }
@@ -115,13 +113,13 @@ pub fn ready(status: &Status, now: SystemTime) -> ProbeResult {
 
 /// Whether a main container that waits for us may start.
 pub fn started(status: &Status, now: SystemTime) -> ProbeResult {
-    let mut verdict = ready(status, now);
+    let mut result = ready(status, now);
     let age = now.duration_since(status.started_at).unwrap_or_default();
     if status.has_been_ready || age >= status.startup_grace {
-        let required = verdict.checks.iter_mut().filter(|check| check.weight == Weight::Required);
+        let required = result.checks.iter_mut().filter(|check| check.weight == Weight::Required);
         required.for_each(|check| check.weight = Weight::Optional);
     }
-    verdict
+    result
 }
 
 /// How many Secrets of an output are in sync, and the first of those that fail: a line each.

@@ -246,7 +246,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
         assert_eq!(running.get("/readyz").0, 200);
     }
     assert_eq!(fs::read(rig.file()).unwrap(), before);
-    assert!(running.wait_log("the running one stays", DEADLINE).contains("ecr-sidecar.yaml"));
+    assert!(running.wait_log("configuration reload rejected", DEADLINE).contains("ecr-sidecar.yaml"));
 
     // A probe that failed now would have a working sidecar killed.
     let mut probe = clean_command(BINARY, &rig.at("."));
