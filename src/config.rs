@@ -44,7 +44,7 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 const FILE_LIMIT: usize = 1 << 20;
 /// A probe has a second by default.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
-const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
+const LISTEN_EXPECTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

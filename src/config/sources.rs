@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins,
+    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_EXPECTED, Origin, Origins,
     Violation, Violations, file, nearest, validate,
     yaml::{self, Document},
 };
@@ -231,7 +231,7 @@ pub(super) fn listen_outside_the_file(
     env: &Environment,
 ) -> Result<Option<SocketAddr>, Violations> {
     let Some((text, origin)) = flags.get(variable::HEALTH_LISTEN, env) else { return Ok(None) };
-    let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_ACCEPTED);
+    let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_EXPECTED);
     text.parse().map(Some).map_err(|_| Violations(vec![violation()]))
 }
 
