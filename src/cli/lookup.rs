@@ -34,7 +34,7 @@ use crate::{
     app,
     aws::{
         http,
-        identity::Identity,
+        identity::{Identity, IdentitySpec},
         token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
@@ -125,9 +125,11 @@ pub async fn credential(
     let found = Box::pin(async {
         let (config, context, invalid) = configuration(Some(host), flags, env).await?;
         let key = key_of(&config, host).ok_or_else(|| LookupError::NotOurs(host.clone()))?;
+        let spec = config.identities.get(&key.identity).cloned();
+        let spec = spec.ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
         let (clock, started) = (Clock::System, Instant::now());
-        Lookup { host, key, config, context, invalid, clock, started }.run().await
+        Lookup { host, key, spec, config, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
@@ -168,6 +170,7 @@ fn key_of(config: &Config, host: &RegistryHost) -> Option<TokenKey> {
 struct Lookup<'a> {
     host: &'a RegistryHost,
     key: TokenKey,
+    spec: IdentitySpec,
     config: Config,
     context: Context,
     invalid: Option<Violations>,
@@ -273,8 +276,7 @@ impl Lookup<'_> {
     }
 
     async fn slot(&self) -> Option<Slot> {
-        let spec = self.config.identities.get(&self.key.identity)?.clone();
-        let (key, env) = (self.key.clone(), self.context.env.clone());
+        let (key, spec, env) = (self.key.clone(), self.spec.clone(), self.context.env.clone());
         match tasks::blocking_within(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
             Ok(slot) => Some(slot),
             Err(error) => {
@@ -300,13 +302,9 @@ impl Lookup<'_> {
     }
 
     async fn fetch_until(&self, deadline: Instant) -> Result<Token, TokenError> {
-        let Some(spec) = self.config.identities.get(&self.key.identity) else {
-            // A key names an identity of its configuration, or the default one, which there always is.
-            return Err(TokenError::Empty("the configuration"));
-        };
         let env = &self.context.env;
         let sdk = self.context.sdk.config(http::client(env));
-        let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
+        let identity = Identity::new(self.spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
         let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
         let mut pause = PAUSE;
         loop {
