@@ -19,7 +19,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (
         D::VolumeHangs,
         "tests/process/lifecycle.rs",
-        "a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end",
+        "a_volume_that_begins_to_hang_is_reported_and_holds_up_neither_health_nor_the_end",
     ),
     (
         D::Contended,
@@ -31,8 +31,8 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
         "tests/process/volume.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
-    (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_is_told_the_remedy"),
-    (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_says_so_and_keeps_the_file"),
+    (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_gets_the_remedy"),
+    (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_reports_it_and_keeps_the_file"),
     (D::ApiServerCredentials, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (
         D::ApiServerLogin,
@@ -47,17 +47,17 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (
         D::SelectorRejected,
         "tests/secrets/admission.rs",
-        "a_selector_that_the_api_server_rejects_is_told_by_its_words",
+        "a_selector_that_the_api_server_rejects_is_reported_by_its_words",
     ),
     (D::AdmissionDenied, "tests/secrets/admission.rs", "a_webhook_that_denies_is_told_by_its_words"),
     (D::QuotaExceeded, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
     (D::WebhookFailing, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
     (D::SecretImmutable, "src/kubernetes/error.rs", "only_an_immutable_field_calls_for_a_deletion"),
     (D::SecretInvalid, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
-    (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_told_with_the_rule"),
-    (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_told"),
-    (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_told"),
-    (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_told"),
+    (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_reported_with_the_rule"),
+    (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_reported"),
+    (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
+    (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_reported"),
     (
         D::CredentialWithheld,
         "tests/secrets/ownership.rs",
