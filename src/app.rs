@@ -202,8 +202,8 @@ impl App {
     async fn try_reload(&mut self) -> Result<bool, AppError> {
         let config = config::load(&self.flags, &self.context).await?;
         if config == self.config {
-            let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
-            return Ok(was_refused); // fixed by going back
+            let was_rejected = self.status.read(|status| status.configuration.last_error.is_some());
+            return Ok(was_rejected); // fixed by going back
         }
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
