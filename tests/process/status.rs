@@ -115,14 +115,14 @@ fn a_rejected_configuration_is_reported_by_the_sidecar_that_rejected_it() {
     });
     running.wait_ready();
     world.write("config.yaml", &format!("registrys: []\nhealth: {{listen: '{address}'}}\n"));
-    running.wait_log("is refused", DEADLINE);
+    running.wait_log("reload rejected", DEADLINE);
     let table = wait_for("the refusal in the status", DEADLINE, || {
         let mut command = clean_command(BINARY, &world.at("."));
         let table = text(&output(command.arg("status").env("ECR_SIDECAR_CONFIG", &config), DEADLINE));
-        table.contains("refused").then_some(table)
+        table.contains("reload rejected").then_some(table)
     });
     assert!(
-        table.contains("the changed configuration is refused:\n") && table.contains("registrys"),
+        table.contains("configuration reload rejected:\n") && table.contains("registrys"),
         "{table}"
     );
 }

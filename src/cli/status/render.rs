@@ -229,7 +229,7 @@ fn notes(status: &Status) -> Vec<Note> {
             .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
     }
     if let Some(error) = &status.configuration.last_error {
-        notes.push(Note::plain(Tone::Bad, "the changed configuration is refused".into(), error));
+        notes.push(Note::plain(Tone::Bad, "configuration reload rejected".into(), error));
     }
     notes
 }

@@ -60,7 +60,7 @@ Secret apps/ecr:
   remedy: add the rule
 1 more Secrets:
   not in sync either
-the changed configuration is refused:
+configuration reload rejected:
   two problems:
     a: found 1
     b: found 2
