@@ -121,10 +121,7 @@ fn a_rejected_configuration_is_reported_by_the_sidecar_that_rejected_it() {
         let table = text(&output(command.arg("status").env("ECR_SIDECAR_CONFIG", &config), DEADLINE));
         table.contains("reload rejected").then_some(table)
     });
-    assert!(
-        table.contains("configuration reload rejected:\n") && table.contains("registrys"),
-        "{table}"
-    );
+    assert!(table.contains("configuration reload rejected:\n") && table.contains("registrys"), "{table}");
 }
 
 #[test]
