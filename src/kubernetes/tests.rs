@@ -61,7 +61,7 @@ fn at() -> ObjectRef {
 
 fn scope() -> Scope {
     let (namespace, name) = (Some("apps".to_owned()), Some("ecr".to_owned()));
-    Scope { resource: "secrets", namespace, name, labels: None }
+    Scope { namespace, name, ..Scope::of("secrets") }
 }
 
 fn diagnosed(error: &ApiError) -> (Diagnosis, Class) {
@@ -71,14 +71,14 @@ fn diagnosed(error: &ApiError) -> (Diagnosis, Class) {
 
 /// The events of a watch, whose task ends with it.
 struct Watching {
-    events: mpsc::Receiver<((), WatchEvent)>,
+    events: mpsc::Receiver<(Arc<Scope>, WatchEvent)>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watching {
     fn new(cluster: Cluster) -> Self {
         let (sender, events) = mpsc::channel(8);
-        Self { events, task: tokio::spawn(watch(cluster, scope(), (), sender)) }
+        Self { events, task: tokio::spawn(watch(cluster, scope().into(), sender)) }
     }
 
     async fn next(&mut self) -> WatchEvent {

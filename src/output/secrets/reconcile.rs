@@ -57,6 +57,7 @@ pub(super) struct Found {
     pub(super) version: String,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Drift {
     Gone,
     /// By this field manager.

@@ -30,7 +30,7 @@ use crate::{
     output::{Output, OutputConfig, secret_settings::Namespaces},
     registry::RegistryHost,
     secret::Secret,
-    status::{OutputStatus, StatusBoard},
+    status::{OutputId, OutputStatus, StatusBoard},
 };
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
@@ -41,7 +41,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// One output of a process, with the API server that it writes to.
 struct Harness {
     api: FakeApi,
-    id: String,
+    id: OutputId,
     credentials: CredentialStore,
     status: StatusBoard,
     clock: Clock,
@@ -61,7 +61,7 @@ impl Harness {
         let clock = Clock::Simulated(SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + 1000 * LIFE));
         let status = StatusBoard::new(clock.now());
         let id = config.id();
-        status.update(|status| drop(status.outputs.insert(id.clone(), Output::status(config))));
+        status.update(|status| drop(status.outputs.insert(id.clone(), OutputStatus::new(id.clone()))));
         let credentials = CredentialStore::new();
         credentials.route([(HOST.parse().unwrap(), key())].into(), &[key()].into());
         assert!(credentials.publish(&key(), token(password, clock.now(), life), clock.now()));
