@@ -41,7 +41,7 @@ impl Incident {
             }
             Self::Restored(Drift::Gone) => tracing::warn!(%output, %secret, "Secret was deleted; recreated"),
             Self::Restored(Drift::Edited(manager)) => {
-                tracing::warn!(%output, %secret, manager, "Secret was modified by another field manager; restored");
+                tracing::warn!(%output, %secret, manager, "Secret was modified by field manager {manager}; restored");
             }
             Self::Conflict { drift, restores } => {
                 let manager = match drift {
