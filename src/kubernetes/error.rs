@@ -117,11 +117,6 @@ impl ApiError {
         Self::Cut(clean(&error.to_string()))
     }
 
-    /// Whether another field manager wrote in between.
-    pub(crate) fn is_conflict(&self) -> bool {
-        self.is(Kind::Conflict)
-    }
-
     /// Whether a watch has to begin again with a list.
     pub(super) fn is_gone(&self) -> bool {
         self.is(Kind::Gone)
