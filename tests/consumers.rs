@@ -399,7 +399,7 @@ impl Setting {
     fn refused(&self, host: &str, config: &Path, reasons: &[Reason], command: impl Fn(&Pull<'_>) -> Command) {
         let admitted_before = self.emulator.pulls().len();
         let (succeeded, said) = self.run(host, config, command);
-        assert!(!succeeded, "{host}: nobody refused this: {said}");
+        assert!(!succeeded, "{host}: no client rejected this: {said}");
         assert_eq!(self.emulator.pulls().len(), admitted_before, "{host}: {said}");
         let refusals = self.emulator.refusals();
         let last = refusals.iter().rfind(|refusal| refusal.host == host).expect("a refusal");
@@ -458,7 +458,7 @@ fn all_there(auths: &BTreeMap<String, String>) -> Option<()> {
     HOSTS.iter().all(|host| auths.contains_key(*host)).then_some(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it before helm does")]
+#[expect(clippy::disallowed_methods, reason = "helm is the first to read it")]
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }

@@ -20,6 +20,7 @@ use crate::{
     },
     pull::{ImageRef, Outcome, pull},
     secret::Secret,
+    tasks,
 };
 
 /// How long all of it may take.
@@ -64,16 +65,16 @@ struct Published {
     expires_at: Option<SystemTime>,
 }
 
-/// Pulls `check`'s image, or says once that no pull was tried.
-pub(super) async fn examine(
-    check: Option<&PullCheck>,
+/// Pulls the image, or reports once that no pull was tried.
+pub(super) async fn check(
+    asked: Option<&PullCheck>,
     config: &Config,
     sdk: &SdkConfig,
     clock: &Clock,
 ) -> Vec<Finding> {
-    let Some(PullCheck { image, puller }) = check else {
+    let Some(PullCheck { image, puller }) = asked else {
         let why = "not tried: name an image by --image HOST/REPOSITORY[:TAG]";
-        return vec![Finding::skip(Step::Pull, "image", why)];
+        return vec![Step::Pull.skip("image", why)];
     };
     let until = Instant::now() + LIMIT;
     let subject = format!("{}/{}", image.host, image.repository);
@@ -81,7 +82,7 @@ pub(super) async fn examine(
     let Some(published) = published(image, config, clock, &mut findings).await else {
         if findings.is_empty() {
             let saw = format!("no output holds a credential for {}", image.host);
-            findings.push(Finding::fail(Step::Pull, subject, saw, Diagnosis::NothingPublished));
+            findings.push(Step::Pull.fail(subject, saw, Diagnosis::NothingPublished));
         }
         return findings;
     };
@@ -89,16 +90,16 @@ pub(super) async fn examine(
     let expired = expires_at.filter(|end| *end <= clock.now());
     if let Some(end) = expired {
         let saw = format!("the credential in {output} expired at {}", rfc3339(end));
-        findings.push(Finding::fail(Step::Pull, &subject, saw, Diagnosis::PublishedExpired));
+        findings.push(Step::Pull.fail(&subject, saw, Diagnosis::PublishedExpired));
         return findings;
     }
     let lists_tags = puller.is_none_or(Puller::lists_tags);
     for Outcome { step, result } in pull(image, &auth, lists_tags, sdk, until).await {
         findings.push(match result {
-            Ok(found) => Finding::ok(Step::Pull, &subject, format!("{step}: {found}")),
+            Ok(found) => Step::Pull.ok(&subject, format!("{step}: {found}")),
             Err(problem) => {
                 let saw = format!("{step} ({}, credential of {output}): {}", step.action(), problem.message);
-                Finding::fail(Step::Pull, &subject, saw, problem.remedy)
+                Step::Pull.fail(&subject, saw, problem.remedy)
             }
         });
     }
@@ -116,26 +117,23 @@ async fn published(
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (path, host, now) = (settings.path.clone(), image.host.clone(), clock.now());
-        let read = tokio::task::spawn_blocking(move || find(&path, &host, now));
+        let read = tasks::blocking(move || find(&path, &host, now));
         match timeout_at(until, read).await {
-            Ok(Ok(Ok(Some(held)))) => {
+            Ok(Ok(Some(held))) => {
                 let expires_at = match held.end {
                     End::Known(end) => Some(end),
                     End::Unknown { .. } => None,
                 };
                 return Some(Published { output: output.id(), auth: held.auth, expires_at });
             }
-            Ok(Ok(Ok(None))) => {}
-            Ok(Ok(Err(error))) => {
-                let remedy = Remedy::from(Diagnosis::NothingPublished);
-                findings.push(Finding::fail(Step::Pull, output.id(), error.to_string(), remedy));
-            }
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                findings.push(Finding::fail(Step::Pull, output.id(), error.to_string(), Diagnosis::Fault));
+                let remedy = Remedy::from(Diagnosis::NothingPublished);
+                findings.push(Step::Pull.fail(output.id(), error.to_string(), remedy));
             }
             Err(_) => {
                 let saw = format!("the volume gives no answer within {} s", READ_LIMIT.as_secs());
-                findings.push(Finding::fail(Step::Pull, output.id(), saw, Diagnosis::VolumeHangs));
+                findings.push(Step::Pull.fail(output.id(), saw, Diagnosis::VolumeHangs));
             }
         }
     }

@@ -36,17 +36,18 @@ pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConf
         for host in hosts {
             let (token, places, sdk) = (Arc::clone(&token), Arc::clone(&places), sdk.clone());
             asking.spawn(Box::pin(async move {
-                let Ok(Ok(_place)) = tokio::time::timeout_at(until, places.acquire()).await else {
-                    let saw = format!("not asked within {} s: others took all of it", LIMIT.as_secs());
-                    return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable);
+                let asked = async {
+                    let _place = places.acquire().await;
+                    finished(Step::Registry, host.as_str(), ask_one(&host, &token, &sdk)).await
                 };
-                let asked = finished(Step::Registry, host.as_str(), ask_one(&host, &token, &sdk));
                 match tokio::time::timeout_at(until, asked).await {
                     Ok(Ok(finding) | Err(finding)) => finding,
-                    Err(_) => {
-                        let saw = format!("no answer within {} s", LIMIT.as_secs());
-                        Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable)
-                    }
+                    Err(_) => Step::Registry.timed_out(
+                        host.as_str(),
+                        "no answer",
+                        LIMIT,
+                        Diagnosis::RegistryUnreachable,
+                    ),
                 }
             }));
         }
@@ -60,15 +61,12 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
     let mut session = Session::new(sdk, host, &token.auth);
     match session.ask("GET", "/v2/", &[]).await {
         Ok(answer) => of_answer(host, &answer, &session.secrets()),
-        Err(NoAnswer::Transport(why)) => Finding::fail(
-            Step::Registry,
-            host.as_str(),
-            format!("cannot be reached: {why}"),
-            unreachable(&why),
-        ),
+        Err(NoAnswer::Transport(why)) => {
+            Step::Registry.fail(host.as_str(), format!("cannot be reached: {why}"), unreachable(&why))
+        }
         Err(NoAnswer::OtherHost(other)) => {
             let saw = format!("it asks for the credential at {other}, which is another host");
-            Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::TokenRefused)
+            Step::Registry.fail(host.as_str(), saw, Diagnosis::TokenRefused)
         }
     }
 }
@@ -77,21 +75,16 @@ fn of_answer(host: &RegistryHost, answer: &Answer, secrets: &[&str]) -> Finding 
     let status = answer.status;
     let diagnosis = match status {
         200..=299 => {
-            return Finding::ok(Step::Registry, host.as_str(), format!("lets the token in (HTTP {status})"));
+            return Step::Registry.ok(host.as_str(), format!("lets the token in (HTTP {status})"));
         }
         400 => Diagnosis::OtherRegion,
         401 => Diagnosis::TokenRefused,
         403 => Diagnosis::RegistryForbidden,
         _ => Diagnosis::RegistryUnreachable,
     };
-    let said = clean_of(&String::from_utf8_lossy(&answer.body), secrets);
-    let separator = if said.is_empty() { "" } else { ": " };
-    Finding::fail(
-        Step::Registry,
-        host.as_str(),
-        format!("/v2/ answers HTTP {status}{separator}{said}"),
-        diagnosis,
-    )
+    let text = clean_of(&String::from_utf8_lossy(&answer.body), secrets);
+    let separator = if text.is_empty() { "" } else { ": " };
+    Step::Registry.fail(host.as_str(), format!("/v2/ answers HTTP {status}{separator}{text}"), diagnosis)
 }
 
 #[cfg(test)]
