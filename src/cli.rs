@@ -120,7 +120,7 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
-        command => match app::context(env).await {
+        command => match Context::load(env).await {
             Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {
                 tell(&doctor::of_bad_configuration(&problems), output)
@@ -138,7 +138,7 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
         Command::Doctor { consumer, output } => {
-            tell(&Box::pin(doctor::examine(flags, context, consumer.as_ref())).await, output)
+            tell(&Box::pin(doctor::run(flags, context, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
             let config = match config::load(flags, context).await {

@@ -1,15 +1,17 @@
-//! The API server: how it is reached, and the few requests that outputs make of it.
+//! The client of the API server: how it is reached, and the few requests that outputs make.
 //!
 //! * By a kubeconfig or the pod's service account (`access`), whose files are compared from time to time: when one
-//!   has changed, and when the credentials are not known (401), it is connected to again (`session`).
+//!   has changed, and when the credentials are not known (401), it connects again (`session`).
 //! * At most [`REQUESTS_A_SECOND`], whatever the outputs want; a request without an answer is given up after
-//!   [`REQUEST_LIMIT`]. Retries are the callers' plan.
+//!   [`REQUEST_LIMIT`]: `a_request_without_an_answer_is_given_up`. Retries are the callers' plan.
 //! * Written is by server-side apply as [`FIELD_MANAGER`], from a body that is overwritten when it was sent; the
 //!   answer holds metadata only. No answer is ever logged.
 
 mod access;
 mod error;
 mod exec_plugin;
+#[cfg(test)]
+pub(crate) mod fake;
 mod object;
 pub(crate) mod rbac;
 mod session;
@@ -38,11 +40,10 @@ pub(crate) use self::{
 };
 use rbac::Right;
 
-/// Our name among those who write to an object.
+/// Our name among the field managers of an object.
 pub(crate) const FIELD_MANAGER: &str = "ecr-sidecar";
-/// What the process asks of the API server at most.
+/// However much the outputs want.
 pub(crate) const REQUESTS_A_SECOND: u64 = 400;
-/// An answer that takes longer does not come.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// No Secret is larger than 1 MiB, and base64 makes a third more of it; of metadata as many objects are listed at a time
@@ -61,7 +62,7 @@ const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=met
 const JSON: &str = "application/json";
 const APPLY: &str = "application/apply-patch+yaml";
 
-/// The way to the API server, taken when an output first needs it.
+/// A client of the API server, made when an output first needs it.
 #[derive(Clone, Default)]
 pub(crate) struct Connection(Arc<OnceCell<Cluster>>);
 
@@ -69,6 +70,11 @@ impl Connection {
     /// The API server. An error may pass: a token or kubeconfig can appear later.
     pub(crate) async fn cluster(&self) -> Result<&Cluster, ConnectError> {
         self.0.get_or_try_init(Cluster::connect).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(cluster: Cluster) -> Self {
+        Self(Arc::new(OnceCell::new_with(Some(cluster))))
     }
 }
 
@@ -110,7 +116,7 @@ impl Cluster {
     }
 
     /// Applies the fields of `body` to a Secret, which is made if there is none. The fields are ours from then on,
-    /// and what we applied before and `body` leaves out goes. Fields that are somebody else's are a conflict, unless
+    /// and what we applied before and `body` leaves out goes. Fields of another field manager are a conflict, unless
     /// `force`.
     pub(crate) async fn apply(
         &self,
@@ -246,3 +252,6 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::Garbled { line: error.line(), column: error.column() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,14 +31,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::cache::Slot;
 use crate::{
-    app,
     aws::{
         http,
         identity::Identity,
         token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     env::Environment,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
     output::{
@@ -70,7 +69,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub enum LookupError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Configuration(#[from] Problems),
+    Configuration(#[from] Violations),
     /// Neither the configuration nor its name tells which token serves the registry.
     #[error(
         "the registry `{0}` is not configured, and its name tells no AWS region: add it to `registries`, with its region"
@@ -149,8 +148,8 @@ async fn configuration(
     host: Option<&RegistryHost>,
     flags: &Flags,
     env: Environment,
-) -> Result<(Config, Context, Option<Problems>), LookupError> {
-    let (context, invalid) = match app::context(env.clone()).await {
+) -> Result<(Config, Context, Option<Violations>), LookupError> {
+    let (context, invalid) = match Context::load(env.clone()).await {
         Ok(context) => (context, None),
         Err(invalid) => (Context { env, ..Context::default() }, Some(invalid)),
     };
@@ -172,7 +171,7 @@ struct Lookup<'a> {
     key: TokenKey,
     config: Config,
     context: Context,
-    invalid: Option<Problems>,
+    invalid: Option<Violations>,
     clock: Clock,
     started: Instant,
 }

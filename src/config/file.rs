@@ -2,7 +2,7 @@
 //! and `effective` prints it.
 //!
 //! The JSON Schema in `config.schema.json` is generated from these types, and the file is checked against
-//! it (`validate.rs`), so that all of a file's problems are told at once. `docs/configuration.md` is generated from
+//! it (`validate.rs`), so that all of a file's violations are reported at once. `docs/configuration.md` is generated from
 //! the schema (`tests/docs/configuration.rs`): a key's doc comment says what it means, and behind "Left out:" what
 //! holds without it.
 

@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     Config, ConfigFile, Context, DEFAULT_LISTEN, Flags, Health, LISTEN_ACCEPTED, Log, Origin, Origins,
-    Problem, Problems, Registries, Registry, effective::Effective, file, nearest, sources::Layers, validate,
+    Registries, Registry, Violation, Violations, effective::Effective, file, nearest, sources::Layers,
+    validate,
 };
 use crate::{
     aws::{
@@ -35,20 +36,20 @@ pub(super) fn load(
     context: &Context,
     file: Option<&ConfigFile>,
     purpose: Purpose<'_>,
-) -> Result<(Config, Effective), Problems> {
-    let Layers { path, value, origins, mut problems } = Layers::of(flags, context, file)?;
+) -> Result<(Config, Effective), Violations> {
+    let Layers { path, value, origins, mut violations } = Layers::of(flags, context, file)?;
     let mut file = serde_json::from_value(value).unwrap_or_else(|_| {
         // The error's text would quote the file.
-        problems.push(Problem::new("", "another shape", "what config.schema.json describes"));
+        violations.push(Violation::new("", "another shape", "what config.schema.json describes"));
         file::File::default()
     });
-    let unfit = problems.iter().map(|problem| problem.path.clone()).collect();
-    let mut resolver = Resolver { context, purpose, origins, unfit, problems };
+    let unfit = violations.iter().map(|violation| violation.path.clone()).collect();
+    let mut resolver = Resolver { context, purpose, origins, unfit, violations };
     let config = resolver.config(path.clone(), &mut file);
-    if resolver.problems.is_empty() {
+    if resolver.violations.is_empty() {
         Ok((config, Effective { path, file, origins: resolver.origins }))
     } else {
-        Err(Problems(resolver.problems))
+        Err(Violations(resolver.violations))
     }
 }
 
@@ -68,7 +69,7 @@ struct Resolver<'a> {
     origins: Origins,
     /// Where something was taken out already.
     unfit: Vec<String>,
-    problems: Vec<Problem>,
+    violations: Vec<Violation>,
 }
 
 impl Resolver<'_> {
@@ -117,7 +118,11 @@ impl Resolver<'_> {
             if hosts.insert(registry.host.clone()) {
                 registries.push(registry);
             } else {
-                self.refuse(&format!("{path}.host"), format!("`{}` again", registry.host), "each host once");
+                self.reject(
+                    &format!("{path}.host"),
+                    format!("a second `{}`", registry.host),
+                    "each host once",
+                );
             }
         }
         Registries::Listed(registries)
@@ -127,7 +132,7 @@ impl Resolver<'_> {
     fn own_registry(&mut self) -> Registries {
         let region = self.context.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
-                let found = "nothing, and neither AWS_REGION nor the profile says a region";
+                let found = "nothing, and no region in AWS_REGION or the profile";
                 let found = match &self.context.sdk.profile_files {
                     ProfileFiles::Unusable { why, .. } => format!("{found}: {why}"),
                     _ => found.to_owned(),
@@ -156,21 +161,21 @@ impl Resolver<'_> {
         let identity = or_default(&mut registry.identity, "default");
         if identity != "default" && !identities.contains_key(identity) {
             let known: Vec<_> = identities.keys().map(String::as_str).chain(["default"]).collect();
-            let mut problem = Problem::new(
+            let mut violation = Violation::new(
                 format!("{path}.identity"),
                 quoted(identity),
                 format!("one of {}", known.join(", ")),
             );
-            problem.nearest = nearest(identity, known).map(str::to_owned);
+            violation.nearest = nearest(identity, known).map(str::to_owned);
             if self.is_complete(path) {
-                self.problems.push(problem);
+                self.violations.push(violation);
             }
         }
-        let said = match &registry.region {
+        let configured = match &registry.region {
             Some(region) => Some(self.parse::<Region>(&format!("{path}.region"), region)?),
             None => None,
         };
-        let key = self.key(path, &host, said, identity)?;
+        let key = self.key(path, &host, configured, identity)?;
         registry.region = Some(key.region.to_string());
         let endpoint = registry.endpoint.as_deref().and_then(|url| self.endpoint(path, url));
         Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
@@ -181,29 +186,29 @@ impl Resolver<'_> {
         &mut self,
         path: &str,
         host: &RegistryHost,
-        said: Option<Region>,
+        configured: Option<Region>,
         identity: &str,
     ) -> Option<TokenKey> {
         let place = format!("{path}.region");
         let Some(key) = TokenKey::from_host(host, identity) else {
-            let Some(region) = said else {
-                let accepted = match host.looks_like_ecr() {
+            let Some(region) = configured else {
+                let expected = match host.looks_like_ecr() {
                     Some(lookalike) => {
                         format!("{lookalike}; if it is meant, the AWS region of this registry")
                     }
                     None => {
-                        "the AWS region of this registry, such as eu-west-1: its host doesn't tell it".into()
+                        "the AWS region of this registry, such as eu-west-1: its host doesn't name it".into()
                     }
                 };
-                self.reject_unless_reported(&place, "nothing", accepted);
+                self.reject_unless_reported(&place, "nothing", expected);
                 return None;
             };
             return Some(private_key(identity, region));
         };
-        if let Some(said) = said.filter(|said| *said != key.region) {
-            self.refuse(
+        if let Some(configured) = configured.filter(|configured| *configured != key.region) {
+            self.reject(
                 &place,
-                format!("`{}`", said.as_str()),
+                format!("`{}`", configured.as_str()),
                 format!("`{}`, as the host says, or nothing", key.region.as_str()),
             );
         }
@@ -215,7 +220,7 @@ impl Resolver<'_> {
         match url.parse() {
             Ok(url) => Some(url),
             Err(error) => {
-                self.refuse(&format!("{path}.endpoint"), error.to_string(), EndpointUrl::EXPECTED);
+                self.reject(&format!("{path}.endpoint"), error.to_string(), EndpointUrl::EXPECTED);
                 None
             }
         }
@@ -242,9 +247,9 @@ impl Resolver<'_> {
         IdentitySpec { name: name.to_owned(), source, assume_roles, sts_region, expect_account }
     }
 
-    fn sts_region(&mut self, path: &str, said: Option<&str>, fallback: Option<&Region>) -> Region {
+    fn sts_region(&mut self, path: &str, configured: Option<&str>, fallback: Option<&Region>) -> Region {
         let place = format!("{path}.stsRegion");
-        if let Some(region) = said.and_then(|region| self.parse(&place, region)) {
+        if let Some(region) = configured.and_then(|region| self.parse(&place, region)) {
             return region;
         }
         let (region, from) = match &self.context.sdk.region {
@@ -281,7 +286,7 @@ impl Resolver<'_> {
     fn check(&mut self, path: &str, value: Option<&str>, form: Form) {
         if let Some(Err(InvalidSetting { found, expected, .. })) = value.map(|value| form.check(path, value))
         {
-            self.refuse(path, found, expected);
+            self.reject(path, found, expected);
         }
     }
 
@@ -351,12 +356,12 @@ impl Resolver<'_> {
     fn health(&mut self, health: &mut file::Health) -> Health {
         let text = or_default(&mut health.listen, &DEFAULT_LISTEN.to_string());
         let listen = text.parse().unwrap_or_else(|_| {
-            self.refuse("health.listen", quoted(text), LISTEN_ACCEPTED);
+            self.reject("health.listen", quoted(text), LISTEN_ACCEPTED);
             DEFAULT_LISTEN
         });
         let grace = or_default(&mut health.startup_grace, "60s");
         let startup_grace = parse_duration(grace).unwrap_or_else(|error| {
-            self.refuse("health.startupGrace", quoted(grace), error.to_string());
+            self.reject("health.startupGrace", quoted(grace), error.to_string());
             Duration::ZERO
         });
         Health { listen, hosts: self.health_hosts(&health.hosts), startup_grace }
@@ -368,7 +373,7 @@ impl Resolver<'_> {
             if is_dns_name(host) {
                 names.push(host.to_ascii_lowercase());
             } else {
-                self.refuse(&format!("health.hosts[{index}]"), quoted(host), "a DNS name, without a port");
+                self.reject(&format!("health.hosts[{index}]"), quoted(host), "a DNS name, without a port");
             }
         }
         names
@@ -377,7 +382,7 @@ impl Resolver<'_> {
     fn log(&mut self, log: &mut file::Log) -> Log {
         let text = or_default(&mut log.filter, "info");
         let filter = text.parse().unwrap_or_else(|error| {
-            self.refuse("log.filter", quoted(text), format!("a level, or target=level pairs ({error})"));
+            self.reject("log.filter", quoted(text), format!("a level, or target=level pairs ({error})"));
             LogFilter::default()
         });
         Log { format: log.format, filter }
@@ -387,17 +392,17 @@ impl Resolver<'_> {
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                let accepted = if may_be_secret(text) { NOT_SHOWN.into() } else { error.to_string() };
-                self.refuse(path, quoted(text), accepted);
+                let expected = if may_be_secret(text) { NOT_SHOWN.into() } else { error.to_string() };
+                self.reject(path, quoted(text), expected);
                 None
             }
         }
     }
 
-    /// For what lacks, or rests on another key: if anything was taken out there, that is the cause, and told.
-    fn reject_unless_reported(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+    /// For what is missing, or depends on another key: if anything was taken out there, that was reported as the cause.
+    fn reject_unless_reported(&mut self, path: &str, found: impl Into<String>, expected: impl Into<String>) {
         if self.is_complete(path) {
-            self.refuse(path, found, accepted);
+            self.reject(path, found, expected);
         }
     }
 
@@ -406,10 +411,10 @@ impl Resolver<'_> {
         !self.unfit.iter().any(|unfit| !unfit.contains(['.', '[']) || part(unfit) == part(path))
     }
 
-    fn refuse(&mut self, path: &str, found: impl Into<String>, accepted: impl Into<String>) {
+    fn reject(&mut self, path: &str, found: impl Into<String>, expected: impl Into<String>) {
         let path = self.origins.of(path).name().unwrap_or_else(|| path.to_owned());
-        if self.problems.len() < validate::MOST {
-            self.problems.push(Problem::new(path, found, accepted));
+        if self.violations.len() < validate::MOST {
+            self.violations.push(Violation::new(path, found, expected));
         }
     }
 }
@@ -418,7 +423,7 @@ fn or_default<'a>(value: &'a mut Option<String>, default: &str) -> &'a str {
     value.get_or_insert_with(|| default.to_owned())
 }
 
-/// The key of a private registry whose host doesn't tell it.
+/// The key of a private registry whose host doesn't name it.
 fn private_key(identity: &str, region: Region) -> TokenKey {
     let identity = identity.to_owned();
     TokenKey { identity, service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }
@@ -446,7 +451,7 @@ fn registries_region(registries: &Registries) -> Option<Region> {
     }
 }
 
-/// Where a partition's STS is called when nothing says a region: not in the registry's region, which may
+/// Where a partition's STS is called when no region is configured: not in the registry's region, which may
 /// be closed to STS, but in the partition's first one.
 fn default_sts_region(registry: Option<&Region>) -> Region {
     registry.and_then(Region::partition).map_or_else(Region::us_east_1, Partition::first_region)

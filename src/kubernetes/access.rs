@@ -41,7 +41,7 @@ pub(super) enum Source {
 
 pub(super) struct Access {
     config: Config,
-    /// A program that issues the credentials, and what it is told of the cluster.
+    /// A program that issues the credentials, and what is passed to it of the cluster.
     pub(super) plugin: Option<(ExecConfig, Option<ExecAuthCluster>)>,
     /// Of all that was read: another one means that something changed.
     pub(super) digest: [u8; 32],
@@ -89,7 +89,7 @@ impl Access {
     }
 }
 
-/// Reads files, and notes what they said.
+/// Reads files, and digests their contents.
 #[derive(Default)]
 struct Reader(Sha256);
 
@@ -156,13 +156,13 @@ async fn of_kubeconfig(paths: &[PathBuf]) -> Result<Access, ConnectError> {
         None => None,
     };
     let plugin = user.exec.take().map(|plugin| {
-        let told = plugin.provide_cluster_info.then(|| {
+        let cluster = plugin.provide_cluster_info.then(|| {
             let authority = authority.as_ref().map(|pem| STANDARD.encode(&**pem));
             let inline =
                 Cluster { certificate_authority: None, certificate_authority_data: authority, ..cluster };
             ExecAuthCluster::try_from(&inline).unwrap_or_default()
         });
-        (plugin, told)
+        (plugin, cluster)
     });
     inline(&mut reader, &mut user).await?;
     config.auth_info = user;

@@ -1,4 +1,4 @@
-//! What can go wrong on the way to the API server and there, and the remedy.
+//! What can go wrong between us and the API server, and there, and the remedy.
 //!
 //! Invariants:
 //! * Of a refusal the message decides before the code, since webhooks choose their codes:
@@ -93,7 +93,7 @@ pub(crate) enum ApiError {
     /// The answer ended early, or is without end. The text is clean.
     #[error("the API server's answer was cut off: {0}")]
     Cut(String),
-    /// The answer is not what the API says.
+    /// The answer is not of the API.
     #[error("the API server's answer does not parse (line {line} column {column})")]
     Garbled { line: usize, column: usize },
 }
@@ -101,7 +101,7 @@ pub(crate) enum ApiError {
 impl ApiError {
     pub(super) fn transport(error: &kube::Error) -> Self {
         let mut text = String::new();
-        // kube's own words come first, and say no more than that it is an error.
+        // kube's own words come first, and add no more than that it is an error.
         let mut next: Option<&(dyn Error + 'static)> = error.source().or(Some(error));
         while let Some(cause) = next {
             let line = cause.to_string();
@@ -141,7 +141,7 @@ impl ApiError {
         matches!(self, Self::Refused(refusal) if refusal.kind == kind)
     }
 
-    /// The failure as a person reads it: what `verb` on `what` needs.
+    /// What `verb` on `what` needs.
     pub(crate) fn problem(&self, what: &Wanted<'_>) -> Problem {
         let (class, remedy) = match self {
             Self::Refused(refusal) => refused(refusal, what),
@@ -170,7 +170,7 @@ fn refused(refusal: &Refusal, what: &Wanted<'_>) -> (Class, Remedy) {
         Kind::Selector => Diagnosis::SelectorRejected.into(),
         Kind::Invalid => Diagnosis::SecretInvalid.into(),
         Kind::Rejected => Diagnosis::RequestRejected.into(),
-        Kind::Conflict => return (Class::Transient, Diagnosis::SecretFight.into()),
+        Kind::Conflict => return (Class::Transient, Diagnosis::SecretConflict.into()),
         Kind::WebhookFailing => return (Class::Transient, Diagnosis::WebhookFailing.into()),
         Kind::Throttled => return (Class::Throttled, Diagnosis::ApiServerThrottled.into()),
         Kind::Gone | Kind::ServerError => return (Class::Transient, Diagnosis::ApiServerUnreachable.into()),

@@ -50,25 +50,31 @@ struct Status {
 }
 
 /// Runs the plugin.
-pub(super) async fn run(plugin: &ExecConfig, told: Option<&ExecAuthCluster>) -> Result<Issued, ConnectError> {
-    run_within(TIME_LIMIT, plugin, told).await
+pub(super) async fn run(
+    plugin: &ExecConfig,
+    cluster: Option<&ExecAuthCluster>,
+) -> Result<Issued, ConnectError> {
+    run_within(TIME_LIMIT, plugin, cluster).await
 }
 
 async fn run_within(
     limit: Duration,
     plugin: &ExecConfig,
-    told: Option<&ExecAuthCluster>,
+    cluster: Option<&ExecAuthCluster>,
 ) -> Result<Issued, ConnectError> {
     let path = plugin.command.as_deref().filter(|command| !command.is_empty());
     let path = path.ok_or(ConnectError::key("exec", "names no command"))?;
     if plugin.interactive_mode == Some(ExecInteractiveMode::Always) {
-        return Err(ConnectError::key("exec.interactiveMode", "Always is not supported: nobody can answer"));
+        return Err(ConnectError::key(
+            "exec.interactiveMode",
+            "Always is not supported: there is no terminal",
+        ));
     }
     let failed = |reason: String| {
         let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
         ConnectError::Plugin { name: clean(&name), reason }
     };
-    let output = match timeout(limit, output(path, plugin, told)).await {
+    let output = match timeout(limit, output(path, plugin, cluster)).await {
         Ok(output) => output.map_err(failed)?,
         Err(_) => return Err(failed(format!("it did not end within {} s", limit.as_secs()))),
     };
@@ -78,11 +84,11 @@ async fn run_within(
 async fn output(
     path: &str,
     plugin: &ExecConfig,
-    told: Option<&ExecAuthCluster>,
+    cluster: Option<&ExecAuthCluster>,
 ) -> Result<Zeroizing<Vec<u8>>, String> {
     let request = json!({
         "apiVersion": plugin.api_version, "kind": "ExecCredential",
-        "spec": {"interactive": false, "cluster": told},
+        "spec": {"interactive": false, "cluster": cluster},
     });
     let variable =
         |pair: &HashMap<String, String>| Some((pair.get("name")?.clone(), pair.get("value")?.clone()));
@@ -169,7 +175,7 @@ mod tests {
         assert!(parse(yaml.as_bytes(), Some("client.authentication.k8s.io/v1")).is_ok());
         let pair = credential(r#"{"clientCertificateData":"c","clientKeyData":"k"}"#);
         assert!(parse(pair.as_bytes(), None).ok().unwrap().certificate.is_some());
-        // It is asked as the protocol says, and nobody can answer it.
+        // It is asked as the protocol has it, without a terminal.
         let script = r#"case "$KUBERNETES_EXEC_INFO" in *'"interactive":false'*) ;; *) exit 3;; esac; read -r _ && exit 4; printf '%s' '"#;
         let asked = run(&shell(&format!("{script}{json}'")), None).await;
         assert!(asked.is_ok(), "{:?}", asked.err());

@@ -39,7 +39,6 @@ pub(crate) struct Meta {
     pub name: String,
     /// Its namespace; empty for what has none.
     pub namespace: String,
-    /// Its version, opaque.
     pub resource_version: String,
     pub labels: BTreeMap<String, String>,
     /// Its annotations. One may hold a Secret's data (`last-applied-configuration`): not to be shown.
@@ -58,7 +57,7 @@ struct ManagedFields {
 }
 
 impl Meta {
-    /// Who other than we holds one of these keys of `data`, or else wrote last: keys that were taken away are nobody's.
+    /// Which other field manager holds one of these keys of `data`, or else wrote last: keys that were removed have none.
     pub(crate) fn foreign_manager(&self, keys: &[&str]) -> Option<&str> {
         let foreign = self.managed_fields.iter().filter(|fields| !fields.is_ours());
         let holds = |fields: &ManagedFields| keys.iter().any(|key| fields.has(key));
@@ -67,7 +66,7 @@ impl Meta {
             .map(|fields| fields.manager.as_str())
     }
 
-    /// Whether nobody but us has ever written a field that is still there: it is we who made it.
+    /// Whether no other field manager has written a field that is still there: it is we who made it.
     pub(crate) fn we_own_alone(&self) -> bool {
         !self.managed_fields.is_empty() && self.managed_fields.iter().all(ManagedFields::is_ours)
     }
@@ -124,7 +123,6 @@ impl ManagedFields {
         self.names(FieldSet::Data).any(|name| name == key)
     }
 
-    /// The names of the fields of `set`.
     fn names(&self, set: FieldSet) -> impl Iterator<Item = &str> {
         let names = match set {
             FieldSet::Labels => &self.fields_v1.labels,
@@ -135,16 +133,15 @@ impl ManagedFields {
     }
 }
 
-/// An object as lists and watches tell of it: there may be thousands.
+/// What is kept of an object in a list or watch: there may be thousands.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ObjectState {
     pub name: String,
     /// Its namespace; empty for what has none.
     pub namespace: String,
-    /// Its version, opaque.
     pub resource_version: String,
-    /// When its end was asked for.
+    /// When its deletion was requested.
     pub deletion_timestamp: Option<String>,
 }
 
@@ -154,7 +151,6 @@ pub(super) struct Partial<M> {
     pub(super) metadata: M,
 }
 
-/// A page of a list.
 #[derive(Deserialize)]
 #[serde(bound = "M: Deserialize<'de>")]
 pub(super) struct Page<M> {
@@ -243,7 +239,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(meta.foreign_manager(&["password"]), Some("kubectl-edit"));
-        assert_eq!(meta.foreign_manager(&["url"]), Some("ecr-sidecar")); // not by apply: somebody borrowed our name
+        assert_eq!(meta.foreign_manager(&["url"]), Some("ecr-sidecar")); // not by apply: another client uses our name
         assert!(meta.we_own("password") && !meta.we_own("url"));
         assert!(meta.we_applied() && !meta.we_annotated("a") && !meta.we_typed() && !meta.made_by_another());
     }

@@ -101,7 +101,7 @@ impl Session {
             return Ok(None);
         }
         let issued = match &access.plugin {
-            Some((plugin, told)) => Some(exec_plugin::run(plugin, told.as_ref()).await?),
+            Some((plugin, cluster)) => Some(exec_plugin::run(plugin, cluster.as_ref()).await?),
             None => None,
         };
         let expires_at = issued.as_ref().and_then(|issued| issued.expires_at);
@@ -124,7 +124,7 @@ impl Session {
 
 /// The token and the password, as they are and as they are sent.
 fn secrets_of(user: &AuthInfo) -> Vec<Secret<String>> {
-    // The one way to a value of kube-rs's secrets without its crate.
+    // Without the crate of kube-rs's secrets, serialisation is the only access to their values.
     let Ok(Value::Object(mut user)) = serde_json::to_value(user) else { return Vec::new() };
     let mut take = |key| match user.remove(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
@@ -266,4 +266,4 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,9 +1,11 @@
 //! Follows objects: a list, then watches from there, for ever.
 //!
 //! * A watch that ends goes on from the last version seen; only when that is too old (410), or an event cannot be read, is
-//!   it listed again: `an_event_that_cannot_be_read_is_not_met_again`
+//!   it listed again: `a_watch_goes_on_from_the_last_version_however_it_ended`,
+//!   `a_version_that_is_too_old_is_listed_again`, `an_event_that_cannot_be_read_is_not_met_again`
 //! * Whatever fails is tried again after a pause that grows to half a minute, with jitter, and that shrinks only
-//!   after a watch has lasted: an API server that comes back meets no storm, one that answers and hangs up no loop.
+//!   after a watch has lasted, so that an API server that comes back meets no storm, one that answers and hangs up no
+//!   loop: `a_watch_that_is_denied_is_tried_again_ever_more_rarely`
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
 
 use std::time::Duration;
@@ -15,13 +17,14 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{ApiError, Cluster, ObjectState, error::Refusal, object::Partial};
+use crate::backoff::Backoff;
 
-/// How long one watch is asked to last, and how much longer it is waited for.
+/// How long one watch is requested for, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30), jitter: 0.5 };
 /// No event is longer: metadata is at most some 256 kB of annotations.
 const EVENT_LIMIT: usize = 4 << 20;
 
@@ -56,7 +59,7 @@ pub(crate) enum WatchEvent {
     /// One is new or changed.
     Changed(ObjectState),
     Gone(ObjectState),
-    /// It does not work for now.
+    /// It is tried again.
     Failed(ApiError),
 }
 
@@ -87,14 +90,9 @@ pub(crate) async fn watch<K: Clone>(
         failures = if begun.elapsed() >= GOOD { 0 } else { failures + 1 };
         // A list and the watch after it are one step.
         if failures > 1 {
-            tokio::time::sleep(pause(failures - 2, fastrand::f64())).await;
+            tokio::time::sleep(RETRY.pause(failures - 1, fastrand::f64())).await;
         }
     }
-}
-
-fn pause(failures: u32, roll: f64) -> Duration {
-    let cap = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
-    cap.mul_f64(0.5 + roll / 2.0)
 }
 
 struct Watch<K> {
@@ -146,7 +144,7 @@ enum Event {
 }
 
 impl Event {
-    /// The version that it brings, and what it tells.
+    /// Its version, and what to send.
     fn open(self, cluster: &Cluster) -> Result<(String, Option<WatchEvent>), ApiError> {
         let version = |object: &Partial<ObjectState>| object.metadata.resource_version.clone();
         Ok(match self {
@@ -215,12 +213,5 @@ mod tests {
         let some =
             Scope { resource: "namespaces", namespace: None, name: None, labels: Some("a in (b, c)".into()) };
         assert_eq!(some.path(&[]), "/api/v1/namespaces?labelSelector=a+in+%28b%2C+c%29");
-    }
-
-    #[test]
-    fn pauses_grow_to_half_a_minute_and_are_jittered() {
-        assert_eq!(pause(0, 0.0), Duration::from_millis(250));
-        assert_eq!(pause(0, 1.0), Duration::from_millis(500));
-        assert_eq!(pause(99, 1.0), Duration::from_secs(30));
     }
 }

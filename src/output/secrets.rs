@@ -134,3 +134,6 @@ impl SecretsReconciler {
         Controller::new(self, cluster).run(stop).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

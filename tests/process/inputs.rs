@@ -67,7 +67,7 @@ fn a_proxy_that_is_none_is_a_bad_setting() {
         ("NO_PROXY", "http://me:hunter2@x"),
     ] {
         let world = Harness::new(BINARY).without_keys();
-        is_bad_configuration(&world, &[&format!("{variable}: found ")], |command| {
+        is_bad_configuration(&world, &[&format!("{variable}: "), ", expected "], |command| {
             command.env_remove("HTTPS_PROXY").env_remove("HTTP_PROXY").env(variable, value);
             if variable == "NO_PROXY" {
                 command.env("HTTPS_PROXY", "http://127.0.0.1:1"); // without a proxy it has no effect

@@ -47,7 +47,7 @@ fn a_registry_that_is_added_has_the_token_of_its_key_at_once() {
 }
 
 #[test]
-fn a_registry_that_is_taken_out_leaves_the_file_and_foreign_entries_stay() {
+fn a_registry_that_is_taken_out_leaves_the_file_and_unmanaged_entries_stay() {
     let rig = Harness::new(BINARY);
     rig.put("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"dTpw"}},"detachKeys":"ctrl-x"}"#);
     let running = rig.run_with_file(&file(&rig, &[HOST, SIBLING], ""));
@@ -246,7 +246,7 @@ fn a_bad_file_is_reported_and_counted_and_changes_nothing() {
         assert_eq!(running.get("/readyz").0, 200);
     }
     assert_eq!(fs::read(rig.file()).unwrap(), before);
-    assert!(running.wait_log("the running one stays", DEADLINE).contains("ecr-sidecar.yaml"));
+    assert!(running.wait_log("keeping the current configuration", DEADLINE).contains("ecr-sidecar.yaml"));
 
     // A probe that failed now would have a working sidecar killed.
     let mut probe = clean_command(BINARY, &rig.at("."));

@@ -2,7 +2,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
-/// The emulated certificate authority of nobody, in PEM.
+/// A certificate authority in form only, in PEM.
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CANARY: &str = "c4n4ry-t0ken";
 

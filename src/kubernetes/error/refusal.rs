@@ -124,7 +124,7 @@ fn by_code(code: u16, reason: &str, message: &str) -> Kind {
         403 if says("User \"system:anonymous\"") => Kind::Unauthenticated,
         403 if message.is_empty() || says("\" cannot ") => Kind::RightMissing,
         403 => Kind::AdmissionDenied,
-        // Without a reason it is no answer of an API server, and says nothing about the Secret.
+        // Without a reason it is no answer of an API server, and proves nothing about the Secret.
         404 if reason == "NotFound" && !says("could not find the requested resource") => Kind::NotFound,
         409 => Kind::Conflict,
         410 => Kind::Gone,
@@ -256,7 +256,7 @@ mod tests {
             (400, "BadRequest", "the server rejected our request for an unknown reason", Kind::Rejected),
             (404, "NotFound", "namespaces \"apps\" not found", Kind::NotFound),
             (404, "NotFound", "the server could not find the requested resource", Kind::Rejected),
-            // Something else answers in the API server's place.
+            // A proxy answers in the API server's place.
             (404, "", "", Kind::Rejected),
             (302, "", "", Kind::Rejected),
             (502, "", "", Kind::ServerError),

@@ -1,4 +1,4 @@
-//! Which fields a manager owns, as `fieldsV1` says: of some maps the names, and no more.
+//! Which fields a manager owns, by `fieldsV1`: of some maps the names, and no more.
 //!
 //! Whoever may write to an object decides what is in there. What is not needed is passed over without recursion and
 //! kept nowhere, and what has another form than expected is empty: it is no reason not to read the object.
@@ -11,7 +11,6 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// The fields of a manager.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fields {
     pub(super) labels: Names,

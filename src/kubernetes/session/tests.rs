@@ -26,8 +26,12 @@ fn session(answers: Answers) -> Session {
             Ok::<_, Infallible>(response)
         }
     });
+    session_of(Client::new(service, "apps"))
+}
+
+fn session_of(client: Client) -> Session {
     Session {
-        client: Client::new(service, "apps"),
+        client,
         namespace: "apps".into(),
         digest: [0; 32],
         expires_at: None,
@@ -35,7 +39,12 @@ fn session(answers: Answers) -> Session {
     }
 }
 
-/// A cluster whose first session has those answers, and which gets the others in turn; how often it asked.
+/// A cluster with that one session.
+pub(in crate::kubernetes) fn cluster_of(client: Client) -> Cluster {
+    of_sessions(session_of(client), Vec::new()).0
+}
+
+/// A cluster whose first session has those answers, and which gets the others in turn; how often it connected.
 fn cluster(
     first: Answers,
     others: Vec<Result<Option<Session>, ConnectError>>,
@@ -124,7 +133,7 @@ async fn a_failed_renewal_keeps_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_kind_of_answer_is_told_from_the_others() {
+async fn each_kind_of_answer_has_its_diagnosis() {
     let wanted = |answer| {
         let (cluster, _) = cluster(vec![answer], Vec::new());
         async move { cluster.secret(&at()).await }
@@ -133,7 +142,7 @@ async fn each_kind_of_answer_is_told_from_the_others() {
     for (answer, expected) in [
         (status(403, "Forbidden", "User \"u\" cannot get resource \"secrets\""), Diagnosis::RightMissing),
         (status(403, "Forbidden", denied), Diagnosis::AdmissionDenied),
-        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretFight),
+        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretConflict),
         (status(410, "Expired", "too old resource version"), Diagnosis::ApiServerUnreachable),
         (Some((404, b"<html>not here".to_vec())), Diagnosis::RequestRejected),
         (Some((503, Vec::new())), Diagnosis::ApiServerUnreachable),
@@ -186,8 +195,7 @@ async fn listed(
             Ok::<_, Infallible>(Response::builder().status(200).body(body).unwrap())
         }
     });
-    let session = Session { client: Client::new(service, "apps"), ..session(vec![secret()]) };
-    let (cluster, _) = of_sessions(session, Vec::new());
+    let cluster = cluster_of(Client::new(service, "apps"));
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
     cluster.list(&scope).await
 }
@@ -219,10 +227,11 @@ async fn an_event_that_cannot_be_read_is_not_met_again() {
         let (cluster, _) = cluster(vec![list(), Some((200, event)), list()], Vec::new());
         let scope =
             crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
-        let (told, mut seen) = tokio::sync::mpsc::channel(8);
-        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), told));
+        let (sender, mut events) = tokio::sync::mpsc::channel(8);
+        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), sender));
         for is_failure in [false, true, false] {
-            let seen = tokio::time::timeout(Duration::from_secs(600), seen.recv()).await.unwrap().unwrap().1;
+            let seen =
+                tokio::time::timeout(Duration::from_secs(600), events.recv()).await.unwrap().unwrap().1;
             assert_eq!(matches!(seen, crate::kubernetes::WatchEvent::Failed(_)), is_failure, "{seen:?}");
         }
         following.abort();
@@ -256,10 +265,10 @@ async fn an_answer_that_echoes_our_token_is_redacted() {
     let answers = vec![Some((200, list)), Some((200, format!("{event}\n").into_bytes()))];
     let (cluster, _) = cluster(answers, Vec::new());
     let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
-    let (told, mut seen) = tokio::sync::mpsc::channel(8);
-    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), told));
+    let (sender, mut events) = tokio::sync::mpsc::channel(8);
+    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), sender));
     let shown = loop {
-        if let crate::kubernetes::WatchEvent::Failed(error) = seen.recv().await.unwrap().1 {
+        if let crate::kubernetes::WatchEvent::Failed(error) = events.recv().await.unwrap().1 {
             break format!("{error:?}");
         }
     };

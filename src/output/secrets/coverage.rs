@@ -1,7 +1,7 @@
 //! What consumers of an output find that discovers its Secrets: pure.
 //!
 //! Whoever may write to a discovered namespace decides whether our write succeeds there: a Secret of another type, an
-//! immutable one, a quota, a webhook, edits without end. So one Secret says nothing about the others, and a Secret that
+//! immutable one, a quota, a webhook, edits without end. So one Secret proves nothing about the others, and a Secret that
 //! fails for a reason of its own does not count while others work (`everywhere_but_where_it_fails`). Neither does one
 //! that is new, once each of the first has been tried: a tenant may make namespaces as fast as the API server allows.
 
@@ -26,7 +26,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    /// After a failure: one of the API server's own says nothing about the Secret.
+    /// After a failure: one of the API server's own proves nothing about the Secret.
     pub(super) fn after(self, problem: &Problem) -> Self {
         match problem.remedy.diagnosis {
             Diagnosis::ApiServerUnreachable
@@ -100,7 +100,7 @@ pub(super) fn where_it_works<'a>(
     in_place
 }
 
-/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest end of its credential, if
+/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest expiry of its credential, if
 /// each Secret that is to hold one does.
 pub(super) fn everywhere<'a>(secrets: impl Iterator<Item = &'a Held>, desired: &CredentialSet) -> InPlace {
     // Most hold the same: one of these is enough.
@@ -207,7 +207,7 @@ mod tests {
         for standing in [Standing::New, Standing::Proven, Standing::Failing] {
             assert_eq!(standing.after(&problem(Diagnosis::ApiServerUnreachable)), standing);
             // Also what comes back: five conflicts in a row, a webhook, a namespace that goes.
-            for own in [Diagnosis::SecretFight, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
+            for own in [Diagnosis::SecretConflict, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
                 assert_eq!(standing.after(&problem(own)), Standing::Failing);
             }
         }

@@ -1,9 +1,9 @@
-//! What we leave on a Secret beside its data: which credential of ours ends when.
+//! What we leave on a Secret next to its data: which credential of ours expires when.
 //!
 //! The annotation [`EXPIRES`] holds, for each registry, the expiry of its credential and the first 64 bits of the
 //! credential's SHA-256: never the credential. With it every sidecar that keeps the same Secret, and the next process
-//! of this one, knows how long what it finds there is good, and does not replace it by something that ends sooner. A
-//! credential that was put there by anybody else has another hash, and is not known.
+//! of this one, knows how long what it finds there is good, and does not replace it by something that expires sooner. A
+//! credential that was put there by another field manager has another hash, and is not known.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -13,12 +13,11 @@ use crate::{aws::token::LATEST_EXPIRY, clock::rfc3339, registry::RegistryHost};
 
 pub(super) const EXPIRES: &str = "ecr-sidecar/expires";
 
-/// The credentials that sidecars know to have put somewhere, by host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ExpiryAnnotation(BTreeMap<String, String>);
 
 impl ExpiryAnnotation {
-    /// Those of an annotation; none when it is not ours to read.
+    /// That of these annotations; empty where it does not parse.
     pub(super) fn parse(annotations: &BTreeMap<String, String>) -> Self {
         Self(annotations.get(EXPIRES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
     }
@@ -27,12 +26,10 @@ impl ExpiryAnnotation {
         serde_json::to_string(&self.0).unwrap_or_default() // a map of texts has a JSON form
     }
 
-    /// Notes that `credential` of `host` ends then.
     pub(super) fn set(&mut self, host: &RegistryHost, credential: &[u8], expires_at: SystemTime) {
         self.0.insert(host.to_string(), format!("{} {}", rfc3339(expires_at), hex(digest(credential))));
     }
 
-    /// The hosts that it names.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -43,12 +40,11 @@ impl ExpiryAnnotation {
         found.is_some_and(|(_, found)| found == hex(digest(credential)))
     }
 
-    /// Forgets every host that is not kept.
     pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.0.retain(|host, _| keep(host));
     }
 
-    /// When the credential of `host` ends, if a sidecar put it there and its expiry can be true.
+    /// When the credential of `host` expires, if a sidecar put it there and its expiry can be true.
     pub(super) fn expiry(
         &self,
         host: &RegistryHost,
@@ -60,7 +56,6 @@ impl ExpiryAnnotation {
         (found == hex(digest(credential)) && expires_at <= now + LATEST_EXPIRY).then_some(expires_at)
     }
 
-    /// Whether it names no host.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,7 +64,6 @@ impl ExpiryAnnotation {
 /// The first 64 bits of a credential's SHA-256.
 pub(super) type ShortHash = [u8; 8];
 
-/// The digest of a credential.
 pub(super) fn digest(credential: &[u8]) -> ShortHash {
     let mut first = ShortHash::default();
     first.iter_mut().zip(Sha256::digest(credential)).for_each(|(to, from)| *to = from);
@@ -96,12 +90,12 @@ mod tests {
 
     #[test]
     fn a_credential_is_known_by_what_it_is_and_not_beyond_what_can_be_true() {
-        let mut marks = ExpiryAnnotation::default();
-        marks.set(&host(), b"token", at(1000));
-        let marks = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), marks.to_text())].into());
-        assert_eq!(marks.expiry(&host(), b"token", at(0)), Some(at(1000)));
-        assert_eq!(marks.expiry(&host(), b"edited", at(0)), None);
-        assert_eq!(marks.expiry(&"public.ecr.aws".parse().unwrap(), b"token", at(0)), None);
+        let mut annotation = ExpiryAnnotation::default();
+        annotation.set(&host(), b"token", at(1000));
+        let annotation = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), annotation.to_text())].into());
+        assert_eq!(annotation.expiry(&host(), b"token", at(0)), Some(at(1000)));
+        assert_eq!(annotation.expiry(&host(), b"edited", at(0)), None);
+        assert_eq!(annotation.expiry(&"public.ecr.aws".parse().unwrap(), b"token", at(0)), None);
         let mut far = ExpiryAnnotation::default();
         far.set(&host(), b"token", at(0) + LATEST_EXPIRY + Duration::from_secs(1));
         assert_eq!(far.expiry(&host(), b"token", at(0)), None);
@@ -109,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_mark() {
+    fn garbage_is_no_expiry() {
         for text in
             ["", "null", "[]", "{\"a\":1}", "{\"123456789012.dkr.ecr.eu-west-1.amazonaws.com\":\"soon x\"}"]
         {
-            let marks = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), text.to_owned())].into());
-            assert_eq!(marks.expiry(&host(), b"token", at(0)), None, "{text}");
+            let annotation = ExpiryAnnotation::parse(&[(EXPIRES.to_owned(), text.to_owned())].into());
+            assert_eq!(annotation.expiry(&host(), b"token", at(0)), None, "{text}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Whether a Secret is managed by us, and how long a credential in it is good: by its `managedFields` and by what this
-//! process knows itself, never by an annotation alone. Pure.
+//! process has recorded, never by an annotation alone. Pure.
 //!
 //! Invariants:
 //! * an expiry annotation counts only while we own it and the data key by Apply: `a_forged_annotation_counts_for_nothing`
@@ -20,11 +20,10 @@ use crate::{
 /// Credentials that are remembered: more than a process of a thousand token keys holds at a time.
 const LARGEST: usize = 4096;
 
-/// The expiry of each credential that this process has held, whatever a Secret says of it, and its registries.
+/// The expiry of each credential that this process has held, whatever a Secret's annotation has, and its registries.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorded(BTreeMap<ShortHash, Held>);
 
-/// A credential that was held.
 #[derive(Debug, Clone)]
 struct Held {
     expires_at: SystemTime,
@@ -83,14 +82,13 @@ impl<'a> Ownership<'a> {
         let annotated =
             found.map(|found| ExpiryAnnotation::parse(&found.metadata.annotations)).unwrap_or_default();
         let is_ours = found.is_some_and(|it| it.metadata.we_own(key) && it.metadata.we_annotated(EXPIRES));
-        // An annotation that somebody copied or forged makes the Secret ours to correct, and no more than that.
+        // An annotation that was copied or forged makes the Secret ours to correct, and no more than that.
         let managed =
             memory.kept || !annotated.is_empty() || found.is_some_and(|found| found.metadata.we_applied());
         let marks = if is_ours { annotated } else { ExpiryAnnotation::default() };
         Self { memory, marks, managed }
     }
 
-    /// Whether we or a sidecar like us put there what is in it.
     pub(super) fn is_managed(&self) -> bool {
         self.managed
     }
@@ -128,10 +126,10 @@ mod tests {
 
     /// A Secret with `credential` until 1000, by its annotation.
     fn secret(credential: &[u8], managed_fields: &Value) -> SecretObject {
-        let mut marks = ExpiryAnnotation::default();
-        marks.set(&host(), credential, at(1000));
+        let mut annotation = ExpiryAnnotation::default();
+        annotation.set(&host(), credential, at(1000));
         serde_json::from_value(json!({
-            "metadata": {"annotations": {EXPIRES: marks.to_text()}, "managedFields": managed_fields},
+            "metadata": {"annotations": {EXPIRES: annotation.to_text()}, "managedFields": managed_fields},
             "data": {"password": "eA=="},
         }))
         .unwrap()
@@ -186,7 +184,7 @@ mod tests {
         let mut recorded = Recorded::default();
         recorded.record(&set);
         let memory = Memory { kept: false, recorded: Arc::new(recorded) };
-        // Somebody under our very name says that a token that we once held is good for longer than it is.
+        // Under our very name an annotation has a token that we once held expire later than it does.
         let forged = secret(b"secret", &json!([entry("ecr-sidecar", "Apply", &["password"], &[EXPIRES])]));
         let ownership = Ownership::of(Some(&forged), "password", &memory);
         assert_eq!(ownership.expiry(&host(), b"secret", at(0)), Some(at(10)));
@@ -214,13 +212,13 @@ mod tests {
             ("QVdTOnR3bw==", [false, true, false]),
             ("two", [false, true, false]),
         ] {
-            // Whatever an annotation under our name says of it.
+            // Whatever an annotation under our name has of it.
             for (host, known) in hosts.iter().zip(known) {
-                let mut marks = ExpiryAnnotation::default();
-                marks.set(host, credential.as_bytes(), at(1000));
+                let mut annotation = ExpiryAnnotation::default();
+                annotation.set(host, credential.as_bytes(), at(1000));
                 let found = serde_json::from_value(json!({
                     "metadata": {
-                        "annotations": {EXPIRES: marks.to_text()},
+                        "annotations": {EXPIRES: annotation.to_text()},
                         "managedFields": [entry("ecr-sidecar", "Apply", &["password"], &[EXPIRES])],
                     },
                     "data": {"password": "eA=="},

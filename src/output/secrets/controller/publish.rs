@@ -1,4 +1,4 @@
-//! What the status says of the Secrets of an output.
+//! The status of the Secrets of an output.
 
 use std::time::SystemTime;
 

@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{aws::token::Token, failure::diagnosis::Diagnosis, secret::Secret};
+use crate::{aws::token::Token, failure::diagnosis::Diagnosis, kubernetes::fake, secret::Secret};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -34,51 +34,9 @@ fn here() -> ObjectRef {
     ObjectRef::new("flux-system", "ecr-credentials")
 }
 
-/// The Secret as the API server keeps it after an apply of `body` over `before` by our field manager: what that applied
-/// before and leaves out now goes, unless another field manager has it too, and what it says becomes its own.
+/// The Secret after an apply of `body`.
 fn applied(before: Option<&Value>, body: &[u8]) -> Value {
-    const PLACES: [(&str, &str); 3] = [
-        ("/metadata/labels", "/fieldsV1/f:metadata/f:labels"),
-        ("/metadata/annotations", "/fieldsV1/f:metadata/f:annotations"),
-        ("/data", "/fieldsV1/f:data"),
-    ];
-    let body: Value = serde_json::from_slice(body).unwrap();
-    let empty = json!({"metadata": {"labels": {}, "annotations": {}}, "type": "Opaque", "data": {}});
-    let mut secret = before.cloned().unwrap_or_else(|| empty.clone());
-    for (place, key) in [("metadata", "labels"), ("metadata", "annotations")] {
-        secret[place].as_object_mut().unwrap().entry(key).or_insert(json!({}));
-    }
-    let entries = secret["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    let is_ours = |entry: &Value| entry["manager"] == "ecr-sidecar" && entry["operation"] == "Apply";
-    let (ours, mut others): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_ours);
-    let mut managed = json!({"manager": "ecr-sidecar", "operation": "Apply", "fieldsV1": {"f:metadata": {}}});
-    for (place, fields) in PLACES {
-        let said = body.pointer(place).and_then(Value::as_object).cloned().unwrap_or_default();
-        let held = |entries: &[Value], name: &str| {
-            entries
-                .iter()
-                .any(|it| it.pointer(fields).is_some_and(|it| it.get(format!("f:{name}")).is_some()))
-        };
-        let map = secret.pointer_mut(place).unwrap().as_object_mut().unwrap();
-        map.retain(|name, _| said.contains_key(name) || !held(&ours, name) || held(&others, name));
-        let mut names = serde_json::Map::new();
-        for (name, value) in said {
-            if map.insert(name.clone(), value.clone()) != Some(value) {
-                for other in others.iter_mut().filter_map(|it| it.pointer_mut(fields)?.as_object_mut()) {
-                    other.remove(&format!("f:{name}"));
-                }
-            }
-            names.insert(format!("f:{name}"), json!({}));
-        }
-        let (parent, name) = fields.rsplit_once('/').unwrap();
-        managed.pointer_mut(parent).unwrap()[name] = names.into();
-    }
-    if let Some(kind) = body.get("type") {
-        secret["type"] = kind.clone();
-        managed["fieldsV1"]["f:type"] = json!({});
-    }
-    others.push(managed);
-    secret["metadata"]["managedFields"] = others.into();
+    let mut secret = fake::applied(before, &serde_json::from_slice(body).unwrap());
     secret["metadata"]["resourceVersion"] = json!("2");
     secret
 }
@@ -210,7 +168,7 @@ fn what_others_filled_is_theirs() {
 }
 
 #[test]
-fn foreign_entries_stay() {
+fn unmanaged_entries_stay() {
     let others = "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}";
     let (secret, _) = step(&flux(true), Some(&prepared(others)), &credentials("ours", 1000), 0).unwrap();
     let content = config(&secret);
@@ -222,7 +180,7 @@ fn foreign_entries_stay() {
 }
 
 #[test]
-fn a_secret_of_another_type_is_refused_with_the_remedy() {
+fn a_secret_of_another_type_is_rejected_with_the_remedy() {
     let opaque = json!({"metadata": {}, "type": "Opaque", "data": {}});
     let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))
         .err()
@@ -235,8 +193,8 @@ fn a_secret_of_another_type_is_refused_with_the_remedy() {
 
 #[test]
 fn no_secret_is_larger_than_is_possible() {
-    assert!(refuse_size(&here(), LARGEST).is_ok());
-    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
+    assert!(reject_size(&here(), LARGEST).is_ok());
+    let problem = reject_size(&here(), LARGEST + 1).unwrap_err();
     assert_eq!(problem.remedy.diagnosis, Diagnosis::SecretTooLarge);
     assert!(problem.message.contains("flux-system/ecr-credentials"), "{problem}");
 }

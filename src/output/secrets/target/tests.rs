@@ -230,7 +230,7 @@ fn a_failure_is_logged_when_it_is_new_and_so_is_the_recovery() {
     assert_eq!(fails(&mut driver, "a", 0), [Incident::Failed(problem("a", Class::Denied))]);
     assert_eq!(fails(&mut driver, "a", 1), []);
     assert_eq!(fails(&mut driver, "b", 1), [Incident::Failed(problem("b", Class::Denied))]);
-    assert_eq!(fails(&mut driver, "c", SHOWN), [], "others that fail say enough");
+    assert_eq!(fails(&mut driver, "c", SHOWN), [], "enough others are logged");
     assert!(driver.target.is_given_up() && driver.target.problem().is_some());
     driver.send(Event::RetryNow);
     assert_eq!(driver.run(synced("1")), [Incident::Recovered]);
@@ -342,6 +342,8 @@ fn what_is_wanted_again_during_its_cleanup_is_kept() {
         let outcome = Outcome { cleanup: true, result, ..synced("2") };
         assert_eq!(incidents(driver.send(finished(outcome))), (vec![], false));
         assert!(driver.is_due() && !driver.start().cleanup);
+        let again = driver.finish(written("3", Drift::Gone));
+        assert_eq!(again, [Incident::Written { registries: 0 }], "it was not another who removed it");
     }
     // And the other way round.
     let mut driver = Driver::in_sync();

@@ -1,4 +1,4 @@
-//! Whose a Secret is after others had their way with it.
+//! Who manages a Secret after other field managers have changed it.
 
 use super::*;
 use crate::output::secrets::{
@@ -65,7 +65,7 @@ fn a_forged_annotation_freezes_nothing() {
     }
 }
 
-/// Under our very name it looks like a replica with a newer token: until ours are newer, or for what we know ourselves.
+/// Under our own name it seems a replica with a newer token: until ours are newer, or for what we know ourselves.
 #[test]
 fn a_forgery_under_our_name_lasts_no_longer_than_a_token() {
     let (ours, _) = step(&flux(false), None, &credentials("ours", 1000), 0).unwrap();
