@@ -204,26 +204,18 @@ impl Pull<'_> {
 
     fn problem(&self, step: Step, answer: &Answer) -> Problem {
         let secrets = self.session.secrets();
-        let Answer { status, body, .. } = answer;
-        let RegistryError { code, message } = RegistryError::of(body);
-        let shown = clean_of(if message.is_empty() { &code } else { &message }, &secrets);
-        let is_of_upstream = ["pull through cache", "upstream"].iter().any(|word| message.contains(word));
-        let (remedy, class) = match (status, &*code) {
-            (400, _) if step == Step::Login => (Diagnosis::OtherRegion.into(), Class::Denied),
-            (401, _) => (Diagnosis::TokenRefused.into(), Class::Denied),
-            (403, _) if step == Step::Login => (Diagnosis::RegistryForbidden.into(), Class::Denied),
-            (403, _) => {
-                let denial = Denial::of(&message, step.action(), &secrets);
-                (Remedy::with(Diagnosis::PullDenied, self.remedy(&denial)), Class::Denied)
+        let error = RegistryError::of(&answer.body);
+        let (class, diagnosis) = meaning(step, answer.status, &error);
+        let remedy = match diagnosis {
+            Diagnosis::PullDenied => {
+                let denial = Denial::of(&error.message, step.action(), &secrets);
+                Remedy::with(diagnosis, self.remedy(&denial))
             }
-            (429, _) => (Diagnosis::Throttled.into(), Class::Throttled),
-            _ if is_of_upstream => (Diagnosis::UpstreamRefused.into(), Class::Denied),
-            (404, "NAME_UNKNOWN") => (Diagnosis::RepositoryMissing.into(), Class::Denied),
-            (404, _) => (Diagnosis::ImageMissing.into(), Class::Denied),
-            _ => (Diagnosis::RegistryUnreachable.into(), Class::Transient),
+            _ => diagnosis.into(),
         };
-        let separator = if shown.is_empty() { "" } else { ": " };
-        Problem { message: format!("HTTP {status}{separator}{shown}"), remedy, class }
+        let text = clean_of(if error.message.is_empty() { &error.code } else { &error.message }, &secrets);
+        let separator = if text.is_empty() { "" } else { ": " };
+        Problem { message: format!("HTTP {}{separator}{text}", answer.status), remedy, class }
     }
 
     fn remedy(&self, denial: &Denial) -> String {
@@ -247,6 +239,22 @@ impl Pull<'_> {
 
     fn failed(&mut self, step: Step, message: String, remedy: Remedy, class: Class) {
         self.outcomes.push(Outcome { step, result: Err(Problem { message, remedy, class }) });
+    }
+}
+
+/// What an answer other than the one that was asked for means.
+fn meaning(step: Step, status: u16, error: &RegistryError) -> (Class, Diagnosis) {
+    let is_of_upstream = ["pull through cache", "upstream"].iter().any(|word| error.message.contains(word));
+    match status {
+        400 if step == Step::Login => (Class::Denied, Diagnosis::OtherRegion),
+        401 => (Class::Denied, Diagnosis::TokenRefused),
+        403 if step == Step::Login => (Class::Denied, Diagnosis::RegistryForbidden),
+        403 if !is_of_upstream => (Class::Denied, Diagnosis::PullDenied),
+        429 => (Class::Throttled, Diagnosis::Throttled),
+        _ if is_of_upstream => (Class::Denied, Diagnosis::UpstreamRefused),
+        404 if error.code == "NAME_UNKNOWN" => (Class::Denied, Diagnosis::RepositoryMissing),
+        404 => (Class::Denied, Diagnosis::ImageMissing),
+        _ => (Class::Transient, Diagnosis::RegistryUnreachable),
     }
 }
 
@@ -348,6 +356,29 @@ mod tests {
         assert_eq!(parse(hostile.to_owned()).of_platform(), None);
         let manifest = parse(format!(r#"{{"layers": [{{"digest": "{}", "size": 5}}]}}"#, digest(4)));
         assert_eq!((manifest.of_platform(), &*manifest.layers[0].digest), (None, &*digest(4)));
+    }
+
+    #[test]
+    fn each_answer_has_its_diagnosis() {
+        let cache = "The image could not be pulled using the pull through cache rule";
+        for (step, status, code, message, diagnosis) in [
+            (Step::Login, 400, "UNKNOWN", "", Diagnosis::OtherRegion),
+            (Step::Login, 401, "", "", Diagnosis::TokenRefused),
+            (Step::Login, 403, "DENIED", "", Diagnosis::RegistryForbidden),
+            (Step::Tags, 403, "DENIED", "", Diagnosis::PullDenied),
+            (Step::LayerExists, 403, "", "", Diagnosis::PullDenied),
+            (Step::Tags, 404, "NAME_UNKNOWN", "", Diagnosis::RepositoryMissing),
+            (Step::Manifest, 404, "MANIFEST_UNKNOWN", "", Diagnosis::ImageMissing),
+            (Step::Layer, 404, "BLOB_UNKNOWN", "", Diagnosis::ImageMissing),
+            (Step::Manifest, 400, "UNKNOWN", cache, Diagnosis::UpstreamRefused),
+            (Step::Manifest, 403, "DENIED", cache, Diagnosis::UpstreamRefused),
+            (Step::Manifest, 404, "UNKNOWN", "the upstream registry has none", Diagnosis::UpstreamRefused),
+            (Step::Tags, 429, "TOOMANYREQUESTS", "", Diagnosis::Throttled),
+            (Step::Layer, 503, "", "", Diagnosis::RegistryUnreachable),
+        ] {
+            let error = RegistryError { code: code.to_owned(), message: message.to_owned() };
+            assert_eq!(meaning(step, status, &error).1, diagnosis, "{step} {status} {code} {message}");
+        }
     }
 
     #[test]

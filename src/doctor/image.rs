@@ -3,7 +3,10 @@
 //! A new token says nothing about what a consumer reads, so none is asked for: the credential is that of the first output
 //! that holds one for the registry.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use aws_config::SdkConfig;
 use clap::ValueEnum;
@@ -13,12 +16,15 @@ use super::report::{Finding, Step};
 use crate::{
     clock::{Clock, rfc3339},
     config::Config,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis},
+    kubernetes::Connection,
     output::{
         OutputConfig,
         file::lookup::{End, find},
+        secrets,
     },
     pull::{ImageRef, Outcome, pull},
+    registry::RegistryHost,
     secret::Secret,
     tasks,
 };
@@ -115,27 +121,59 @@ async fn published(
 ) -> Option<Published> {
     let until = Instant::now() + READ_LIMIT;
     for output in &config.outputs {
-        let OutputConfig::DockerConfig(settings) = output else { continue };
-        let (path, host, now) = (settings.path.clone(), image.host.clone(), clock.now());
-        let read = tasks::blocking(move || find(&path, &host, now));
-        match timeout_at(until, read).await {
-            Ok(Ok(Some(held))) => {
-                let expires_at = match held.end {
-                    End::Known(end) => Some(end),
-                    End::Unknown { .. } => None,
-                };
-                return Some(Published { output: output.id(), auth: held.auth, expires_at });
+        let read = match output {
+            OutputConfig::DockerConfig(settings) => {
+                timeout_at(until, in_file(&settings.path, &image.host, clock)).await
+            }
+            _ => timeout_at(until, in_secrets(output, &image.host, clock)).await,
+        };
+        let id = output.id().to_string();
+        match read {
+            Ok(Ok(Some((place, auth, expires_at)))) => {
+                let output = place.map_or_else(|| id.clone(), |place| format!("{id} ({place})"));
+                return Some(Published { output, auth, expires_at });
             }
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => {
-                let remedy = Remedy::from(Diagnosis::NothingPublished);
-                findings.push(Step::Pull.fail(output.id(), error.to_string(), remedy));
-            }
+            Ok(Err(problem)) => findings.push(Step::Pull.fail(id, problem.message, problem.remedy)),
             Err(_) => {
-                let saw = format!("the volume gives no answer within {} s", READ_LIMIT.as_secs());
-                findings.push(Step::Pull.fail(output.id(), saw, Diagnosis::VolumeHangs));
+                let diagnosis = match output {
+                    OutputConfig::DockerConfig(_) => Diagnosis::VolumeHangs,
+                    _ => Diagnosis::ApiServerUnreachable,
+                };
+                findings.push(Step::Pull.fail(
+                    id,
+                    format!("no answer within {} s", READ_LIMIT.as_secs()),
+                    diagnosis,
+                ));
             }
         }
     }
     None
+}
+
+/// Where it is, if the output's name does not say that; the credential; its expiry.
+type Held = (Option<String>, Secret<String>, Option<SystemTime>);
+
+async fn in_file(path: &Path, host: &RegistryHost, clock: &Clock) -> Result<Option<Held>, Problem> {
+    let (path, host, now) = (path.to_owned(), host.clone(), clock.now());
+    let found = tasks::blocking(move || find(&path, &host, now)).await.map_err(|error| Problem {
+        message: error.to_string(),
+        remedy: Diagnosis::NothingPublished.into(),
+        class: Class::Denied,
+    })?;
+    Ok(found.map(|held| match held.end {
+        End::Known(end) => (None, held.auth, Some(end)),
+        End::Unknown { .. } => (None, held.auth, None),
+    }))
+}
+
+async fn in_secrets(
+    output: &OutputConfig,
+    host: &RegistryHost,
+    clock: &Clock,
+) -> Result<Option<Held>, Problem> {
+    let connection = Connection::default();
+    let cluster = connection.cluster().await.map_err(|error| error.problem())?;
+    let found = secrets::published(output, cluster, host, clock.now()).await?;
+    Ok(found.map(|it| (Some(format!("Secret {}", it.at)), it.auth, it.expires_at)))
 }

@@ -26,6 +26,7 @@ mod expiry_annotation;
 mod incident;
 mod inspect;
 mod ownership;
+mod published;
 mod reconcile;
 mod schedule;
 mod target;
@@ -36,8 +37,11 @@ use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub(crate) use self::inspect::{Inspection, inspect};
 use self::{controller::Controller, target::retry_pause};
+pub(crate) use self::{
+    inspect::{Inspection, inspect},
+    published::published,
+};
 use super::{
     ReconcilerContext, Remaining,
     secret_settings::{

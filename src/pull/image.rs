@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::{
     failure::shown_value::quoted,
-    registry::{HostError, RegistryHost},
+    registry::{Invalid, RegistryHost},
 };
 
 /// The longest name of a repository that ECR has.
@@ -26,7 +26,7 @@ pub(crate) enum ImageError {
     #[error("{0} names no repository: expected HOST/REPOSITORY[:TAG]")]
     NoRepository(String),
     #[error(transparent)]
-    Host(#[from] HostError),
+    Host(#[from] Invalid),
     #[error("{0} is no name of a repository: lower-case letters, digits, and . _ - / between them")]
     Repository(String),
     #[error("{0} is no tag: up to 128 letters, digits, and _ . -, the last two not at the beginning")]

@@ -6,6 +6,7 @@ mod aws;
 mod doctor;
 mod page;
 mod places;
+mod pull;
 mod registries;
 mod rows;
 

@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use zeroize::Zeroizing;
 
 use self::body::Body;
+pub(super) use self::docker_config::KEY as DOCKER_CONFIG_KEY;
 use super::{super::argocd_names::Flavour, ownership::Memory};
 use crate::{
     credentials::CredentialSet,

@@ -25,7 +25,7 @@ use crate::{
 
 /// The type of a Secret that holds a docker config, and its key.
 pub(super) const TYPE: &str = "kubernetes.io/dockerconfigjson";
-pub(super) const KEY: &str = ".dockerconfigjson";
+pub(in crate::output::secrets) const KEY: &str = ".dockerconfigjson";
 
 pub(super) fn decide(
     at: &ObjectRef,

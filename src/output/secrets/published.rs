@@ -1,0 +1,121 @@
+//! The credential that a consumer finds in the Secrets of an output.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::{
+    desired::{Content, DOCKER_CONFIG_KEY},
+    ownership::{Memory, Ownership},
+    targets::targets,
+};
+use crate::{
+    credentials::CredentialSet,
+    docker_config::Document,
+    failure::Problem,
+    kubernetes::{Cluster, ObjectRef, SecretObject, Wanted},
+    output::{Output, OutputConfig},
+    registry::RegistryHost,
+    secret::Secret,
+};
+
+pub(crate) struct Published {
+    pub(crate) at: ObjectRef,
+    /// Padded base64 of `AWS:<password>`.
+    pub(crate) auth: Secret<String>,
+    /// `None` where no sidecar put it there.
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+/// The first credential for `host` in the Secrets of an output, of those whose names are known.
+pub(crate) async fn published(
+    config: &OutputConfig,
+    cluster: &Cluster,
+    host: &RegistryHost,
+    now: SystemTime,
+) -> Result<Option<Published>, Problem> {
+    let Output::Secrets(kind) = Output::new(config) else { return Ok(None) };
+    let mut desired = CredentialSet::default();
+    desired.awaited.insert(host.clone());
+    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), &desired, None) {
+        let found = cluster.secret(&at).await.map_err(|error| {
+            let ObjectRef { namespace, name } = &at;
+            error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })
+        })?;
+        let Some((auth, expires_at)) = found.and_then(|found| credential(&found, &content, host, now)) else {
+            continue;
+        };
+        return Ok(Some(Published { at, auth, expires_at }));
+    }
+    Ok(None)
+}
+
+fn credential(
+    found: &SecretObject,
+    content: &Content,
+    host: &RegistryHost,
+    now: SystemTime,
+) -> Option<(Secret<String>, Option<SystemTime>)> {
+    let memory = Memory::default();
+    let expiry =
+        |key, credential: &[u8]| Ownership::of(Some(found), key, &memory).expiry(host, credential, now);
+    if let Content::DockerConfig { .. } = content {
+        let text = found.value(DOCKER_CONFIG_KEY)?;
+        let auth =
+            Document::parse(std::str::from_utf8(&text).ok()?).ok()?.auth_of(host.as_str())?.into_owned();
+        let expires_at = expiry(DOCKER_CONFIG_KEY, auth.as_bytes());
+        return Some((Secret::new(auth), expires_at));
+    }
+    let url = found.value("url")?;
+    let url = std::str::from_utf8(&url).ok()?;
+    let named = url.strip_prefix("oci://").unwrap_or(url).split('/').next()?;
+    if !named.eq_ignore_ascii_case(host.as_str()) || found.value("username")?.as_slice() != b"AWS" {
+        return None;
+    }
+    let password = found.value("password").filter(|password| !password.is_empty())?;
+    let mut pair = Zeroizing::new(b"AWS:".to_vec());
+    pair.extend_from_slice(&password);
+    Some((Secret::new(STANDARD.encode(&*pair)), expiry("password", &password)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+    fn found(data: &[(&str, &str)]) -> SecretObject {
+        let data: serde_json::Map<_, _> =
+            data.iter().map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value)))).collect();
+        serde_json::from_value(json!({"metadata": {}, "type": "Opaque", "data": data})).unwrap()
+    }
+
+    fn auth(data: &[(&str, &str)], content: &Content) -> Option<String> {
+        let host = HOST.parse().unwrap();
+        let (auth, expires_at) = credential(&found(data), content, &host, SystemTime::UNIX_EPOCH)?;
+        assert_eq!(expires_at, None);
+        Some(auth.expose().clone())
+    }
+
+    #[test]
+    fn a_credential_is_what_the_consumer_of_the_secret_would_send() {
+        let token = STANDARD.encode("AWS:pw");
+        let config = Content::DockerConfig { adopt: false, base: None };
+        let document = format!(r#"{{"auths": {{"{HOST}": {{"auth": "{token}"}}}}}}"#);
+        assert_eq!(auth(&[(DOCKER_CONFIG_KEY, &document)], &config), Some(token.clone()));
+        assert_eq!(auth(&[(DOCKER_CONFIG_KEY, "{}")], &config), None);
+        let helped = document
+            .replace("{\"auths\"", &format!(r#"{{"credHelpers": {{"{HOST}": "ecr-login"}}, "auths""#));
+        assert_eq!(auth(&[(DOCKER_CONFIG_KEY, &helped)], &config), None);
+        let url = format!("oci://{HOST}/charts");
+        let repository = [("url", &*url), ("username", "AWS"), ("password", "pw")];
+        assert_eq!(auth(&repository, &Content::Repository), Some(token));
+        for other in [("url", "oci://ghcr.io/charts"), ("username", "me"), ("password", "")] {
+            let changed = repository.map(|pair| if pair.0 == other.0 { other } else { pair });
+            assert_eq!(auth(&changed, &Content::Repository), None, "{other:?}");
+        }
+    }
+}

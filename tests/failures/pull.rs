@@ -1,0 +1,192 @@
+//! A pull with the published credential, under the policies of `patches/iam`: what consumers do, and what keeps them
+//! from it.
+
+use std::process::Command;
+
+use ecr_emulator::{Attachment, CHART, Fault, IMAGE, Service};
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
+use serde_json::Value;
+use test_support::{
+    Harness,
+    harness::{HOST, KEYS},
+};
+
+use crate::{
+    BINARY,
+    rows::{are_reported_by_the_doctor, doctor, first, row},
+};
+
+const USER: &str = "arn:aws:iam::123456789012:user/emulated";
+const PULL: &str = include_str!("../../patches/iam/pull-policy.json");
+const CACHE: &str = include_str!("../../patches/iam/pull-through-cache-policy.json");
+const ACROSS: &str = include_str!("../../patches/iam/cross-account/pull-policy.json");
+const REPOSITORY: &str = include_str!("../../patches/iam/cross-account/repository-policy.json");
+const OTHER_HOST: &str = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
+const OTHER_REPOSITORY: &str = "arn:aws:ecr:eu-west-1:999999999999:repository/app";
+
+fn user() -> Attachment {
+    Attachment::Identity(USER.to_owned())
+}
+
+/// A published credential for `registries`.
+fn published(registries: &str) -> Harness {
+    let world = Harness::new(BINARY).without_keys();
+    publish(&world, registries);
+    world
+}
+
+fn publish(world: &Harness, registries: &str) {
+    world.once(|command| {
+        command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", registries);
+    });
+}
+
+/// What doctor reports of a pull; the credential that is published is shown nowhere.
+fn pull(world: &Harness, image: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+    let report = doctor(world, |command| {
+        command.envs(KEYS).args(["--image", image]);
+        prepare(command);
+    });
+    let text = report.to_string();
+    for auth in world.auths().values() {
+        assert!(!text.contains(auth.as_str()), "{text}");
+    }
+    report
+}
+
+/// `policy` without one of its actions.
+fn without(policy: &str, action: &str) -> String {
+    let mut policy: Value = serde_json::from_str(policy).unwrap();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        if let Some(actions) = statement["Action"].as_array_mut() {
+            actions.retain(|it| it != action);
+        }
+    }
+    policy.to_string()
+}
+
+fn steps(report: &Value) -> Vec<(&str, &str)> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let pulls = findings.filter(|finding| finding["step"] == "pull");
+    pulls
+        .map(|it| (it["outcome"].as_str().unwrap(), it["saw"].as_str().unwrap().split(':').next().unwrap()))
+        .collect()
+}
+
+#[test]
+fn under_the_shipped_policies_every_consumers_steps_pass() {
+    let world = published(HOST);
+    world.emulator.set_policies(user(), &[PULL]);
+    let all = ["login", "list of tags", "manifest", "first layer, HEAD", "first layer, GET"];
+    for (consumer, expected) in [
+        (None, &all[..]),
+        (Some("flux"), &all[..]),
+        (Some("argocd"), &all[..]),
+        (Some("helm"), &all[..]),
+        (Some("kubelet"), &["login", "manifest", "first layer, HEAD", "first layer, GET"][..]),
+        (Some("docker"), &["login", "manifest", "first layer, HEAD", "first layer, GET"][..]),
+    ] {
+        let image = if consumer == Some("helm") { CHART } else { IMAGE };
+        let report = pull(&world, &format!("{HOST}/{image}"), |command| {
+            command.args(consumer.iter().flat_map(|name| ["--as-consumer", name]));
+        });
+        assert_eq!(report["healthy"], true, "{consumer:?}: {report:#}");
+        assert_eq!(
+            steps(&report),
+            expected.iter().map(|step| ("ok", *step)).collect::<Vec<_>>(),
+            "{consumer:?}"
+        );
+    }
+}
+
+#[test]
+fn the_first_failure_names_the_action_that_is_missing_and_the_file_that_has_it() {
+    let image = format!("{HOST}/{IMAGE}");
+    let cached = format!("{HOST}/docker-hub/{IMAGE}");
+    for (action, image, file) in [
+        ("ecr:ListImages", &image, "patches/iam/pull-policy.json"),
+        ("ecr:BatchGetImage", &image, "patches/iam/pull-policy.json"),
+        ("ecr:BatchCheckLayerAvailability", &image, "patches/iam/pull-policy.json"),
+        ("ecr:GetDownloadUrlForLayer", &image, "patches/iam/pull-policy.json"),
+        ("ecr:BatchImportUpstreamImage", &cached, "patches/iam/pull-through-cache-policy.json"),
+        ("ecr:CreateRepository", &cached, "patches/iam/pull-through-cache-policy.json"),
+    ] {
+        let world = published(HOST);
+        world.emulator.add_pull_through_cache("docker-hub");
+        world.emulator.set_policies(user(), &[&without(PULL, action), &without(CACHE, action)]);
+        let report = pull(&world, image, |command| {
+            command.args(["--as-consumer", if image == &cached { "docker" } else { "flux" }]);
+        });
+        let first = first(&report);
+        assert_eq!(first["diagnosis"], D::PullDenied.id(), "{action}: {report:#}");
+        let remedy = first["remedy"].as_str().unwrap();
+        assert!(remedy.contains(&format!("({action}: ")) && remedy.contains(file), "{action}: {remedy}");
+        assert!(remedy.contains(&format!(r#""Action":"{action}""#)), "{remedy}");
+    }
+}
+
+#[test]
+fn a_repository_policy_without_the_principal_is_named() {
+    let world = published(OTHER_HOST);
+    world.emulator.set_policies(user(), &[PULL, ACROSS]);
+    let repository = || Attachment::Repository(OTHER_REPOSITORY.to_owned());
+    world.emulator.set_policies(repository(), &[REPOSITORY]);
+    let image = format!("{OTHER_HOST}/{IMAGE}");
+    let prepare = |command: &mut Command| {
+        command.env("ECR_SIDECAR_REGISTRIES", OTHER_HOST);
+    };
+    let report = pull(&world, &image, prepare);
+    let denied = first(&report);
+    assert_eq!(denied["diagnosis"], D::PullDenied.id(), "{report:#}");
+    let remedy = denied["remedy"].as_str().unwrap();
+    assert!(
+        remedy.contains("(ecr:ListImages: ") && remedy.contains("cross-account/repository-policy.json"),
+        "{remedy}"
+    );
+    assert!(remedy.contains(&format!(r#""Principal":{{"AWS":"{USER}"}}"#)), "{remedy}");
+    let admitted = REPOSITORY.replace("arn:aws:iam::123456789012:role/ecr-pull", USER);
+    world.emulator.set_policies(repository(), &[&admitted]);
+    let report = pull(&world, &image, prepare);
+    assert_eq!(report["healthy"], true, "{report:#}");
+}
+
+#[test]
+fn what_else_keeps_a_consumer_from_its_image() {
+    are_reported_by_the_doctor(vec![
+        row(D::NothingPublished, |_, command| {
+            command.envs(KEYS).args(["--image", &format!("{HOST}/{IMAGE}")]);
+        }),
+        row(D::PublishedExpired, |world, command| {
+            // A sidecar that stopped long ago, next to an AWS that issues good tokens.
+            world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
+            publish(world, HOST);
+            world.emulator.clear_faults();
+            command.envs(KEYS).args(["--image", &format!("{HOST}/{IMAGE}")]);
+        }),
+        row(D::RepositoryMissing, |world, command| {
+            publish(world, HOST);
+            command.envs(KEYS).args(["--image", &format!("{HOST}/team/nothing:1.0")]);
+        }),
+        row(D::ImageMissing, |world, command| {
+            publish(world, HOST);
+            command.envs(KEYS).args(["--image", &format!("{HOST}/app:0.0")]);
+        }),
+    ]);
+}
+
+#[test]
+fn an_image_that_is_none_ends_with_what_is_expected() {
+    let world = Harness::new(BINARY).without_keys();
+    for (image, expected) in
+        [(HOST, "expected HOST/REPOSITORY"), ("x.example/App", "no name of a repository")]
+    {
+        let mut command = world.command("doctor");
+        let output = test_support::output(
+            command.envs(KEYS).args(["--image", image]),
+            test_support::harness::DEADLINE,
+        );
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
