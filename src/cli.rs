@@ -120,7 +120,7 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
-        command => match app::context(env).await {
+        command => match Context::load(env).await {
             Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {
                 report(&doctor::of_bad_configuration(&problems), output)

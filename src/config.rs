@@ -26,7 +26,7 @@ pub use self::{
     sources::{own_variables, variable},
 };
 use crate::{
-    aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
+    aws::{endpoint::EndpointUrl, http::Proxies, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
     env::Environment,
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
@@ -103,6 +103,27 @@ pub struct Context {
     pub env: Environment,
     /// From variables and the AWS profile.
     pub sdk: SdkSettings,
+}
+
+impl Context {
+    /// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
+    pub(crate) async fn load(env: Environment) -> Result<Self, Violations> {
+        let mut violations: Vec<_> = match Proxies::of(&env) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => {
+                invalid.into_iter().map(|it| Violation::new(it.variable, it.found, it.expected)).collect()
+            }
+        };
+        match SdkSettings::load(&env).await {
+            Ok(sdk) if violations.is_empty() => return Ok(Self { env, sdk }),
+            Ok(_) => {}
+            Err(invalid) => {
+                violations
+                    .extend(invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected)));
+            }
+        }
+        Err(Violations(violations))
+    }
 }
 
 /// Reads and parses the configuration, or reports every violation of it.

@@ -31,7 +31,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::cache::Slot;
 use crate::{
-    app,
     aws::{
         http,
         identity::{Identity, IdentitySpec},
@@ -150,7 +149,7 @@ async fn configuration(
     flags: &Flags,
     env: Environment,
 ) -> Result<(Config, Context, Option<Violations>), LookupError> {
-    let (context, invalid) = match app::context(env.clone()).await {
+    let (context, invalid) = match Context::load(env.clone()).await {
         Ok(context) => (context, None),
         Err(invalid) => (Context { env, ..Context::default() }, Some(invalid)),
     };

@@ -157,7 +157,7 @@ fn of_docker_config(settings: &DockerConfigSettings, env: &Environment) -> Findi
         }
         Some(value) => {
             let saw = format!("is {value} here, and the file is {}", settings.path.display());
-            Step::Output.warn(subject, saw, Diagnosis::ConsumerLooksElsewhere)
+            Step::Output.warn(subject, saw, Diagnosis::ConsumerReadsElsewhere)
         }
         None => {
             let saw =

@@ -8,7 +8,7 @@
 //!   loop: `a_watch_that_is_denied_is_tried_again_ever_more_rarely`
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
@@ -16,7 +16,7 @@ use kube::client::Body;
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{ApiError, Cluster, ObjectState, error::Refusal, object::Partial};
+use super::{ApiError, Cluster, ObjectRef, ObjectState, error::Refusal, object::Partial};
 use crate::backoff::Backoff;
 
 /// How long one watch is requested for, and how much longer it is waited for.
@@ -28,7 +28,7 @@ const RETRY: Backoff = Backoff { min: Duration::from_millis(500), max: Duration:
 /// No event is longer: metadata is at most some 256 kB of annotations.
 const EVENT_LIMIT: usize = 4 << 20;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
     /// `secrets` or `namespaces`.
     pub resource: &'static str,
@@ -40,6 +40,16 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    /// All objects of a resource.
+    pub(crate) fn of(resource: &'static str) -> Self {
+        Self { resource, namespace: None, name: None, labels: None }
+    }
+
+    /// The one object, where there can be no other.
+    pub(crate) fn object(&self) -> Option<ObjectRef> {
+        Some(ObjectRef::new(self.namespace.as_deref()?, self.name.as_deref()?))
+    }
+
     pub(super) fn path(&self, further: &[(&str, &str)]) -> String {
         let place = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
         let field = self.name.as_ref().map(|name| format!("metadata.name={name}"));
@@ -63,14 +73,13 @@ pub(crate) enum WatchEvent {
     Failed(ApiError),
 }
 
-/// Sends what happens in `scope` as `key`, until the receiver is dropped.
-pub(crate) async fn watch<K: Clone>(
+/// Sends what happens in `scope`, until the receiver is dropped.
+pub(crate) async fn watch(
     cluster: Cluster,
-    scope: Scope,
-    key: K,
-    events: mpsc::Sender<(K, WatchEvent)>,
+    scope: Arc<Scope>,
+    events: mpsc::Sender<(Arc<Scope>, WatchEvent)>,
 ) {
-    let mut watch = Watch { cluster, scope, key, events, version: None };
+    let mut watch = Watch { cluster, scope, events, version: None };
     let mut failures = 0;
     while !watch.events.is_closed() {
         let begun = Instant::now();
@@ -95,16 +104,15 @@ pub(crate) async fn watch<K: Clone>(
     }
 }
 
-struct Watch<K> {
+struct Watch {
     cluster: Cluster,
-    scope: Scope,
-    key: K,
-    events: mpsc::Sender<(K, WatchEvent)>,
+    scope: Arc<Scope>,
+    events: mpsc::Sender<(Arc<Scope>, WatchEvent)>,
     /// The last version that was sent; `None` when it is to be listed.
     version: Option<String>,
 }
 
-impl<K: Clone> Watch<K> {
+impl Watch {
     async fn list(&mut self) -> Result<(), ApiError> {
         let (all, version) = self.cluster.list(&self.scope).await?;
         self.send(WatchEvent::All(all)).await;
@@ -129,7 +137,7 @@ impl<K: Clone> Watch<K> {
 
     /// `watch` ends when the receiver is gone.
     async fn send(&self, event: WatchEvent) {
-        let _ = self.events.send((self.key.clone(), event)).await;
+        let _ = self.events.send((Arc::clone(&self.scope), event)).await;
     }
 }
 

@@ -119,7 +119,7 @@ fn a_rejected_configuration_is_reported_by_the_sidecar_that_rejected_it() {
     let table = wait_for("the refusal in the status", DEADLINE, || {
         let mut command = clean_command(BINARY, &world.at("."));
         let table = text(&output(command.arg("status").env("ECR_SIDECAR_CONFIG", &config), DEADLINE));
-        table.contains("rejected").then_some(table)
+        table.contains("reload rejected").then_some(table)
     });
     assert!(table.contains("configuration reload rejected:\n") && table.contains("registrys"), "{table}");
 }

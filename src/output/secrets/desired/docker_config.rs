@@ -55,7 +55,7 @@ pub(super) fn decide(
     let warnings = merged.warnings.iter().map(ToString::to_string).collect();
     let mut decision = Decision::unchanged(Concern::All, expiries(&known), warnings);
     let is_as_desired =
-        merged.is(text) && plan.annotation == ownership.marks && !found.is_some_and(must_release_label);
+        merged.is(text) && plan.annotation == ownership.annotation && !found.is_some_and(must_release_label);
     if merged.ours && !is_as_desired {
         let content = encode(at, &merged)?;
         let annotation = plan.annotation.to_text();
@@ -83,7 +83,7 @@ fn classify(
 ) -> BTreeMap<RegistryHost, Known> {
     let current = &basis.desired.current;
     // Before our first token: what the process before us, or another sidecar, left.
-    let annotated = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
+    let annotated = ownership.annotation.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
     let annotated = annotated.filter(|host| !current.contains_key(host));
     let known = current.keys().cloned().chain(annotated).filter_map(|host| {
         let auth = document.auth_of(host.as_str())?;
@@ -118,10 +118,11 @@ fn plan(
     desired: &CredentialSet,
 ) -> Plan {
     let auth = |host: &str| document.entry_auth(host).unwrap_or_default();
-    let mut annotation = ownership.marks.clone();
+    let mut annotation = ownership.annotation.clone();
     // Registries of other sidecars that keep the same Secret stay in it as long as their credential is there.
-    annotation
-        .retain(|host| !desired.retired.contains(host) && ownership.marks.is_of(host, auth(host).as_bytes()));
+    annotation.retain(|host| {
+        !desired.retired.contains(host) && ownership.annotation.is_of(host, auth(host).as_bytes())
+    });
     let mut in_place = expiries(known);
     in_place.retain(|host, _| !desired.retired.contains(host));
     let mut merged = desired.clone();

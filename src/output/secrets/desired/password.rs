@@ -108,7 +108,7 @@ fn registry_in_url(found: &SecretObject) -> Option<RegistryHost> {
 fn is_where_it_was_put(found: &SecretObject, basis: &Basis<'_>) -> bool {
     let Some(host) = registry_in_url(found) else { return false };
     let ownership = Ownership::of(Some(found), "password", basis.memory);
-    let is_annotated = ownership.marks.hosts().any(|annotated| annotated == host.as_str());
+    let is_annotated = ownership.annotation.hosts().any(|annotated| annotated == host.as_str());
     is_annotated && INSECURE.iter().all(|key| is_false(found, key))
 }
 
@@ -170,7 +170,7 @@ fn decide(
     let Some((token, bare)) = &desired else { return Ok(decision) };
     let is_as_desired = match (expiry, desired_one) {
         (None, _) => false,
-        (Some(_), Some(_)) => ownership.marks == annotation(host, bare, token.expires_at),
+        (Some(_), Some(_)) => ownership.annotation == annotation(host, bare, token.expires_at),
         (Some(expiry), None) => expiry >= whole_seconds(token.expires_at),
     };
     if is_as_desired {

@@ -26,9 +26,9 @@ fn bogus() -> String {
 
 /// The annotation that vouches for the bogus credential, for almost as long as any is believed.
 fn forged() -> Value {
-    let mut marks = ExpiryAnnotation::default();
-    marks.set(&host(), auth("bogus").as_bytes(), at(12 * 3600));
-    json!(marks.to_text())
+    let mut annotation = ExpiryAnnotation::default();
+    annotation.set(&host(), auth("bogus").as_bytes(), at(12 * 3600));
+    json!(annotation.to_text())
 }
 
 fn auth_in(secret: &Value) -> Value {
