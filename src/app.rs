@@ -18,15 +18,10 @@ use tokio::{
 pub(crate) use self::{once::once, usage_hint::UsageHint};
 use crate::{
     admin::server::{self, BindError},
-    aws::{
-        http::{self, Proxies},
-        profile_file::ProfileFiles,
-        sdk::SdkSettings,
-    },
+    aws::{http, profile_file::ProfileFiles},
     clock::Clock,
     config::{self, Config, Context, Flags, Registries, Violations},
     engine::{Dependencies, Engine, TaskPanicked},
-    env::Environment,
     failure::{Problem, diagnosis::Diagnosis},
     fs::watch::{FileWatcher, Watched},
     shutdown::{Signal, Signals},
@@ -55,26 +50,6 @@ pub(crate) enum AppError {
     NotWritten(String),
     #[error(transparent)]
     Panicked(#[from] TaskPanicked),
-}
-
-/// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
-pub(crate) async fn context(env: Environment) -> Result<Context, Violations> {
-    let mut violations: Vec<config::Violation> = match Proxies::of(&env) {
-        Ok(_) => Vec::new(),
-        Err(invalid) => {
-            invalid.into_iter().map(|it| config::Violation::new(it.variable, it.found, it.expected)).collect()
-        }
-    };
-    match SdkSettings::load(&env).await {
-        Ok(sdk) if violations.is_empty() => return Ok(Context { env, sdk }),
-        Ok(_) => {}
-        Err(invalid) => {
-            violations.extend(
-                invalid.into_iter().map(|it| config::Violation::new(it.place, it.found, it.expected)),
-            );
-        }
-    }
-    Err(Violations(violations))
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
@@ -227,8 +202,8 @@ impl App {
     async fn try_reload(&mut self) -> Result<bool, AppError> {
         let config = config::load(&self.flags, &self.context).await?;
         if config == self.config {
-            let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
-            return Ok(was_refused); // fixed by going back
+            let was_rejected = self.status.read(|status| status.configuration.last_error.is_some());
+            return Ok(was_rejected); // fixed by going back
         }
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));

@@ -26,7 +26,7 @@ pub use self::{
     sources::{own_variables, variable},
 };
 use crate::{
-    aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
+    aws::{endpoint::EndpointUrl, http::Proxies, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
     env::Environment,
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
@@ -44,7 +44,7 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 const FILE_LIMIT: usize = 1 << 20;
 /// A probe has a second by default.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
-const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
+const LISTEN_EXPECTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -62,7 +62,7 @@ pub struct Config {
 /// Which registries to hold credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registries {
-    /// The caller's own, whose name AWS tells with the token of this key.
+    /// The caller's own, whose name AWS returns with the token of this key.
     Own(TokenKey),
     /// These; never empty.
     Listed(Vec<Registry>),
@@ -82,7 +82,7 @@ pub struct Health {
     pub listen: SocketAddr,
     /// Names that the `Host` header may have besides IP literals and `localhost`: lower-case, without a port.
     pub hosts: Vec<String>,
-    /// After this time `/startupz` says yes whatever AWS does.
+    /// After this time `/startupz` answers yes whatever AWS does.
     pub startup_grace: Duration,
 }
 
@@ -101,8 +101,29 @@ pub struct Flags(pub BTreeMap<&'static str, String>);
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     pub env: Environment,
-    /// What variables and the AWS profile say about reaching AWS.
+    /// From variables and the AWS profile.
     pub sdk: SdkSettings,
+}
+
+impl Context {
+    /// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
+    pub(crate) async fn load(env: Environment) -> Result<Self, Violations> {
+        let mut violations: Vec<_> = match Proxies::of(&env) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => {
+                invalid.into_iter().map(|it| Violation::new(it.variable, it.found, it.expected)).collect()
+            }
+        };
+        match SdkSettings::load(&env).await {
+            Ok(sdk) if violations.is_empty() => return Ok(Self { env, sdk }),
+            Ok(_) => {}
+            Err(invalid) => {
+                violations
+                    .extend(invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected)));
+            }
+        }
+        Err(Violations(violations))
+    }
 }
 
 /// Reads and parses the configuration, or reports every violation of it.
@@ -117,8 +138,8 @@ pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Viola
     resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(_, effective)| effective.to_yaml())
 }
 
-/// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
-/// for the caller's own, and nothing need say a region.
+/// The same for `print` and the credential helper: when no registries are configured, `host` stands in for the caller's
+/// own, and no region need be configured.
 pub async fn load_to_answer(
     host: Option<&RegistryHost>,
     flags: &Flags,
@@ -128,7 +149,7 @@ pub async fn load_to_answer(
     resolve::load(flags, context, file.as_ref(), Purpose::Answer(host)).map(|(config, _)| config)
 }
 
-/// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
+/// Where the sidecar of this configuration listens, even when the configuration is rejected: the probes
 /// of a sidecar that runs on its last good one must not fail with the file. A file that cannot be read soon enough for
 /// a probe is passed over.
 pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Violations> {

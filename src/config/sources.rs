@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins,
+    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_EXPECTED, Origin, Origins,
     Violation, Violations, file, nearest, validate,
     yaml::{self, Document},
 };
@@ -85,8 +85,8 @@ impl Layers {
         let mut violations = Vec::new();
         if let Some(file) = file {
             let place = || clean_path(&file.path);
-            let refused = |error: yaml::YamlError| Violation::new(place(), error.to_string(), "YAML");
-            document = yaml::parse(&file.text).map_err(|error| Violations(vec![refused(error)]))?;
+            let invalid = |error: yaml::YamlError| Violation::new(place(), error.to_string(), "YAML");
+            document = yaml::parse(&file.text).map_err(|error| Violations(vec![invalid(error)]))?;
             violations = validate::check(&mut document, &file::schema());
         }
         let path = file.map(|file| file.path.clone());
@@ -225,23 +225,23 @@ pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
     flags.get(variable::CONFIG, env).map(|(path, _)| path.into())
 }
 
-/// Where the sidecar listens, if a flag or variable says so.
+/// Where the sidecar listens by flag or variable.
 pub(super) fn listen_outside_the_file(
     flags: &Flags,
     env: &Environment,
 ) -> Result<Option<SocketAddr>, Violations> {
     let Some((text, origin)) = flags.get(variable::HEALTH_LISTEN, env) else { return Ok(None) };
-    let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_ACCEPTED);
+    let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_EXPECTED);
     text.parse().map(Some).map_err(|_| Violations(vec![violation()]))
 }
 
-/// `health.listen` of a file; in a file that is no YAML, the first line that says `listen:`.
+/// `health.listen` of a file; in a file that is no YAML, the first line with `listen:`.
 pub(super) fn listen_of(text: &str) -> Option<SocketAddr> {
     if let Ok(Document { value, .. }) = yaml::parse(text) {
         return value["health"]["listen"].as_str()?.parse().ok();
     }
-    let said = text.lines().find_map(|line| line.split_once("listen:"))?.1;
-    said.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
+    let listen = text.lines().find_map(|line| line.split_once("listen:"))?.1;
+    listen.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
 }
 
 /// Whether Kubernetes sets it for a Service whose name begins with `ecr-sidecar`: `…_SERVICE_HOST`, `…_SERVICE_PORT`,

@@ -58,7 +58,7 @@ pub(super) async fn ask(
     all(asking.join_all().await)
 }
 
-/// One that did not finish is a finding, and the others are told all the same.
+/// One that did not finish is a finding, and the others are reported all the same.
 fn all(checks: Vec<Result<Answers, Finding>>) -> Answers {
     let mut all = Answers::default();
     for check in checks {
@@ -137,7 +137,7 @@ fn who(resolved: &Resolved) -> String {
     format!("{}{}{}", resolved.principal.source, arn.unwrap_or_default(), until.unwrap_or_default())
 }
 
-/// Whether the account is the one that the registries belong to, as far as their names tell.
+/// Whether the account is the one that the registries belong to, by their names.
 fn of_caller<'a>(
     name: &str,
     caller: Option<&Result<Caller, IdentityError>>,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_of_another_account_is_worth_a_word() {
+    fn a_registry_of_another_account_is_a_warning() {
         let hosts: Vec<RegistryHost> = [
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
             "999999999999.dkr.ecr.eu-west-1.amazonaws.com",

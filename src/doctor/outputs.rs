@@ -32,7 +32,6 @@ pub(crate) struct Consumer {
     gids: Vec<u32>,
 }
 
-/// Why a text does not say who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a numeric user, and perhaps its groups, such as 999 or 65534:65534,1337")]
 pub(crate) struct ConsumerError;
@@ -158,7 +157,7 @@ fn of_docker_config(settings: &DockerConfigSettings, env: &Environment) -> Findi
         }
         Some(value) => {
             let saw = format!("is {value} here, and the file is {}", settings.path.display());
-            Step::Output.warn(subject, saw, Diagnosis::ConsumerLooksElsewhere)
+            Step::Output.warn(subject, saw, Diagnosis::ConsumerReadsElsewhere)
         }
         None => {
             let saw =

@@ -117,11 +117,6 @@ impl ApiError {
         Self::Cut(clean(&error.to_string()))
     }
 
-    /// Whether another field manager wrote in between.
-    pub(crate) fn is_conflict(&self) -> bool {
-        self.is(Kind::Conflict)
-    }
-
     /// Whether a watch has to begin again with a list.
     pub(super) fn is_gone(&self) -> bool {
         self.is(Kind::Gone)
@@ -170,7 +165,7 @@ fn refused(refusal: &Refusal, what: &Wanted<'_>) -> (Class, Remedy) {
         Kind::Selector => Diagnosis::SelectorRejected.into(),
         Kind::Invalid => Diagnosis::SecretInvalid.into(),
         Kind::Rejected => Diagnosis::RequestRejected.into(),
-        Kind::Conflict => return (Class::Transient, Diagnosis::SecretFight.into()),
+        Kind::Conflict => return (Class::Transient, Diagnosis::SecretConflict.into()),
         Kind::WebhookFailing => return (Class::Transient, Diagnosis::WebhookFailing.into()),
         Kind::Throttled => return (Class::Throttled, Diagnosis::ApiServerThrottled.into()),
         Kind::Gone | Kind::ServerError => return (Class::Transient, Diagnosis::ApiServerUnreachable.into()),

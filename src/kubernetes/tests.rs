@@ -61,7 +61,7 @@ fn at() -> ObjectRef {
 
 fn scope() -> Scope {
     let (namespace, name) = (Some("apps".to_owned()), Some("ecr".to_owned()));
-    Scope { resource: "secrets", namespace, name, labels: None }
+    Scope { namespace, name, ..Scope::of("secrets") }
 }
 
 fn diagnosed(error: &ApiError) -> (Diagnosis, Class) {
@@ -71,14 +71,14 @@ fn diagnosed(error: &ApiError) -> (Diagnosis, Class) {
 
 /// The events of a watch, whose task ends with it.
 struct Watching {
-    events: mpsc::Receiver<((), WatchEvent)>,
+    events: mpsc::Receiver<(Arc<Scope>, WatchEvent)>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watching {
     fn new(cluster: Cluster) -> Self {
         let (sender, events) = mpsc::channel(8);
-        Self { events, task: tokio::spawn(watch(cluster, scope(), (), sender)) }
+        Self { events, task: tokio::spawn(watch(cluster, scope().into(), sender)) }
     }
 
     async fn next(&mut self) -> WatchEvent {
@@ -218,9 +218,11 @@ async fn each_write_names_us_and_what_it_rests_on() {
     let (cluster, asked) = script(vec![meta(), conflict(), meta(), conflict()]);
     let body = || Zeroizing::new(b"{\"kind\":\"Secret\"}".to_vec());
     assert_eq!(cluster.apply(&at(), body(), true).await.unwrap().resource_version, "8");
-    assert!(cluster.apply(&at(), body(), false).await.unwrap_err().is_conflict());
+    let error = cluster.apply(&at(), body(), false).await.unwrap_err();
+    assert_eq!(diagnosed(&error), (Diagnosis::SecretFight, Class::Transient));
     cluster.delete(&at(), "8").await.unwrap();
-    assert!(cluster.delete(&at(), "8").await.unwrap_err().is_conflict());
+    let error = cluster.delete(&at(), "8").await.unwrap_err();
+    assert_eq!(diagnosed(&error), (Diagnosis::SecretFight, Class::Transient));
     let asked = requests(&asked);
     let path = "/api/v1/namespaces/apps/secrets/ecr";
     let applied =

@@ -8,7 +8,7 @@
 //!   loop: `a_watch_that_is_denied_is_tried_again_ever_more_rarely`
 //! * A watch lasts some minutes at most, so that a connection that died silently is noticed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
@@ -16,18 +16,19 @@ use kube::client::Body;
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{ApiError, Cluster, ObjectState, error::Refusal, object::Partial};
+use super::{ApiError, Cluster, ObjectRef, ObjectState, error::Refusal, object::Partial};
+use crate::backoff::Backoff;
 
 /// How long one watch is requested for, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30), jitter: 0.5 };
 /// No event is longer: metadata is at most some 256 kB of annotations.
 const EVENT_LIMIT: usize = 4 << 20;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
     /// `secrets` or `namespaces`.
     pub resource: &'static str,
@@ -39,6 +40,16 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    /// All objects of a resource.
+    pub(crate) fn of(resource: &'static str) -> Self {
+        Self { resource, namespace: None, name: None, labels: None }
+    }
+
+    /// The one object, where there can be no other.
+    pub(crate) fn object(&self) -> Option<ObjectRef> {
+        Some(ObjectRef::new(self.namespace.as_deref()?, self.name.as_deref()?))
+    }
+
     pub(super) fn path(&self, further: &[(&str, &str)]) -> String {
         let place = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
         let field = self.name.as_ref().map(|name| format!("metadata.name={name}"));
@@ -62,14 +73,13 @@ pub(crate) enum WatchEvent {
     Failed(ApiError),
 }
 
-/// Sends what happens in `scope` as `key`, until the receiver is dropped.
-pub(crate) async fn watch<K: Clone>(
+/// Sends what happens in `scope`, until the receiver is dropped.
+pub(crate) async fn watch(
     cluster: Cluster,
-    scope: Scope,
-    key: K,
-    events: mpsc::Sender<(K, WatchEvent)>,
+    scope: Arc<Scope>,
+    events: mpsc::Sender<(Arc<Scope>, WatchEvent)>,
 ) {
-    let mut watch = Watch { cluster, scope, key, events, version: None };
+    let mut watch = Watch { cluster, scope, events, version: None };
     let mut failures = 0;
     while !watch.events.is_closed() {
         let begun = Instant::now();
@@ -89,26 +99,20 @@ pub(crate) async fn watch<K: Clone>(
         failures = if begun.elapsed() >= GOOD { 0 } else { failures + 1 };
         // A list and the watch after it are one step.
         if failures > 1 {
-            tokio::time::sleep(pause(failures - 2, fastrand::f64())).await;
+            tokio::time::sleep(RETRY.pause(failures - 1, fastrand::f64())).await;
         }
     }
 }
 
-fn pause(failures: u32, roll: f64) -> Duration {
-    let cap = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
-    cap.mul_f64(0.5 + roll / 2.0)
-}
-
-struct Watch<K> {
+struct Watch {
     cluster: Cluster,
-    scope: Scope,
-    key: K,
-    events: mpsc::Sender<(K, WatchEvent)>,
+    scope: Arc<Scope>,
+    events: mpsc::Sender<(Arc<Scope>, WatchEvent)>,
     /// The last version that was sent; `None` when it is to be listed.
     version: Option<String>,
 }
 
-impl<K: Clone> Watch<K> {
+impl Watch {
     async fn list(&mut self) -> Result<(), ApiError> {
         let (all, version) = self.cluster.list(&self.scope).await?;
         self.send(WatchEvent::All(all)).await;
@@ -133,7 +137,7 @@ impl<K: Clone> Watch<K> {
 
     /// `watch` ends when the receiver is gone.
     async fn send(&self, event: WatchEvent) {
-        let _ = self.events.send((self.key.clone(), event)).await;
+        let _ = self.events.send((Arc::clone(&self.scope), event)).await;
     }
 }
 
@@ -217,12 +221,5 @@ mod tests {
         let some =
             Scope { resource: "namespaces", namespace: None, name: None, labels: Some("a in (b, c)".into()) };
         assert_eq!(some.path(&[]), "/api/v1/namespaces?labelSelector=a+in+%28b%2C+c%29");
-    }
-
-    #[test]
-    fn pauses_grow_to_half_a_minute_and_are_jittered() {
-        assert_eq!(pause(0, 0.0), Duration::from_millis(250));
-        assert_eq!(pause(0, 1.0), Duration::from_millis(500));
-        assert_eq!(pause(99, 1.0), Duration::from_secs(30));
     }
 }

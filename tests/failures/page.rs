@@ -64,7 +64,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
         "a_template_whose_url_a_tenant_changes_loses_our_password",
     ),
     (
-        D::SecretFight,
+        D::SecretConflict,
         "tests/secrets/others.rs",
         "an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential",
     ),

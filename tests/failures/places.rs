@@ -171,7 +171,7 @@ fn a_consumer_that_reads_elsewhere() {
         command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
         report_of(&mut command)
     };
-    assert_eq!(first(&report)["diagnosis"], D::ConsumerLooksElsewhere.id(), "{report:#}");
+    assert_eq!(first(&report)["diagnosis"], D::ConsumerReadsElsewhere.id(), "{report:#}");
     assert_eq!(report["healthy"], true, "it may be right where the consumer runs");
 }
 

@@ -94,7 +94,7 @@ fn an_ended_token_is_never_printed() {
     });
     let ended = world.auths().remove(HOST).unwrap();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    refused(&print(&world, HOST, |_| {}), 69, &[HOST, "ended at", "AccessDenied", "to fix it:"]);
+    refused(&print(&world, HOST, |_| {}), 69, &[HOST, "expired at", "AccessDenied", "to fix it:"]);
     world.emulator.clear_faults();
     assert_ne!(printed(&print(&world, HOST, |_| {})), ended);
 }

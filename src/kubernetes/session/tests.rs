@@ -142,7 +142,7 @@ async fn each_kind_of_answer_has_its_diagnosis() {
     for (answer, expected) in [
         (status(403, "Forbidden", "User \"u\" cannot get resource \"secrets\""), Diagnosis::RightMissing),
         (status(403, "Forbidden", denied), Diagnosis::AdmissionDenied),
-        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretFight),
+        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretConflict),
         (status(410, "Expired", "too old resource version"), Diagnosis::ApiServerUnreachable),
         (Some((404, b"<html>not here".to_vec())), Diagnosis::RequestRejected),
         (Some((503, Vec::new())), Diagnosis::ApiServerUnreachable),
@@ -163,15 +163,14 @@ async fn each_kind_of_answer_has_its_diagnosis() {
     assert!(wanted(status(404, "NotFound", "secrets \"ecr\" not found")).await.unwrap().is_none());
     let (cluster, _) = cluster(vec![status(409, "Conflict", "")], Vec::new());
     let applied = cluster.apply(&at(), Default::default(), true).await;
-    assert!(applied.unwrap_err().is_conflict());
+    assert_eq!(diagnosis(&applied.unwrap_err()), Diagnosis::SecretFight);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_without_end_is_given_up() {
     let page = br#"{"metadata":{"resourceVersion":"1","continue":"more"},"items":[]}"#;
     let (cluster, _) = cluster(vec![Some((200, page.to_vec()))], Vec::new());
-    let scope =
-        crate::kubernetes::Scope { resource: "namespaces", namespace: None, name: None, labels: None };
+    let scope = crate::kubernetes::Scope::of("namespaces");
     assert!(matches!(cluster.list(&scope).await, Err(ApiError::Cut(_))));
 }
 
@@ -196,7 +195,7 @@ async fn listed(
         }
     });
     let cluster = cluster_of(Client::new(service, "apps"));
-    let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+    let scope = crate::kubernetes::Scope::of("secrets");
     cluster.list(&scope).await
 }
 
@@ -225,10 +224,9 @@ async fn an_event_that_cannot_be_read_is_not_met_again() {
     let list = || Some((200, br#"{"metadata":{"resourceVersion":"1"},"items":[]}"#.to_vec()));
     for event in [b"{}\n".to_vec(), b"x".repeat(5 << 20)] {
         let (cluster, _) = cluster(vec![list(), Some((200, event)), list()], Vec::new());
-        let scope =
-            crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+        let scope = crate::kubernetes::Scope::of("secrets");
         let (sender, mut events) = tokio::sync::mpsc::channel(8);
-        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), sender));
+        let following = tokio::spawn(crate::kubernetes::watch(cluster, scope.into(), sender));
         for is_failure in [false, true, false] {
             let seen =
                 tokio::time::timeout(Duration::from_secs(600), events.recv()).await.unwrap().unwrap().1;
@@ -264,9 +262,9 @@ async fn an_answer_that_echoes_our_token_is_redacted() {
     let list = br#"{"metadata":{"resourceVersion":"1"},"items":[]}"#.to_vec();
     let answers = vec![Some((200, list)), Some((200, format!("{event}\n").into_bytes()))];
     let (cluster, _) = cluster(answers, Vec::new());
-    let scope = crate::kubernetes::Scope { resource: "secrets", namespace: None, name: None, labels: None };
+    let scope = crate::kubernetes::Scope::of("secrets");
     let (sender, mut events) = tokio::sync::mpsc::channel(8);
-    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope, (), sender));
+    let following = tokio::spawn(crate::kubernetes::watch(cluster, scope.into(), sender));
     let shown = loop {
         if let crate::kubernetes::WatchEvent::Failed(error) = events.recv().await.unwrap().1 {
             break format!("{error:?}");

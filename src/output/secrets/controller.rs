@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{cleanup::retire_all, publish::Unpublished};
+use self::cleanup::retire_all;
 use super::{
     super::Remaining,
     SecretsReconciler,
@@ -58,7 +58,6 @@ pub(super) struct Controller {
     in_place: Arc<InPlace>,
     /// The expiry of what this process has held.
     recorded: Arc<Recorded>,
-    unpublished: Unpublished,
     /// Each of the Secrets that were found first has been tried.
     has_been_tried: bool,
 }
@@ -79,7 +78,6 @@ impl Controller {
             picks: 0,
             in_place: Arc::default(),
             recorded: Arc::default(),
-            unpublished: Unpublished::default(),
             has_been_tried: false,
         }
     }
@@ -249,7 +247,7 @@ impl Controller {
         let is_wanted = self.targets.get(&at).is_some_and(Target::is_wanted);
         if is_wanted && !outcome.cleanup {
             match outcome.result {
-                Ok(true) => self.unpublished.count_write(self.it.with.clock.now()),
+                Ok(true) => self.count_write(),
                 Ok(false) => {}
                 Err(_) => self.count_failure(),
             }

@@ -5,12 +5,13 @@
 //! fails for a reason of its own does not count while others work (`everywhere_but_where_it_fails`). Neither does one
 //! that is new, once each of the first has been tried: a tenant may make namespaces as fast as the API server allows.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::desired::{Concern, InPlace};
 use crate::{
     credentials::CredentialSet,
     failure::{Problem, diagnosis::Diagnosis},
+    registry::RegistryHost,
 };
 
 /// What is known of a Secret's ability to hold credentials.
@@ -62,79 +63,58 @@ pub(super) fn are_all_tried<'a>(mut secrets: impl Iterator<Item = &'a Held>) -> 
     secrets.all(|secret| secret.standing != Standing::New)
 }
 
-/// For each registry the earliest expiry of its credential in the Secrets that work; where none works, in those that
-/// still hold one. New Secrets count until each of the first has been tried.
+/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest expiry of its credential, if
+/// each Secret that is to hold one does.
+pub(super) fn everywhere<'a>(secrets: impl Iterator<Item = &'a Held>, desired: &CredentialSet) -> InPlace {
+    in_place(&distinct(secrets), &[], desired)
+}
+
+/// The same of the Secrets that work; where none works, of those that still hold a credential. New Secrets count until
+/// each of the first has been tried.
 pub(super) fn where_it_works<'a>(
     secrets: impl Iterator<Item = &'a Held>,
     desired: &CredentialSet,
     has_been_tried: bool,
 ) -> InPlace {
-    let (mut working, mut failing) = (Vec::new(), Vec::new());
-    for secret in secrets {
-        match secret.standing {
-            Standing::Proven => working.push(secret),
-            Standing::New if !has_been_tried => working.push(secret),
-            Standing::New => {}
-            Standing::Failing => failing.push(secret),
-        }
-    }
-    let mut in_place = everywhere(working.iter().copied(), desired);
-    if failing.is_empty() || working.iter().any(|secret| secret.coverage == Concern::All) {
-        return in_place;
-    }
-    let hosts: BTreeSet<_> =
-        desired.current.keys().chain(failing.iter().flat_map(|secret| secret.in_place.keys())).collect();
-    for host in hosts {
-        if working.iter().any(|secret| secret.coverage.is_for(host)) {
-            continue;
-        }
-        let mut holders = failing.iter().filter(|secret| secret.coverage.is_for(host)).peekable();
-        if holders.peek().is_none() {
-            continue;
-        }
-        match holders.filter_map(|secret| secret.in_place.get(host)).min() {
-            Some(expiry) => in_place.insert(host.clone(), *expiry),
-            None => in_place.remove(host),
-        };
-    }
-    in_place
+    let counted = secrets.filter(|it| it.standing != Standing::New || !has_been_tried);
+    let (failing, working): (Vec<_>, Vec<_>) = counted.partition(|it| it.standing == Standing::Failing);
+    in_place(&distinct(working.into_iter()), &distinct(failing.into_iter()), desired)
 }
 
-/// What a consumer finds whichever of the Secrets it reads: of each registry the earliest expiry of its credential, if
-/// each Secret that is to hold one does.
-pub(super) fn everywhere<'a>(secrets: impl Iterator<Item = &'a Held>, desired: &CredentialSet) -> InPlace {
-    // Most hold the same: one of these is enough.
-    let mut distinct: Vec<(&Concern, &Arc<InPlace>)> = Vec::new();
-    for secret in secrets {
-        let is_known = |(coverage, in_place): &(&Concern, &Arc<InPlace>)| {
-            Arc::ptr_eq(in_place, &secret.in_place) && **coverage == secret.coverage
+/// One of each row of Secrets that hold the same, as most do.
+fn distinct<'a>(secrets: impl Iterator<Item = &'a Held>) -> Vec<&'a Held> {
+    let mut distinct: Vec<&Held> = secrets.collect();
+    distinct.dedup_by(|a, b| a.in_place == b.in_place && a.coverage == b.coverage);
+    distinct
+}
+
+fn in_place(working: &[&Held], failing: &[&Held], desired: &CredentialSet) -> InPlace {
+    let expiry = |host: &RegistryHost| {
+        let of_host = |secrets: &[&Held]| {
+            let holders = secrets.iter().filter(|it| it.coverage.is_for(host));
+            holders.map(|it| it.in_place.get(host).copied()).collect::<Vec<_>>()
         };
-        if !distinct.last().is_some_and(is_known) {
-            distinct.push((&secret.coverage, &secret.in_place));
+        match of_host(working).as_slice() {
+            [] => match of_host(failing).as_slice() {
+                // No Secret to keep, no consumer without a credential.
+                [] => desired.current.get(host).map(|token| token.expires_at),
+                expiries => expiries.iter().flatten().min().copied(),
+            },
+            // One that lacks it is the least.
+            expiries => expiries.iter().min().copied().flatten(),
         }
-    }
-    let found = distinct.iter().flat_map(|(_, in_place)| in_place.keys());
-    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
-    let of_host = |host| {
-        let mut holders = distinct.iter().filter(|(coverage, _)| coverage.is_for(host)).peekable();
-        if holders.peek().is_none() {
-            // No Secret to keep, no consumer without a credential.
-            return desired.current.get(host).map(|token| token.expires_at);
-        }
-        holders.map(|(_, in_place)| in_place.get(host).copied()).try_fold(None, |earliest, expiry| {
-            let expiry = expiry?;
-            Some(Some(earliest.map_or(expiry, |earliest: SystemTime| earliest.min(expiry))))
-        })?
     };
-    hosts.into_iter().filter_map(|host| Some((host.clone(), of_host(host)?))).collect()
+    let found = working.iter().chain(failing).flat_map(|it| it.in_place.keys());
+    let hosts: BTreeSet<_> = desired.current.keys().chain(found).collect();
+    hosts.into_iter().filter_map(|host| Some((host.clone(), expiry(host)?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{aws::token::Token, failure::Class, registry::RegistryHost, secret::Secret};
+    use crate::{aws::token::Token, failure::Class, secret::Secret};
 
     const HOST: &str = "a.example";
 
@@ -207,7 +187,7 @@ mod tests {
         for standing in [Standing::New, Standing::Proven, Standing::Failing] {
             assert_eq!(standing.after(&problem(Diagnosis::ApiServerUnreachable)), standing);
             // Also what comes back: five conflicts in a row, a webhook, a namespace that goes.
-            for own in [Diagnosis::SecretFight, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
+            for own in [Diagnosis::SecretConflict, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
                 assert_eq!(standing.after(&problem(own)), Standing::Failing);
             }
         }

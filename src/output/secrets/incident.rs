@@ -1,6 +1,9 @@
 //! What happens to a Secret that is worth a line of log.
 
-use super::conflict::{INTERVAL, WINDOW};
+use super::{
+    conflict::{INTERVAL, WINDOW},
+    reconcile::Drift,
+};
 use crate::{
     failure::{Problem, diagnosis::Diagnosis, log_problem},
     kubernetes::ObjectRef,
@@ -13,15 +16,11 @@ pub(super) enum Incident {
     Written {
         registries: usize,
     },
-    /// It had been deleted.
-    Recreated,
-    /// Another field manager had changed it.
-    Restored {
-        manager: String,
-    },
+    /// Another field manager's change was undone.
+    Restored(Drift),
     /// The same, again and again.
     Conflict {
-        manager: String,
+        drift: Drift,
         restores: u64,
     },
     Failed(Problem),
@@ -40,14 +39,18 @@ impl Incident {
             Self::Written { registries } => {
                 tracing::info!(%output, %secret, registries, "output written");
             }
-            Self::Recreated => tracing::warn!(%output, %secret, "Secret was deleted; recreated"),
-            Self::Restored { manager } => {
-                tracing::warn!(%output, %secret, manager, "Secret was modified by another field manager; restored");
+            Self::Restored(Drift::Gone) => tracing::warn!(%output, %secret, "Secret was deleted; recreated"),
+            Self::Restored(Drift::Edited(manager)) => {
+                tracing::warn!(%output, %secret, manager, "Secret was modified by field manager {manager}; restored");
             }
-            Self::Conflict { manager, restores } => {
+            Self::Conflict { drift, restores } => {
+                let manager = match drift {
+                    Drift::Gone => "unknown",
+                    Drift::Edited(manager) => manager,
+                };
                 tracing::error!(
                     %output, %secret, manager, restores,
-                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
+                    diagnosis = Diagnosis::SecretConflict.id(), remedy = Diagnosis::SecretConflict.remedy(),
                     "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
                     INTERVAL.as_secs(), WINDOW.as_secs()
                 );

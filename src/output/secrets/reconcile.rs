@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Class, Problem, foreign_text::clean},
+    failure::{Problem, diagnosis::Diagnosis, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
     tasks,
 };
@@ -57,6 +57,7 @@ pub(super) struct Found {
     pub(super) version: String,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Drift {
     Gone,
     /// By this field manager.
@@ -88,34 +89,30 @@ impl Reconciliation {
             result: Ok(false),
         };
         for attempt in 0..TRIES {
-            match self.try_once(&mut outcome, attempt == 0 && self.is_absent).await {
-                Ok(written) => {
-                    outcome.result = Ok(written);
-                    break;
-                }
-                Err(Failure::Final(problem)) => {
-                    outcome.result = Err(problem);
-                    break;
-                }
-                // Another field manager wrote in between: it may hold something else now.
-                Err(Failure::Conflict(problem)) => outcome.result = Err(problem),
+            let result = self.try_once(&mut outcome, attempt == 0 && self.is_absent).await;
+            // Another field manager wrote in between: it may hold something else now.
+            let is_conflict = |problem: &Problem| problem.remedy.diagnosis == Diagnosis::SecretFight;
+            let is_final = !result.as_ref().is_err_and(is_conflict);
+            outcome.result = result;
+            if is_final {
+                break;
             }
         }
         outcome
     }
 
-    async fn try_once(&self, outcome: &mut Outcome, is_absent: bool) -> Result<bool, Failure> {
+    async fn try_once(&self, outcome: &mut Outcome, is_absent: bool) -> Result<bool, Problem> {
         outcome.desired = Arc::clone(&self.credentials.borrow());
         let found = match is_absent {
             true => None,
-            false => self.cluster.secret(&self.at).await.map_err(|error| self.failure(&error, "get"))?,
+            false => self.cluster.secret(&self.at).await.map_err(|error| self.problem(&error, "get"))?,
         };
         let version = found.as_ref().map(|found| found.metadata.resource_version.clone()).unwrap_or_default();
         if self.job.cleanup && found.is_none() {
             return Ok(false);
         }
         if self.job.cleanup && self.prunes && found.as_ref().is_some_and(|it| it.metadata.we_own_alone()) {
-            self.cluster.delete(&self.at, &version).await.map_err(|error| self.failure(&error, "delete"))?;
+            self.cluster.delete(&self.at, &version).await.map_err(|error| self.problem(&error, "delete"))?;
             return Ok(true);
         }
         let drift = found.as_ref().map_or(Drift::Gone, |found| {
@@ -123,22 +120,14 @@ impl Reconciliation {
             Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();
-        let Decision { coverage, in_place, apply, warnings, problem, removes: _ } =
-            match self.decide(found, &outcome.desired).await {
-                Ok(decision) if self.job.defers && decision.is_harmless() => {
-                    outcome.deferred = true;
-                    Decision { apply: None, ..decision }
-                }
-                Ok(decision) => decision,
-                Err(problem) => {
-                    let coverage = self.job.content.coverage();
-                    outcome.found = Some(Found { coverage, in_place: Arc::default(), version });
-                    return Err(Failure::Final(problem));
-                }
-            };
-        let in_place = Arc::new(in_place);
-        outcome.found = Some(Found { coverage: coverage.clone(), in_place, version });
-        outcome.warnings = warnings;
+        let coverage = self.job.content.coverage();
+        let found_then = outcome.found.insert(Found { coverage, in_place: Arc::default(), version });
+        let decision = self.decide(found, &outcome.desired).await?;
+        outcome.deferred = self.job.defers && decision.is_harmless();
+        outcome.warnings = decision.warnings;
+        found_then.coverage = decision.coverage;
+        found_then.in_place = Arc::new(decision.in_place);
+        let apply = decision.apply.filter(|_| !outcome.deferred);
         let is_written = apply.is_some();
         if let Some((body, in_place)) = apply {
             outcome.drift = Some(drift);
@@ -146,10 +135,10 @@ impl Reconciliation {
             // of two sidecars that make the same Secret at once the slower wins, and the watch corrects that if it is
             // the older.
             let applied = self.cluster.apply(&self.at, body, is_there).await;
-            let version = applied.map_err(|error| self.failure(&error, "patch"))?.resource_version;
-            outcome.found = Some(Found { coverage, in_place: Arc::new(in_place), version });
+            found_then.version = applied.map_err(|error| self.problem(&error, "patch"))?.resource_version;
+            found_then.in_place = Arc::new(in_place);
         }
-        problem.map_or(Ok(is_written), |problem| Err(Failure::Final(problem)))
+        decision.problem.map_or(Ok(is_written), Err)
     }
 
     async fn decide(
@@ -176,18 +165,8 @@ impl Reconciliation {
         .await
     }
 
-    fn failure(&self, error: &ApiError, verb: &'static str) -> Failure {
+    fn problem(&self, error: &ApiError, verb: &'static str) -> Problem {
         let ObjectRef { namespace, name } = &self.at;
-        let problem = error.problem(&Wanted { verb, resource: "secrets", namespace, name });
-        if error.is_conflict() {
-            Failure::Conflict(Problem { class: Class::Transient, ..problem })
-        } else {
-            Failure::Final(problem)
-        }
+        error.problem(&Wanted { verb, resource: "secrets", namespace, name })
     }
-}
-
-enum Failure {
-    Final(Problem),
-    Conflict(Problem),
 }

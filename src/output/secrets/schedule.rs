@@ -27,7 +27,10 @@ pub(super) fn next(targets: &Targets, running: usize, picks: u64, now: Instant) 
         return None;
     }
     let is_regardless = picks.is_multiple_of(REGARDLESS);
-    let rank = |target: &Target| (!(target.is_urgent() || is_regardless), target.last_pick());
+    let rank = |target: &Target| {
+        let (is_less_urgent, last_pick) = target.rank();
+        (is_less_urgent && !is_regardless, last_pick)
+    };
     let due = targets.iter().filter(|(_, target)| target.due(now).is_some_and(|due| due <= now));
     due.min_by_key(|(_, target)| rank(target)).map(|(at, _)| at.clone())
 }

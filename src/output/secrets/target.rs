@@ -17,13 +17,14 @@ use super::{
     reconcile::{Drift, Job, Outcome},
 };
 use crate::{
+    backoff::Backoff,
     credentials::CredentialSet,
     failure::{Class, Problem},
     output::warning_log::WarningLog,
 };
 
 /// The first and the longest pause of a target after a failure; with each other that fails each waits longer.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(10), jitter: 0.25 };
 const RETRY_PER_FAILING: Duration = Duration::from_millis(10);
 /// `once` waits no longer for a target that has failed so often.
 const GIVEN_UP: u32 = 3;
@@ -155,12 +156,7 @@ impl Target {
             Event::BaseChanged => self.in_sync_with = None,
             Event::Picked(pick) => return vec![Effect::Reconcile(self.start(pick, now))],
             Event::Finished { outcome, failing, random } => {
-                self.running = false;
-                return if self.removing || outcome.cleanup {
-                    self.finish_cleanup(outcome, now, random)
-                } else {
-                    self.finish(outcome, failing, now, random)
-                };
+                return self.finish(outcome, failing, now, random);
             }
         }
         Vec::new()
@@ -177,12 +173,9 @@ impl Target {
         pending.into_iter().chain(deferred).min()
     }
 
-    pub(super) fn is_urgent(&self) -> bool {
-        self.pending == Pending::Urgent
-    }
-
-    pub(super) fn last_pick(&self) -> u64 {
-        self.last_pick
+    /// Which of those that are due comes first: the least, by urgency and by its last reconciliation.
+    pub(super) fn rank(&self) -> (bool, u64) {
+        (self.pending != Pending::Urgent, self.last_pick)
     }
 
     pub(super) fn is_wanted(&self) -> bool {
@@ -233,12 +226,20 @@ impl Target {
         }
     }
 
-    fn finish_cleanup(&mut self, outcome: Outcome, now: Instant, random: f64) -> Vec<Effect> {
+    fn finish(&mut self, outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Effect> {
+        self.running = false;
         if self.removing != outcome.cleanup {
             self.request(Pending::Yes); // it was decided otherwise meanwhile
             return Vec::new();
         }
-        match outcome.result {
+        if self.removing {
+            return self.finish_cleanup(outcome.result, now, random);
+        }
+        self.note(outcome, failing, now, random).into_iter().map(Effect::Log).collect()
+    }
+
+    fn finish_cleanup(&mut self, result: Result<bool, Problem>, now: Instant, random: f64) -> Vec<Effect> {
+        match result {
             Ok(true) => vec![Effect::Log(Incident::Removed), Effect::Forget],
             Ok(false) => vec![Effect::Forget],
             Err(problem) if problem.class == Class::Denied => {
@@ -251,7 +252,7 @@ impl Target {
         }
     }
 
-    fn finish(&mut self, mut outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Effect> {
+    fn note(&mut self, mut outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Incident> {
         if let Some(found) = outcome.found {
             self.held.coverage = found.coverage;
             self.held.in_place = found.in_place;
@@ -293,7 +294,7 @@ impl Target {
                 self.problem = Some(problem);
             }
         }
-        incidents.into_iter().map(Effect::Log).collect()
+        incidents
     }
 
     fn retry(&mut self, failing: usize, now: Instant, random: f64) {
@@ -304,25 +305,18 @@ impl Target {
 
     /// A change by another field manager was undone.
     fn restored(&mut self, drift: Drift, now: Instant) -> Option<Incident> {
-        match (self.conflict.note(now), drift) {
-            (Report::Restored, Drift::Gone) => Some(Incident::Recreated),
-            (Report::Restored, Drift::Edited(manager)) => Some(Incident::Restored { manager }),
-            (Report::Conflict { restores }, Drift::Gone) => {
-                Some(Incident::Conflict { manager: "unknown".into(), restores })
-            }
-            (Report::Conflict { restores }, Drift::Edited(manager)) => {
-                Some(Incident::Conflict { manager, restores })
-            }
-            (Report::Silent, _) => None,
+        match self.conflict.note(now) {
+            Report::Restored => Some(Incident::Restored(drift)),
+            Report::Conflict { restores } => Some(Incident::Conflict { drift, restores }),
+            Report::Silent => None,
         }
     }
 }
 
-/// Exponential, with jitter; longer for each when many fail, so that they don't fill the request limit.
+/// Longer for each when many fail, so that they don't fill the request limit.
 pub(super) fn retry_pause(failures: u32, failing: usize, random: f64) -> Duration {
     let others = RETRY_PER_FAILING.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
-    let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + others;
-    cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
+    RETRY.jittered(RETRY.longest(failures) + others, random)
 }
 
 #[cfg(test)]

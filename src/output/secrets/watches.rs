@@ -3,12 +3,15 @@
 //! Secrets whose names are configured are watched one by one, as their Role allows; what is discovered (namespaces, or
 //! the Secrets of one by their labels) is watched as a whole. Of unmanaged Secrets nothing is kept in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    super::secret_settings::{Namespaces, Which},
+    super::secret_settings::{Namespaces, RepositoriesSettings, Which},
     Kind,
 };
 use crate::{
@@ -17,6 +20,9 @@ use crate::{
     status::OutputId,
     tasks,
 };
+
+const SECRETS: &str = "secrets";
+const NAMESPACES: &str = "namespaces";
 
 pub(super) struct Watches {
     output: OutputId,
@@ -27,20 +33,11 @@ pub(super) struct Watches {
     /// The Secrets of our name that exist, where one watch covers all; `None` before its first list.
     present: Option<BTreeSet<ObjectRef>>,
     tasks: JoinSet<()>,
-    watched: BTreeSet<ObjectRef>,
-    sender: mpsc::Sender<(Subject, WatchEvent)>,
-    events: mpsc::Receiver<(Subject, WatchEvent)>,
-    failing: BTreeMap<Subject, Problem>,
-    reminders: BTreeMap<Subject, Reminder>,
-}
-
-/// What a watch is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
-    Secret(ObjectRef),
-    /// All of ours: those of one name, or those with our labels.
-    Secrets,
-    Namespaces,
+    watched: BTreeSet<Arc<Scope>>,
+    sender: mpsc::Sender<(Arc<Scope>, WatchEvent)>,
+    events: mpsc::Receiver<(Arc<Scope>, WatchEvent)>,
+    failing: BTreeMap<Arc<Scope>, Problem>,
+    reminders: BTreeMap<Arc<Scope>, Reminder>,
 }
 
 pub(super) enum Change {
@@ -73,17 +70,16 @@ impl Watches {
             failing: BTreeMap::new(),
             reminders: BTreeMap::new(),
         };
-        for (subject, scope) in watches.scopes() {
-            if stay || watches.discovers(&subject) {
-                watches.watch(subject, scope);
+        for scope in watches.scopes() {
+            if stay || discovers(&scope) {
+                watches.watch(scope);
             }
         }
         watches
     }
 
-    /// The watches of what is discovered; none where all names are known.
-    fn scopes(&self) -> Vec<(Subject, Scope)> {
-        let scope = |resource| Scope { resource, namespace: None, name: None, labels: None };
+    /// What is watched as a whole; nothing where all names are known.
+    fn scopes(&self) -> Vec<Scope> {
         match &self.kind {
             Kind::DockerConfig(settings) => {
                 let labels = match &settings.namespaces {
@@ -92,29 +88,14 @@ impl Watches {
                     Namespaces::Own | Namespaces::Names(_) => return Vec::new(),
                 };
                 let name = Some(settings.name.as_str().to_owned());
-                vec![
-                    (Subject::Namespaces, Scope { labels, ..scope("namespaces") }),
-                    (Subject::Secrets, Scope { name, ..scope("secrets") }),
-                ]
+                vec![Scope { labels, ..Scope::of(NAMESPACES) }, Scope { name, ..Scope::of(SECRETS) }]
             }
-            Kind::Repositories(settings) => match &settings.which {
-                Which::Names(_) => Vec::new(),
-                Which::Selector(selector) => {
-                    let namespace = Some(settings.namespace.as_str().to_owned());
-                    let labels = Some(selector.as_str().to_owned());
-                    vec![(Subject::Secrets, Scope { namespace, labels, ..scope("secrets") })]
-                }
-            },
-            Kind::RepoCreds(_) => Vec::new(),
-        }
-    }
-
-    /// Whether that watch decides which Secrets there should be.
-    fn discovers(&self, subject: &Subject) -> bool {
-        match subject {
-            Subject::Namespaces => true,
-            Subject::Secrets => matches!(self.kind, Kind::Repositories(_)),
-            Subject::Secret(_) => false,
+            Kind::Repositories(RepositoriesSettings { namespace, which: Which::Selector(selector) }) => {
+                let namespace = Some(namespace.as_str().to_owned());
+                let labels = Some(selector.as_str().to_owned());
+                vec![Scope { namespace, labels, ..Scope::of(SECRETS) }]
+            }
+            Kind::Repositories(_) | Kind::RepoCreds(_) => Vec::new(),
         }
     }
 
@@ -136,54 +117,52 @@ impl Watches {
 
     /// Watches a Secret, where no other watch covers it.
     pub(super) fn watch_secret(&mut self, at: &ObjectRef) {
-        if self.kind.is_discovered() || !self.watched.insert(at.clone()) {
-            return;
+        if !self.kind.is_discovered() {
+            let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));
+            self.watch(Scope { namespace, name, ..Scope::of(SECRETS) });
         }
-        let (namespace, name) = (Some(at.namespace.clone()), Some(at.name.clone()));
-        let scope = Scope { resource: "secrets", namespace, name, labels: None };
-        self.watch(Subject::Secret(at.clone()), scope);
     }
 
-    fn watch(&mut self, subject: Subject, scope: Scope) {
-        self.tasks.spawn(watch(self.cluster.clone(), scope, subject, self.sender.clone()));
+    fn watch(&mut self, scope: Scope) {
+        let scope = Arc::new(scope);
+        if self.watched.insert(Arc::clone(&scope)) {
+            self.tasks.spawn(watch(self.cluster.clone(), scope, self.sender.clone()));
+        }
     }
 
     pub(super) async fn next(&mut self) -> Change {
-        let (subject, event) = tokio::select! {
+        let (scope, event) = tokio::select! {
             Some(event) = self.events.recv() => event,
             Some(Err(error)) = self.tasks.join_next() => {
                 tasks::joined::<()>(Err(error));
                 return Change::None; // the runtime ends
             }
         };
-        let discovers = self.discovers(&subject);
         if let WatchEvent::Failed(error) = event {
-            let class = self.note_failure(subject, &error);
-            return if discovers && class == Class::Denied { Change::DiscoveryDenied } else { Change::None };
+            let is_denied = self.note_failure(&scope, &error) == Class::Denied;
+            return if is_denied && discovers(&scope) { Change::DiscoveryDenied } else { Change::None };
         }
-        self.failing.remove(&subject);
-        if discovers {
-            return discover(&mut self.discovered, subject, event, |name| self.kind.excludes(name));
+        self.failing.remove(&scope);
+        if discovers(&scope) {
+            return discover(&mut self.discovered, &scope, event, |name| self.kind.excludes(name));
         }
-        let change = observed(subject, event);
+        let change = observed(&scope, event);
         self.note_present(&change);
         change
     }
 
-    fn note_failure(&mut self, subject: Subject, error: &ApiError) -> Class {
-        let (resource, namespace, name) = match (&subject, &self.kind) {
-            (Subject::Namespaces, _) => ("namespaces", "", ""),
-            (Subject::Secret(at), _) => ("secrets", at.namespace.as_str(), at.name.as_str()),
-            (Subject::Secrets, Kind::DockerConfig(settings)) => ("secrets", "", settings.name.as_str()),
-            (Subject::Secrets, Kind::RepoCreds(settings)) => ("secrets", settings.namespace.as_str(), ""),
-            (Subject::Secrets, Kind::Repositories(settings)) => ("secrets", settings.namespace.as_str(), ""),
-        };
-        let problem = error.problem(&Wanted { verb: "watch", resource, namespace, name });
-        if self.reminders.entry(subject.clone()).or_default().is_due(&problem) {
+    fn note_failure(&mut self, scope: &Arc<Scope>, error: &ApiError) -> Class {
+        let problem = error.problem(&Wanted {
+            verb: "watch",
+            resource: scope.resource,
+            namespace: scope.namespace.as_deref().unwrap_or_default(),
+            name: scope.name.as_deref().unwrap_or_default(),
+        });
+        if self.reminders.entry(Arc::clone(scope)).or_default().is_due(&problem) {
             log_problem!(warn, problem, { output = %self.output }, "changes go unnoticed");
         }
         let class = problem.class;
-        self.failing.insert(subject, problem);
+        self.failing.insert(Arc::clone(scope), problem);
         class
     }
 
@@ -201,10 +180,15 @@ impl Watches {
     }
 }
 
+/// Whether a watch decides which Secrets there should be.
+fn discovers(scope: &Scope) -> bool {
+    scope.resource == NAMESPACES || scope.labels.is_some()
+}
+
 /// Takes an event of a watch that decides which Secrets there should be.
 fn discover(
     discovered: &mut Option<BTreeSet<String>>,
-    subject: Subject,
+    scope: &Scope,
     event: WatchEvent,
     is_excluded: impl Fn(&str) -> bool,
 ) -> Change {
@@ -225,26 +209,26 @@ fn discover(
         }
         WatchEvent::Failed(_) => false,
     };
-    match (subject, &event) {
+    match event {
+        _ if scope.resource == NAMESPACES => {
+            if is_other {
+                Change::Targets
+            } else {
+                Change::None
+            }
+        }
         // Also where there are others now: of those that stay, one may have been edited while nothing was watched.
-        (Subject::Secrets, WatchEvent::All(_)) => observed(Subject::Secrets, event),
+        WatchEvent::All(_) => observed(scope, event),
         _ if is_other => Change::Targets,
-        (Subject::Secrets, _) => observed(Subject::Secrets, event),
-        _ => Change::None,
+        _ => observed(scope, event),
     }
 }
 
 /// What an event of a watch of Secrets means.
-fn observed(subject: Subject, event: WatchEvent) -> Change {
+fn observed(scope: &Scope, event: WatchEvent) -> Change {
     let version = |one: ObjectState| (ObjectRef::new(one.namespace, one.name), one.resource_version);
     match event {
-        WatchEvent::All(all) => {
-            let only = match subject {
-                Subject::Secret(at) => Some(at),
-                Subject::Secrets | Subject::Namespaces => None,
-            };
-            Change::Listed(only, all.into_iter().map(version).collect())
-        }
+        WatchEvent::All(all) => Change::Listed(scope.object(), all.into_iter().map(version).collect()),
         WatchEvent::Changed(one) => {
             let (at, version) = version(one);
             Change::Observed(at, version)

@@ -1,7 +1,5 @@
 //! The status of the Secrets of an output.
 
-use std::time::SystemTime;
-
 use tokio::time::Instant;
 
 use super::{
@@ -17,23 +15,17 @@ use crate::{
     status::{TargetStatus, Targets},
 };
 
-/// Writes that are not in the status yet, and when the last one was. They count also when the Secret is gone since.
-#[derive(Default)]
-pub(super) struct Unpublished {
-    writes: u64,
-    written_at: Option<SystemTime>,
-}
-
-impl Unpublished {
-    pub(super) fn count_write(&mut self, at: SystemTime) {
-        self.writes += 1;
-        self.written_at = Some(at);
-    }
-}
-
 impl Controller {
     pub(super) fn count_failure(&self) {
         self.it.with.status.update_output(&self.it.with.id, |output| output.failed += 1);
+    }
+
+    pub(super) fn count_write(&self) {
+        let now = self.it.with.clock.now();
+        self.it.with.status.update_output(&self.it.with.id, |output| {
+            output.writes += 1;
+            output.written_at = Some(now);
+        });
     }
 
     pub(super) fn publish_status(&mut self) {
@@ -55,14 +47,11 @@ impl Controller {
         let problem = failing.or(self.watches.problem()).cloned();
         let of_targets = kept().flat_map(|(_, target)| target.warnings());
         let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(SHOWN).cloned().collect();
-        let Unpublished { writes, written_at } = std::mem::take(&mut self.unpublished);
         self.it.with.status.update_output(&self.it.with.id, |output| {
             output.last_heartbeat = Instant::now();
             output.in_place = in_place;
             output.warnings = warnings;
             output.reconciled = reconciled;
-            output.writes += writes;
-            output.written_at = written_at.or(output.written_at);
             output.last_error = problem;
             output.targets = Some(targets);
         });

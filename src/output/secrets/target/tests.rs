@@ -79,6 +79,10 @@ impl Driver {
         self.due_in() == Some(Duration::ZERO)
     }
 
+    fn is_urgent(&self) -> bool {
+        self.target.pending == Pending::Urgent
+    }
+
     fn start(&mut self) -> Job {
         assert!(self.is_due(), "{:?}", self.due_in());
         let effects = self.send(Event::Picked(1));
@@ -104,7 +108,7 @@ impl Driver {
         self.send(Event::Observed(format!("{version}-edited")));
         let wait = self.due_in().unwrap();
         self.wait(wait);
-        self.run(written(version, Drift::Edited("hand".into())))
+        self.run(written(version, edited()))
     }
 }
 
@@ -119,6 +123,10 @@ fn incidents(effects: Vec<Effect>) -> (Vec<Incident>, bool) {
         }
     }
     (incidents, forget)
+}
+
+fn edited() -> Drift {
+    Drift::Edited("hand".into())
 }
 
 fn written(version: &str, drift: Drift) -> Outcome {
@@ -149,9 +157,9 @@ fn each_change_calls_for_a_reconciliation_and_one_in_the_cluster_for_an_urgent_o
         let mut driver = Driver::in_sync();
         driver.send(event);
         assert!(driver.is_due());
-        assert_eq!(driver.target.is_urgent(), is_urgent);
+        assert_eq!(driver.is_urgent(), is_urgent);
         assert!(!driver.start().defers);
-        assert!(!driver.target.is_urgent());
+        assert!(!driver.is_urgent());
     }
 }
 
@@ -162,7 +170,7 @@ fn a_list_without_a_secret_that_never_existed_is_no_change() {
     driver.run(Outcome { found: None, result: Err(missing), ..synced("") });
     assert!(!driver.target.existed());
     driver.send(Event::NotListed);
-    assert!(!driver.target.is_urgent());
+    assert!(!driver.is_urgent());
     assert!(driver.due_in() > Some(Duration::ZERO), "the pause goes on");
 }
 
@@ -239,19 +247,19 @@ fn a_failure_is_logged_when_it_is_new_and_so_is_the_recovery() {
 
 #[test]
 fn only_what_another_field_manager_changed_is_restored() {
-    let edited = || written("2", Drift::Edited("hand".into()));
+    let rewritten = || written("2", edited());
     let plain = [Incident::Written { registries: 0 }];
     let mut driver = Driver::new();
-    assert_eq!(driver.run(edited()), plain, "found so at the start");
+    assert_eq!(driver.run(rewritten()), plain, "found so at the start");
     driver.send(Event::Deleted);
-    assert_eq!(driver.run(written("3", Drift::Gone)), [Incident::Recreated]);
-    assert_eq!(driver.edit_and_restore("4"), [Incident::Restored { manager: "hand".into() }]);
+    assert_eq!(driver.run(written("3", Drift::Gone)), [Incident::Restored(Drift::Gone)]);
+    assert_eq!(driver.edit_and_restore("4"), [Incident::Restored(edited())]);
     driver.desired = Arc::new(CredentialSet::default());
     driver.send(Event::Resync);
-    assert_eq!(driver.run(edited()), plain, "it has another token");
+    assert_eq!(driver.run(rewritten()), plain, "it has another token");
     driver.send(Event::BaseChanged);
     driver.send(Event::RetryNow);
-    assert_eq!(driver.run(edited()), plain, "its base has changed");
+    assert_eq!(driver.run(rewritten()), plain, "its base has changed");
 }
 
 #[test]
@@ -265,10 +273,10 @@ fn in_a_conflict_checks_are_paced_and_harmless_differences_deferred() {
         driver.wait(wait);
         let job = driver.start();
         assert_eq!(job.defers, edit > 3, "{edit}");
-        let incidents = driver.finish(written("w", Drift::Edited("hand".into())));
+        let incidents = driver.finish(written("w", edited()));
         let expected = match edit {
-            0..3 => vec![Incident::Restored { manager: "hand".into() }],
-            3 => vec![Incident::Conflict { manager: "hand".into(), restores: 4 }],
+            0..3 => vec![Incident::Restored(edited())],
+            3 => vec![Incident::Conflict { drift: edited(), restores: 4 }],
             _ => Vec::new(),
         };
         assert_eq!(incidents, expected, "{edit}");
@@ -286,11 +294,7 @@ fn in_a_conflict_checks_are_paced_and_harmless_differences_deferred() {
     assert!(!driver.start().defers);
     driver.finish(synced("done"));
     driver.wait(WINDOW);
-    assert_eq!(
-        driver.edit_and_restore("after"),
-        [Incident::Restored { manager: "hand".into() }],
-        "it is over"
-    );
+    assert_eq!(driver.edit_and_restore("after"), [Incident::Restored(edited())], "it is over");
 }
 
 #[test]
@@ -376,7 +380,7 @@ fn any_outcome(job: &Job, number: u64) -> Outcome {
         cleanup: job.cleanup,
         found: (!each(5)).then_some(found),
         desired: Arc::default(),
-        drift: Some(if each(3) { Drift::Gone } else { Drift::Edited("hand".into()) }),
+        drift: Some(if each(3) { Drift::Gone } else { edited() }),
         warnings: Vec::new(),
         deferred: job.defers && each(4),
         result: if each(7) { Err(problem("no", class)) } else { Ok(!each(4)) },

@@ -12,8 +12,9 @@ fn versions(change: Change) -> Vec<(String, String)> {
 /// While the watch was cut, one came and another was edited: both are known from the list.
 #[test]
 fn a_relist_reports_the_versions_also_when_there_are_other_secrets() {
+    let scope = Scope { labels: Some("ecr=enabled".into()), ..Scope::of(SECRETS) };
     let mut discovered = None;
-    let mut discover = |event| discover(&mut discovered, Subject::Secrets, event, |_| false);
+    let mut discover = |event| discover(&mut discovered, &scope, event, |_| false);
     let first = discover(WatchEvent::All(vec![object("a", "1")]));
     assert_eq!(versions(first), [("a".to_owned(), "1".to_owned())]);
     let second = discover(WatchEvent::All(vec![object("a", "2"), object("b", "3")]));
@@ -25,8 +26,9 @@ fn a_relist_reports_the_versions_also_when_there_are_other_secrets() {
 
 #[test]
 fn of_namespaces_only_their_coming_and_going_counts() {
+    let scope = Scope::of(NAMESPACES);
     let mut discovered = None;
-    let mut discover = |event| discover(&mut discovered, Subject::Namespaces, event, |name| name == "out");
+    let mut discover = |event| discover(&mut discovered, &scope, event, |name| name == "out");
     let ending = ObjectState { deletion_timestamp: Some("t".into()), ..object("b", "1") };
     let all = vec![object("a", "1"), ending, object("out", "1")];
     assert!(matches!(discover(WatchEvent::All(all.clone())), Change::Targets));
