@@ -163,7 +163,7 @@ async fn each_kind_of_answer_has_its_diagnosis() {
     assert!(wanted(status(404, "NotFound", "secrets \"ecr\" not found")).await.unwrap().is_none());
     let (cluster, _) = cluster(vec![status(409, "Conflict", "")], Vec::new());
     let applied = cluster.apply(&at(), Default::default(), true).await;
-    assert_eq!(diagnosis(&applied.unwrap_err()), Diagnosis::SecretFight);
+    assert_eq!(diagnosis(&applied.unwrap_err()), Diagnosis::SecretConflict);
 }
 
 #[tokio::test(start_paused = true)]
