@@ -13,7 +13,7 @@ use super::{
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
-    Apply, Basis, Body, Concern, Decision, InPlace, reject_size, reject_type,
+    Apply, Basis, Body, Coverage, Decision, InPlace, reject_size, reject_type,
 };
 use crate::{
     aws::token::Token,
@@ -76,8 +76,8 @@ pub(super) fn of_repository(
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
         // Before the first token of the caller's own registry there is nothing to judge a `url` by.
         let (coverage, warnings) = match knows_no_registry(basis.desired) {
-            true => (Concern::All, Vec::new()),
-            false => (Concern::None, vec![warning]),
+            true => (Coverage::All, Vec::new()),
+            false => (Coverage::None, vec![warning]),
         };
         let decision = Decision::unchanged(coverage, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
@@ -139,7 +139,7 @@ impl Place<'_> {
     }
 
     fn unchanged(&self, in_place: InPlace, warnings: Vec<String>) -> Decision {
-        Decision::unchanged(Concern::One(self.host.clone()), in_place, warnings)
+        Decision::unchanged(Coverage::One(self.host.clone()), in_place, warnings)
     }
 
     /// A template that does not exist: created where the rights allow it.
