@@ -201,15 +201,19 @@ impl World {
 
 proptest! {
     #[test]
-    fn whatever_happens_it_ends_in_sync(steps in proptest::collection::vec(step(), 0..80)) {
+    fn whatever_happens_it_ends_in_sync(
+        rows in proptest::collection::vec(proptest::collection::vec(step(), 0..12), 1..12),
+    ) {
         let mut world = World::new();
-        steps.iter().for_each(|step| world.take(step));
-        world.settle();
-        let holds = world.secret.as_ref().and_then(|secret| secret.holds.clone());
-        if world.is_wanted {
-            prop_assert!(holds.is_some_and(|holds| Arc::ptr_eq(&holds, &world.desired)));
-        } else {
-            prop_assert!(holds.is_none() && world.driver.is_none());
+        for steps in rows {
+            steps.iter().for_each(|step| world.take(step));
+            world.settle();
+            let holds = world.secret.as_ref().and_then(|secret| secret.holds.clone());
+            if world.is_wanted {
+                prop_assert!(holds.is_some_and(|holds| Arc::ptr_eq(&holds, &world.desired)));
+            } else {
+                prop_assert!(holds.is_none() && world.driver.is_none());
+            }
         }
         // From then on nothing is written.
         let writes = world.writes;
