@@ -1,4 +1,4 @@
-//! What it costs to have this program: start-up beside the programs a user would pick instead, size, memory
+//! What it costs to have this program: start-up next to the programs a user would pick instead, size, memory
 //! and idle CPU, all in one run against the emulated AWS.
 //!
 //! `cargo bench --bench compare` (add `-- --idle 10` for a shorter idle measurement). Times are the best and

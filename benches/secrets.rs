@@ -157,7 +157,7 @@ impl Bench {
         let by_kubectl = apply.elapsed().as_secs_f64() / KUBECTL_SHARE as f64;
         let by_us = ours.as_secs_f64() / (count + 1) as f64;
 
-        // A restart while AWS is away: each Secret is looked at, and there is nothing to write.
+        // A restart while AWS is away: each Secret is checked, and there is nothing to write.
         drop(self.aws.take());
         let mark = self.server.audit_mark();
         let again = Instant::now();

@@ -1,4 +1,4 @@
-//! The local health endpoint: what is true now, told over HTTP.
+//! The local health endpoint.
 
 mod host;
 pub mod metrics;

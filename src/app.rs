@@ -1,8 +1,9 @@
-//! Wires configuration → refreshers → outputs → health, and ends them.
+//! Wires configuration → refreshers → outputs → health, and stops them.
 //!
 //! `run` and `once` are the same engine; only the stop condition differs.
 
 mod once;
+mod readiness_log;
 mod usage_hint;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -16,19 +17,11 @@ use tokio::{
 
 pub(crate) use self::{once::once, usage_hint::UsageHint};
 use crate::{
-    admin::{
-        readiness,
-        server::{self, BindError},
-    },
-    aws::{
-        http::{self, Proxies},
-        profile_file::ProfileFiles,
-        sdk::SdkSettings,
-    },
+    admin::server::{self, BindError},
+    aws::{http, profile_file::ProfileFiles},
     clock::Clock,
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     engine::{Dependencies, Engine, TaskPanicked},
-    env::Environment,
     failure::{Problem, diagnosis::Diagnosis},
     fs::watch::{FileWatcher, Watched},
     shutdown::{Signal, Signals},
@@ -38,54 +31,25 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// How often readiness is looked at when nothing happens: expiry is no event.
-const READINESS_TURN: Duration = Duration::from_secs(10);
-/// A loss of readiness that is over within this time is not told.
-const READINESS_SETTLES: Duration = Duration::from_secs(1);
-
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
-    /// There is nothing to work with.
     #[error("{0}")]
     UsageHint(UsageHint),
-    /// The configuration cannot be used.
     #[error(transparent)]
-    Configuration(#[from] Problems),
+    Configuration(#[from] Violations),
     /// An output can never work.
     #[error("{0}")]
     Output(Problem),
-    /// The health endpoint cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Signals cannot be handled.
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
     /// `once` could not do it.
     #[error("not all required outputs could be written:\n{0}")]
     NotWritten(String),
-    /// A fault of this program.
     #[error(transparent)]
     Panicked(#[from] TaskPanicked),
-}
-
-/// The environment, and what it and the AWS profile say about reaching AWS. Never asks the metadata service.
-pub(crate) async fn context(env: Environment) -> Result<Context, Problems> {
-    let mut problems: Vec<config::Problem> = match Proxies::of(&env) {
-        Ok(_) => Vec::new(),
-        Err(invalid) => {
-            invalid.into_iter().map(|it| config::Problem::new(it.variable, it.found, it.expected)).collect()
-        }
-    };
-    match SdkSettings::load(&env).await {
-        Ok(sdk) if problems.is_empty() => return Ok(Context { env, sdk }),
-        Ok(_) => {}
-        Err(invalid) => {
-            problems
-                .extend(invalid.into_iter().map(|it| config::Problem::new(it.place, it.found, it.expected)));
-        }
-    }
-    Err(Problems(problems))
 }
 
 /// Keeps every output fresh until SIGTERM or SIGINT.
@@ -187,7 +151,8 @@ impl App {
         status.update(|status| status.startup_grace = config.health.startup_grace);
         let (names, hosts) = watch::channel(config.health.hosts.clone());
         let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
-        let health = HealthServer::start(&mut engine, listener, answers, names);
+        let task = HealthServer::serve(&mut engine, listener, &answers);
+        let health = HealthServer { answers, names, task };
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -199,7 +164,7 @@ impl App {
         };
         config_changed.notify_one(); // it may have changed since it was read
         engine.apply(&config).await;
-        engine.spawn(follow_readiness(status.clone(), clock));
+        engine.spawn(readiness_log::follow(status.clone(), clock));
         Ok(Self {
             config,
             flags: flags.clone(),
@@ -225,7 +190,7 @@ impl App {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the changed configuration is refused: the running one stays");
+                tracing::error!(%error, "configuration reload rejected; keeping the current configuration");
                 self.status.update(|status| {
                     status.configuration.refused += 1;
                     status.configuration.last_error = Some(error.to_string());
@@ -237,10 +202,10 @@ impl App {
     async fn try_reload(&mut self) -> Result<bool, AppError> {
         let config = config::load(&self.flags, &self.context).await?;
         if config == self.config {
-            let was_refused = self.status.read(|status| status.configuration.last_error.is_some());
-            return Ok(was_refused); // fixed by going back
+            let was_rejected = self.status.read(|status| status.configuration.last_error.is_some());
+            return Ok(was_rejected); // fixed by going back
         }
-        // What has come to be at the path of an output that stays is for its reconciler, whatever else is reloaded.
+        // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Output)?;
         if config.health.listen != self.config.health.listen {
@@ -258,28 +223,18 @@ impl App {
 /// The health endpoint and the task that serves it.
 struct HealthServer {
     answers: server::Health,
-    /// What `Host` may say.
+    /// What `Host` may be.
     names: watch::Sender<Vec<String>>,
     task: AbortHandle,
 }
 
 impl HealthServer {
-    fn start(
-        engine: &mut Engine,
-        listener: TcpListener,
-        answers: server::Health,
-        names: watch::Sender<Vec<String>>,
-    ) -> Self {
-        let task = Self::serve(engine, listener, &answers);
-        Self { answers, names, task }
-    }
-
     fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
         let serving = server::serve(listener, answers.clone());
         engine.spawn(async move { match serving.await {} })
     }
 
-    /// Serves at another address; when that fails, at the old one still.
+    /// Serves at another address; when that fails, still at the old one.
     fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
         let listener = server::bind(address)?;
         self.task.abort();
@@ -303,30 +258,4 @@ fn announce(config: &Config, health: SocketAddr) {
         version = env!("CARGO_PKG_VERSION"), registries, identities = identities.join(", "),
         outputs = outputs.join(", "), health = %health, "ecr-sidecar starts"
     );
-}
-
-/// Notes the first readiness, and logs each change of it that lasts.
-async fn follow_readiness(status: StatusBoard, clock: Clock) {
-    let mut changes = status.subscribe();
-    let mut was_ready = false;
-    loop {
-        let verdict = || status.read(|status| readiness::ready(status, clock.now()));
-        let mut now = verdict();
-        if was_ready && !now.is_good() {
-            // A registry that a reload adds is on its way.
-            tokio::time::sleep(READINESS_SETTLES).await;
-            now = verdict();
-        }
-        if now.is_good() && !was_ready {
-            status.update(|status| status.has_been_ready = true);
-            tracing::info!("ready: every required registry has a credential in every output");
-        } else if was_ready && !now.is_good() {
-            tracing::error!(reasons = now.text(false).trim_end(), "no longer ready");
-        }
-        was_ready = now.is_good();
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(READINESS_TURN) => {}
-        }
-    }
 }

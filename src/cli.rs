@@ -36,17 +36,17 @@ const NOT_REPEATED: &str =
 
 /// Exit status for bad configuration or usage (EX_USAGE of sysexits).
 const BAD_CONFIGURATION: u8 = 64;
-/// Exit status when what was asked for could not be had (EX_UNAVAILABLE).
+/// Exit status when what was asked for is not available (EX_UNAVAILABLE).
 const UNAVAILABLE: u8 = 69;
 /// Exit status of `doctor` when something does not work.
 const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
 
-/// A thread for blocking work ends after so long without any.
+/// An idle thread for blocking work exits after this time.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     forbid_dumps();
     let mut arguments = std::env::args_os();
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
             let _ = match repeats_a_secret(&rendered) {
                 true => writeln!(io::stderr(), "error: {NOT_REPEATED}"),
                 false => error.print(),
-            }; // nobody left to tell
+            }; // standard error may be closed
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() };
         }
@@ -80,7 +80,7 @@ fn repeats_a_secret(error: &str) -> bool {
 
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    // Each living thread keeps what it freed last: the next one takes that over from one that ended.
+    // Each living thread keeps what it freed last: the next one takes that over from one that exited.
     builder.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE);
     let runtime = match builder.build() {
         Ok(runtime) => runtime,
@@ -88,7 +88,7 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     };
     let outcome = runtime.block_on(work);
     process_group::kill_all();
-    // Nothing is torn down: a thread may hang in a volume, and the process ends anyway.
+    // Nothing is torn down: a thread may hang in a volume, and the process exits anyway.
     std::mem::forget(runtime);
     telemetry::flush();
     outcome
@@ -120,10 +120,10 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
-        command => match app::context(env).await {
+        command => match Context::load(env).await {
             Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {
-                tell(&doctor::of_bad_configuration(&problems), output)
+                report(&doctor::of_bad_configuration(&problems), output)
             }
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
@@ -132,13 +132,13 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
 
 async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
     match command {
-        Command::Once { timeout } => ended(app::once(flags, context, timeout).await),
+        Command::Once { timeout } => exit_code(app::once(flags, context, timeout).await),
         Command::Config { .. } => match config::effective(flags, context).await {
             Ok(yaml) => print(&yaml),
             Err(problems) => failed(&problems, BAD_CONFIGURATION),
         },
         Command::Doctor { consumer, output } => {
-            tell(&Box::pin(doctor::examine(flags, context, consumer.as_ref())).await, output)
+            report(&Box::pin(doctor::run(flags, context, consumer.as_ref())).await, output)
         }
         Command::Manifests { service_account: name, namespace } => {
             let config = match config::load(flags, context).await {
@@ -150,11 +150,11 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
                 Err(error) => failed(&error, BAD_CONFIGURATION),
             }
         }
-        _ => ended(app::run(flags, context).await),
+        _ => exit_code(app::run(flags, context).await),
     }
 }
 
-fn ended(outcome: Result<(), AppError>) -> ExitCode {
+fn exit_code(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
         AppError::UsageHint(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
@@ -188,7 +188,7 @@ async fn ask(
     }
 }
 
-fn tell(report: &Report, format: ReportFormat) -> ExitCode {
+fn report(report: &Report, format: ReportFormat) -> ExitCode {
     let printed = match format {
         ReportFormat::Text => print(&report.to_string()),
         ReportFormat::Json => print(&report.to_json()),

@@ -1,6 +1,6 @@
 //! What the program is to do: flags over environment over file over default, parsed into types.
 //!
-//! Every problem is told at once, each with its path, what was found, what is accepted and the nearest
+//! Every violation is reported at once, each with its path, what was found, what is expected and the nearest
 //! known name. Nothing half-valid leaves this module. It reads the configuration file and nothing else.
 
 mod effective;
@@ -26,7 +26,7 @@ pub use self::{
     sources::{own_variables, variable},
 };
 use crate::{
-    aws::{endpoint::EndpointUrl, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
+    aws::{endpoint::EndpointUrl, http::Proxies, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
     env::Environment,
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
@@ -44,7 +44,7 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 const FILE_LIMIT: usize = 1 << 20;
 /// A probe has a second by default.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
-const LISTEN_ACCEPTED: &str = "an IP address and a port such as 127.0.0.1:9808";
+const LISTEN_EXPECTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -62,7 +62,7 @@ pub struct Config {
 /// Which registries to hold credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registries {
-    /// The caller's own, whose name AWS tells with the token of this key.
+    /// The caller's own, whose name AWS returns with the token of this key.
     Own(TokenKey),
     /// These; never empty.
     Listed(Vec<Registry>),
@@ -82,7 +82,7 @@ pub struct Health {
     pub listen: SocketAddr,
     /// Names that the `Host` header may have besides IP literals and `localhost`: lower-case, without a port.
     pub hosts: Vec<String>,
-    /// After this time `/startupz` says yes whatever AWS does.
+    /// After this time `/startupz` answers yes whatever AWS does.
     pub startup_grace: Duration,
 }
 
@@ -101,37 +101,58 @@ pub struct Flags(pub BTreeMap<&'static str, String>);
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     pub env: Environment,
-    /// What variables and the AWS profile say about reaching AWS.
+    /// From variables and the AWS profile.
     pub sdk: SdkSettings,
 }
 
-/// Reads and parses the configuration, or reports every problem of it.
-pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Problems> {
+impl Context {
+    /// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
+    pub(crate) async fn load(env: Environment) -> Result<Self, Violations> {
+        let mut violations: Vec<_> = match Proxies::of(&env) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => {
+                invalid.into_iter().map(|it| Violation::new(it.variable, it.found, it.expected)).collect()
+            }
+        };
+        match SdkSettings::load(&env).await {
+            Ok(sdk) if violations.is_empty() => return Ok(Self { env, sdk }),
+            Ok(_) => {}
+            Err(invalid) => {
+                violations
+                    .extend(invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected)));
+            }
+        }
+        Err(Violations(violations))
+    }
+}
+
+/// Reads and parses the configuration, or reports every violation of it.
+pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Violations> {
     let file = ConfigFile::read(flags, &context.env).await?;
     resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(config, _)| config)
 }
 
 /// The effective configuration as YAML, with the origin of each value as a comment.
-pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Problems> {
+pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Violations> {
     let file = ConfigFile::read(flags, &context.env).await?;
     resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(_, effective)| effective.to_yaml())
 }
 
-/// The same for who only answers a question, most often about `host`: when no registries are configured, that stands in
-/// for the caller's own, and nothing need say a region.
+/// The same for `print` and the credential helper: when no registries are configured, `host` stands in for the caller's
+/// own, and no region need be configured.
 pub async fn load_to_answer(
     host: Option<&RegistryHost>,
     flags: &Flags,
     context: &Context,
-) -> Result<Config, Problems> {
+) -> Result<Config, Violations> {
     let file = ConfigFile::read(flags, &context.env).await?;
     resolve::load(flags, context, file.as_ref(), Purpose::Answer(host)).map(|(config, _)| config)
 }
 
-/// Where the sidecar of this configuration listens, even when the configuration is refused otherwise: the probes
+/// Where the sidecar of this configuration listens, even when the configuration is rejected: the probes
 /// of a sidecar that runs on its last good one must not fail with the file. A file that cannot be read soon enough for
 /// a probe is passed over.
-pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Problems> {
+pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAddr, Violations> {
     if let Some(address) = sources::listen_outside_the_file(flags, env)? {
         return Ok(address);
     }
@@ -148,14 +169,14 @@ struct ConfigFile {
 
 impl ConfigFile {
     /// The file that a flag or variable names, if any.
-    async fn read(flags: &Flags, env: &Environment) -> Result<Option<Self>, Problems> {
+    async fn read(flags: &Flags, env: &Environment) -> Result<Option<Self>, Violations> {
         let Some(path) = sources::file_path(flags, env) else { return Ok(None) };
         match read_text(&path, FILE_LIMIT).await {
             Ok(text) => Ok(Some(Self { path, text })),
             Err(error) => {
                 let found = format!("a file that cannot be read: {error}");
-                let accepted = "a readable YAML file of at most 1 MiB";
-                Err(Problems(vec![Problem::new(clean_path(&path), found, accepted)]))
+                let expected = "a readable YAML file of at most 1 MiB";
+                Err(Violations(vec![Violation::new(clean_path(&path), found, expected)]))
             }
         }
     }
@@ -239,27 +260,28 @@ impl Origins {
 
 /// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Violation {
     /// Where: a path in the file, a variable, or a flag.
     pub path: String,
     pub found: String,
-    /// What is accepted, or how to fix it.
-    pub accepted: String,
+    /// What is expected, or how to fix it.
+    pub expected: String,
     pub nearest: Option<String>,
 }
 
-impl Problem {
+impl Violation {
     /// One that is not of a key with a near name.
-    pub fn new(path: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
-        let (found, accepted) = (clean(&found.into()), clean(&accepted.into()));
-        Self { path: path.into(), found, accepted, nearest: None }
+    pub fn new(path: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        let (found, expected) = (clean(&found.into()), clean(&expected.into()));
+        Self { path: path.into(), found, expected, nearest: None }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = if self.path.is_empty() { "the file" } else { &clean(&self.path) };
-        write!(f, "{path}: found {}, accepted: {}", self.found, self.accepted)?;
+        let found = if self.found.starts_with('`') { "invalid value" } else { "found" };
+        write!(f, "{path}: {found} {}, expected {}", self.found, self.expected)?;
         match &self.nearest {
             Some(name) => write!(f, "; did you mean `{name}`?"),
             None => Ok(()),
@@ -269,17 +291,17 @@ impl fmt::Display for Problem {
 
 /// Everything wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
+pub struct Violations(pub Vec<Violation>);
 
-impl fmt::Display for Problems {
+impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
         write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.0.iter().try_for_each(|violation| write!(f, "\n  {violation}"))
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for Violations {}
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }

@@ -4,12 +4,14 @@
 
 mod base;
 mod document;
+mod entry;
 mod merge;
 mod warning;
 
 pub(crate) use self::{
     base::Base,
-    document::{Document, LARGEST, Unfit, auth, is_ecr_token},
+    document::{Document, LARGEST, Unfit},
+    entry::{auth, is_ecr_token},
     merge::{Merged, creds_store, merge},
     warning::Warning,
 };

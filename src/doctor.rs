@@ -4,12 +4,12 @@
 //! failure where the next step still means something, and names the first failure, for the ones after it may be its
 //! consequences.
 //!
-//! It asks with the engine's own parts ([`Identity`](crate::aws::identity::Identity), [`TokenSource`](crate::aws::token::TokenSource),
+//! It uses the engine's own parts ([`Identity`](crate::aws::identity::Identity), [`TokenSource`](crate::aws::token::TokenSource),
 //! the HTTP client), so that what works here works there, and reports failures in the engine's own sentences
 //! ([`Diagnosis`]).
 //!
 //! Invariants:
-//! * It changes nothing, and tells no secret (`it_changes_nothing_and_tells_no_secret` in `tests/failures`).
+//! * It changes nothing, and shows no secret (`it_changes_nothing_and_shows_no_secret` in `tests/failures`).
 //! * A check that did not finish is a failure (`a_check_that_panics_at_once_later_or_in_a_task_of_its_own_is_a_failure`,
 //!   `an_identity_whose_check_panics_is_a_failure`).
 //! * It ends within 15 s, whatever hangs (`it_ends_when_everything_hangs`): each step has its limit, and those that wait
@@ -28,15 +28,12 @@ use std::time::Duration;
 
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use self::{finished::finished, network::RecordingClient};
-pub(crate) use self::{
-    outputs::Consumer,
-    report::{Finding, Report, Step},
-};
+use self::{finished::finished, network::RecordingClient, report::Step};
+pub(crate) use self::{outputs::Consumer, report::Report};
 use crate::{
     aws::http,
     clock::Clock,
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     failure::{diagnosis::Diagnosis, shown_value::clean_path},
 };
 
@@ -45,27 +42,27 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
 /// The report on a configuration that cannot be used.
-pub(crate) fn of_bad_configuration(problems: &Problems) -> Report {
+pub(crate) fn of_bad_configuration(problems: &Violations) -> Report {
     let saw = problems.to_string();
-    Report::new(vec![Finding::fail(Step::Configuration, "configuration", saw, Diagnosis::Configuration)])
+    Report::new(vec![Step::Configuration.fail("configuration", saw, Diagnosis::Configuration)])
 }
 
-/// Walks through everything that the configuration rests on. `consumer`: who reads the docker config.json, if known.
-pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&Consumer>) -> Report {
+/// Checks configuration, credentials, network and outputs. `consumer`: who reads the docker config.json, if known.
+pub(crate) async fn run(flags: &Flags, context: &Context, consumer: Option<&Consumer>) -> Report {
     let config = match config::load(flags, context).await {
         Ok(config) => config,
         Err(problems) => return of_bad_configuration(&problems),
     };
     let (clock, env) = (Clock::System, &context.env);
     let client = http::client(env);
-    let overheard = RecordingClient::new(clock.clone());
+    let recording = RecordingClient::new(clock.clone());
     let plain = context.sdk.config(client.clone());
     let limits =
         TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_timeout(CALL_LIMIT).build();
-    let sdk = plain.to_builder().http_client(overheard.client(client)).timeout_config(limits).build();
+    let sdk = plain.to_builder().http_client(recording.client(client)).timeout_config(limits).build();
     let identities = aws::identities(&config, env, &sdk, &clock);
 
-    let mut findings = vec![Finding::ok(Step::Configuration, origin(&config), summary(&config))];
+    let mut findings = vec![Step::Configuration.ok(origin(&config), summary(&config))];
     let to_aws = async {
         let asked = aws::ask(&config, &identities, &sdk, &clock);
         let aws = match finished(Step::Identity, "AWS", asked).await {
@@ -76,9 +73,9 @@ pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&
         let registries = finished::findings(Step::Registry, "registries", registries).await;
         [aws.findings, registries].concat()
     };
-    let files = files::examine(identities.values(), env, clock.now());
-    let outputs = outputs::examine(&config, env, consumer);
-    let cluster = cluster::examine(&config, &clock);
+    let files = files::check(identities.values(), env, clock.now());
+    let outputs = outputs::check(&config, env, consumer);
+    let cluster = cluster::check(&config, &clock);
     // None of these waits for another, and each may hang.
     let (aws, files, outputs, cluster) = tokio::join!(
         to_aws,
@@ -87,7 +84,7 @@ pub(crate) async fn examine(flags: &Flags, context: &Context, consumer: Option<&
         finished::findings(Step::Kubernetes, "kubernetes", cluster)
     );
     findings.extend(files);
-    findings.extend(overheard.findings(env));
+    findings.extend(recording.findings(env));
     findings.extend(network::in_clear(&config, context));
     findings.extend(aws);
     findings.extend(outputs);

@@ -3,6 +3,8 @@
 //! A new configuration is applied by its difference: what did not change keeps running, with its tokens and
 //! its retry state.
 
+mod input_watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,6 +17,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+use self::input_watch::InputWatch;
 use crate::{
     aws::{
         identity::Identity,
@@ -33,7 +36,7 @@ use crate::{
     tasks,
 };
 
-/// How long a volume may take to say whether an output can work there at all.
+/// How long the check may take whether an output can work on its volume at all.
 const PREFLIGHT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a first attempt waits until its inputs are watched: their volume may hang.
@@ -43,17 +46,16 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Dependencies {
     pub env: Environment,
-    /// The SDK's settings: endpoints, FIPS, time-outs, HTTP client.
+    /// Endpoints, FIPS, time-outs, HTTP client.
     pub sdk: SdkConfig,
     pub clock: Clock,
-    /// Where everybody tells what happened.
     pub status: StatusBoard,
     /// Watches files; `None` for `once`, which has no time for changes.
     pub watcher: Option<FileWatcher>,
 }
 
 pub struct Engine {
-    surface: Dependencies,
+    dependencies: Dependencies,
     credentials: CredentialStore,
     /// Taken by the first output that needs it.
     connection: Connection,
@@ -73,28 +75,6 @@ struct RunningRefresher {
     task: AbortHandle,
 }
 
-/// The files of one identity are watched, and who is woken by their change.
-struct InputWatch {
-    identity: Arc<Identity>,
-    wakes: Vec<Arc<Notify>>,
-    task: AbortHandle,
-    _watched: Watched,
-}
-
-impl InputWatch {
-    fn is_for(&self, identity: &Arc<Identity>, wakes: &[Arc<Notify>]) -> bool {
-        Arc::ptr_eq(&self.identity, identity)
-            && self.wakes.len() == wakes.len()
-            && self.wakes.iter().zip(wakes).all(|(one, other)| Arc::ptr_eq(one, other))
-    }
-}
-
-impl Drop for InputWatch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 struct RunningReconciler {
     config: OutputConfig,
     wake: Arc<Notify>,
@@ -109,14 +89,13 @@ struct RunningReconciler {
 pub struct TaskPanicked(String);
 
 impl Engine {
-    /// An engine that runs nothing yet.
-    pub fn new(surface: Dependencies) -> Self {
+    pub fn new(dependencies: Dependencies) -> Self {
         let mut tasks = JoinSet::new();
-        if let Some(watcher) = surface.watcher.clone() {
+        if let Some(watcher) = dependencies.watcher.clone() {
             tasks.spawn(watcher.run());
         }
         Self {
-            surface,
+            dependencies,
             credentials: CredentialStore::new(),
             connection: Connection::default(),
             identities: BTreeMap::new(),
@@ -143,7 +122,7 @@ impl Engine {
     pub async fn apply(&mut self, config: &Config) {
         // Dropped when the inputs are watched: a change after an attempt has read them is not missed.
         let (watching, watched) = watch::channel(());
-        let watching = self.surface.watcher.is_some().then_some(watching);
+        let watching = self.dependencies.watcher.is_some().then_some(watching);
         self.apply_identities(config);
         self.apply_tokens(config, &watched);
         self.apply_outputs(config).await;
@@ -151,7 +130,7 @@ impl Engine {
         drop(watching);
     }
 
-    /// Runs one more task, whose panic ends the process like that of any other.
+    /// Runs one more task, whose panic stops the process like that of any other.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.tasks.spawn(task)
     }
@@ -178,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Ends every task; a write under way is finished first.
+    /// Stops every task; a write under way is finished first.
     pub async fn stop(mut self) {
         for (_, reconciler) in std::mem::take(&mut self.reconcilers) {
             reconciler.stop(None).await;
@@ -186,7 +165,7 @@ impl Engine {
     }
 
     fn apply_identities(&mut self, config: &Config) {
-        let Dependencies { env, sdk, clock, .. } = &self.surface;
+        let Dependencies { env, sdk, clock, .. } = &self.dependencies;
         let mut before = std::mem::take(&mut self.identities);
         for (name, spec) in &config.identities {
             let same = before.remove(name).filter(|identity| identity.spec() == spec);
@@ -200,7 +179,7 @@ impl Engine {
     fn apply_tokens(&mut self, config: &Config, watched: &watch::Receiver<()>) {
         let tokens = config.tokens();
         let keys: BTreeSet<_> = tokens.keys().map(|key| (*key).clone()).collect();
-        self.surface.status.update(|status| {
+        self.dependencies.status.update(|status| {
             status.tokens.retain(|key, _| keys.contains(key));
             for (key, registries) in &tokens {
                 let served: Vec<_> = registries
@@ -229,7 +208,7 @@ impl Engine {
         }) {
             stale.task.abort();
         }
-        // Who runs on keeps its token, its back-off and its random number: a reload is no reason to ask AWS.
+        // One that runs on keeps its token, its backoff and its random number: a reload is no reason to ask AWS.
         for running in self.refreshers.values() {
             running.policy.send_if_modified(|current| std::mem::replace(current, policy) != policy);
         }
@@ -240,13 +219,13 @@ impl Engine {
         }
     }
 
-    /// Which token serves which host. The caller's own registry keeps the host that AWS told.
+    /// Which token serves which host. The caller's own registry keeps the host that AWS has reported.
     fn routes(&self, config: &Config) -> BTreeMap<crate::registry::RegistryHost, TokenKey> {
         match &config.registries {
             Registries::Listed(registries) => {
                 registries.iter().map(|r| (r.host.clone(), r.key.clone())).collect()
             }
-            Registries::Own(key) => self.surface.status.read(|status| {
+            Registries::Own(key) => self.dependencies.status.read(|status| {
                 let served =
                     status.tokens.get(key).map(|token| token.registries.as_slice()).unwrap_or_default();
                 served.iter().map(|served| (served.host.clone(), key.clone())).collect()
@@ -256,7 +235,7 @@ impl Engine {
 
     fn start_refresher(&mut self, key: TokenKey, policy: Policy, mut watched: watch::Receiver<()>) {
         let Some(identity) = self.identities.get(&key.identity).cloned() else { return };
-        let Dependencies { sdk, clock, status, .. } = &self.surface;
+        let Dependencies { sdk, clock, status, .. } = &self.dependencies;
         let wake = Arc::new(Notify::new());
         let (policy, followed) = watch::channel(policy);
         let refresher = Refresher {
@@ -283,14 +262,14 @@ impl Engine {
             .extract_if(.., |id, running| desired.get(id) != Some(&running.config))
             .map(|(_, running)| running)
             .collect();
-        // Before anything ends: a cleanup that is still under way keeps to it too.
+        // Before any is stopped: a cleanup that is still under way uses it too.
         self.outputs.send_replace(config.outputs.as_slice().into());
         let remaining = Remaining::new(self.outputs.subscribe());
         for reconciler in stale {
-            // A write that hangs is left to itself: when it ends, its successor sees to what it did.
+            // A write that hangs is not waited for: its successor corrects what it does.
             let _ = tokio::time::timeout(WRITE_LIMIT, reconciler.stop(Some(remaining.clone()))).await;
         }
-        self.surface.status.update(|status| {
+        self.dependencies.status.update(|status| {
             status.outputs.retain(|id, _| desired.contains_key(id));
             for id in desired.keys() {
                 status.outputs.entry(id.clone()).or_insert_with(|| OutputStatus::new(id.clone()));
@@ -306,59 +285,41 @@ impl Engine {
     async fn start_reconciler(&mut self, id: OutputId, config: OutputConfig) {
         let output = Output::new(&config);
         let wake = Arc::new(Notify::new());
-        let watched = match &self.surface.watcher {
+        let watched = match &self.dependencies.watcher {
             Some(watcher) => Some(output.watch(watcher, Arc::clone(&wake)).await),
             None => None,
         };
         let with = output::ReconcilerContext {
             id: id.clone(),
             credentials: self.credentials.subscribe(),
-            status: self.surface.status.clone(),
-            clock: self.surface.clock.clone(),
+            status: self.dependencies.status.clone(),
+            clock: self.dependencies.clock.clone(),
             wake: Arc::clone(&wake),
-            stays: self.surface.watcher.is_some(),
+            stays: self.dependencies.watcher.is_some(),
         };
         let connection = self.connection.clone();
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         self.tasks.spawn(async move {
             output.keep(with, connection, stopped).await;
-            let _ = end.send(()); // nobody may be waiting
+            let _ = end.send(()); // it is only waited for when it is to stop
         });
         self.reconcilers.insert(id, RunningReconciler { config, wake, stop, ended, _watched: watched });
     }
 
     /// A change of the files that an identity rests on is used at once.
     async fn watch_inputs(&mut self) {
-        let Some(watcher) = &self.surface.watcher else { return };
+        let Some(watcher) = &self.dependencies.watcher else { return };
         let mut before = std::mem::take(&mut self.input_watches);
         for (name, identity) in &self.identities {
             let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == *name);
             let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
             // One that stays misses no change, as one that is made again might.
-            if let Some(same) = before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
-                self.input_watches.insert(name.clone(), same);
-                continue;
-            }
-            let files = identity.files();
-            if files.is_empty() {
-                continue;
-            }
-            let changed = Arc::new(Notify::new());
-            let watched = watcher.watch(files, Arc::clone(&changed)).await;
-            let task = {
-                let (name, identity, wakes) = (name.clone(), Arc::clone(identity), wakes.clone());
-                self.tasks.spawn(async move {
-                    loop {
-                        changed.notified().await;
-                        tracing::info!(identity = name, "credential file changed; refreshing");
-                        identity.forget();
-                        wakes.iter().for_each(|wake| wake.notify_one());
-                    }
-                })
+            let watch = match before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
+                Some(same) => Some(same),
+                None => InputWatch::start(name, identity, wakes, watcher, &mut self.tasks).await,
             };
-            let watch = InputWatch { identity: Arc::clone(identity), wakes, task, _watched: watched };
-            self.input_watches.insert(name.clone(), watch);
+            self.input_watches.extend(watch.map(|watch| (name.clone(), watch)));
         }
     }
 }
@@ -370,7 +331,7 @@ impl RunningReconciler {
             Some(remaining) => drop(self.stop.send(remaining)), // it may have ended
             None => drop(self.stop),
         }
-        // An error is the task's panic, which `Engine::panicked` tells.
+        // An error is the task's panic, which `Engine::panicked` returns.
         let _ = self.ended.await;
     }
 }

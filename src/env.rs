@@ -42,7 +42,7 @@ impl Environment {
         self.raw(name).map(str::trim).filter(|value| !value.is_empty())
     }
 
-    /// The value of `name` as it is, if it is set at all: what a library sees that reads the variable by itself.
+    /// The value of `name` as it is, if it is set at all: what a library sees that reads the variable directly.
     pub fn raw(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }

@@ -19,6 +19,7 @@ pub mod admin;
 mod app;
 #[doc(hidden)]
 pub mod aws;
+mod backoff;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]

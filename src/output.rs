@@ -43,22 +43,20 @@ pub(crate) enum Output {
 pub(crate) struct ReconcilerContext {
     pub id: OutputId,
     pub credentials: watch::Receiver<Arc<CredentialSet>>,
-    /// Where it is told what happened.
     pub status: StatusBoard,
     pub clock: Clock,
-    /// "Reconcile now".
+    /// Asks for a reconciliation now.
     pub wake: Arc<Notify>,
-    /// Whether there is time for what others do: `once` has none.
+    /// Whether it reacts to what other processes do: `once` has no time for it.
     pub stays: bool,
 }
 
-/// What runs on when an output ends because another configuration is applied: the outputs of the configuration that
-/// runs by then, for a cleanup may take longer than that configuration lasts.
+/// The outputs of the running configuration, for an output that stops because it is no longer one of them: its cleanup
+/// may outlast that configuration too.
 #[derive(Debug, Clone)]
 pub(crate) struct Remaining(watch::Receiver<Arc<[OutputConfig]>>);
 
 impl Remaining {
-    /// The outputs of the running configuration.
     pub(crate) fn new(outputs: watch::Receiver<Arc<[OutputConfig]>>) -> Self {
         Self(outputs)
     }
@@ -74,7 +72,6 @@ impl Remaining {
         self.0.borrow().iter().filter_map(of_name).collect()
     }
 
-    /// Waits for another configuration.
     async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending().await // the process ends
@@ -83,7 +80,6 @@ impl Remaining {
 }
 
 impl Output {
-    /// The output that `config` describes.
     pub(crate) fn new(config: &OutputConfig) -> Self {
         match config {
             OutputConfig::DockerConfig(settings) => {
@@ -95,13 +91,13 @@ impl Output {
         }
     }
 
-    /// Refuses what can never work. Blocks on the file system.
+    /// Rejects what can never work. Blocks on the file system.
     pub(crate) fn preflight(&self) -> Result<(), Problem> {
         match self {
             Self::DockerConfig(file) => {
                 file.check_path().map_err(|error| Problem { class: Class::Denied, ..error.problem() })
             }
-            // Rights and Secrets may come later: a sidecar that ends for them would keep its neighbour from starting.
+            // Rights and Secrets may come later: a sidecar that exits for lack of them would keep its pod from starting.
             Self::Secrets(_) => Ok(()),
         }
     }
@@ -117,7 +113,7 @@ impl Output {
         }
     }
 
-    /// Keeps it as desired until `stop` is dropped, since the process ends, or another configuration is applied; a
+    /// Keeps it as desired until `stop` is dropped (the process ends) or sent to (another configuration is applied); a
     /// write under way is finished first.
     pub(crate) async fn keep(
         self,

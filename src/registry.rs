@@ -1,4 +1,4 @@
-//! Which registry a host name means: its syntax, and the account, region and partition it tells.
+//! Which registry a host name means: its syntax, and the account, region and partition in it.
 //!
 //! A [`RegistryHost`] is the key of everything else: of tokens, of entries in outputs, of metrics. It is
 //! parsed once, at the edge, and is then known to be bare and lower-case; [`RegistryHost::location`] reads
@@ -7,11 +7,11 @@
 //! Invariants:
 //! * parsing what was displayed gives the same host: `display_parses_back`
 //! * case is folded: `case_is_folded`
-//! * everything but a bare host is refused, each kind with its own sentence: `refusals`
+//! * everything but a bare host is rejected, each kind with its own sentence: `rejections`
 //! * every row of the partition table is recognised: `every_row_is_recognised`
 //! * no host with a foreign suffix is a private registry: `a_foreign_suffix_is_never_private`, `evil_twins_are_other`
 //!
-//! It does not resolve names, and does not guess a region that the host does not tell.
+//! It does not resolve names, and does not guess a region that is not in the host.
 
 mod error;
 mod partition;
@@ -39,7 +39,7 @@ impl RegistryHost {
         &self.0
     }
 
-    /// What the host tells of itself, going by the partition table.
+    /// What the host names, by the partition table.
     ///
     /// A host with a port, a VPC endpoint, a proxied name and a suffix that the table does not have are
     /// [`Location::Other`]: their region has to be configured.
@@ -129,7 +129,7 @@ impl Borrow<str> for RegistryHost {
     }
 }
 
-/// What a host name tells of the registry behind it.
+/// What a host name means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A private registry, named in full by its host.
@@ -155,7 +155,7 @@ pub struct PrivateRegistry {
     pub dual_stack: bool,
 }
 
-/// A host that is nearly the name of a private registry; displays as the sentence that says what is off.
+/// A host that is nearly the name of a private registry; displays as the sentence about what is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookalike {
     /// The name is right, but a port follows: a proxy or a tunnel.
@@ -163,18 +163,10 @@ pub enum Lookalike {
         /// The host without its port.
         host: String,
     },
-    /// The suffix is in no partition: a new one, or somebody else's domain.
-    Suffix {
-        /// The region that the name tells.
-        region: Region,
-        suffix: String,
-    },
+    /// The suffix is in no partition: a new one, or another domain.
+    Suffix { region: Region, suffix: String },
     /// Region and suffix are both known, but do not belong together.
-    Partition {
-        /// The region that the name tells.
-        region: Region,
-        suffix: String,
-    },
+    Partition { region: Region, suffix: String },
     /// The account is not twelve digits.
     Account {
         /// What stands in its place.
@@ -193,28 +185,28 @@ impl fmt::Display for Lookalike {
             Self::Port { host } => {
                 write!(
                     f,
-                    "looks like the ECR host `{host}`, but has a port: leave the port away, or say its region"
+                    "looks like the ECR host `{host}`, but has a port: leave the port away, or set its region"
                 )
             }
             Self::Suffix { region, suffix } => {
                 write!(
                     f,
-                    "looks like an ECR host in `{region}`, but the suffix `{suffix}` is not known: say its region"
+                    "looks like an ECR host in `{region}`, but the suffix `{suffix}` is not known: set its region"
                 )
             }
             Self::Partition { region, suffix } => write!(
                 f,
                 "looks like an ECR host, but the suffix `{suffix}` does not belong to the region `{region}`: \
-                 fix the name, or say its region"
+                 fix the name, or set its region"
             ),
             Self::Account { found } => write!(
                 f,
-                "looks like an ECR host, but the account `{found}` is not twelve digits: fix the name, or say its region"
+                "looks like an ECR host, but the account `{found}` is not twelve digits: fix the name, or set its region"
             ),
             Self::Region { found } => {
                 write!(
                     f,
-                    "looks like an ECR host, but `{found}` is not a region: fix the name, or say its region"
+                    "looks like an ECR host, but `{found}` is not a region: fix the name, or set its region"
                 )
             }
         }

@@ -224,7 +224,7 @@ impl World {
         tokio::time::sleep(time).await;
     }
 
-    /// Lets time pass until `condition`; tells how long it took, `None` if longer than `limit`.
+    /// Lets time pass until `condition`; returns how long it took, `None` if longer than `limit`.
     async fn pass_until(&self, limit: Duration, condition: impl Fn(&Self) -> bool) -> Option<Duration> {
         let start = tokio::time::Instant::now();
         while !condition(self) {
@@ -297,7 +297,7 @@ async fn days_of_faults(seed: u64, days: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_fault_alone_is_ridden_through_while_the_token_lives_and_mended_within_the_plans_time() {
+async fn each_fault_alone_is_ridden_through_while_the_token_lives_and_fixed_within_the_plans_time() {
     for fault in FAULTS {
         let world = World::start().await;
         world.has_first_token().await;
@@ -312,7 +312,7 @@ async fn each_fault_alone_is_ridden_through_while_the_token_lives_and_mended_wit
         assert!(calls <= 400, "{fault:?}: {calls} calls in 11 h");
         world.set(Fault::None);
         let recovered = world.pass_until(HOUR, |world| world.auth() != first && world.is_ready()).await;
-        // An hour is left: nobody waits longer than a quarter of it, a throttled one included.
+        // An hour is left: no registry waits longer than a quarter of it, a throttled one included.
         assert!(recovered.is_some_and(|time| time <= HOUR / 4), "{fault:?}: {recovered:?}");
         world.engine.stop().await;
     }
@@ -402,9 +402,9 @@ async fn a_process_killed_and_restarted_in_an_outage_is_ready_while_its_file_is_
 
 /// What `run` does with it: it ends with this message and status 1.
 #[tokio::test(start_paused = true)]
-async fn a_panicking_task_is_told_with_its_message() {
+async fn a_panicking_task_is_reported_with_its_message() {
     let mut world = World::start().await;
     world.engine.spawn(async { panic!("a fault of ours") });
-    let told = world.engine.panicked().await.to_string();
-    assert!(told.contains("internal fault") && told.contains("a fault of ours"), "{told}");
+    let reported = world.engine.panicked().await.to_string();
+    assert!(reported.contains("internal fault") && reported.contains("a fault of ours"), "{reported}");
 }

@@ -1,4 +1,4 @@
-//! An API server with one Secret, whose watch sends as many events as it is told to: a real one is not fast enough.
+//! An API server with one Secret, whose watch sends as many events as it is asked for: a real one is not fast enough.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What the programs that measure share: the release binary, the emulated AWS beside it, what a process costs.
+//! What the programs that measure share: the release binary, the emulated AWS next to it, what a process costs.
 #![allow(dead_code, unreachable_pub, reason = "each program uses its own part of this")]
 
 use std::{
@@ -15,7 +15,7 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 /// The registry.
 pub const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 /// Where `test_support::release_program` puts what is measured: `[profile.bench]` shares its folder. The one that cargo
-/// makes there beside a bench has the features of the tests' dependencies too.
+/// makes there next to a bench has the features of the tests' dependencies too.
 pub const SIDECAR: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 /// The argument by which a program that measures plays AWS.
 pub const AWS: &str = "--aws";

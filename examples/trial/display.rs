@@ -27,7 +27,7 @@ enum How {
 }
 
 impl Display {
-    /// Finds out by itself where it is.
+    /// Finds out whether it is on a terminal.
     pub(crate) fn new() -> Self {
         let begin = Instant::now();
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
@@ -62,14 +62,14 @@ impl Display {
                 }
                 for ((consumer, token), bar) in rows.zip(bars) {
                     bar.set_position(part_left(token));
-                    bar.set_message(told(consumer, token));
+                    bar.set_message(state(consumer, token));
                 }
             }
             How::Lines { due } if *due <= Instant::now() => {
                 *due += EVERY;
                 for (consumer, token) in rows {
                     let Consumer { registry, region, .. } = consumer;
-                    self.event(&format!("{registry} {region}  {}", told(consumer, token)));
+                    self.event(&format!("{registry} {region}  {}", state(consumer, token)));
                 }
             }
             How::Lines { .. } => {}
@@ -90,7 +90,7 @@ fn bar() -> ProgressBar {
     ProgressBar::new(BAR_LENGTH).with_style(style.progress_chars("=> "))
 }
 
-fn told(consumer: &Consumer, token: &Token) -> String {
+fn state(consumer: &Consumer, token: &Token) -> String {
     let left = token.life.map_or("no token yet".to_owned(), |(_, end)| format!("{:>2} s left", until(end)));
     let attempt = if token.failures == 0 { "refresh" } else { "attempt" };
     let next =
@@ -111,6 +111,6 @@ fn until(time: SystemTime) -> u64 {
 }
 
 fn print(text: &str) {
-    // Who listens may go (`| head`): the pulls go on, and the exit status tells.
+    // The reader may go (`| head`): the pulls go on, and the exit status shows the result.
     let _ = writeln!(io::stdout(), "{text}");
 }

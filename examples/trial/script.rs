@@ -3,8 +3,8 @@
 //! A fault is over when the sidecar has made good what it did. The next one begins a second later, after a
 //! round of all of them ten seconds later; the outage sooner, since it is to begin with fresh tokens.
 //!
-//! All begin half a second before the next pull. It matters for a deleted file, which is away for whoever looks
-//! at that moment: what is shown is that it's back before the next one looks.
+//! All begin half a second before the next pull. It matters for a deleted file, which is away for whoever reads
+//! it at that moment: what is shown is that it's back before the next one does.
 
 use std::{
     fs, io,

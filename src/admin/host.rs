@@ -2,7 +2,7 @@
 //!
 //! A page of another origin can make its DNS name resolve to an address of ours (DNS rebinding), and then its scripts may
 //! read what we answer: the browser sends them with that name as `Host`. So the endpoint serves addresses, `localhost`,
-//! which no DNS answers, and the names of `health.hosts`. The port is not looked at: a forwarded one is another.
+//! which no DNS answers, and the names of `health.hosts`. The port is ignored: a forwarded one differs.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,6 @@
 //! The status as metrics, in the text of Prometheus and of OpenMetrics: a pure function of (status, now, format).
 //!
-//! Written by hand. A client library keeps a registry of its own, which would have to be fed beside the [`Status`]
+//! Written by hand. A client library keeps a registry of its own, which would have to be updated next to the [`Status`]
 //! and could differ from it; the text itself is short ([`text`]), and a real parser reads it in
 //! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics/endpoint.rs`).
 //!
@@ -12,14 +12,14 @@
 //! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
 //!   for Secrets that go `our_entry_leaves_with_the_namespace_and_the_secret_stays`).
 //!
-//! There is no `_created`: it would double the counters, and `process_start_time_seconds` says it of all of them.
+//! There is no `_created`: it would double the counters, and `process_start_time_seconds` holds for all of them.
 
 mod text;
 
 use std::time::SystemTime;
 
 pub use self::text::Format;
-use self::text::{Kind, Labels, Page};
+use self::text::{Labels, Page, Sample};
 use super::{process::ProcessMetrics, readiness};
 use crate::{
     aws::token::TokenKey,
@@ -41,129 +41,101 @@ pub fn render(status: &Status, now: SystemTime, process: &ProcessMetrics, format
 
 fn of_tokens(page: &mut Page, status: &Status) {
     let tokens: Vec<_> = status.tokens.values().map(|token| (labels_of(&token.key), token)).collect();
-    let mut each = |name, kind, help, value: &dyn Fn(&TokenStatus) -> Option<f64>| {
-        let mut family = page.family(name, kind, help);
-        for (labels, token) in &tokens {
-            family.sample_if("", labels, value(token));
-        }
+    let each = |value: &dyn Fn(&TokenStatus) -> Option<f64>| -> Vec<Sample> {
+        tokens.iter().filter_map(|(labels, token)| Some((labels.clone(), value(token)?))).collect()
     };
-    each(
+    page.gauge(
         "ecr_sidecar_token_expiry_timestamp_seconds",
-        Kind::Gauge,
-        "When the token in hand ends.",
-        &|token| token.expires_at.map(timestamp),
+        "When the token in hand expires.",
+        each(&|token| token.expires_at.map(timestamp)),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_last_success_timestamp_seconds",
-        Kind::Gauge,
         "When the token in hand was obtained.",
-        &|token| token.obtained_at.map(timestamp),
+        each(&|token| token.obtained_at.map(timestamp)),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_consecutive_failures",
-        Kind::Gauge,
         "Attempts to obtain a token that failed since the last success.",
-        &|token| Some(f64::from(token.failures_in_a_row)),
+        each(&|token| Some(f64::from(token.failures_in_a_row))),
     );
-    each(
+    page.gauge(
         "ecr_sidecar_token_clock_fault",
-        Kind::Gauge,
         "Whether the token's dates and this machine's clock disagree.",
-        &|token| Some(flag(has_clock_fault(token))),
+        each(&|token| Some(flag(has_clock_fault(token)))),
     );
-    each("ecr_sidecar_token_registries", Kind::Gauge, "Registries that the token serves.", &|token| {
-        Some(token.registries.len() as f64)
+    page.gauge(
+        "ecr_sidecar_token_registries",
+        "Registries that the token serves.",
+        each(&|token| Some(token.registries.len() as f64)),
+    );
+    let registries = tokens.iter().flat_map(|(labels, token)| {
+        token.registries.iter().map(|served| {
+            labels.with("registry", served.host.as_str()).with("required", &served.required.to_string())
+        })
     });
-
-    let mut family = page.family(
+    page.info(
         "ecr_sidecar_token_registry_info",
-        Kind::Info,
         "A registry that the token serves; at most a hundred are named.",
+        registries.take(NAMED_REGISTRIES),
     );
-    let registries =
-        tokens.iter().flat_map(|(labels, token)| token.registries.iter().map(move |served| (labels, served)));
-    for (labels, served) in registries.take(NAMED_REGISTRIES) {
-        let required = if served.required { "true" } else { "false" };
-        let labels = labels.with("registry", served.host.as_str()).with("required", required);
-        family.sample("_info", &labels, 1.0);
-    }
-
-    let mut family = page.family(
+    let refreshes = tokens.iter().flat_map(|(labels, token)| {
+        let failed = Class::ALL.map(|class| (class.as_str(), token.failed.of(class)));
+        let results = [("success", token.refreshed)].into_iter().chain(failed);
+        results.map(|(result, count)| (labels.with("result", result), count as f64))
+    });
+    page.counter(
         "ecr_sidecar_token_refreshes_total",
-        Kind::Counter,
         "Attempts to obtain a token, by success or the class of the failure.",
+        refreshes,
     );
-    for (labels, token) in &tokens {
-        family.sample("_total", &labels.with("result", "success"), token.refreshed as f64);
-        for class in Class::ALL {
-            let count = token.failed.of(class);
-            family.sample("_total", &labels.with("result", class.as_str()), count as f64);
-        }
-    }
-
-    let mut family = page.family(
+    page.histograms(
         "ecr_sidecar_token_refresh_duration_seconds",
-        Kind::Histogram,
         "How long attempts to obtain a token took.",
+        tokens.iter().map(|(labels, token)| (labels, &token.durations)),
     );
-    for (labels, token) in &tokens {
-        family.histogram(labels, &token.durations);
-    }
 }
 
 fn of_outputs(page: &mut Page, status: &Status) {
     let outputs: Vec<_> =
         status.outputs.iter().map(|(id, output)| (Labels::of("output", &id.to_string()), output)).collect();
-    let mut each = |name, help, value: &dyn Fn(&OutputStatus) -> Option<f64>| {
-        let mut family = page.family(name, Kind::Gauge, help);
-        for (labels, output) in &outputs {
-            family.sample_if("", labels, value(output));
-        }
-    };
-    each(
+    let in_sync = |output: &OutputStatus| flag(output.is_in_sync(status.tokens.values()));
+    page.gauge(
         "ecr_sidecar_output_in_sync",
         "Whether the output has, everywhere, every token that was obtained.",
-        &|output| Some(flag(output.is_in_sync(status.tokens.values()))),
+        outputs.iter().map(|(labels, output)| (labels.clone(), in_sync(output))),
     );
-    each(
+    let first_expiry = |output: &OutputStatus| output.in_place.values().min().copied().map(timestamp);
+    page.gauge(
         "ecr_sidecar_output_expiry_timestamp_seconds",
-        "When the first of the credentials ends that consumers of the output read now.",
-        &|output| output.in_place.values().min().copied().map(timestamp),
+        "When the first of the credentials expires that consumers of the output read now.",
+        outputs.iter().filter_map(|(labels, output)| Some((labels.clone(), first_expiry(output)?))),
     );
-
-    let mut family = page.family(
+    let targets = outputs.iter().filter_map(|(labels, output)| Some((labels, output.targets.as_ref()?)));
+    let states = targets.clone().flat_map(|(labels, targets)| {
+        let out_of_sync = targets.total.saturating_sub(targets.in_sync);
+        let states = [("in_sync", targets.in_sync), ("out_of_sync", out_of_sync)];
+        states.map(|(state, count)| (labels.with("state", state), count as f64))
+    });
+    page.gauge(
         "ecr_sidecar_output_targets",
-        Kind::Gauge,
         "Secrets of the output, by whether they are as desired.",
+        states,
     );
-    for (labels, output) in &outputs {
-        if let Some(targets) = &output.targets {
-            let out_of_sync = targets.total.saturating_sub(targets.in_sync);
-            family.sample("", &labels.with("state", "in_sync"), targets.in_sync as f64);
-            family.sample("", &labels.with("state", "out_of_sync"), out_of_sync as f64);
-        }
-    }
-
-    let mut family = page.family(
+    let failures = targets.flat_map(|(labels, targets)| {
+        let counts = targets.failures.iter();
+        counts.map(|(diagnosis, count)| (labels.with("diagnosis", diagnosis.id()), *count as f64))
+    });
+    page.gauge(
         "ecr_sidecar_output_failing_targets",
-        Kind::Gauge,
         "Secrets of the output that cannot be written, by diagnosis.",
+        failures,
     );
-    for (labels, output) in &outputs {
-        for (diagnosis, count) in output.targets.iter().flat_map(|targets| &targets.failures) {
-            family.sample("", &labels.with("diagnosis", diagnosis.id()), *count as f64);
-        }
-    }
-
-    let mut family = page.family(
+    page.counter(
         "ecr_sidecar_output_writes_total",
-        Kind::Counter,
         "Writes of the output, and reconciliations that failed.",
+        outputs.iter().flat_map(|(labels, output)| results(labels, output.writes, output.failed)),
     );
-    for (labels, output) in &outputs {
-        family.sample("_total", &labels.with("result", "success"), output.writes as f64);
-        family.sample("_total", &labels.with("result", "failure"), output.failed as f64);
-    }
 }
 
 fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
@@ -179,33 +151,23 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
         "Whether the configuration file, as it is now, is the running configuration.",
         Some(flag(configuration.last_error.is_none())),
     );
-    let mut family = page.family(
+    page.counter(
         "ecr_sidecar_config_reloads_total",
-        Kind::Counter,
         "Changes of the configuration file, by whether they were applied.",
+        results(&Labels::default(), configuration.reloads, configuration.refused),
     );
-    family.sample("_total", &Labels::of("result", "success"), configuration.reloads as f64);
-    family.sample("_total", &Labels::of("result", "failure"), configuration.refused as f64);
-    page.family("ecr_sidecar_build_info", Kind::Info, "The program.").sample(
-        "_info",
-        &Labels::of("version", status.version),
-        1.0,
-    );
+    page.info("ecr_sidecar_build_info", "The program.", [Labels::of("version", status.version)]);
 }
 
 fn of_the_process(page: &mut Page, status: &Status, process: &ProcessMetrics) {
     let count = |figure: Option<u64>| figure.map(|figure| figure as f64);
-    page.family(
+    page.counter(
         "ecr_sidecar_log_lines_dropped_total",
-        Kind::Counter,
         "Log lines that were dropped, since standard error was not read.",
-    )
-    .sample("_total", &Labels::default(), process.log_lines_dropped as f64);
-    page.family("process_cpu_seconds_total", Kind::Counter, "Processor time.").sample_if(
-        "_total",
-        &Labels::default(),
-        process.cpu.map(|cpu| cpu.as_secs_f64()),
+        [(Labels::default(), process.log_lines_dropped as f64)],
     );
+    let cpu = process.cpu.map(|cpu| (Labels::default(), cpu.as_secs_f64()));
+    page.counter("process_cpu_seconds_total", "Processor time.", cpu);
     page.single("process_resident_memory_bytes", "Memory in use.", count(process.resident_memory));
     page.single("process_virtual_memory_bytes", "Address space in use.", count(process.virtual_memory));
     page.single("process_open_fds", "Open file descriptors.", count(process.open_fds));
@@ -214,13 +176,18 @@ fn of_the_process(page: &mut Page, status: &Status, process: &ProcessMetrics) {
     page.single("process_start_time_seconds", "When the process started.", started);
 }
 
-/// By its dates, or by what AWS said of ours.
+fn results(labels: &Labels, success: u64, failure: u64) -> [Sample; 2] {
+    [("success", success), ("failure", failure)]
+        .map(|(result, count)| (labels.with("result", result), count as f64))
+}
+
+/// By its dates, or by AWS's answer to ours.
 fn has_clock_fault(token: &TokenStatus) -> bool {
     token.clock_fault.is_some()
         || token.last_error.as_ref().is_some_and(|problem| problem.class == Class::Clock)
 }
 
-/// All that tells one key from another.
+/// All that distinguishes keys.
 fn labels_of(key: &TokenKey) -> Labels {
     let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
     let mut labels =
@@ -246,191 +213,4 @@ fn timestamp(time: SystemTime) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{
-        aws::token::Service,
-        failure::diagnosis::Diagnosis,
-        status::{OutputId, Served, StatusBoard, Targets},
-    };
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn key(identity: &str) -> TokenKey {
-        TokenKey {
-            identity: identity.into(),
-            service: Service::Ecr,
-            region: "eu-west-1".parse().unwrap(),
-            endpoint: None,
-            fips: None,
-            dual_stack: None,
-        }
-    }
-
-    /// A token until 1,000 s that serves so many registries, and an output that holds them.
-    fn status(registries: usize) -> Status {
-        let hosts = (0..registries).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com"));
-        let served: Vec<_> =
-            hosts.map(|host| Served { host: host.parse().unwrap(), required: true }).collect();
-        let mut output = OutputStatus::new(OutputId::new("docker-config", "/c"));
-        output.in_place = served.iter().map(|served| (served.host.clone(), at(1000))).collect();
-        (output.reconciled, output.writes) = (true, 1);
-        let mut token = TokenStatus::new(key("default"), served, false);
-        (token.obtained_at, token.expires_at, token.refreshed) = (Some(at(10)), Some(at(1000)), 1);
-        token.durations.add(Duration::from_millis(500));
-        let board = StatusBoard::new(at(1));
-        board.update(|status| {
-            status.tokens.insert(token.key.clone(), token);
-            status.outputs.insert(output.id.clone(), output);
-        });
-        board.read(Clone::clone)
-    }
-
-    fn text(status: &Status, format: Format) -> String {
-        render(status, at(100), &ProcessMetrics::default(), format)
-    }
-
-    /// The value of the one sample whose line begins like that.
-    #[track_caller]
-    fn value(text: &str, start: &str) -> f64 {
-        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(start)).collect();
-        let [line] = lines[..] else { panic!("{} lines with {start} in\n{text}", lines.len()) };
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    }
-
-    const OF_TOKEN: &str = r#"{identity="default",service="ecr",region="eu-west-1""#;
-
-    #[tokio::test]
-    async fn a_counter_a_histogram_and_an_info_are_written_as_each_format_has_them() {
-        let status = status(1);
-        let prometheus = text(&status, Format::Prometheus);
-        let open_metrics = text(&status, Format::OpenMetrics);
-        assert!(!prometheus.contains("# EOF") && !prometheus.contains("# UNIT"), "{prometheus}");
-        assert!(open_metrics.ends_with("\n# EOF\n"), "{open_metrics}");
-        for part in [
-            "# TYPE ecr_sidecar_token_refreshes_total counter\n",
-            "# TYPE ecr_sidecar_build_info gauge\n",
-            "# TYPE ecr_sidecar_token_refresh_duration_seconds histogram\n",
-        ] {
-            assert!(prometheus.contains(part), "{part}");
-        }
-        for part in [
-            "# TYPE ecr_sidecar_token_refreshes counter\n",
-            "# TYPE ecr_sidecar_build info\n",
-            "# UNIT ecr_sidecar_token_refresh_duration_seconds seconds\n",
-            "# UNIT ecr_sidecar_token_expiry_timestamp_seconds seconds\n",
-        ] {
-            assert!(open_metrics.contains(part), "{part}");
-        }
-        // But for what begins with a #, and the last line, they are the same.
-        let samples = |text: &str| -> Vec<String> {
-            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
-        };
-        assert_eq!(samples(&prometheus), samples(&open_metrics));
-        for (bound, count) in [("0.1", 0.0), ("0.5", 1.0), ("1.0", 1.0), ("15.0", 1.0), ("+Inf", 1.0)] {
-            let bucket =
-                format!(r#"ecr_sidecar_token_refresh_duration_seconds_bucket{OF_TOKEN},le="{bound}"}}"#);
-            assert_eq!(value(&prometheus, &bucket), count, "{bucket}");
-        }
-    }
-
-    #[tokio::test]
-    async fn every_figure_is_that_of_the_status() {
-        let mut status = status(2);
-        let token = status.tokens.values_mut().next().unwrap();
-        token.failures_in_a_row = 3;
-        (0..3).for_each(|_| token.failed.add(Class::Denied));
-        status.configuration.refused = 2;
-        status.configuration.last_error = Some("no".into());
-        let text = text(&status, Format::Prometheus);
-        for (start, expected) in [
-            (format!("ecr_sidecar_token_expiry_timestamp_seconds{OF_TOKEN}}}"), 1000.0),
-            (format!("ecr_sidecar_token_last_success_timestamp_seconds{OF_TOKEN}}}"), 10.0),
-            (format!("ecr_sidecar_token_consecutive_failures{OF_TOKEN}}}"), 3.0),
-            (format!("ecr_sidecar_token_clock_fault{OF_TOKEN}}}"), 0.0),
-            (format!("ecr_sidecar_token_registries{OF_TOKEN}}}"), 2.0),
-            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="success"}}"#), 1.0),
-            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="denied"}}"#), 3.0),
-            (format!(r#"ecr_sidecar_token_refreshes_total{OF_TOKEN},result="throttled"}}"#), 0.0),
-            (r#"ecr_sidecar_output_in_sync{output="docker-config /c"}"#.into(), 1.0),
-            (r#"ecr_sidecar_output_expiry_timestamp_seconds{output="docker-config /c"}"#.into(), 1000.0),
-            (r#"ecr_sidecar_output_writes_total{output="docker-config /c",result="success"}"#.into(), 1.0),
-            (r#"ecr_sidecar_output_writes_total{output="docker-config /c",result="failure"}"#.into(), 0.0),
-            (r#"ecr_sidecar_config_reloads_total{result="failure"}"#.into(), 2.0),
-            ("ecr_sidecar_config_last_reload_successful ".into(), 0.0),
-            ("ecr_sidecar_ready ".into(), 1.0),
-            ("process_start_time_seconds ".into(), 1.0),
-        ] {
-            assert_eq!(value(&text, &start), expected, "{start}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_output_is_in_sync_while_it_has_all_that_was_obtained() {
-        let in_sync = |change: &dyn Fn(&mut TokenStatus, &mut OutputStatus)| {
-            let mut status = status(1);
-            let token = status.tokens.values_mut().next().unwrap();
-            change(token, status.outputs.values_mut().next().unwrap());
-            value(&text(&status, Format::Prometheus), "ecr_sidecar_output_in_sync")
-        };
-        let targets = |in_sync| Targets { total: 2, in_sync, ..Targets::default() };
-        assert_eq!(in_sync(&|_, _| {}), 1.0);
-        assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(2000))), 0.0, "an older one");
-        assert_eq!(in_sync(&|token, _| token.expires_at = Some(at(500))), 1.0, "another sidecar's");
-        assert_eq!(in_sync(&|_, output| output.in_place.clear()), 0.0);
-        assert_eq!(in_sync(&|_, output| output.reconciled = false), 0.0);
-        assert_eq!(in_sync(&|_, output| output.targets = Some(targets(2))), 1.0);
-        assert_eq!(in_sync(&|_, output| output.targets = Some(targets(1))), 0.0);
-        let without_token = |token: &mut TokenStatus, output: &mut OutputStatus| {
-            token.expires_at = None;
-            output.in_place.clear();
-        };
-        assert_eq!(in_sync(&without_token), 1.0, "an output is not to blame for AWS");
-    }
-
-    #[tokio::test]
-    async fn a_thousand_failing_secrets_are_a_series_a_diagnosis() {
-        let mut status = status(1);
-        let failures = [(Diagnosis::QuotaExceeded, 999), (Diagnosis::SecretType, 1)].into();
-        let targets =
-            Targets { total: 2000, in_sync: 1000, more_failing: 1000, failures, ..Targets::default() };
-        status.outputs.values_mut().for_each(|output| output.targets = Some(targets.clone()));
-        let text = text(&status, Format::Prometheus);
-        let of = r#"ecr_sidecar_output_failing_targets{output="docker-config /c",diagnosis="#;
-        assert_eq!(value(&text, &format!(r#"{of}"quota-exceeded"}}"#)), 999.0);
-        assert_eq!(text.lines().filter(|line| line.starts_with(of)).count(), 2, "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_thousand_registries_are_counted_and_some_named() {
-        let one = text(&status(1), Format::Prometheus).lines().count();
-        let thousand = text(&status(1000), Format::Prometheus);
-        assert_eq!(thousand.lines().count(), one + NAMED_REGISTRIES - 1);
-        assert_eq!(value(&thousand, "ecr_sidecar_token_registries{"), 1000.0);
-    }
-
-    #[tokio::test]
-    async fn tokens_of_the_same_region_are_told_apart() {
-        let mut status = status(1);
-        for change in [
-            (|key: &mut TokenKey| key.identity = "other".into()) as fn(&mut TokenKey),
-            |key| key.service = Service::EcrPublic,
-            |key| key.endpoint = "https://vpce.example".parse().ok(),
-            |key| key.fips = Some(true),
-            |key| key.dual_stack = Some(true),
-        ] {
-            let mut key = key("default");
-            change(&mut key);
-            status.tokens.insert(key.clone(), TokenStatus::new(key, Vec::new(), false));
-        }
-        let text = text(&status, Format::Prometheus);
-        let name = "ecr_sidecar_token_registries{";
-        let series: std::collections::BTreeSet<_> =
-            text.lines().filter(|line| line.starts_with(name)).map(|line| line.split_once("} ")).collect();
-        assert_eq!(series.len(), 6, "{series:?}");
-    }
-}
+mod tests;

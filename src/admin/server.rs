@@ -1,10 +1,10 @@
 //! The HTTP server of the health endpoint.
 //!
 //! It stays small whatever clients do: requests are GET or HEAD, heads of at most [`HEAD_LIMIT`] that arrive
-//! within [`HEAD_TIMEOUT`], one request a connection, at most [`SILENT`] that have said nothing yet, which cost
+//! within [`HEAD_TIMEOUT`], one request a connection, at most [`SILENT`] that have sent nothing yet, which cost
 //! next to nothing, and [`TALKING`] others at a time, fewer where the process may open few files ([`Limits`]):
 //! `a_flood_leaves_descriptors_for_the_work`. The newest connection always gets in, the oldest goes:
-//! so a crowd can't hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
+//! so a flood cannot hold up a probe (`five_thousand_idle_connections_hold_up_no_probe`). No secret is in
 //! reach of this module.
 
 use std::{collections::VecDeque, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -45,13 +45,13 @@ const HEAD_LIMIT: usize = 8 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection lasts no longer than this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// Connections at a time that have said nothing yet.
+/// Connections at a time that have sent nothing yet.
 const SILENT: usize = 512;
-/// What each of them has at least to say something, also in a flood: a probe may be held up between its connection
-/// and its request, and so may this process, by a CPU limit. So a flood of 10,000 a second delays nobody, and a burst
+/// What each of them has at least to send something, also in a flood: a probe may be held up between its connection
+/// and its request, and so may this process, by a CPU limit. So a flood of 10,000 a second delays no probe, and a burst
 /// of 5,000 for half a second.
 const FIRST_BYTE_GUARANTEE: Duration = Duration::from_millis(50);
-/// Connections at a time that have. A probe's request is one piece, and is answered in one turn.
+/// Connections at a time that have. A probe's request arrives in one piece, and is answered at once.
 const TALKING: usize = 64;
 /// Connections that may wait to be accepted: one too many would wait for a second, longer than a probe does.
 const BACKLOG: u32 = 4096;
@@ -185,7 +185,7 @@ impl<T: Send + 'static> ConnectionPool<T> {
         self.order.push_back(self.tasks.spawn(connection));
     }
 
-    /// What one that ended has left; `None` when there is no one.
+    /// What a finished one returned; `None` when there is none.
     async fn next(&mut self) -> Option<Option<T>> {
         let ended = self.tasks.join_next().await?;
         self.order.retain(|connection| !connection.is_finished());
@@ -193,19 +193,19 @@ impl<T: Send + 'static> ConnectionPool<T> {
     }
 }
 
-/// The connection, once its client has said something, or nothing more to come.
+/// The connection, once its client has sent something or closed.
 async fn await_first_byte(
     stream: TcpStream,
     turn: OwnedSemaphorePermit,
     lasts: Duration,
 ) -> Option<TcpStream> {
-    // Not `readable`, which is true of any accepted connection, said something or not, until a read finds nothing.
+    // Not `readable`, which is true of any accepted connection until a read finds nothing.
     let mut one = [0];
-    // A turn ends here, after a look at the connection: so what came while this process was held up is not missed.
+    // The turn ends after the connection was polled: what came while this process was held up is not missed.
     let in_turn = timeout(lasts, stream.peek(&mut one)).await;
     drop(turn);
     match in_turn {
-        Ok(said) => said.ok()?,
+        Ok(received) => received.ok()?,
         Err(_) => timeout(HEAD_TIMEOUT - lasts, stream.peek(&mut one)).await.ok()?.ok()?,
     };
     Some(stream)
@@ -222,7 +222,7 @@ async fn connection(stream: TcpStream, health: Health) -> Option<Infallible> {
         .max_buf_size(HEAD_LIMIT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    // A client that misbehaves is its own problem: nothing to tell anybody.
+    // A client that misbehaves is not worth a log line.
     let _ = timeout(CONNECTION_LIMIT, serving).await;
     None
 }
@@ -241,7 +241,7 @@ fn respond(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>
         .uri()
         .query()
         .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    let ask = |verdict: &dyn Fn(&Status) -> ProbeResult| told(&health.status.read(verdict), verbose);
+    let ask = |verdict: &dyn Fn(&Status) -> ProbeResult| probe(&health.status.read(verdict), verbose);
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| readiness::live(status, Instant::now())),
         "/readyz" => ask(&|status| readiness::ready(status, now)),
@@ -263,9 +263,9 @@ fn reject(rejected: Rejected) -> Response<Full<Bytes>> {
     text(code, body.to_owned())
 }
 
-fn told(verdict: &ProbeResult, verbose: bool) -> Response<Full<Bytes>> {
-    let code = if verdict.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    text(code, verdict.text(verbose))
+fn probe(result: &ProbeResult, verbose: bool) -> Response<Full<Bytes>> {
+    let code = if result.is_good() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    text(code, result.text(verbose))
 }
 
 fn status(health: &Health) -> Response<Full<Bytes>> {
@@ -296,80 +296,4 @@ fn with_type(code: StatusCode, kind: &'static str, body: String) -> Response<Ful
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{Read, Write},
-        net::TcpStream,
-    };
-
-    use rustix::process::{Rlimit, setrlimit};
-    use tokio::task::yield_now;
-
-    use super::*;
-
-    /// Until the server has nothing more to do. Time stands still meanwhile.
-    async fn let_it_serve() {
-        for _ in 0..10 * SILENT {
-            yield_now().await;
-        }
-    }
-
-    fn ask(client: &mut TcpStream) {
-        client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-    }
-
-    fn hear(mut client: TcpStream) -> io::Result<String> {
-        client.set_nonblocking(true)?;
-        let mut answer = String::new();
-        client.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
-    #[test]
-    fn the_limits_follow_those_of_the_process() {
-        for (files, silent, talking) in [
-            (None, SILENT, TALKING),
-            (Some(1024), SILENT, TALKING),
-            (Some(64), 18, 6),
-            (Some(48), 6, 2),
-            (Some(8), 2, 1),
-        ] {
-            let limits = Limits::of(files);
-            assert_eq!((limits.silent, limits.talking), (silent, talking), "{files:?}");
-            // A flood of ten thousand a second is through its turns in time, whatever the limit is.
-            assert!(limits.turn / silent as u32 <= Duration::from_micros(100), "{limits:?}");
-        }
-        assert_eq!(Limits::of(None).turn, FIRST_BYTE_GUARANTEE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn in_a_crowd_each_has_its_turn_and_then_the_oldest_goes() {
-        let files = getrlimit(Resource::Nofile); // the crowd takes two for each
-        setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
-        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let clock = Clock::System;
-        let (_names, hosts) = watch::channel(Vec::new());
-        let health = Health { status: StatusBoard::new(clock.now()), clock, hosts };
-        let server = tokio::spawn(serve(listener, health));
-        let connect = || TcpStream::connect(address).unwrap();
-
-        let (mut early, mut slow) = (connect(), connect());
-        let silent: Vec<_> = (0..SILENT).map(|_| connect()).collect();
-        let_it_serve().await;
-        ask(&mut early);
-        let_it_serve().await;
-        assert!(hear(early).unwrap().starts_with("HTTP/1.1 200 OK"));
-
-        let mut late = connect();
-        tokio::time::advance(FIRST_BYTE_GUARANTEE).await;
-        let_it_serve().await;
-        ask(&mut slow);
-        ask(&mut late);
-        let_it_serve().await;
-        assert!(hear(slow).is_ok_and(|answer| answer.is_empty()));
-        assert!(hear(late).unwrap().starts_with("HTTP/1.1 200 OK"));
-        drop(silent);
-        server.abort();
-    }
-}
+mod tests;

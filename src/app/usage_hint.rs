@@ -1,5 +1,5 @@
-//! What somebody reads who starts the program without having told it anything, where there is nothing to be found either:
-//! five lines that say what it looked for and the two most likely next steps.
+//! What the program prints when it is started without any configuration or AWS credentials: five lines with what it
+//! searched for and the two most likely next steps.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
     failure::diagnosis::Diagnosis,
 };
 
-/// Nothing is configured, and there is nobody to ask AWS as.
+/// Nothing is configured, and there is no identity for AWS.
 #[derive(Debug)]
 pub(crate) struct UsageHint {
     looked: Vec<Looked>,
@@ -17,8 +17,8 @@ pub(crate) struct UsageHint {
 }
 
 impl UsageHint {
-    /// `None` as soon as anything is configured or found. Also in a pod that has a region: waiting for a credential there,
-    /// and saying so, serves the main container better than a sidecar that ends again and again.
+    /// `None` as soon as anything is configured or found. Also in a pod that has a region: there, waiting for credentials
+    /// and logging so serves the main container better than a sidecar that exits again and again.
     pub(super) fn of(flags: &Flags, context: &Context) -> Option<Self> {
         let Context { env, sdk } = context;
         let is_configured = !flags.0.is_empty() || config::own_variables(env).next().is_some();
@@ -64,7 +64,7 @@ mod tests {
         env::Environment,
     };
 
-    /// Its configuration is whole, by defaults: to end would only have it started again.
+    /// Its configuration is complete, by defaults: if it exited, it would only be started again.
     #[test]
     fn a_pod_with_a_region_is_not_turned_away() {
         let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];

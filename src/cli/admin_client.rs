@@ -1,4 +1,4 @@
-//! Asks a running sidecar's endpoint: the exec probe and `wait`.
+//! Queries a running sidecar's endpoint: the exec probe and `wait`.
 
 use std::{
     io::{self, Read, Write},
@@ -35,7 +35,7 @@ pub fn ask(listen: SocketAddr, path: &str) -> io::Result<Answer> {
     Ok(Answer { yes: status == Some("200"), text: body.to_owned() })
 }
 
-/// Asks `path` until it says yes or `timeout` is over; then tells the last answer.
+/// Asks `path` until the answer is yes or `timeout` is over, and returns the last answer.
 pub fn wait(listen: SocketAddr, path: &str, timeout: Duration) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
     loop {

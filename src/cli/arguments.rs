@@ -1,4 +1,4 @@
-//! The command line as it is typed: commands, flags, and what is said of each.
+//! The command line: commands, flags and their help.
 //!
 //! Every command shows examples, and the parser takes each of them (`examples`).
 
@@ -101,7 +101,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
     },
-    /// Walk through everything that the configuration rests on, and say what is wrong and the remedy
+    /// Check configuration, credentials, network and outputs, and suggest fixes
     #[command(after_help = examples::DOCTOR)]
     Doctor {
         /// Who reads the docker config.json: a user, and perhaps its groups
@@ -145,7 +145,7 @@ pub(super) enum Command {
         #[arg(long)]
         schema: bool,
     },
-    /// Print what has a shell complete commands and flags at the TAB key
+    /// Generate shell completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell

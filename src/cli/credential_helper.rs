@@ -1,10 +1,10 @@
-//! `docker-credential-ecr-sidecar`: the protocol of docker's credential helpers, over the same look-up as `print`.
+//! `docker-credential-ecr-sidecar`: the protocol of docker's credential helpers, over the same lookup as `print`.
 //!
 //! A helper is a program that docker, helm, crane, skopeo and their kin run by its name: one argument, a host on standard
 //! input, one JSON object on standard output. What goes wrong is a line on standard output too, with exit status 1; of all
 //! lines they know one, [`NOT_FOUND`], which lets them go on without a credential.
 //!
-//! Nothing is ever stored: `store` and `erase` refuse, and a `docker logout` goes on after that.
+//! Nothing is ever stored: `store` and `erase` are rejected, and a `docker logout` goes on after that.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ use crate::{
 const NAME: &str = "docker-credential-ecr-sidecar";
 /// What every consumer takes for "it has none of this registry".
 const NOT_FOUND: &str = "credentials not found in native keychain";
-/// What docker's own helpers say to an empty question.
+/// What docker's own helpers answer to an empty question.
 const NO_SERVER: &str = "no credentials server URL";
 /// How long the question may take.
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub fn is_called(name: &OsStr) -> bool {
     Path::new(name).file_name() == Some(OsStr::new(NAME))
 }
 
-/// Does what the arguments behind the name say.
+/// Runs the action that the arguments name.
 pub async fn run(arguments: Vec<OsString>) -> ExitCode {
     let action = match arguments.as_slice() {
         [action] => action.to_str().unwrap_or_default(),
@@ -57,11 +57,11 @@ pub async fn run(arguments: Vec<OsString>) -> ExitCode {
         },
         "list" => list().await,
         "version" => Ok(format!("{NAME} ({}) {}", env!("CARGO_PKG_REPOSITORY"), env!("CARGO_PKG_VERSION"))),
-        "store" => refuse(
+        "store" => reject(
             "nothing is stored here: credentials of ECR come from AWS. Name this helper for hosts of ECR alone, in `credHelpers`",
         )
         .await,
-        "erase" => refuse("nothing is stored here that could be erased: tokens of ECR expire").await,
+        "erase" => reject("nothing is stored here that could be erased: tokens of ECR expire").await,
         _ => Err(format!("usage: {NAME} <get|list|store|erase|version>")),
     };
     let (line, code) = match answer {
@@ -107,14 +107,14 @@ async fn list() -> Result<String, String> {
     serde_json::to_string(&users).map_err(|error| error.to_string())
 }
 
-/// What is written to standard input is read, lest its writer fail before the refusal is heard.
-async fn refuse(why: &str) -> Result<String, String> {
+/// What is written to standard input is read, lest its writer fail before it reads the answer.
+async fn reject(why: &str) -> Result<String, String> {
     let _ = question().await;
     Err(format!("{NAME}: {why}"))
 }
 
-/// What stands on standard input, which whoever holds its other end may never close; nothing when that is more than a
-/// question, or no text. The thread that reads is not waited for when the process ends.
+/// What stands on standard input, whose writer may never close it; nothing when that is more than a
+/// question, or no text. The thread that reads is not waited for when the process exits.
 async fn question() -> Result<Zeroizing<String>, String> {
     let (sender, receiver) = oneshot::channel();
     let reader = thread::Builder::new().name("standard-input".into()).spawn(move || {
@@ -124,7 +124,7 @@ async fn question() -> Result<Zeroizing<String>, String> {
             Ok(length) if length as u64 <= LARGEST => Zeroizing::new(text.trim().to_owned()),
             _ => Zeroizing::default(),
         };
-        let _ = sender.send(asked); // nobody waits any longer
+        let _ = sender.send(asked); // the receiver may be gone
     });
     reader.map_err(|error| error.to_string())?;
     match timeout(QUESTION_LIMIT, receiver).await {

@@ -25,7 +25,7 @@ Examples:
   AWS_PROFILE=me AWS_REGION=eu-west-1 ecr-sidecar once --docker-config ./config.json --timeout 20s
   ecr-sidecar once --registries public.ecr.aws --docker-config-secret flux-system/ecr-credentials";
 
-pub(super) const HEALTH: &str = "Exit status: 0 for yes, 1 for no or for nobody who answers.
+pub(super) const HEALTH: &str = "Exit status: 0 for yes, 1 for no or when no sidecar answers.
 
 Examples:
   ecr-sidecar health
@@ -55,7 +55,7 @@ Examples:
   ecr-sidecar status --output json";
 
 pub(super) const PRINT: &str =
-    "Within 9 seconds. Exit status: 0, 69 when there is none to be had, 64 for a configuration or a \
+    "Within 9 seconds. Exit status: 0, 69 when none is available, 64 for a configuration or a \
 host that cannot be used.
 
 Examples:

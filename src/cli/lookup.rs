@@ -2,21 +2,21 @@
 //!
 //! For `ecr-sidecar print` and the docker credential helper. In this order:
 //!
-//! 1. a token in a docker config.json of the configuration that is known to live on: answered at once, no one is asked
+//! 1. a token in a docker config.json of the configuration that is known to be valid: returned at once, without a request
 //!    (`a_living_token_in_the_file_is_printed_without_asking_aws`);
 //! 2. one that was fetched before and is not half over, from the [`cache`];
-//! 3. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`); of those
-//!    who ask at the same time one fetches, and the others take it from the cache (`fifty_at_a_time_cost_one_call`);
+//! 3. one that AWS hands out, by the same identity and call as the sidecar's own (`without_a_file_aws_is_asked`); of
+//!    concurrent processes one fetches, and the others take it from the cache (`fifty_at_a_time_cost_one_call`);
 //! 4. when AWS hands out none: one of the cache that lives (`a_cached_token_is_used_while_it_lives`);
-//! 5. else a token in the file that is about to end, or one whose end nobody knows, if the file was
-//!    changed within the longest life of a token. It may live, and a registry refuses a dead one with a clear answer; with
-//!    none the pull fails for sure. A warning says so (`a_token_of_unknown_end_is_the_last_resort`). One that is known to
-//!    have ended is never given (`an_ended_token_is_never_printed`).
+//! 5. else a token in the file that is about to expire, or one of unknown expiry, if the file was
+//!    changed within the longest life of a token. It may be valid, and a registry rejects an expired one with a clear answer;
+//!    with none the pull fails for sure. A warning is logged (`a_token_of_unknown_end_is_the_last_resort`). One that is known
+//!    to have expired is never given (`an_ended_token_is_never_printed`).
 //!
-//! Settings for AWS that do not parse are reported when AWS is to be asked: a file that holds a token needs none
+//! Settings for AWS that do not parse are reported when AWS is asked: a file that holds a token needs none
 //! (`settings_for_aws_matter_only_when_aws_is_asked`).
 //!
-//! All of it ends within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
+//! It returns within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
 
 mod cache;
 
@@ -31,14 +31,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::cache::Slot;
 use crate::{
-    app,
     aws::{
         http,
-        identity::Identity,
+        identity::{Identity, IdentitySpec},
         token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
-    config::{self, Config, Context, Flags, Problems, Registries},
+    config::{self, Config, Context, Flags, Registries, Violations},
     env::Environment,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
     output::{
@@ -50,19 +49,19 @@ use crate::{
     tasks, telemetry,
 };
 
-/// What a look-up may take in all.
+/// The limit of a lookup.
 pub const LIMIT: Duration = Duration::from_secs(9);
-/// What AWS may take of it, so that there is time to say what was wrong.
+/// What AWS may take of it, so that there is time to report what was wrong.
 const FETCH_LIMIT: Duration = Duration::from_millis(8_500);
 /// What a volume may take of it.
 const VOLUME_LIMIT: Duration = Duration::from_secs(2);
 /// What AWS may take when there is a token that lives.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
-/// How long it is waited for who fetches already.
+/// How long another process that fetches already is waited for.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
-/// A token that ends sooner may end before it is used.
+/// A token that expires sooner may expire before it is used.
 const SPARE: Duration = Duration::from_secs(10);
-/// The first pause after a failure that passes by itself.
+/// The first pause after a transient failure.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why there is no credential.
@@ -70,13 +69,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub enum LookupError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Configuration(#[from] Problems),
-    /// Neither the configuration nor its name tells which token serves the registry.
+    Configuration(#[from] Violations),
     #[error(
-        "the registry `{0}` is not configured, and its name tells no AWS region: add it to `registries`, with its region"
+        "the registry `{0}` is not configured, and its name has no AWS region: add it to `registries`, with its region"
     )]
     NotOurs(RegistryHost),
-    /// None to be had.
     #[error("no credential for {host}: {}asking AWS: {}; to fix it: {}", listed(found), problem.message, problem.remedy)]
     None {
         host: RegistryHost,
@@ -85,14 +82,14 @@ pub enum LookupError {
         problem: Problem,
     },
     #[error(
-        "no answer within {} s: a volume hangs; look at those of the configuration, of the docker config and of the AWS profile",
+        "no answer within {} s: a volume hangs; check those of the configuration, of the docker config and of the AWS profile",
         LIMIT.as_secs()
     )]
     TimedOut,
 }
 
 fn listed(found: &[String]) -> String {
-    found.iter().flat_map(|said| [said, "; "]).collect()
+    found.iter().flat_map(|note| [note, "; "]).collect()
 }
 
 /// A credential of the user `AWS`.
@@ -127,9 +124,11 @@ pub async fn credential(
     let found = Box::pin(async {
         let (config, context, invalid) = configuration(Some(host), flags, env).await?;
         let key = key_of(&config, host).ok_or_else(|| LookupError::NotOurs(host.clone()))?;
+        let spec = config.identities.get(&key.identity).cloned();
+        let spec = spec.ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
         let (clock, started) = (Clock::System, Instant::now());
-        Lookup { host, key, config, context, invalid, clock, started }.run().await
+        Lookup { host, key, spec, config, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
@@ -149,8 +148,8 @@ async fn configuration(
     host: Option<&RegistryHost>,
     flags: &Flags,
     env: Environment,
-) -> Result<(Config, Context, Option<Problems>), LookupError> {
-    let (context, invalid) = match app::context(env.clone()).await {
+) -> Result<(Config, Context, Option<Violations>), LookupError> {
+    let (context, invalid) = match Context::load(env.clone()).await {
         Ok(context) => (context, None),
         Err(invalid) => (Context { env, ..Context::default() }, Some(invalid)),
     };
@@ -158,7 +157,7 @@ async fn configuration(
     Ok((config, context, invalid))
 }
 
-/// The configured token key of `host`, else the one that its name tells, for the default identity.
+/// The configured token key of `host`, else the one of its name, for the default identity.
 fn key_of(config: &Config, host: &RegistryHost) -> Option<TokenKey> {
     let configured = match &config.registries {
         Registries::Listed(registries) => registries.iter().find(|registry| registry.host == *host),
@@ -170,9 +169,10 @@ fn key_of(config: &Config, host: &RegistryHost) -> Option<TokenKey> {
 struct Lookup<'a> {
     host: &'a RegistryHost,
     key: TokenKey,
+    spec: IdentitySpec,
     config: Config,
     context: Context,
-    invalid: Option<Problems>,
+    invalid: Option<Violations>,
     clock: Clock,
     started: Instant,
 }
@@ -185,9 +185,9 @@ impl Lookup<'_> {
             _ => None,
         });
         for path in kept {
-            self.look(path.clone(), &mut found).await;
+            self.check_file(path.clone(), &mut found).await;
             if let Some(credential) = found.living {
-                tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file lives");
+                tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file is valid");
                 return Ok(credential);
             }
         }
@@ -211,22 +211,21 @@ impl Lookup<'_> {
             Some((credential, path)) => {
                 log_problem!(
                     warn, problem, { registry = %self.host, file = %clean_path(&path) },
-                    "AWS gives no token: the one in the file is given, whose end is near or not known"
+                    "cannot fetch a token; using the one on disk, which may expire soon"
                 );
                 Ok(credential)
             }
-            None => Err(LookupError::None { host: self.host.clone(), found: found.said, problem }),
+            None => Err(LookupError::None { host: self.host.clone(), found: found.notes, problem }),
         }
     }
 
-    /// Looks into one docker config.
-    async fn look(&self, path: PathBuf, found: &mut Found) {
+    async fn check_file(&self, path: PathBuf, found: &mut Found) {
         let (place, host, now) = (path.clone(), self.host.clone(), self.clock.now());
         match tasks::blocking_within(VOLUME_LIMIT, move || find(&place, &host, now)).await {
             Some(Ok(Some(held))) => found.judge(held, path, now),
-            Some(Ok(None)) => found.said.push(format!("`{}` has none", clean_path(&path))),
-            Some(Err(error)) => found.said.push(error.to_string()),
-            None => found.said.push(format!("the volume of `{}` gives no answer", clean_path(&path))),
+            Some(Ok(None)) => found.notes.push(format!("`{}` has none", clean_path(&path))),
+            Some(Err(error)) => found.notes.push(error.to_string()),
+            None => found.notes.push(format!("the volume of `{}` gives no answer", clean_path(&path))),
         }
     }
 
@@ -244,7 +243,7 @@ impl Lookup<'_> {
             Some(token) => {
                 match tasks::blocking_within(VOLUME_LIMIT, move || waiting.try_fetching()).await.flatten() {
                     Some(fetching) => Some(fetching),
-                    None => return Ok(token.clone()), // somebody else renews it
+                    None => return Ok(token.clone()), // another process renews it
                 }
             }
             None => tasks::blocking_within(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
@@ -260,14 +259,14 @@ impl Lookup<'_> {
                 Ok(token)
             }
             (Err(error), Some(token)) => {
-                tracing::debug!(token = %self.key, %error, "AWS gives no newer token: the cached one lives");
+                tracing::debug!(token = %self.key, %error, "cannot fetch a newer token; using the cached one");
                 Ok(token)
             }
             (Err(error), None) => Err(error),
         }
     }
 
-    /// Less than half of its life is over: like the sidecar, who asks later asks for a newer one.
+    /// Less than half of its life is over: after that, a newer one is requested, as the sidecar does.
     fn is_fresh(&self, token: &Token) -> bool {
         let now = self.clock.now();
         let left = token.expires_at.duration_since(now).unwrap_or_default();
@@ -276,8 +275,7 @@ impl Lookup<'_> {
     }
 
     async fn slot(&self) -> Option<Slot> {
-        let spec = self.config.identities.get(&self.key.identity)?.clone();
-        let (key, env) = (self.key.clone(), self.context.env.clone());
+        let (key, spec, env) = (self.key.clone(), self.spec.clone(), self.context.env.clone());
         match tasks::blocking_within(VOLUME_LIMIT, move || Slot::open(&key, &spec, &env)).await? {
             Ok(slot) => Some(slot),
             Err(error) => {
@@ -294,7 +292,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// Asks AWS, until the time is over when what fails passes by itself.
+    /// Asks AWS, again after a transient failure until the time is over.
     async fn fetch(&self, limit: Duration) -> Result<Token, TokenError> {
         let deadline = (self.started + FETCH_LIMIT).min(Instant::now() + limit);
         let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
@@ -303,13 +301,9 @@ impl Lookup<'_> {
     }
 
     async fn fetch_until(&self, deadline: Instant) -> Result<Token, TokenError> {
-        let Some(spec) = self.config.identities.get(&self.key.identity) else {
-            // A key names an identity of its configuration, or the default one, which there always is.
-            return Err(TokenError::Empty("the configuration"));
-        };
         let env = &self.context.env;
         let sdk = self.context.sdk.config(http::client(env));
-        let identity = Identity::new(spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
+        let identity = Identity::new(self.spec.clone(), env.clone(), sdk.clone(), self.clock.clone());
         let source = TokenSource::new(self.key.clone(), Arc::new(identity), &sdk, self.clock.clone());
         let mut pause = PAUSE;
         loop {
@@ -337,29 +331,29 @@ async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
 
 #[derive(Default)]
 struct Found {
-    /// Known to live on.
+    /// Known to be valid.
     living: Option<Credential>,
-    /// Of near or unknown end, and where it is.
+    /// Of near or unknown expiry, and where it is.
     last_resort: Option<(Credential, PathBuf)>,
-    /// What there is of no use.
-    said: Vec<String>,
+    /// Why the others are of no use.
+    notes: Vec<String>,
 }
 
 impl Found {
     fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
         let Some(credential) = Credential::of_auth(&auth) else {
-            return self.said.push(format!("that of `{}` is not base64", clean_path(&path)));
+            return self.notes.push(format!("that of `{}` is not base64", clean_path(&path)));
         };
         match end {
             End::Known(end) if end > now + SPARE => self.living = Some(credential),
             End::Known(end) if end <= now => {
-                self.said.push(format!("that of `{}` ended at {}", clean_path(&path), rfc3339(end)));
+                self.notes.push(format!("that of `{}` expired at {}", clean_path(&path), rfc3339(end)));
             }
-            // A file from the future tells nothing of its age.
+            // The age of a file from the future is unknown.
             End::Unknown { changed_at }
                 if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
             {
-                self.said.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
+                self.notes.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
             }
             End::Known(_) | End::Unknown { .. } => {
                 self.last_resort = self.last_resort.take().or(Some((credential, path)));
@@ -372,7 +366,7 @@ impl Found {
 mod tests {
     use super::*;
 
-    /// Whoever may write to the volume sets these times as well.
+    /// Any process that may write to the volume may set these times.
     #[test]
     fn an_absurd_time_of_a_file_is_taken() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);

@@ -20,7 +20,7 @@ pub(super) fn completions(shell: Shell) -> String {
     script.replace("ecr__subcmd__sidecar__subcmd__", "ecr__sidecar__subcmd__")
 }
 
-/// The manual page: one for all commands, since nobody installs a page for each.
+/// The manual page: one for all commands, since a page for each is rarely installed.
 pub(super) fn page() -> String {
     let command = Cli::command().disable_help_subcommand(true);
     let commands: String = command.get_subcommands().map(of_command).collect();
@@ -38,7 +38,7 @@ pub(super) fn page() -> String {
     .concat()
 }
 
-/// What the page says of one command. The flags that every command takes are not repeated.
+/// The section of one command. The flags that every command takes are not repeated.
 fn of_command(command: &Command) -> String {
     let name = format!("ecr-sidecar {}", command.get_name());
     let (_, sections) = rendered(command.clone().bin_name(&name).disable_help_flag(true));

@@ -37,7 +37,7 @@ pub enum Format {
 pub enum StatusError {
     /// Nothing answers.
     #[error(
-        "no sidecar answers on {address}: {source}; start one by `ecr-sidecar run`, or say where it listens by \
+        "no sidecar answers on {address}: {source}; start one by `ecr-sidecar run`, or set its address by \
          --health-listen, ECR_SIDECAR_HEALTH_LISTEN or health.listen"
     )]
     NotRunning {
@@ -48,7 +48,7 @@ pub enum StatusError {
     },
     /// Something else answers.
     #[error(
-        "what answers on {address} is no ecr-sidecar's status ({detail}); say where yours listens by \
+        "what answers on {address} is no ecr-sidecar's status ({detail}); set its address by \
          --health-listen, ECR_SIDECAR_HEALTH_LISTEN or health.listen"
     )]
     NotOurs {
@@ -62,7 +62,7 @@ pub enum StatusError {
     Signals(#[source] io::Error),
 }
 
-/// Shows the status of the sidecar that listens on `listen`; with `watch` until a signal, or until nobody reads it.
+/// Shows the status of the sidecar that listens on `listen`; with `watch` until a signal, or until the reader goes away.
 pub async fn run(
     listen: SocketAddr,
     env: &Environment,
@@ -89,16 +89,16 @@ pub async fn run(
         between = if screen.terminal { CLEAR } else { "\n" };
         tokio::select! {
             () = signals.stop() => return Ok(()),
-            () = tokio::time::sleep(TURN) => page = screen.page(listen),
+            () = tokio::time::sleep(INTERVAL) => page = screen.page(listen),
         }
     }
 }
 
 /// How often the status is asked for again.
-const TURN: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 /// The terminal's line for "home, and nothing below".
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
-/// What a terminal has that doesn't say.
+/// Columns and rows of a terminal that doesn't report them.
 const USUAL: (usize, usize) = (80, 24);
 
 struct Screen<'a> {
@@ -113,7 +113,7 @@ impl Screen<'_> {
         let Answer { yes, text } = answer.map_err(|source| StatusError::NotRunning { address, source })?;
         let not_ours = |detail: String| StatusError::NotOurs { address, detail };
         if !yes {
-            return Err(not_ours("it says no".into()));
+            return Err(not_ours("not HTTP 200".into()));
         }
         let status: wire::Status = serde_json::from_str(&text).map_err(|error| {
             // Only where it is wrong: errors of data quote the data.

@@ -2,8 +2,8 @@
 //! and `effective` prints it.
 //!
 //! The JSON Schema in `config.schema.json` is generated from these types, and the file is checked against
-//! it (`validate.rs`), so that all of a file's problems are told at once. `docs/configuration.md` is generated from
-//! the schema (`tests/docs/configuration.rs`): a key's doc comment says what it means, and behind "Left out:" what
+//! it (`validate.rs`), so that all of a file's violations are reported at once. `docs/configuration.md` is generated from
+//! the schema (`tests/docs/configuration.rs`): a key's doc comment is its meaning, and behind "Left out:" what
 //! holds without it.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -105,8 +105,8 @@ pub(super) struct Registry {
     /// The name of the identity that asks. Left out: `default`.
     #[serde(default)]
     pub(super) identity: Option<String>,
-    /// The AWS region, required for a host that doesn't tell it (a VPC endpoint, a proxy, a port). Left out: as the
-    /// host says.
+    /// The AWS region, required for a host that doesn't name it (a VPC endpoint, a proxy, a port). Left out: that of
+    /// the host.
     #[serde(default)]
     pub(super) region: Option<String>,
     /// A URL in place of the region's ECR API endpoint. Left out: the region's own, or that of `AWS_ENDPOINT_URL_ECR`
@@ -142,7 +142,7 @@ pub(super) enum Output {
         namespaces: Option<Namespaces>,
         /// A docker config.json whose entries of other registries are carried along; it is watched. Left out: none.
         base: Option<FilePath>,
-        /// Whether a Secret with somebody else's credentials in it is taken over. Left out: `false`.
+        /// Whether a Secret with unmanaged credentials in it is taken over. Left out: `false`.
         adopt: Option<bool>,
         /// Whether Secrets that are the sidecar's alone are removed from namespaces that leave the configuration
         /// while it runs. Left out: `false`.
@@ -153,7 +153,7 @@ pub(super) enum Output {
         /// Argo CD's namespace.
         namespace: String,
     },
-    /// Repository Secrets of Argo CD that others made: those whose URL is in one of the registries get its user name
+    /// Existing repository Secrets of Argo CD: those whose URL is in one of the registries get its user name
     /// and password. Either `names` or `selector`.
     ArgocdRepositories {
         /// Argo CD's namespace.
@@ -204,7 +204,7 @@ pub(super) struct Health {
     /// Names that the `Host` header of a request may have, besides IP addresses and `localhost`. Give one for each DNS
     /// name, such as a Service's, that the endpoint is queried by. Left out: none.
     pub(super) hosts: Vec<String>,
-    /// After this time `/startupz` says yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
+    /// After this time `/startupz` answers yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
     pub(super) startup_grace: Option<String>,
 }
 

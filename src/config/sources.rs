@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_ACCEPTED, Origin, Origins,
-    Problem, Problems, file, nearest, validate,
+    ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_EXPECTED, Origin, Origins,
+    Violation, Violations, file, nearest, validate,
     yaml::{self, Document},
 };
 use crate::failure::shown_value::{clean_path, quoted};
@@ -71,24 +71,28 @@ pub(super) struct Layers {
     pub(super) value: Value,
     pub(super) origins: Origins,
     /// What was wrong so far, and is in `value` no more.
-    pub(super) problems: Vec<Problem>,
+    pub(super) violations: Vec<Violation>,
 }
 
 impl Layers {
     /// Checks the file's shape, and lays environment and flags over it. An error if it is no YAML.
-    pub(super) fn of(flags: &Flags, context: &Context, file: Option<&ConfigFile>) -> Result<Self, Problems> {
+    pub(super) fn of(
+        flags: &Flags,
+        context: &Context,
+        file: Option<&ConfigFile>,
+    ) -> Result<Self, Violations> {
         let mut document = Document { value: json!({}), ..Document::default() };
-        let mut problems = Vec::new();
+        let mut violations = Vec::new();
         if let Some(file) = file {
             let place = || clean_path(&file.path);
-            let refused = |error: yaml::YamlError| Problem::new(place(), error.to_string(), "YAML");
-            document = yaml::parse(&file.text).map_err(|error| Problems(vec![refused(error)]))?;
-            problems = validate::check(&mut document, &file::schema());
+            let invalid = |error: yaml::YamlError| Violation::new(place(), error.to_string(), "YAML");
+            document = yaml::parse(&file.text).map_err(|error| Violations(vec![invalid(error)]))?;
+            violations = validate::check(&mut document, &file::schema());
         }
         let path = file.map(|file| file.path.clone());
-        let mut layers = Self { path, value: document.value, problems, ..Self::default() };
+        let mut layers = Self { path, value: document.value, violations, ..Self::default() };
         layers.note_file_origins();
-        layers.refuse_unknown_variables(context);
+        layers.reject_unknown_variables(context);
         layers.overlay(flags, context);
         Ok(layers)
     }
@@ -113,12 +117,12 @@ impl Layers {
         leaves(&self.value, String::new(), &mut self.origins);
     }
 
-    fn refuse_unknown_variables(&mut self, context: &Context) {
+    fn reject_unknown_variables(&mut self, context: &Context) {
         for name in own_variables(&context.env).filter(|name| !variable::ALL.contains(name)) {
-            let accepted = format!("one of {}", variable::ALL.join(", "));
-            let mut problem = Problem::new(name, "an unknown variable", accepted);
-            problem.nearest = nearest(name, variable::ALL).map(str::to_owned);
-            self.problems.push(problem);
+            let expected = format!("one of {}", variable::ALL.join(", "));
+            let mut violation = Violation::new(name, "an unknown variable", expected);
+            violation.nearest = nearest(name, variable::ALL).map(str::to_owned);
+            self.violations.push(violation);
         }
     }
 
@@ -156,7 +160,7 @@ impl Layers {
         ] {
             if let Some((text, origin)) = given(variable) {
                 if key == "format" && !["json", "text"].contains(&text) {
-                    self.problems.push(Problem::new(origin.to_string(), quoted(text), "json or text"));
+                    self.violations.push(Violation::new(origin.to_string(), quoted(text), "json or text"));
                     continue;
                 }
                 let path = format!("{section}.{key}");
@@ -200,11 +204,11 @@ impl Layers {
             0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),
             1 => {}
             several => {
-                let accepted = "one docker-config output, or this value in the file";
-                self.problems.push(Problem::new(
+                let expected = "one docker-config output, or this value in the file";
+                self.violations.push(Violation::new(
                     origin.to_string(),
                     format!("{several} docker-config outputs in the file"),
-                    accepted,
+                    expected,
                 ));
                 return;
             }
@@ -221,23 +225,23 @@ pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
     flags.get(variable::CONFIG, env).map(|(path, _)| path.into())
 }
 
-/// Where the sidecar listens, if a flag or variable says so.
+/// Where the sidecar listens by flag or variable.
 pub(super) fn listen_outside_the_file(
     flags: &Flags,
     env: &Environment,
-) -> Result<Option<SocketAddr>, Problems> {
+) -> Result<Option<SocketAddr>, Violations> {
     let Some((text, origin)) = flags.get(variable::HEALTH_LISTEN, env) else { return Ok(None) };
-    let problem = || Problem::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_ACCEPTED);
-    text.parse().map(Some).map_err(|_| Problems(vec![problem()]))
+    let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_EXPECTED);
+    text.parse().map(Some).map_err(|_| Violations(vec![violation()]))
 }
 
-/// `health.listen` of a file; in a file that is no YAML, the first line that says `listen:`.
+/// `health.listen` of a file; in a file that is no YAML, the first line with `listen:`.
 pub(super) fn listen_of(text: &str) -> Option<SocketAddr> {
     if let Ok(Document { value, .. }) = yaml::parse(text) {
         return value["health"]["listen"].as_str()?.parse().ok();
     }
-    let said = text.lines().find_map(|line| line.split_once("listen:"))?.1;
-    said.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
+    let listen = text.lines().find_map(|line| line.split_once("listen:"))?.1;
+    listen.split(['"', '\'', ' ', ',', '}']).find_map(|word| word.parse().ok())
 }
 
 /// Whether Kubernetes sets it for a Service whose name begins with `ecr-sidecar`: `…_SERVICE_HOST`, `…_SERVICE_PORT`,

@@ -38,7 +38,7 @@ impl Base {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
-    /// Reads it again; when it is not usable, what it said last still stands.
+    /// Reads it again; when it is not usable, its last content still counts.
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
         match read_input(&self.path) {
             Ok(text) => self.text = Some(text),
@@ -61,7 +61,7 @@ impl Base {
         Self { path: PathBuf::new(), text: Some(Zeroizing::new(text.to_owned())), supplied }
     }
 
-    /// Notes that the output now has what it said last, and nothing more of what it said before.
+    /// Notes that the output now has its current entries, and none that only earlier versions had.
     pub(crate) fn note_supplied(&mut self) {
         if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
             self.supplied = keys;

@@ -1,12 +1,12 @@
-//! What the file should say: what it says now, what the base says, and our credentials on top.
+//! What a document should contain: its entries now, those of the base, and our credentials on top.
 //!
 //! Pure: text in, text out. In order of precedence:
 //! 1. our hosts that have a token: exactly `{"auth": …}` under the bare host, whoever else names them;
 //! 2. the base: each of its entries and keys, since it is the declared source of them;
-//! 3. what the file says already, except what the base once said and says no longer.
+//! 3. what the document has already, except what the base once had and has no longer.
 //!
 //! Invariants:
-//! * everything foreign survives, value for value and in its order: `foreign_values_survive`
+//! * every unmanaged value survives as it is written and in its order: `unmanaged_values_survive`
 //! * every host with a token stands there once, with no twin and no helper: `each_host_once_and_no_twin`
 //! * merging what was merged changes nothing: `merging_twice_changes_nothing`
 //! * no old token for a part of a host's repositories stays to be preferred: `a_stale_repository_entry_goes`
@@ -24,12 +24,13 @@ use serde_json::value::RawValue;
 
 use super::{
     base::Base,
-    document::{self, AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant},
+    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant, repository_host},
+    entry,
     warning::Warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
 
-/// So many warnings of a document are kept; of the others their number.
+/// The most warnings of a document that are kept; the others are counted.
 const WARNINGS: usize = 20;
 
 /// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
@@ -209,22 +210,22 @@ fn correct(
             warnings.push(|| Warning::twin_removed(key, &host));
             return false;
         }
-        if let Some(host) = document::repository_host(key)
+        if let Some(host) = repository_host(key)
             && desired.current.contains_key(host.as_str())
         {
-            if document::is_of_aws(entry) {
+            if entry::is_of_aws(entry) {
                 *removed = true;
                 warnings.push(|| Warning::twin_removed(key, &host));
                 return false;
             }
             warnings.push(|| Warning::repository_entry(key, &host));
         }
-        if retired.contains(key.as_ref()) && document::is_ecr_token(entry) {
+        if retired.contains(key.as_ref()) && entry::is_ecr_token(entry) {
             *removed = true;
             return false;
         }
-        if let Err(reason) = document::check(entry) {
-            warnings.push(|| Warning::foreign_auth(key, reason));
+        if let Err(reason) = entry::check(entry) {
+            warnings.push(|| Warning::invalid_entry(key, reason));
         }
         true
     });

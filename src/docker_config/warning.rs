@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::document::BadAuth;
+use super::entry::BadAuth;
 use crate::failure::foreign_text::clean;
 
 /// Something in a document that stopped nothing. `Display` is the sentence, with its remedy.
@@ -29,17 +29,17 @@ pub(crate) enum Warning {
          remove `credsStore` from the file, or from its base"
     )]
     CredsStore { store: String },
-    /// An entry of somebody else's for which clients reject the whole file.
+    /// An unmanaged entry for which clients reject the whole file.
     #[error(
         "the entry `{key}` makes docker and go-containerregistry reject the whole file, our credentials with it: \
          {reason}; fix or remove it"
     )]
-    ForeignAuth {
+    InvalidEntry {
         key: String,
         /// What is wrong with it.
         reason: BadAuth,
     },
-    /// There is more to warn of than is worth a line each.
+    /// More warnings than are worth a line each.
     #[error("{count} more entries of the file call for a warning like these")]
     More { count: usize },
     /// The base could not be read: its last known entries are kept.
@@ -64,8 +64,8 @@ impl Warning {
         Self::CredsStore { store: shown(store) }
     }
 
-    pub(super) fn foreign_auth(key: &str, reason: BadAuth) -> Self {
-        Self::ForeignAuth { key: shown(key), reason }
+    pub(super) fn invalid_entry(key: &str, reason: BadAuth) -> Self {
+        Self::InvalidEntry { key: shown(key), reason }
     }
 }
 

@@ -17,10 +17,7 @@ use crate::{
     clock::{Clock, rfc3339},
     config::Config,
     env::Environment,
-    failure::{
-        Diagnose,
-        diagnosis::{Diagnosis, Remedy},
-    },
+    failure::{Diagnose, diagnosis::Diagnosis},
     registry::{Location, RegistryHost},
 };
 
@@ -61,7 +58,7 @@ pub(super) async fn ask(
     all(asking.join_all().await)
 }
 
-/// One that did not finish is a finding, and the others are told all the same.
+/// One that did not finish is a finding, and the others are reported all the same.
 fn all(checks: Vec<Result<Answers, Finding>>) -> Answers {
     let mut all = Answers::default();
     for check in checks {
@@ -82,21 +79,26 @@ async fn of_identity(
     sdk: SdkConfig,
     clock: Clock,
 ) -> Answers {
-    let mut answers = Answers::default();
-    let name = identity.spec().name.clone();
+    let name = &identity.spec().name;
     let resolved = match within(CREDENTIALS_LIMIT, identity.credentials()).await {
         Some(Ok(resolved)) => resolved,
-        Some(Err(error)) => {
-            answers.findings.push(Finding::problem(Step::Identity, name, error.problem()));
-            return without_credentials(answers, &keys);
-        }
-        None => {
-            let saw = format!("no credentials within {} s", CREDENTIALS_LIMIT.as_secs_f32());
-            answers.findings.push(Finding::fail(Step::Identity, name, saw, Diagnosis::Unreachable));
-            return without_credentials(answers, &keys);
+        failed => {
+            let finding = match failed {
+                Some(Err(error)) => Step::Identity.problem(name, error.problem()),
+                _ => Step::Identity.timed_out(
+                    name,
+                    "no credentials",
+                    CREDENTIALS_LIMIT,
+                    Diagnosis::Unreachable,
+                ),
+            };
+            let skipped = keys.iter().map(|(key, _)| Step::Ecr.skip(key.to_string(), "no credentials"));
+            return Answers {
+                findings: [finding].into_iter().chain(skipped).collect(),
+                ..Answers::default()
+            };
         }
     };
-    answers.findings.push(Finding::ok(Step::Identity, &name, who(&resolved)));
     let mut asking = JoinSet::new();
     for (key, hosts) in keys {
         let source = TokenSource::new(key, Arc::clone(&identity), &sdk, clock.clone());
@@ -109,18 +111,17 @@ async fn of_identity(
         tokio::join!(within(CALL_LIMIT, identity.caller(&resolved)), asking.join_all());
     fetched.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let hosts = fetched.iter().flat_map(|(_, hosts, _)| hosts);
-    answers.findings.push(of_caller(&name, caller.as_ref(), hosts));
-    for (key, hosts, outcome) in fetched {
-        let is_known = matches!(caller, Some(Ok(_)));
-        match of_token(&key, outcome, is_known) {
-            Ok((finding, fetched)) => {
-                answers.findings.push(finding);
-                let own = fetched.own_registry.clone().filter(|_| hosts.is_empty());
-                answers
-                    .tokens
-                    .push((fetched, if hosts.is_empty() { own.into_iter().collect() } else { hosts }));
+    let mut answers = Answers::default();
+    answers.findings.push(Step::Identity.ok(name, who(&resolved)));
+    answers.findings.push(of_caller(name, caller.as_ref(), hosts));
+    let is_known = matches!(caller, Some(Ok(_)));
+    for (key, mut hosts, outcome) in fetched {
+        answers.findings.push(of_token(&key, outcome.as_ref(), is_known));
+        if let Some(Ok(fetched)) = outcome {
+            if hosts.is_empty() {
+                hosts.extend(fetched.own_registry.clone());
             }
-            Err(finding) => answers.findings.push(finding),
+            answers.tokens.push((fetched, hosts));
         }
     }
     answers
@@ -130,20 +131,13 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = T>) -> Option<T>
     tokio::time::timeout(limit, Box::pin(asked)).await.ok()
 }
 
-fn without_credentials(mut answers: Answers, keys: &[(TokenKey, Vec<RegistryHost>)]) -> Answers {
-    let skipped =
-        keys.iter().map(|(key, _)| Finding::skip(Step::Ecr, key.to_string(), "no credentials to ask with"));
-    answers.findings.extend(skipped);
-    answers
-}
-
 fn who(resolved: &Resolved) -> String {
     let until = resolved.credentials.expiry().map(|end| format!(", until {}", rfc3339(end)));
     let arn = resolved.principal.arn.as_deref().map(|arn| format!(", as {arn}"));
     format!("{}{}{}", resolved.principal.source, arn.unwrap_or_default(), until.unwrap_or_default())
 }
 
-/// Whether the account is the one that the registries belong to, as far as their names tell.
+/// Whether the account is the one that the registries belong to, by their names.
 fn of_caller<'a>(
     name: &str,
     caller: Option<&Result<Caller, IdentityError>>,
@@ -152,20 +146,20 @@ fn of_caller<'a>(
     match caller {
         None => {
             let saw = format!("sts:GetCallerIdentity gave no answer within {} s", CALL_LIMIT.as_secs_f32());
-            Finding::warn(Step::Sts, name, saw, Remedy::from(Diagnosis::Unreachable))
+            Step::Sts.warn(name, saw, Diagnosis::Unreachable)
         }
         // ECR answers also where STS cannot be reached, and that is enough.
-        Some(Err(error)) => Finding::warn(Step::Sts, name, error.to_string(), error.remedy()),
+        Some(Err(error)) => Step::Sts.warn(name, error.to_string(), error.remedy()),
         Some(Ok(Caller { account, arn })) => {
             let others: Vec<_> =
                 hosts.filter(|host| is_of_another(host, account)).map(RegistryHost::as_str).collect();
             match others.as_slice() {
-                [] => Finding::ok(Step::Sts, name, format!("{arn}, account {account}")),
+                [] => Step::Sts.ok(name, format!("{arn}, account {account}")),
                 [first, rest @ ..] => {
                     let more =
                         if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
                     let saw = format!("{arn} is of account {account}, and {first}{more} is not");
-                    Finding::warn(Step::Sts, name, saw, Remedy::from(Diagnosis::OtherAccount))
+                    Step::Sts.warn(name, saw, Diagnosis::OtherAccount)
                 }
             }
         }
@@ -176,19 +170,14 @@ fn is_of_another(host: &RegistryHost, account: &str) -> bool {
     matches!(host.location(), Location::Private(registry) if registry.account.as_str() != account)
 }
 
-fn of_token(
-    key: &TokenKey,
-    outcome: Option<Result<Fetched, TokenError>>,
-    is_known: bool,
-) -> Result<(Finding, Fetched), Finding> {
+fn of_token(key: &TokenKey, outcome: Option<&Result<Fetched, TokenError>>, is_known: bool) -> Finding {
     let subject = key.to_string();
     match outcome {
         Some(Ok(fetched)) => {
             let until = rfc3339(fetched.token.expires_at);
             let own =
                 fetched.own_registry.as_ref().map(|host| format!("; the caller's own registry is {host}"));
-            let saw = format!("a token until {until}{}", own.unwrap_or_default());
-            Ok((Finding::ok(Step::Ecr, subject, saw), fetched))
+            Step::Ecr.ok(subject, format!("a token until {until}{}", own.unwrap_or_default()))
         }
         Some(Err(error)) => {
             let problem = error.problem();
@@ -197,12 +186,9 @@ fn of_token(
                 Diagnosis::UnknownKey if is_known => Diagnosis::RegionDisabled.into(),
                 _ => problem.remedy,
             };
-            Err(Finding::fail(Step::Ecr, subject, problem.message, remedy))
+            Step::Ecr.fail(subject, problem.message, remedy)
         }
-        None => {
-            let saw = format!("no answer within {} s", CALL_LIMIT.as_secs_f32());
-            Err(Finding::fail(Step::Ecr, subject, saw, Diagnosis::Unreachable))
-        }
+        None => Step::Ecr.timed_out(subject, "no answer", CALL_LIMIT, Diagnosis::Unreachable),
     }
 }
 
@@ -227,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn an_identity_whose_check_panics_is_a_failure() {
         let broken = finished(Step::Identity, "billing", async { panic!("in the SDK") }).await;
-        let well = Answers { findings: vec![Finding::ok(Step::Identity, "default", "")], tokens: Vec::new() };
+        let well = Answers { findings: vec![Step::Identity.ok("default", "")], tokens: Vec::new() };
         let findings = all(vec![broken, Ok(well)]).findings;
         assert_eq!(
             findings.iter().map(|finding| finding.outcome).collect::<Vec<_>>(),
@@ -237,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_of_another_account_is_worth_a_word() {
+    fn a_registry_of_another_account_is_a_warning() {
         let hosts: Vec<RegistryHost> = [
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
             "999999999999.dkr.ecr.eu-west-1.amazonaws.com",

@@ -1,4 +1,4 @@
-//! What the API server allows of what the configuration needs, and what the Secrets are now.
+//! Whether the API server grants the rights that the configuration needs, and the state of the Secrets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,10 +9,12 @@ use crate::{
     clock::Clock,
     config::{Config, Registries},
     credentials::CredentialSet,
-    failure::Diagnose,
-    failure::diagnosis::{Diagnosis, Remedy},
+    failure::{
+        Diagnose,
+        diagnosis::{Diagnosis, Remedy},
+    },
     kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
-    manifests::{self},
+    manifests,
     output::{
         OutputConfig,
         secrets::{Inspection, inspect},
@@ -24,8 +26,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// Reviews that are asked for at a time.
 const AT_A_TIME: usize = 32;
 
-/// Asks for every right that an output needs, and looks at its Secrets.
-pub(super) async fn examine(config: &Config, clock: &Clock) -> Vec<Finding> {
+/// Reviews every right that an output needs, and inspects its Secrets.
+pub(super) async fn check(config: &Config, clock: &Clock) -> Vec<Finding> {
     let outputs: Vec<_> =
         config.outputs.iter().filter(|output| !matches!(output, OutputConfig::DockerConfig(_))).collect();
     if outputs.is_empty() {
@@ -36,10 +38,10 @@ pub(super) async fn examine(config: &Config, clock: &Clock) -> Vec<Finding> {
     let connection = Connection::default();
     let cluster = match tokio::time::timeout_at(until, connection.cluster()).await {
         Ok(Ok(cluster)) => cluster,
-        Ok(Err(error)) => return vec![Finding::problem(Step::Kubernetes, subject, error.problem())],
+        Ok(Err(error)) => return vec![Step::Kubernetes.problem(subject, error.problem())],
         Err(_) => {
             let saw = "the kubeconfig's plugin gives no answer";
-            return vec![Finding::fail(Step::Kubernetes, subject, saw, Diagnosis::ApiServerCredentials)];
+            return vec![Step::Kubernetes.fail(subject, saw, Diagnosis::ApiServerCredentials)];
         }
     };
     let mut findings = Vec::new();
@@ -60,7 +62,7 @@ async fn of_output(
     let rights = match manifests::rights(output, &config.registries, cluster.namespace()) {
         Ok(rights) => rights,
         // Its templates are named after registries that only AWS knows.
-        Err(error) => return vec![Finding::skip(Step::Kubernetes, id, error.to_string())],
+        Err(error) => return vec![Step::Kubernetes.skip(id, error.to_string())],
     };
     let mut findings = of_rights(&id, rights, cluster, until).await;
     let can_read = findings.iter().all(|finding| finding.remedy.is_none());
@@ -70,10 +72,10 @@ async fn of_output(
             desired.awaited.extend(registries.iter().map(|registry| registry.host.clone()));
         }
         match tokio::time::timeout_at(until, inspect(output, cluster, &desired, clock)).await {
-            Ok(surveyed) => findings.extend(surveyed.into_iter().flat_map(|secret| of_secret(&id, secret))),
+            Ok(inspected) => findings.extend(inspected.into_iter().flat_map(|secret| of_secret(&id, secret))),
             Err(_) => {
-                let saw = format!("its Secrets could not be read within {} s", LIMIT.as_secs());
-                findings.push(Finding::fail(Step::Kubernetes, id, saw, Diagnosis::ApiServerUnreachable));
+                let what = "its Secrets could not be read";
+                findings.push(Step::Kubernetes.timed_out(id, what, LIMIT, Diagnosis::ApiServerUnreachable));
             }
         }
     }
@@ -109,10 +111,10 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
     }
     if let Some(error) = unknown {
         let wanted = Wanted { verb: "create", resource: "selfsubjectaccessreviews", namespace: "", name: "" };
-        return vec![Finding::problem(Step::Kubernetes, id, error.problem(&wanted))];
+        return vec![Step::Kubernetes.problem(id, error.problem(&wanted))];
     }
     if lacking.is_empty() {
-        return vec![Finding::ok(Step::Kubernetes, id, format!("has the {count} rights that it needs"))];
+        return vec![Step::Kubernetes.ok(id, format!("has the {count} rights that it needs"))];
     }
     let lack = |((namespace, resource, name), mut verbs): ((String, _, String), Vec<&str>)| {
         verbs.sort_unstable();
@@ -121,28 +123,24 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
             if namespace.is_empty() { "all namespaces".to_owned() } else { format!("namespace {namespace}") };
         let what = format!("{resource} {name}");
         let saw = format!("may not {verbs} {} in {place}", what.trim_end());
-        Finding::fail(Step::Kubernetes, id, saw, Remedy::with(Diagnosis::RightMissing, rule))
+        Step::Kubernetes.fail(id, saw, Remedy::with(Diagnosis::RightMissing, rule))
     };
     lacking.into_iter().map(lack).collect()
 }
 
 fn of_secret(id: &str, Inspection { at, state }: Inspection) -> Vec<Finding> {
     match state {
-        Some(Ok(warnings)) => {
-            let mut findings: Vec<_> = warnings
-                .into_iter()
-                .map(|warning| Finding::warn(Step::Kubernetes, id, warning, None))
-                .collect();
-            if findings.is_empty() {
-                findings.push(Finding::ok(Step::Kubernetes, id, format!("the Secret {at} can be kept")));
-            }
-            findings
+        Some(Ok(warnings)) if warnings.is_empty() => {
+            vec![Step::Kubernetes.ok(id, format!("the Secret {at} can be kept"))]
         }
-        Some(Err(problem)) => vec![Finding::problem(Step::Kubernetes, id, problem)],
+        Some(Ok(warnings)) => {
+            warnings.into_iter().map(|warning| Step::Kubernetes.notice(id, warning)).collect()
+        }
+        Some(Err(problem)) => vec![Step::Kubernetes.problem(id, problem)],
         None => {
             let saw = format!("there is no Secret {at}, and we may not create it");
             let remedy = Remedy::with(Diagnosis::RightMissing, "the Secret is in it, to be created once");
-            vec![Finding::fail(Step::Kubernetes, id, saw, remedy)]
+            vec![Step::Kubernetes.fail(id, saw, remedy)]
         }
     }
 }

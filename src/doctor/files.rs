@@ -1,6 +1,6 @@
 //! The files that an identity rests on: whether we may read them, and whether the token in one is meant for AWS.
 //!
-//! Of a token only its claims are looked at, and only told are audience, subject and end.
+//! Of a token only the claims are read, and only audience, subject and expiry are shown.
 
 use std::{
     collections::BTreeMap,
@@ -23,15 +23,11 @@ use crate::{
     },
     clock::rfc3339,
     env::Environment,
-    failure::{
-        Diagnose,
-        diagnosis::{Diagnosis, Remedy},
-        shown_value::clean_path,
-    },
+    failure::{Diagnose, diagnosis::Diagnosis, shown_value::clean_path},
     tasks,
 };
 
-/// The audience that IRSA's trust policies and providers name unless somebody chose another.
+/// The audience that IRSA's trust policies and providers name unless another was chosen.
 const AUDIENCE: &str = "sts.amazonaws.com";
 /// How long a volume may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
@@ -45,70 +41,56 @@ enum Holds {
     Profiles,
 }
 
-/// Looks at the files of the identities, all at a time.
-pub(super) async fn examine<'a>(
+/// Checks the files of the identities, all at a time.
+pub(super) async fn check<'a>(
     identities: impl Iterator<Item = &'a Arc<Identity>>,
     env: &Environment,
     now: SystemTime,
 ) -> Vec<Finding> {
     // Two identities may rest on one file.
     let files: BTreeMap<PathBuf, Holds> = identities.flat_map(|identity| files(identity)).collect();
-    let mut looking = JoinSet::new();
+    let mut checks = JoinSet::new();
     for (path, holds) in files {
         let env = env.clone();
-        looking.spawn(async move {
-            let found = tokio::time::timeout(LIMIT, examine_one(&path, holds, &env, now)).await;
+        checks.spawn(async move {
+            let found = tokio::time::timeout(LIMIT, check_one(&path, holds, &env, now)).await;
             found.unwrap_or_else(|_| {
-                let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
-                Some(Finding::fail(Step::Files, clean_path(&path), saw, Diagnosis::VolumeHangs))
+                let what = "the volume gives no answer";
+                Some(Step::Files.timed_out(clean_path(&path), what, LIMIT, Diagnosis::VolumeHangs))
             })
         });
     }
-    let mut findings: Vec<_> = looking.join_all().await.into_iter().flatten().collect();
+    let mut findings: Vec<_> = checks.join_all().await.into_iter().flatten().collect();
     findings.sort_by(|one, other| one.subject.cmp(&other.subject));
     findings
 }
 
-async fn examine_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime) -> Option<Finding> {
+/// Nothing where there are no profiles and none have to be.
+async fn check_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime) -> Option<Finding> {
     let subject = clean_path(path);
-    if holds == Holds::Profiles {
-        return of_profiles(path, env).await;
-    }
-    let looks = looks(path).await;
-    let looks = looks.unwrap_or_else(|| "not to be seen".into());
-    Some(match read_line("value", path).await {
-        Ok(text) if holds == Holds::WebIdentityToken => {
-            of_token(subject, &looks, Claims::of(text.expose()), now)
-        }
-        Ok(_) => Finding::ok(Step::Files, subject, looks),
-        Err(error) => {
-            let saw = format!("{error} ({looks}; we are {})", ourselves());
-            Finding::fail(Step::Files, subject, saw, error.remedy())
-        }
-    })
-}
-
-/// Nothing where there is no file and none has to be.
-async fn of_profiles(path: &Path, env: &Environment) -> Option<Finding> {
-    let subject = clean_path(path);
-    let read = profile_file::check(path, env).await;
-    let looks = looks(path).await;
-    let error = match read {
-        Ok(()) => return looks.map(|looks| Finding::ok(Step::Files, subject, looks)),
-        Err(error) => error,
+    let (read, may_be_absent) = if holds == Holds::Profiles {
+        let read = profile_file::check(path, env).await;
+        let may_be_absent = read.as_ref().is_err_and(|error| error.may_be_absent());
+        (read.map(|()| None).map_err(IdentityError::from), may_be_absent)
+    } else {
+        (read_line("value", path).await.map(Some), false)
     };
-    let may_be_absent = error.may_be_absent();
-    let looks = looks.unwrap_or_else(|| "not to be seen".into());
-    let saw = format!("{error} ({looks}; we are {})", ourselves());
-    let remedy = IdentityError::from(error).remedy();
-    Some(match may_be_absent {
-        true => Finding::warn(Step::Files, subject, saw, remedy),
-        false => Finding::fail(Step::Files, subject, saw, remedy),
+    let attributes = attributes(path).await;
+    let shown = attributes.as_deref().unwrap_or("not visible");
+    let unreadable = |error: &IdentityError| format!("{error} ({shown}; we are {})", ourselves());
+    Some(match read {
+        Ok(None) => Step::Files.ok(subject, attributes?),
+        Ok(Some(text)) if holds == Holds::WebIdentityToken => {
+            of_token(subject, shown, Claims::of(text.expose()), now)
+        }
+        Ok(Some(_)) => Step::Files.ok(subject, shown),
+        Err(error) if may_be_absent => Step::Files.warn(subject, unreadable(&error), error.remedy()),
+        Err(error) => Step::Files.fail(subject, unreadable(&error), error.remedy()),
     })
 }
 
 /// Owner and mode, if the file can be seen.
-async fn looks(path: &Path) -> Option<String> {
+async fn attributes(path: &Path) -> Option<String> {
     let path = path.to_owned();
     let metadata = tasks::blocking(move || fs::metadata(path)).await.ok()?;
     let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
@@ -135,7 +117,7 @@ fn ourselves() -> String {
     )
 }
 
-/// What a token says of itself (RFC 7519); nobody has verified it here.
+/// The claims of a token (RFC 7519), not verified.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -171,35 +153,31 @@ impl Claims {
         }
     }
 
-    fn end(&self) -> Option<SystemTime> {
+    fn expiry(&self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.exp?))
     }
 }
 
-fn of_token(subject: String, looks: &str, claims: Option<Claims>, now: SystemTime) -> Finding {
+fn of_token(subject: String, attributes: &str, claims: Option<Claims>, now: SystemTime) -> Finding {
     let Some(claims) = claims else {
-        return Finding::warn(
-            Step::Files,
-            subject,
-            format!("{looks}; it is no JSON web token"),
-            Remedy::from(Diagnosis::InputMalformed),
-        );
+        let saw = format!("{attributes}; it is no JSON web token");
+        return Step::Files.warn(subject, saw, Diagnosis::InputMalformed);
     };
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
     let audiences: Vec<_> = claims.audiences().iter().map(|audience| plain(audience)).collect();
-    let said = format!("{looks}; for {} as {}", audiences.join(", "), plain(&claims.sub));
-    match claims.end() {
-        Some(end) if end <= now => {
-            let saw = format!("{said}; it ended at {}", rfc3339(end));
-            Finding::fail(Step::Files, subject, saw, Diagnosis::WebIdentityExpired)
+    let saw = format!("{attributes}; for {} as {}", audiences.join(", "), plain(&claims.sub));
+    match claims.expiry() {
+        Some(expiry) if expiry <= now => {
+            let saw = format!("{saw}; it expired at {}", rfc3339(expiry));
+            Step::Files.fail(subject, saw, Diagnosis::WebIdentityExpired)
         }
         _ if !audiences.iter().any(|audience| audience == AUDIENCE) => {
-            let saw = format!("{said}; STS is usually asked for {AUDIENCE}");
-            Finding::warn(Step::Files, subject, saw, Remedy::from(Diagnosis::WrongAudience))
+            let saw = format!("{saw}; STS usually requires {AUDIENCE}");
+            Step::Files.warn(subject, saw, Diagnosis::WrongAudience)
         }
-        end => {
-            let until = end.map_or_else(String::new, |end| format!(", until {}", rfc3339(end)));
-            Finding::ok(Step::Files, subject, format!("{said}{until}"))
+        expiry => {
+            let until = expiry.map_or_else(String::new, |expiry| format!(", until {}", rfc3339(expiry)));
+            Step::Files.ok(subject, format!("{saw}{until}"))
         }
     }
 }
@@ -216,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_sts_and_alive_or_that_is_said() {
+    fn a_token_that_is_expired_or_not_for_sts_is_reported() {
         let good = token(r#"{"aud":["sts.amazonaws.com"],"sub":"system:serviceaccount:a:b","exp":2000}"#);
         assert_eq!(good.outcome, Outcome::Ok);
         assert!(good.saw.contains("as system:serviceaccount:a:b, until 1970"), "{}", good.saw);
@@ -230,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_told_without_its_text() {
+    fn what_is_no_token_is_reported_without_its_text() {
         let now = SystemTime::UNIX_EPOCH;
         let finding = of_token("/t".into(), "mode 0440", Claims::of("hunter2"), now);
         assert_eq!(finding.outcome, Outcome::Warn);

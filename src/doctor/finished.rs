@@ -1,4 +1,4 @@
-//! A check that does not finish is a finding like any other: what nobody has checked is not well.
+//! A check that does not finish is a failure: what was not checked is not known to work.
 
 use std::{
     future::poll_fn,
@@ -17,7 +17,7 @@ pub(super) async fn finished<T>(
 ) -> Result<T, Finding> {
     let mut check = Box::pin(check);
     let outcome = poll_fn(|context| {
-        // After a panic it is dropped, and looked into no more.
+        // After a panic it is dropped, and not polled again.
         match catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => Poll::Ready(Some(result)),
@@ -25,9 +25,7 @@ pub(super) async fn finished<T>(
         }
     })
     .await;
-    outcome.ok_or_else(|| {
-        Finding::fail(step, subject, "this check did not finish: it panicked", Diagnosis::Fault)
-    })
+    outcome.ok_or_else(|| step.fail(subject, "this check did not finish: it panicked", Diagnosis::Fault))
 }
 
 /// The same for a check that gives findings.
@@ -47,7 +45,7 @@ mod tests {
     use crate::doctor::report::{Outcome, Report};
 
     fn well() -> Finding {
-        Finding::ok(Step::Configuration, "environment", "1 registry")
+        Step::Configuration.ok("environment", "1 registry")
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! How AWS was reached: the calls of the doctor's walk are overheard, so that what is told is what was really asked.
+//! How AWS was reached: the calls of the other checks are recorded, so that what is reported is what was sent.
 //!
 //! Only the calls to AWS's APIs, which are POSTs, are of interest: the agents on the node have their own errors.
 
@@ -28,9 +28,9 @@ use crate::{
     },
 };
 
-/// From here on AWS refuses.
-const REFUSED_FROM: u64 = 240;
-/// From here on it is worth a word.
+/// From so many seconds on AWS rejects requests.
+const REJECTED_FROM: u64 = 240;
+/// From so many seconds on it is a warning.
 const ODD_FROM: u64 = 30;
 
 /// What became of the calls to a host.
@@ -58,9 +58,8 @@ impl RecordingClient {
         Self(Arc::new(Mutex::new(Notes { clock, hosts: BTreeMap::new(), skew: None })))
     }
 
-    /// A client that is overheard.
     pub(super) fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
-        SharedHttpClient::new(Client { client, overheard: self.clone() })
+        SharedHttpClient::new(Client { client, recording: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
@@ -80,37 +79,33 @@ impl RecordingClient {
 pub(super) fn in_clear(config: &Config, context: &Context) -> Option<Finding> {
     let endpoint = config.web_identity_in_clear(context)?;
     let saw = "web-identity tokens are sent to STS unencrypted";
-    Some(Finding::warn(Step::Network, endpoint.as_str(), saw, Remedy::from(Diagnosis::StsInClear)))
+    Some(Step::Network.warn(endpoint.as_str(), saw, Diagnosis::StsInClear))
 }
 
 fn of_host(host: &str, calls: &Calls, by: &str) -> Finding {
     match calls {
         Calls { answered: Some(status), .. } => {
-            Finding::ok(Step::Network, host, format!("answers (HTTP {status}){by}"))
+            Step::Network.ok(host, format!("answers (HTTP {status}){by}"))
         }
         Calls { failed: Some(why), .. } => {
-            Finding::fail(Step::Network, host, format!("{why}{by}"), classify_transport(why))
+            Step::Network.fail(host, format!("{why}{by}"), classify_transport(why))
         }
-        Calls { .. } => {
-            Finding::fail(Step::Network, host, format!("no answer in time{by}"), Diagnosis::Unreachable)
-        }
+        Calls { .. } => Step::Network.fail(host, format!("no answer in time{by}"), Diagnosis::Unreachable),
     }
 }
 
 fn of_clock(behind: Option<i64>) -> Finding {
     let subject = "this machine";
     let Some(seconds) = behind else {
-        return Finding::skip(Step::Clock, subject, "no answer of AWS's to compare it with");
+        return Step::Clock.skip(subject, "no answer of AWS's to compare it with");
     };
     match seconds.unsigned_abs() {
-        off if off >= REFUSED_FROM => {
+        off if off >= REJECTED_FROM => {
             let remedy = Remedy::with(Diagnosis::ClockOff, skew(seconds));
-            Finding::fail(Step::Clock, subject, format!("{} by AWS's clock", skew(seconds)), remedy)
+            Step::Clock.fail(subject, format!("{} by AWS's clock", skew(seconds)), remedy)
         }
-        off if off >= ODD_FROM => {
-            Finding::warn(Step::Clock, subject, skew(seconds), Remedy::from(Diagnosis::ClockOff))
-        }
-        _ => Finding::ok(Step::Clock, subject, "agrees with AWS's"),
+        off if off >= ODD_FROM => Step::Clock.warn(subject, skew(seconds), Diagnosis::ClockOff),
+        _ => Step::Clock.ok(subject, "agrees with AWS's"),
     }
 }
 
@@ -128,7 +123,7 @@ fn by_proxy(env: &Environment) -> String {
 #[derive(Debug, Clone)]
 struct Client {
     client: SharedHttpClient,
-    overheard: RecordingClient,
+    recording: RecordingClient,
 }
 
 impl HttpClient for Client {
@@ -139,7 +134,7 @@ impl HttpClient for Client {
     ) -> SharedHttpConnector {
         SharedHttpConnector::new(Connector {
             connector: self.client.http_connector(settings, components),
-            overheard: self.overheard.clone(),
+            recording: self.recording.clone(),
         })
     }
 }
@@ -147,7 +142,7 @@ impl HttpClient for Client {
 #[derive(Debug, Clone)]
 struct Connector {
     connector: SharedHttpConnector,
-    overheard: RecordingClient,
+    recording: RecordingClient,
 }
 
 impl HttpConnector for Connector {
@@ -159,11 +154,11 @@ impl HttpConnector for Connector {
             return answer;
         };
         // Noted before it is waited for: an answer that never comes leaves no other trace.
-        self.overheard.lock().hosts.entry(host.clone()).or_default();
-        let overheard = self.overheard.clone();
+        self.recording.lock().hosts.entry(host.clone()).or_default();
+        let recording = self.recording.clone();
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
-            let mut notes = overheard.lock();
+            let mut notes = recording.lock();
             let now = notes.clock.now();
             match &answer {
                 Ok(response) => {
@@ -194,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_of_a_proxy_is_not_told() {
+    fn the_password_of_a_proxy_is_not_shown() {
         let env = Environment::from_pairs([("HTTPS_PROXY", "http://me:secret@proxy.example:3128")]);
         assert_eq!(by_proxy(&env), "; HTTPS_PROXY is proxy.example:3128");
     }

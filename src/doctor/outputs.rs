@@ -14,10 +14,7 @@ use super::report::{Finding, Step};
 use crate::{
     config::Config,
     env::Environment,
-    failure::{
-        Diagnose,
-        diagnosis::{Diagnosis, Remedy},
-    },
+    failure::{Diagnose, diagnosis::Diagnosis},
     output::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
@@ -35,7 +32,6 @@ pub(crate) struct Consumer {
     gids: Vec<u32>,
 }
 
-/// Why a text does not say who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a numeric user, and perhaps its groups, such as 999 or 65534:65534,1337")]
 pub(crate) struct ConsumerError;
@@ -65,31 +61,30 @@ impl Consumer {
     }
 }
 
-/// Looks at every docker config of the configuration, all at a time: each may be on a volume that hangs.
-pub(super) async fn examine(config: &Config, env: &Environment, consumer: Option<&Consumer>) -> Vec<Finding> {
-    let mut looking = Vec::new();
+/// Checks every docker config.json, all at a time: each may be on a volume that hangs.
+pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&Consumer>) -> Vec<Finding> {
+    let mut checks = Vec::new();
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let look = tasks::blocking(move || (file.dry_run(), directories(&path)));
-        looking.push((output.id().to_string(), settings, look));
+        let check = tasks::blocking(move || (file.dry_run(), directories(&path)));
+        checks.push((output.id().to_string(), settings, check));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
-    for (subject, settings, look) in looking {
-        match tokio::time::timeout_at(until, look).await {
-            Ok((Ok(examined), directories)) => {
-                findings.extend(of_file(&subject, &examined, &directories, consumer));
-                findings.push(of_docker_config(settings, env));
+    for (subject, settings, check) in checks {
+        let finding = match tokio::time::timeout_at(until, check).await {
+            Ok((Ok(dry_run), directories)) => {
+                findings.extend(of_file(&subject, &dry_run, &directories, consumer));
+                of_docker_config(settings, env)
             }
-            Ok((Err(error), _)) => {
-                findings.push(Finding::problem(Step::Output, subject, error.problem()));
-            }
+            Ok((Err(error), _)) => Step::Output.problem(subject, error.problem()),
             Err(_) => {
-                let saw = format!("the volume gives no answer within {} s", LIMIT.as_secs());
-                findings.push(Finding::fail(Step::Output, subject, saw, Diagnosis::VolumeHangs));
+                let what = "the volume gives no answer";
+                Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)
             }
-        }
+        };
+        findings.push(finding);
     }
     findings
 }
@@ -113,43 +108,42 @@ fn directories(path: &Path) -> Vec<Directory> {
 
 fn of_file(
     subject: &str,
-    examined: &DryRun,
+    dry_run: &DryRun,
     directories: &[Directory],
     consumer: Option<&Consumer>,
 ) -> Vec<Finding> {
-    let DryRun { exists, uid, gid, mode, warnings } = examined;
-    let mut findings: Vec<_> =
-        warnings.iter().map(|warning| Finding::warn(Step::Output, subject, warning, None)).collect();
+    let DryRun { exists, uid, gid, mode, warnings } = dry_run;
     let is = if *exists { "can be replaced" } else { "can be written" };
     let would_be = format!("{is}, as {uid}:{gid} with mode {mode:04o}");
-    let closed = consumer.and_then(|consumer| {
-        let closed = directories.iter().find(|it| !consumer.may(1, it.uid, it.gid, it.mode));
-        let way = closed
-            .map(|it| format!("the directory {} lets user {} not through", it.path.display(), consumer.uid));
-        way.or_else(|| {
-            (!consumer.may(4, *uid, *gid, *mode)).then(|| format!("user {} could not read it", consumer.uid))
-        })
-    });
-    findings.push(match (closed, consumer) {
-        (Some(closed), _) => Finding::fail(
-            Step::Output,
-            subject,
-            format!("{would_be}; {closed}"),
-            Diagnosis::ConsumerCannotRead,
-        ),
-        (None, Some(Consumer { uid, .. })) => {
-            Finding::ok(Step::Output, subject, format!("{would_be}; user {uid} can read it"))
+    let of_mode = match consumer {
+        Some(consumer) => {
+            let user = consumer.uid;
+            let closed = directories.iter().find(|it| !consumer.may(1, it.uid, it.gid, it.mode));
+            let obstacle = match closed {
+                Some(it) => Some(format!("user {user} may not enter the directory {}", it.path.display())),
+                None if !consumer.may(4, *uid, *gid, *mode) => Some(format!("user {user} could not read it")),
+                None => None,
+            };
+            match obstacle {
+                Some(obstacle) => Step::Output.fail(
+                    subject,
+                    format!("{would_be}; {obstacle}"),
+                    Diagnosis::ConsumerCannotRead,
+                ),
+                None => Step::Output.ok(subject, format!("{would_be}; user {user} can read it")),
+            }
         }
-        (None, None) if mode & 0o044 == 0 => {
-            let saw = format!("{would_be}; only user {uid} can read it (say --consumer UID to check yours)");
-            Finding::warn(Step::Output, subject, saw, Remedy::from(Diagnosis::ConsumerCannotRead))
+        None if mode & 0o044 == 0 => {
+            let saw = format!("{would_be}; only user {uid} can read it (--consumer UID checks another)");
+            Step::Output.warn(subject, saw, Diagnosis::ConsumerCannotRead)
         }
-        (None, None) => {
+        None => {
             let saw = format!("{would_be}; whether a consumer of another user reads it: --consumer UID:GID");
-            Finding::ok(Step::Output, subject, saw)
+            Step::Output.ok(subject, saw)
         }
-    });
-    findings
+    };
+    let warnings = warnings.iter().map(|warning| Step::Output.notice(subject, warning));
+    warnings.chain([of_mode]).collect()
 }
 
 /// Whether `DOCKER_CONFIG`, as this process has it, leads to the file.
@@ -159,16 +153,16 @@ fn of_docker_config(settings: &DockerConfigSettings, env: &Environment) -> Findi
     let named = settings.path.file_name().is_some_and(|name| name == "config.json");
     match env.get(subject) {
         Some(value) if named && same(Path::new(value), directory) => {
-            Finding::ok(Step::Output, subject, format!("is {value}"))
+            Step::Output.ok(subject, format!("is {value}"))
         }
         Some(value) => {
             let saw = format!("is {value} here, and the file is {}", settings.path.display());
-            Finding::warn(Step::Output, subject, saw, Remedy::from(Diagnosis::ConsumerLooksElsewhere))
+            Step::Output.warn(subject, saw, Diagnosis::ConsumerReadsElsewhere)
         }
         None => {
             let saw =
                 format!("is not set here; where the consumer runs it has to be {}", directory.display());
-            Finding::ok(Step::Output, subject, saw)
+            Step::Output.ok(subject, saw)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Each registry, asked for `/v2/` with its token, as a consumer begins a pull.
 //!
 //! The token goes to the registry's host and nowhere else: redirects are not followed, and a challenge that sends us
-//! to another host for a bearer token is told, not followed.
+//! to another host for a bearer token is reported, not followed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,17 +43,18 @@ pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConf
         for host in hosts {
             let (token, places, sdk) = (Arc::clone(&token), Arc::clone(&places), sdk.clone());
             asking.spawn(Box::pin(async move {
-                let Ok(Ok(_place)) = tokio::time::timeout_at(until, places.acquire()).await else {
-                    let saw = format!("not asked within {} s: others took all of it", LIMIT.as_secs());
-                    return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable);
+                let asked = async {
+                    let _place = places.acquire().await;
+                    finished(Step::Registry, host.as_str(), ask_one(&host, &token, &sdk)).await
                 };
-                let asked = finished(Step::Registry, host.as_str(), ask_one(&host, &token, &sdk));
                 match tokio::time::timeout_at(until, asked).await {
                     Ok(Ok(finding) | Err(finding)) => finding,
-                    Err(_) => {
-                        let saw = format!("no answer within {} s", LIMIT.as_secs());
-                        Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::RegistryUnreachable)
-                    }
+                    Err(_) => Step::Registry.timed_out(
+                        host.as_str(),
+                        "no answer",
+                        LIMIT,
+                        Diagnosis::RegistryUnreachable,
+                    ),
                 }
             }));
         }
@@ -72,11 +73,9 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
     };
     let Some(realm) = bearer_realm(&first) else { return of_answer(host, &first, token) };
     if realm.host() != Some(host.as_str()) {
-        let saw = format!(
-            "it asks for a token of {}, which is another host",
-            clean(realm.host().unwrap_or("nobody"))
-        );
-        return Finding::fail(Step::Registry, host.as_str(), saw, Diagnosis::TokenRefused);
+        let other = clean(realm.host().unwrap_or_default());
+        let saw = format!("it asks for a token of {other}, which is another host");
+        return Step::Registry.fail(host.as_str(), saw, Diagnosis::TokenRefused);
     }
     match http::get(sdk, &realm.to_string(), basic()).await {
         Ok(answer) => of_answer(host, &answer, token),
@@ -89,7 +88,7 @@ fn unreached(host: &RegistryHost, why: &str) -> Finding {
         Diagnosis::Unreachable => Diagnosis::RegistryUnreachable,
         known => known,
     };
-    Finding::fail(Step::Registry, host.as_str(), format!("cannot be reached: {why}"), diagnosis)
+    Step::Registry.fail(host.as_str(), format!("cannot be reached: {why}"), diagnosis)
 }
 
 /// Where a registry with bearer tokens wants the credential, such as `public.ecr.aws`; only over TLS.
@@ -117,7 +116,7 @@ fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
     let status = answer.status;
     let diagnosis = match status {
         200..=299 => {
-            return Finding::ok(Step::Registry, host.as_str(), format!("lets the token in (HTTP {status})"));
+            return Step::Registry.ok(host.as_str(), format!("lets the token in (HTTP {status})"));
         }
         400 => Diagnosis::OtherRegion,
         401 => Diagnosis::TokenRefused,
@@ -127,15 +126,9 @@ fn of_answer(host: &RegistryHost, answer: &Answer, token: &Token) -> Finding {
     let auth = token.auth.expose();
     let decoded = Zeroizing::new(STANDARD.decode(auth).unwrap_or_default());
     let password = decoded.strip_prefix(b"AWS:").and_then(|password| std::str::from_utf8(password).ok());
-    let said = String::from_utf8_lossy(&answer.body);
-    let said = clean_of(&said, &[auth, password.unwrap_or_default()]);
-    let separator = if said.is_empty() { "" } else { ": " };
-    Finding::fail(
-        Step::Registry,
-        host.as_str(),
-        format!("/v2/ answers HTTP {status}{separator}{said}"),
-        diagnosis,
-    )
+    let text = clean_of(&String::from_utf8_lossy(&answer.body), &[auth, password.unwrap_or_default()]);
+    let separator = if text.is_empty() { "" } else { ": " };
+    Step::Registry.fail(host.as_str(), format!("/v2/ answers HTTP {status}{separator}{text}"), diagnosis)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the doctor found, as text and as JSON.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -9,17 +9,17 @@ use crate::failure::{
     diagnosis::{Diagnosis, Remedy},
 };
 
-/// Of one step, so many that are well are listed one by one; the JSON has them all.
+/// So many findings of a step that are `ok` are listed; the JSON has them all.
 const LISTED: usize = 10;
 
-/// What is looked at, in this order: whatever fails is a reason for what comes after it to fail.
+/// What is checked, in this order: whatever fails is a reason for what comes after it to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Step {
     Configuration,
     /// The files of keys and tokens.
     Files,
-    /// The way to AWS: names, proxy, TLS.
+    /// DNS, proxy, TLS.
     Network,
     /// This machine's clock against AWS's.
     Clock,
@@ -34,48 +34,17 @@ pub(crate) enum Step {
     Kubernetes,
 }
 
-impl Step {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::Files => "files",
-            Self::Network => "network",
-            Self::Clock => "clock",
-            Self::Identity => "identity",
-            Self::Sts => "sts",
-            Self::Ecr => "ecr",
-            Self::Registry => "registry",
-            Self::Output => "output",
-            Self::Kubernetes => "kubernetes",
-        }
-    }
-}
-
-/// How it is with something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// Well.
     Ok,
-    /// It works, and may not for everybody or for ever.
+    /// It works, and may not for every consumer or for ever.
     Warn,
     Fail,
-    /// It was not looked at: something before it failed.
+    /// It was not checked: something before it failed.
     Skip,
 }
 
-impl Outcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-            Self::Skip => "skip",
-        }
-    }
-}
-
-/// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub step: Step,
@@ -88,47 +57,66 @@ pub(crate) struct Finding {
     pub remedy: Option<Remedy>,
 }
 
-impl Finding {
-    fn new(step: Step, subject: impl Into<String>, outcome: Outcome, saw: impl Into<String>) -> Self {
-        Self { step, subject: subject.into(), outcome, saw: saw.into(), remedy: None }
+impl Step {
+    fn finding(self, subject: impl Into<String>, outcome: Outcome, saw: impl Into<String>) -> Finding {
+        Finding { step: self, subject: subject.into(), outcome, saw: saw.into(), remedy: None }
     }
 
-    /// All is well with it.
-    pub(crate) fn ok(step: Step, subject: impl Into<String>, saw: impl Into<String>) -> Self {
-        Self::new(step, subject, Outcome::Ok, saw)
+    pub(crate) fn ok(self, subject: impl Into<String>, saw: impl Into<String>) -> Finding {
+        self.finding(subject, Outcome::Ok, saw)
     }
 
-    /// It was not looked at, for that reason.
-    pub(crate) fn skip(step: Step, subject: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(step, subject, Outcome::Skip, why)
+    /// It was not checked, for that reason.
+    pub(crate) fn skip(self, subject: impl Into<String>, why: impl Into<String>) -> Finding {
+        self.finding(subject, Outcome::Skip, why)
     }
 
-    /// It works, but.
+    /// A warning that states itself what to do.
+    pub(crate) fn notice(self, subject: impl Into<String>, saw: impl Into<String>) -> Finding {
+        self.finding(subject, Outcome::Warn, saw)
+    }
+
     pub(crate) fn warn(
-        step: Step,
-        subject: impl Into<String>,
-        saw: impl Into<String>,
-        remedy: impl Into<Option<Remedy>>,
-    ) -> Self {
-        Self { remedy: remedy.into(), ..Self::new(step, subject, Outcome::Warn, saw) }
-    }
-
-    pub(crate) fn fail(
-        step: Step,
+        self,
         subject: impl Into<String>,
         saw: impl Into<String>,
         remedy: impl Into<Remedy>,
-    ) -> Self {
-        Self { remedy: Some(remedy.into()), ..Self::new(step, subject, Outcome::Fail, saw) }
+    ) -> Finding {
+        Finding { remedy: Some(remedy.into()), ..self.notice(subject, saw) }
     }
 
-    /// It does not work, as the engine would tell it.
-    pub(crate) fn problem(step: Step, subject: impl Into<String>, problem: Problem) -> Self {
-        Self::fail(step, subject, problem.message, problem.remedy)
+    pub(crate) fn fail(
+        self,
+        subject: impl Into<String>,
+        saw: impl Into<String>,
+        remedy: impl Into<Remedy>,
+    ) -> Finding {
+        Finding { outcome: Outcome::Fail, ..self.warn(subject, saw, remedy) }
+    }
+
+    /// What the engine would log of it.
+    pub(crate) fn problem(self, subject: impl Into<String>, problem: Problem) -> Finding {
+        self.fail(subject, problem.message, problem.remedy)
+    }
+
+    /// `what` did not happen within `limit`.
+    pub(crate) fn timed_out(
+        self,
+        subject: impl Into<String>,
+        what: &str,
+        limit: Duration,
+        diagnosis: Diagnosis,
+    ) -> Finding {
+        self.fail(subject, format!("{what} within {} s", limit.as_secs_f32()), diagnosis)
     }
 }
 
-/// Everything that was looked at, in the order of the steps.
+/// The name of a step or outcome, as in JSON.
+fn name(of: impl fmt::Debug) -> String {
+    format!("{of:?}").to_lowercase()
+}
+
+/// Everything that was checked, in the order of the steps.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
     version: &'static str,
@@ -137,7 +125,6 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Brings the findings into the order of the steps.
     pub(crate) fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.step);
         let healthy = findings.iter().all(|finding| finding.outcome != Outcome::Fail);
@@ -149,7 +136,7 @@ impl Report {
     }
 
     pub(crate) fn to_json(&self) -> String {
-        // Nothing in it can fail to be JSON; an empty text would be told apart from one.
+        // Nothing in it can fail to be JSON.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
@@ -176,13 +163,13 @@ impl fmt::Display for Report {
                 }
             }
             let saw = saw.replace('\n', "\n                      ");
-            writeln!(f, "{:<4}  {:<14}  {subject}: {saw}", outcome.as_str(), step.as_str())?;
+            writeln!(f, "{:<4}  {:<14}  {subject}: {saw}", name(outcome), name(step))?;
             if let Some(remedy) = remedy {
                 writeln!(f, "                      → {remedy} [{}]", remedy.diagnosis.id())?;
             }
         }
         for (step, count) in well.into_iter().filter(|(_, count)| *count > LISTED) {
-            writeln!(f, "ok    {:<14}  and {} more", step.as_str(), count - LISTED)?;
+            writeln!(f, "ok    {:<14}  and {} more", name(step), count - LISTED)?;
         }
         match self.first_failure() {
             None if self.count(Outcome::Warn) == 0 => writeln!(f, "all is well"),
@@ -207,10 +194,10 @@ mod tests {
     #[test]
     fn the_first_failure_by_the_order_of_the_steps_is_named() {
         let report = Report::new(vec![
-            Finding::fail(Step::Output, "docker-config /c", "full", Diagnosis::VolumeFull),
-            Finding::skip(Step::Ecr, "ecr eu-west-1", "no credentials"),
-            Finding::fail(Step::Identity, "default", "no", Diagnosis::NoCredentials),
-            Finding::ok(Step::Configuration, "environment", "1 registry"),
+            Step::Output.fail("docker-config /c", "full", Diagnosis::VolumeFull),
+            Step::Ecr.skip("ecr eu-west-1", "no credentials"),
+            Step::Identity.fail("default", "no", Diagnosis::NoCredentials),
+            Step::Configuration.ok("environment", "1 registry"),
         ]);
         assert!(!report.is_healthy());
         let text = report.to_string();
@@ -224,8 +211,8 @@ mod tests {
     #[test]
     fn a_thousand_that_are_well_are_counted_and_each_that_is_not_is_listed() {
         let mut findings: Vec<_> =
-            (0..1000).map(|n| Finding::ok(Step::Registry, format!("r{n}"), "HTTP 200")).collect();
-        findings[500] = Finding::fail(Step::Registry, "r500", "HTTP 403", Diagnosis::RegistryForbidden);
+            (0..1000).map(|n| Step::Registry.ok(format!("r{n}"), "HTTP 200")).collect();
+        findings[500] = Step::Registry.fail("r500", "HTTP 403", Diagnosis::RegistryForbidden);
         let text = Report::new(findings).to_string();
         assert_eq!(text.lines().count(), 10 + 2 + 1 + 1, "{text}");
         assert!(text.contains("r500: HTTP 403") && text.contains("and 989 more"), "{text}");
@@ -234,8 +221,8 @@ mod tests {
     #[test]
     fn the_json_tells_the_same() {
         let findings = vec![
-            Finding::ok(Step::Configuration, "environment", "1 registry"),
-            Finding::fail(Step::Sts, "default", "no", Diagnosis::WrongAccount),
+            Step::Configuration.ok("environment", "1 registry"),
+            Step::Sts.fail("default", "no", Diagnosis::WrongAccount),
         ];
         let json: serde_json::Value = serde_json::from_str(&Report::new(findings).to_json()).unwrap();
         assert_eq!(json["healthy"], false);

@@ -233,7 +233,7 @@ diagnoses! {
     ConsumerCannotRead = "consumer-cannot-read",
         "The consumer's user may not read the file: helm then pulls without credentials and does not report it.",
         "give both containers one group (`fsGroup` of the pod) with mode 0640, or set ECR_SIDECAR_FILE_MODE to 0644";
-    ConsumerLooksElsewhere = "consumer-looks-elsewhere",
+    ConsumerReadsElsewhere = "consumer-reads-elsewhere",
         "DOCKER_CONFIG is not the directory of the file.",
         "set DOCKER_CONFIG of the consumer to the directory of the file";
 
@@ -298,7 +298,7 @@ diagnoses! {
     CredentialWithheld = "credential-withheld",
         "With the fields of this Argo CD Secret, the registry's password would be sent to another server, or would replace another user's.",
         "apply what `ecr-sidecar manifests` prints for it, and remove `insecure…` keys and another user's `username` and `password`";
-    SecretFight = "secret-fight",
+    SecretConflict = "secret-conflict",
         "Ownership conflict: another field manager keeps changing the managed content of the Secret.",
         "configure the other field manager to ignore the data of this Secret (kustomize.toolkit.fluxcd.io/ssa: IfNotPresent, Argo CD ignoreDifferences), or give this output another name";
     SecretTooLarge = "secret-too-large",

@@ -13,8 +13,8 @@
 //!   directory: `whatever_has_the_name_is_replaced`, `a_hard_linked_file_keeps_its_mode`
 //! * a temporary file is removed when its writer is gone, and only then: `a_stale_temporary_file_goes_a_live_one_stays`
 //!
-//! Between the last look at the target and the rename there is a moment that no file system call closes: a
-//! writer that replaces the target just then loses its change.
+//! Between the last check of the target and the rename there is a gap that no file system call closes: a writer
+//! that replaces the target in it loses its change.
 
 mod error;
 mod mode;
@@ -37,44 +37,14 @@ pub use target::Target;
 use temp::TempFile;
 pub use temp::remove_stale;
 
-use crate::fs::directory::Directory;
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    /// The state that the metadata were taken in.
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether both are of the same file with the same content; its name, owner or mode may have changed.
-    pub fn has_content_of(&self, other: &Self) -> bool {
-        Self { changed: other.changed, ..*self } == *other
-    }
-}
+use crate::fs::{directory::Directory, version::Version};
 
 /// One replacement of a file.
 #[derive(Debug)]
 pub struct Replacement<'a> {
-    /// The file; it need not exist. A symbolic link is replaced, not followed.
+    /// It need not exist. A symbolic link is replaced, not followed.
     pub target: &'a Target,
-    /// The permission bits of the new file.
     pub mode: FileMode,
-    /// The group of the new file.
     pub group: u32,
     /// The state in which the target was read; none when it was not there.
     pub seen: Option<Version>,
@@ -109,7 +79,7 @@ impl Replacement<'_> {
         // A buffer that is dropped with content would be written once more.
         drop(buffer.into_parts());
 
-        let metadata = temp.file().metadata().map_err(failed(Operation::Look))?;
+        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
         if metadata.gid() != self.group {
             fchown(temp.file(), None, Some(self.group))
                 .map_err(failed(Operation::SetGroup { group: self.group }))?;
@@ -118,7 +88,7 @@ impl Replacement<'_> {
         rustix::fs::fchmod(temp.file(), mode)
             .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
         temp.file().sync_all().map_err(failed(Operation::Sync))?;
-        let metadata = temp.file().metadata().map_err(failed(Operation::Look))?;
+        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
 
         if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
@@ -144,7 +114,7 @@ impl Replacement<'_> {
             let first = self.set_aside.first().unwrap_or(name);
             FileError::new(Operation::SetAside, &directory.path().join(first), error)
         };
-        let old = temp.beside();
+        let old = temp.old_name();
         let aside = match directory.link(name, &old) {
             Ok(()) => {
                 // When both names are the same file already, rename does nothing and `old` is left over.
@@ -208,7 +178,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
         return Ok(group);
     }
     let metadata =
-        directory.metadata().map_err(|error| FileError::new(Operation::Look, directory.path(), error))?;
+        directory.metadata().map_err(|error| FileError::new(Operation::Inspect, directory.path(), error))?;
     let setgid = metadata.mode() & SETGID != 0;
     Ok(if setgid { metadata.gid() } else { rustix::process::getegid().as_raw() })
 }
@@ -217,7 +187,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
 /// [`FileMode::PRIVATE`] only where the file system imposes them.
 pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
     let temp = TempFile::create(target)?;
-    temp.file().metadata().map_err(|error| target.failed(Operation::Look, error))
+    temp.file().metadata().map_err(|error| target.failed(Operation::Inspect, error))
 }
 
 /// The directory that holds the file; `.` for a bare name.
@@ -227,7 +197,7 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
 
 const BUFFER: usize = 64 * 1024;
 
-/// Makes the new name durable. A file system that cannot say so is taken at its word.
+/// Makes the new name durable. That a file system does not support this is no error.
 fn sync(directory: &Directory) -> io::Result<()> {
     let Err(error) = directory.sync() else { return Ok(()) };
     let lost = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
@@ -238,9 +208,7 @@ fn sync(directory: &Directory) -> io::Result<()> {
 /// that of the file behind every name.
 fn make_private(directory: &Directory, aside: &OsStr, seen: Option<Version>) {
     let Ok(file) = directory.read(aside) else { return };
-    let same = |metadata: &Metadata| {
-        seen.is_some_and(|seen| seen.inode == metadata.ino() && seen.device == metadata.dev())
-    };
+    let same = |metadata: &Metadata| seen.is_some_and(|seen| seen.file() == Version::of(metadata).file());
     let only_ours = |metadata: &Metadata| {
         metadata.is_file() && metadata.nlink() == 1 && metadata.uid() == rustix::process::geteuid().as_raw()
     };

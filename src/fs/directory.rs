@@ -2,7 +2,7 @@
 //!
 //! The path is walked component by component, and no component is followed through a symbolic link that another
 //! user could have made or can swap ([`UntrustedLink`]). A link is followed if it belongs to root or to this
-//! process's user and nobody else may write to the directory that holds it: `/var/run` → `/run` is such a link.
+//! process's user and no other user may write to the directory that holds it: `/var/run` → `/run` is such a link.
 //! Whatever happens to the path afterwards, what is done through the descriptor stays in the directory that was
 //! opened (`what_is_done_stays_in_the_directory_that_was_opened`).
 //!
@@ -29,7 +29,7 @@ use rustix::{
 };
 
 /// As many as the kernel follows.
-const MOST_LINKS: usize = 40;
+pub(super) const MOST_LINKS: usize = 40;
 /// Of the directories that are made: consumers of another user pass through them.
 const MODE: u32 = 0o755;
 const SETGID: u32 = 0o2000;
@@ -74,7 +74,7 @@ impl Directory {
 
     fn start(path: &Path) -> io::Result<Self> {
         let start = Path::new(if path.is_absolute() { "/" } else { "." });
-        let descriptor = rustix::fs::openat(CWD, start, DIRECTORY, Mode::empty())?;
+        let descriptor = rustix::fs::openat(CWD, start, DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { descriptor, path: start.to_owned() })
     }
 
@@ -184,9 +184,14 @@ impl Directory {
         walk(start, path, false)
     }
 
-    /// This directory for reading: the descriptor itself only stands for its place.
+    /// This directory for reading: the descriptor is O_PATH.
     fn opened(&self) -> io::Result<OwnedFd> {
         Ok(self.openat(OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
+    }
+
+    fn enter(&self, name: &OsStr) -> rustix::io::Result<Self> {
+        let descriptor = self.openat(name, DIRECTORY, Mode::empty())?;
+        Ok(Self { descriptor, path: self.path.join(name) })
     }
 
     fn openat(&self, name: &OsStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
@@ -199,7 +204,7 @@ impl Directory {
             Err(Errno::EXIST) => return Ok(()), // another process has made it meanwhile
             Err(error) => return Err(error.into()),
         }
-        // With a umask that keeps its owner out it stays as it is: opening or entering it then fails, and says so.
+        // With a umask that keeps its owner out it stays as it is: opening or entering it fails with an error.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         // Where it is right it stays: chmod(2) takes setgid away from who is not in the group.
         if let Ok(made) = self.openat(name, flags, Mode::empty()).map(File::from)
@@ -214,64 +219,48 @@ impl Directory {
     }
 }
 
-const DIRECTORY: OFlags =
-    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
 /// Walks from `directory`, which is the root for an absolute path, along `path`.
 fn walk(mut directory: Directory, path: &Path, make: bool) -> io::Result<Directory> {
-    let mut ahead: VecDeque<Step> = steps(path);
-    ahead.pop_front_if(|step| matches!(step, Step::Root));
+    let mut ahead = names_in(path);
+    ahead.pop_front_if(|name| name == ROOT);
     let mut links = 0;
-    while let Some(step) = ahead.pop_front() {
-        let name = match &step {
-            Step::Root => {
-                directory = Directory::start(Path::new("/"))?;
-                continue;
-            }
-            Step::Parent => OsStr::new(".."),
-            Step::Into(name) => name,
-        };
-        let opened = rustix::fs::openat(&directory.descriptor, name, DIRECTORY, Mode::empty());
-        match opened {
-            Ok(descriptor) => directory = Directory { descriptor, path: directory.path.join(name) },
+    while let Some(name) = ahead.pop_front() {
+        if name == ROOT {
+            directory = Directory::start(Path::new(ROOT))?;
+            continue;
+        }
+        directory = match directory.enter(&name) {
+            Ok(entered) => entered,
             Err(Errno::NOENT) if make => {
-                directory.make(name)?;
-                let descriptor = rustix::fs::openat(&directory.descriptor, name, DIRECTORY, Mode::empty())?;
-                directory = Directory { descriptor, path: directory.path.join(name) };
+                directory.make(&name)?;
+                directory.enter(&name)?
             }
             Err(Errno::NOTDIR | Errno::LOOP)
-                if directory.entry(name)?.is_some_and(|entry| entry.is_symlink()) =>
+                if directory.entry(&name)?.is_some_and(|entry| entry.is_symlink()) =>
             {
                 links += 1;
                 if links > MOST_LINKS {
                     return Err(Errno::LOOP.into());
                 }
-                let target = directory.target_of(name)?;
-                for step in steps(&target).into_iter().rev() {
-                    ahead.push_front(step);
-                }
+                let mut path = names_in(&directory.target_of(&name)?);
+                path.append(&mut ahead);
+                ahead = path;
+                directory
             }
             Err(error) => return Err(error.into()),
-        }
+        };
     }
     Ok(directory)
 }
 
-enum Step {
-    Root,
-    Parent,
-    Into(OsString),
-}
+const ROOT: &str = "/";
 
-fn steps(path: &Path) -> VecDeque<Step> {
-    path.components()
-        .filter_map(|component| match component {
-            Component::RootDir => Some(Step::Root),
-            Component::ParentDir => Some(Step::Parent),
-            Component::Normal(name) => Some(Step::Into(name.to_owned())),
-            Component::CurDir | Component::Prefix(_) => None,
-        })
-        .collect()
+/// The components of the path, `/` and `..` among them.
+fn names_in(path: &Path) -> VecDeque<OsString> {
+    let names = path.components().filter(|component| *component != Component::CurDir);
+    names.map(|component| component.as_os_str().to_owned()).collect()
 }
 
 impl AsFd for Directory {

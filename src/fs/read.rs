@@ -3,7 +3,7 @@
 //! Whoever names such a file, or may write to its volume, can neither stop the program nor fill its memory:
 //! * a file is opened without blocking, and read only if it is a regular file: `only_regular_files_are_read`
 //! * it has at most `limit` bytes; more is an error, never a cut: `a_file_over_the_limit_is_an_error`
-//! * each path has one pending read, on a thread for blocking work, for which nobody waits longer than [`TIME_LIMIT`];
+//! * each path has one pending read, on a thread for blocking work, for which no caller waits longer than [`TIME_LIMIT`];
 //!   a hung volume costs one thread and the callers that read from it: `a_hung_read_delays_no_other_path`
 //!
 //! A process ends without waiting for such threads, since `cli` does not drop its runtime.
@@ -136,7 +136,7 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Works for `path` off the runtime's thread; nobody waits longer than `limit`.
+/// Works for `path` off the runtime's thread, for at most `limit`.
 async fn within<T: Send + 'static>(
     limit: Duration,
     path: &Path,

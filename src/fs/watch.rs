@@ -6,8 +6,8 @@
 //! inotify are all noticed; the last one within a second, by checking every second.
 //!
 //! What happens between two checks and leaves no trace is reported by inotify alone
-//! (`a_file_that_is_gone_again_before_the_next_look_is_noticed`), and a folder whose events nobody has seen
-//! counts as a change of the file (`a_folder_that_comes_is_told_whatever_went_on_there`). A file that this
+//! (`a_file_that_is_gone_again_before_the_next_check_is_noticed`), and a folder whose events were not seen
+//! counts as a change of the file (`a_folder_that_appears_is_reported_whatever_happened_there`). A file that this
 //! process keeps is followed through every component of its path, and counts as changed at each regular check that
 //! does not find it (`a_kept_file_that_is_missing_is_reported_until_it_is_back`).
 //!
@@ -18,7 +18,6 @@ mod inotify;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,7 +29,7 @@ use tokio::{
 };
 
 use self::inotify::Inotify;
-use crate::tasks;
+use crate::{fs::version::Version, tasks};
 
 /// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -39,7 +38,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Changes within this time are one change.
 const SETTLE: Duration = Duration::from_millis(20);
 /// How long whoever subscribes waits for the first check.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+const FIRST_CHECK: Duration = Duration::from_secs(1);
 /// A file that cannot be checked within this time hangs.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_IF_LATE: Duration = Duration::from_secs(2);
@@ -51,7 +50,7 @@ pub struct FileWatcher(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     subscriptions: Mutex<Vec<Subscription>>,
-    look: Notify,
+    check: Notify,
     subscribed: Notify,
     /// What inotify has named since the last check.
     named: Mutex<BTreeSet<PathBuf>>,
@@ -85,7 +84,7 @@ pub struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.shared.lock().retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
-        self.shared.look.notify_one();
+        self.shared.check.notify_one();
     }
 }
 
@@ -114,7 +113,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FileWatcher {
     /// Notifies `changed` when one of `files` appears, changes or goes, from now on.
     ///
-    /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_LOOK`], and then counts as
+    /// "Now" is when this returns: a volume that hangs is waited for for [`FIRST_CHECK`], and then counts as
     /// changed when it responds. Takes a running [`Self::run`].
     pub async fn watch(&self, files: Vec<PathBuf>, changed: Arc<Notify>) -> Watched {
         self.subscribe(files, None, changed).await
@@ -127,14 +126,14 @@ impl FileWatcher {
     }
 
     async fn subscribe(&self, files: Vec<PathBuf>, kept: Option<PathBuf>, changed: Arc<Notify>) -> Watched {
-        let (seen, first_look) = oneshot::channel();
+        let (seen, first_check) = oneshot::channel();
         let inputs = files.into_iter().map(|file| Watching { file, kept: false, last: None });
         let kept = kept.map(|file| Watching { file, kept: true, last: None });
         let files = inputs.chain(kept).collect();
         self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
         let watched = Watched { shared: Arc::clone(&self.0), changed };
         self.0.subscribed.notify_one();
-        let _ = timeout(FIRST_LOOK, first_look).await;
+        let _ = timeout(FIRST_CHECK, first_check).await;
         watched
     }
 
@@ -153,7 +152,7 @@ impl FileWatcher {
             tokio::select! {
                 () = tokio::time::sleep_until(last_regular + pause) => {}
                 () = self.0.subscribed.notified() => {}
-                () = self.0.look.notified() => tokio::select! {
+                () = self.0.check.notified() => tokio::select! {
                     () = tokio::time::sleep(SETTLE) => {}
                     () = self.0.subscribed.notified() => {}
                 },
@@ -174,7 +173,7 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         move |file, kept| {
             let folders = folders_of(file, kept);
             inotify.follow(folders.keys()); // and first the folders
-            Sight { file: fingerprint(file), folders }
+            Sight { file: version(file), folders }
         }
     })
     .await;
@@ -222,7 +221,7 @@ async fn sights(
                     // It was given up as hung, and responds after all.
                     locked(&board.late).insert(file.clone(), sight);
                     locked(&board.hung).remove(&file);
-                    return board.look.notify_one();
+                    return board.check.notify_one();
                 }
             }
         });
@@ -259,31 +258,16 @@ async fn sights(
 /// What there is to see of a file: its state, and the folders in which a change of it would show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sight {
-    file: Option<Fingerprint>,
+    file: Option<Version>,
     folders: Folders,
 }
 
 /// Folders by path, with device and inode: one of the same name may be another one.
 type Folders = BTreeMap<PathBuf, (u64, u64)>;
 
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint {
-    inode: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// `None` for a file that is not there or cannot be seen.
-fn fingerprint(file: &Path) -> Option<Fingerprint> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some(Fingerprint {
-        inode: (metadata.dev(), metadata.ino()),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+fn version(file: &Path) -> Option<Version> {
+    std::fs::metadata(file).ok().as_ref().map(Version::of)
 }
 
 /// The nearest folder that exists above the file, and that of what a symlink leads to; of a file that is kept all
@@ -296,7 +280,7 @@ fn folders_of(file: &Path, kept: bool) -> Folders {
     let existing = file.ancestors().skip(1).map(shown).filter(|folder| folder.is_dir());
     let behind = std::fs::canonicalize(file).ok().and_then(|target| Some(target.parent()?.to_owned()));
     let folders = existing.take(if kept { usize::MAX } else { 1 }).chain(behind);
-    folders.filter_map(|folder| Some((folder.clone(), fingerprint(&folder)?.inode))).collect()
+    folders.filter_map(|folder| Some((folder.clone(), version(&folder)?.file()))).collect()
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ fn refused(refusal: &Refusal, what: &Wanted<'_>) -> (Class, Remedy) {
         Kind::Selector => Diagnosis::SelectorRejected.into(),
         Kind::Invalid => Diagnosis::SecretInvalid.into(),
         Kind::Rejected => Diagnosis::RequestRejected.into(),
-        Kind::Conflict => return (Class::Transient, Diagnosis::SecretFight.into()),
+        Kind::Conflict => return (Class::Transient, Diagnosis::SecretConflict.into()),
         Kind::WebhookFailing => return (Class::Transient, Diagnosis::WebhookFailing.into()),
         Kind::Throttled => return (Class::Throttled, Diagnosis::ApiServerThrottled.into()),
         Kind::Gone | Kind::ServerError => return (Class::Transient, Diagnosis::ApiServerUnreachable.into()),

@@ -219,10 +219,10 @@ async fn each_write_names_us_and_what_it_rests_on() {
     let body = || Zeroizing::new(b"{\"kind\":\"Secret\"}".to_vec());
     assert_eq!(cluster.apply(&at(), body(), true).await.unwrap().resource_version, "8");
     let error = cluster.apply(&at(), body(), false).await.unwrap_err();
-    assert_eq!(diagnosed(&error), (Diagnosis::SecretFight, Class::Transient));
+    assert_eq!(diagnosed(&error), (Diagnosis::SecretConflict, Class::Transient));
     cluster.delete(&at(), "8").await.unwrap();
     let error = cluster.delete(&at(), "8").await.unwrap_err();
-    assert_eq!(diagnosed(&error), (Diagnosis::SecretFight, Class::Transient));
+    assert_eq!(diagnosed(&error), (Diagnosis::SecretConflict, Class::Transient));
     let asked = requests(&asked);
     let path = "/api/v1/namespaces/apps/secrets/ecr";
     let applied =

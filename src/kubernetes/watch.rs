@@ -17,13 +17,14 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{ApiError, Cluster, ObjectRef, ObjectState, error::Refusal, object::Partial};
+use crate::backoff::Backoff;
 
 /// How long one watch is requested for, and how much longer it is waited for.
 const LASTS: Duration = Duration::from_secs(240);
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30), jitter: 0.5 };
 /// No event is longer: metadata is at most some 256 kB of annotations.
 const EVENT_LIMIT: usize = 4 << 20;
 
@@ -98,14 +99,9 @@ pub(crate) async fn watch(
         failures = if begun.elapsed() >= GOOD { 0 } else { failures + 1 };
         // A list and the watch after it are one step.
         if failures > 1 {
-            tokio::time::sleep(pause(failures - 2, fastrand::f64())).await;
+            tokio::time::sleep(RETRY.pause(failures - 1, fastrand::f64())).await;
         }
     }
-}
-
-fn pause(failures: u32, roll: f64) -> Duration {
-    let cap = PAUSE.0.saturating_mul(1 << failures.min(10)).min(PAUSE.1);
-    cap.mul_f64(0.5 + roll / 2.0)
 }
 
 struct Watch {
@@ -225,12 +221,5 @@ mod tests {
         let some =
             Scope { resource: "namespaces", namespace: None, name: None, labels: Some("a in (b, c)".into()) };
         assert_eq!(some.path(&[]), "/api/v1/namespaces?labelSelector=a+in+%28b%2C+c%29");
-    }
-
-    #[test]
-    fn pauses_grow_to_half_a_minute_and_are_jittered() {
-        assert_eq!(pause(0, 0.0), Duration::from_millis(250));
-        assert_eq!(pause(0, 1.0), Duration::from_millis(500));
-        assert_eq!(pause(99, 1.0), Duration::from_secs(30));
     }
 }

@@ -1,9 +1,9 @@
 //! The admission policy that holds a service account with `create` to the Secrets that the sidecar writes.
 //!
 //! RBAC limits `create` by name, and a Secret of any name may be of type `kubernetes.io/service-account-token`: the
-//! token of any service account of the namespace is then written into it. So the policy looks at the object: its name,
-//! its type, its keys, and the metadata by which controllers know what a Secret is for. It is evaluated for whoever
-//! asks as the account, also by impersonation, and for no one else. What mutating webhooks of the cluster label or
+//! token of any service account of the namespace is then written into it. So the policy checks the object: its name,
+//! its type, its keys, and the metadata by which controllers know what a Secret is for. It is evaluated for every request
+//! as the account, also by impersonation, and for no one else. What mutating webhooks of the cluster label or
 //! annotate is not the account's doing, and allowed.
 //!
 //! What it denies, and that apply, adopt and prune still work: `tests/secrets/policy.rs`.
@@ -91,7 +91,7 @@ spec:
     )
 }
 
-/// What has to be true, each with what is said when it isn't.
+/// What has to be true, each with the message when it isn't.
 fn validations(needs: &Needs) -> Vec<(String, String)> {
     let names = list(needs.everywhere.keys()).replace('\'', "");
     let mut validations = vec![

@@ -1,8 +1,8 @@
-//! What Argo CD's credential templates are called and what they say, for each registry.
+//! What Argo CD's credential templates are called and what they contain, for each registry.
 //!
 //! The scheme of a URL counts when Argo CD matches a repository with a template, so each registry has two. Their names
 //! follow from the host, so that they can be created beforehand: `ecr-123456789012-eu-west-1-helm`, `ecr-public-oci`,
-//! and for any other host its own characters, with a hash where these don't tell it from another.
+//! and for any other host its own characters, with a hash where these are not unique.
 
 use sha2::{Digest, Sha256};
 
@@ -21,7 +21,7 @@ pub(crate) enum Flavour {
 impl Flavour {
     pub(crate) const ALL: [Self; 2] = [Self::Helm, Self::Oci];
 
-    /// The fields of a template beside user name and password, as Argo CD reads them.
+    /// The fields of a template next to user name and password, as Argo CD reads them.
     pub(crate) fn fields(self, host: &RegistryHost) -> Vec<(&'static str, String)> {
         match self {
             Self::Helm => {

@@ -15,7 +15,7 @@ pub enum OutputConfig {
     DockerConfigSecret(DockerConfigSecretSettings),
     /// Argo CD's credential templates.
     ArgocdRepoCreds(RepoCredsSettings),
-    /// Argo CD's repositories that others made.
+    /// Argo CD's repositories that exist already.
     ArgocdRepositories(RepositoriesSettings),
 }
 

@@ -74,7 +74,7 @@ mod tests {
         let (mut conflict, start) = (Conflict::default(), Instant::now());
         for second in 0..19 {
             assert_eq!(conflict.note(true, after(start, second)), None);
-            assert_eq!(conflict.note(false, after(start, second)), None, "what was right counts for nothing");
+            assert_eq!(conflict.note(false, after(start, second)), None, "only restores count");
         }
         assert_eq!(conflict.note(true, after(start, 19)), Some(Edge::Began));
         // at one a second, as it is restored now, it goes on

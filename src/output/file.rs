@@ -1,21 +1,22 @@
 //! A docker `config.json`, kept current for those who read it.
 //!
 //! [`DockerConfigFile::reconcile`] compares what is desired with what is there, and replaces the file when they
-//! differ in bytes, mode or group. What the file should say is decided in [`docker_config`](crate::docker_config); how it is replaced, in
-//! [`atomic_file`](crate::fs::atomic_file).
+//! differ in bytes, mode or group. What the file should contain is decided in [`docker_config`](crate::docker_config); how it is replaced,
+//! in [`atomic_file`](crate::fs::atomic_file).
 //!
 //! Invariants:
-//! * who is started again knows when the credentials end that it finds: `a_successor_knows_the_credentials_it_finds`
+//! * after a restart it is known when the credentials in the file expire: `a_successor_knows_the_credentials_it_finds`
 //! * nothing is written when nothing differs: `what_is_right_is_not_written`
 //! * [`Report::in_place`] is what a reader of the file finds, whatever failed: `a_failed_write_reports_what_is_still_there`
 //! * a file that cannot be used is set aside, never lost: `an_unusable_file_is_set_aside`
 //! * nothing is done to what a link of another user leads to: `a_link_of_another_user_is_replaced`
-//! * what is no file is replaced, and said so: `what_is_no_file_is_replaced`
+//! * what is no file is replaced, with a warning: `what_is_no_file_is_replaced`
 //! * a base that cannot be read never holds up our credentials: `a_broken_base_keeps_its_last_entries`
-//! * a path that can never be replaced is rejected at the start: `a_bind_mounted_file_is_refused`, `a_directory_is_refused`
+//! * a path that can never be replaced is rejected at the start: `a_bind_mounted_file_is_rejected`, `a_directory_is_rejected`
 //!
 //! It blocks on the file system: call it from a thread that may wait.
 
+mod check_path;
 mod dry_run;
 mod error;
 mod expiry_store;
@@ -25,13 +26,7 @@ mod read;
 pub(super) mod reconciler;
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs::{self, Metadata},
-    io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
+    collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
     time::SystemTime,
 };
 
@@ -47,17 +42,20 @@ use crate::{
     aws::token::Token,
     credentials::CredentialSet,
     docker_config::{Base, merge},
-    fs::atomic_file::{
-        Cause, FileError, Replaced, Replacement, Target, Version, expected_group, made_here, remove_stale,
+    fs::{
+        atomic_file::{
+            Cause, FileError, Replaced, Replacement, Target, expected_group, made_here, remove_stale,
+        },
+        version::Version,
     },
     registry::RegistryHost,
 };
 
-/// Where the file is and how it has to look.
+/// Where the file is, and its mode, group and base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfigSettings {
     /// The file that consumers read. A symbolic link to a docker config stays, and that file is replaced, if the link
-    /// belongs to root or to this process's user and nobody else may write to its directory; another link is replaced.
+    /// belongs to root or to this process's user and no other user may write to its directory; another link is replaced.
     pub path: PathBuf,
     pub mode: FileMode,
     /// Its group; without one, that of a setgid directory, else the process's own.
@@ -73,11 +71,11 @@ pub(crate) struct DockerConfigFile {
     base: Option<Base>,
     /// The token of each host that this process last put into the file, or found there.
     known: BTreeMap<RegistryHost, Arc<Token>>,
-    /// What the process before this one knew; none until the file is first looked at.
+    /// What the process before this one knew; none before the first reconciliation.
     expiry_store: Option<ExpiryStore>,
     /// Mode and group that the file system shows, whatever is set.
     imposed: Option<(u32, u32)>,
-    /// Temporary files may lie about.
+    /// Temporary files may be left over.
     untidy: bool,
     /// The state that the file was left in.
     left: Option<Version>,
@@ -86,7 +84,7 @@ pub(crate) struct DockerConfigFile {
 }
 
 impl DockerConfigFile {
-    /// Takes charge of the file; nothing is read or written yet.
+    /// Nothing is read or written yet.
     pub(crate) fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
         Self {
@@ -99,34 +97,6 @@ impl DockerConfigFile {
             left: None,
             drifted: false,
         }
-    }
-
-    /// Rejects a path on which the file can never be replaced. Nothing is changed.
-    ///
-    /// What may heal (a missing directory, missing rights, a full disk) is left to [`Self::reconcile`].
-    pub(crate) fn check_path(&self) -> Result<(), DockerConfigError> {
-        let path = &self.settings.path;
-        if path.file_name().is_none() {
-            return Err(DockerConfigError::NoFileName { path: path.clone() });
-        }
-        let Ok(here) = Target::open(path) else { return Ok(()) };
-        let mounted = |target: &Target| {
-            let directory = fs::canonicalize(target.directory.path());
-            directory.is_ok_and(|directory| mount::is_mount_point(&directory.join(&target.name)))
-        };
-        if let Ok(Some(metadata)) = here.metadata() {
-            let kind = metadata.file_type();
-            if kind.is_dir() && (mounted(&here) || !is_empty(&here)) {
-                return Err(DockerConfigError::IsADirectory { path: path.clone() });
-            }
-            if kind.is_char_device() || kind.is_block_device() {
-                return Err(DockerConfigError::NotAFile { path: path.clone() });
-            }
-        }
-        if mounted(&here) || here.behind_link().is_some_and(|behind| mounted(&behind)) {
-            return Err(DockerConfigError::SingleFileMount { path: path.clone() });
-        }
-        Ok(())
     }
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
@@ -176,7 +146,7 @@ impl DockerConfigFile {
         let behind = here.behind_link();
         if self.untidy {
             let target = behind.as_ref().unwrap_or(&here);
-            // Whatever stays in the way of tidying stays in the way of writing, and is reported there.
+            // What keeps it from being removed keeps the file from being written, and is reported then.
             let _ = remove_stale(target);
             ExpiryStore::tidy(target);
         }
@@ -252,7 +222,7 @@ impl DockerConfigFile {
         }
     }
 
-    /// A mode for the owner alone: a consumer of another user goes without credentials, and may not say so.
+    /// A mode for the owner alone: a consumer that runs as another user gets no credentials, and may not report it.
     fn only_ours(&self) -> Option<Warning> {
         let DockerConfigSettings { path, mode, .. } = &self.settings;
         let uid = rustix::process::geteuid().as_raw();
@@ -264,11 +234,11 @@ impl DockerConfigFile {
         shown == (self.settings.mode.bits(), group) || Some(shown) == self.imposed
     }
 
-    /// Learns what the file system makes of mode and group, lest the same file be written for ever. Only the file
-    /// without a name tells: under its name, another process may have changed them already.
+    /// Notes what the file system shows for mode and group, lest the same file be written again and again. Only the
+    /// metadata from before the rename count: afterwards another process may have changed them already.
     fn recheck_mode(&mut self, target: &Target, written: &Metadata, group: u32) -> Option<Warning> {
         let now = target.metadata().ok().flatten();
-        // What another process has put there since counts as drift: the version before the rename is never seen again.
+        // What another process has put there since counts as drift, since the version before the rename never recurs.
         let written_version = Version::of(written);
         let left = now.as_ref().map(Version::of).filter(|now| now.has_content_of(&written_version));
         self.left = Some(left.unwrap_or(written_version));
@@ -318,7 +288,6 @@ pub(crate) struct Report {
     pub in_place: BTreeMap<RegistryHost, SystemTime>,
     /// Whether the file was not in the state that this process had left it in.
     pub drifted: bool,
-    /// What the user should know besides success or failure.
     pub warnings: Vec<Warning>,
     /// Whether the file now is as desired.
     pub result: Result<Written, DockerConfigError>,
@@ -343,7 +312,7 @@ fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHos
 }
 
 /// What is to be replaced, its state, and its content: the file behind a link that is followed, if it is a docker config.
-/// Another file is not moved out of the way through a link: the link gives way.
+/// Another file is not moved out of the way through a link: the link is replaced.
 fn inspect<'a>(
     here: &'a Target,
     behind: Option<&'a Target>,
@@ -370,14 +339,6 @@ fn names_aside(target: &Target) -> Vec<OsString> {
         name
     };
     (0..=LAST_NAME_ASIDE).map(name).collect()
-}
-
-fn is_empty(directory: &Target) -> bool {
-    let opened = directory.directory.open_from(Path::new(&directory.name));
-    match opened.and_then(|opened| opened.any_name(|_| true)) {
-        Ok(any) => !any,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied, // whether it can be removed will show
-    }
 }
 
 /// Permission bits and group.

@@ -122,7 +122,7 @@ pub struct DockerConfigSecretSettings {
     pub namespaces: Namespaces,
     /// A docker config whose entries are carried along.
     pub base: Option<PathBuf>,
-    /// Take over a Secret that somebody else filled.
+    /// Take over a Secret with unmanaged credentials.
     pub adopt: bool,
     /// Remove the Secrets that are ours alone from namespaces that are no longer to have one.
     pub prune: bool,
@@ -135,7 +135,7 @@ pub struct RepoCredsSettings {
     pub namespace: NamespaceName,
 }
 
-/// Repositories of Argo CD that others made: their user name and password are kept.
+/// Existing repositories of Argo CD: their user name and password are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoriesSettings {
     /// Argo CD's namespace.

@@ -1,11 +1,11 @@
-//! Which warnings about an output are logged: each once while it lasts, and only so many in a time, since whoever may
-//! write the file or the Secret can cause others at each edit. Pure: time comes in.
+//! Which warnings about an output are logged: each once while it lasts, and at a limited rate, since whoever may write
+//! the file or the Secret can cause new ones with each edit. Pure: time comes in.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many warnings are logged within [`WINDOW`]: those of one document, and their count.
+/// The most warnings that are logged within [`WINDOW`]: those of one document, and their count.
 const LINES: usize = 21;
 const WINDOW: Duration = Duration::from_secs(60);
 

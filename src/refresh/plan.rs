@@ -9,7 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{aws::token::ClockFault, failure::Class, units::Percent};
+use crate::{aws::token::ClockFault, backoff::Backoff, failure::Class, units::Percent};
 
 /// The shortest pause after a success, however short-lived the token is.
 pub(crate) const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
@@ -126,8 +126,7 @@ fn backoff(failures: &Failures, left: Duration, roll: f64) -> Duration {
         _ if alive => (seconds(1), (left / 8).clamp(seconds(4), seconds(900))),
         _ => (seconds(1), seconds(60)),
     };
-    let doublings = failures.count.saturating_sub(1).min(20);
-    let longest = first.saturating_mul(1 << doublings).min(ceiling);
+    let longest = Backoff { min: first, max: ceiling, jitter: 1.0 }.longest(failures.count);
     // Someone has to fix it first: half the pause is certain, so that it stays a slow poll.
     let least = if failures.class.needs_intervention() { longest / 2 } else { SHORTEST_BACKOFF };
     least.max(least + longest.saturating_sub(least).mul_f64(roll))

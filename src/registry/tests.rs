@@ -9,7 +9,7 @@ fn host(text: &str) -> RegistryHost {
 }
 
 #[test]
-fn refusals() {
+fn rejections() {
     let cases = [
         ("", "the registry host is empty"),
         (":5000", "the registry host is empty"),
@@ -82,8 +82,8 @@ fn userinfo_is_not_shown() {
         "AWS:hunter2@",
     ] {
         let error = text.parse::<RegistryHost>().unwrap_err();
-        let said = format!("{error} {error:?}");
-        assert!(!said.contains("ter2") && !said.contains("AWS"), "{text}: {said}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("ter2") && !shown.contains("AWS"), "{text}: {shown}");
     }
     let error = "https://AWS:hunter2@H.example/v2/".parse::<RegistryHost>().unwrap_err();
     assert_eq!(error.to_string(), "a user name stands before `@h.example`: write only `h.example`");
@@ -154,32 +154,32 @@ fn a_lookalike_is_told_from_a_stranger() {
         (
             "123456789012.dkr.ecr.eu-west-1.amazonaws.new",
             Some(
-                "looks like an ECR host in `eu-west-1`, but the suffix `amazonaws.new` is not known: say its region",
+                "looks like an ECR host in `eu-west-1`, but the suffix `amazonaws.new` is not known: set its region",
             ),
         ),
         (
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com:443",
             Some(
                 "looks like the ECR host `123456789012.dkr.ecr.eu-west-1.amazonaws.com`, but has a port: \
-                 leave the port away, or say its region",
+                 leave the port away, or set its region",
             ),
         ),
         (
             "123456789012.dkr.ecr.cn-north-1.amazonaws.com",
             Some(
                 "looks like an ECR host, but the suffix `amazonaws.com` does not belong to the region \
-                 `cn-north-1`: fix the name, or say its region",
+                 `cn-north-1`: fix the name, or set its region",
             ),
         ),
         (
             "12345.dkr.ecr.eu-west-1.amazonaws.com",
             Some(
-                "looks like an ECR host, but the account `12345` is not twelve digits: fix the name, or say its region",
+                "looks like an ECR host, but the account `12345` is not twelve digits: fix the name, or set its region",
             ),
         ),
         (
             "123456789012.dkr.ecr.amazonaws.com",
-            Some("looks like an ECR host, but `amazonaws` is not a region: fix the name, or say its region"),
+            Some("looks like an ECR host, but `amazonaws` is not a region: fix the name, or set its region"),
         ),
     ];
     for (text, sentence) in cases {
@@ -346,7 +346,7 @@ proptest! {
     }
 
     #[test]
-    fn a_host_that_a_refusal_names_is_taken(text in "(https?://)?[a-z]{1,5}@?(\\.[a-z]{1,5}){0,2}\\.?(/[a-z]{0,5}){0,2}") {
+    fn a_host_that_a_rejection_names_is_taken(text in "(https?://)?[a-z]{1,5}@?(\\.[a-z]{1,5}){0,2}\\.?(/[a-z]{0,5}){0,2}") {
         if let Err(error) = text.parse::<RegistryHost>()
             && let Some((_, bare)) = error.to_string().split_once("write only `")
         {

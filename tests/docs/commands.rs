@@ -1,4 +1,4 @@
-//! Every command that the pages of `docs/` show is run: by the real program beside an emulated AWS, with a real API server,
+//! Every command that the pages of `docs/` show is run: by the real program with an emulated AWS, with a real API server,
 //! and what a `console` block shows is what is printed.
 //!
 //! A block that can't be run says so behind its language, `sh not run: REASON`, and is listed in [`NOT_RUN`].
@@ -141,7 +141,7 @@ impl Scene {
         shown.len()
     }
 
-    /// The health endpoint of the sidecar beside Flux.
+    /// The health endpoint of the sidecar next to Flux.
     fn health(&self) -> String {
         fs::read_to_string(self.rig.at("flux/health")).unwrap()
     }
@@ -168,7 +168,7 @@ impl Scene {
     }
 }
 
-/// A sidecar whose folder tells the shell's `kubectl` where it listens and what it logs.
+/// A sidecar whose folder shows the shell's `kubectl` where it listens and what it logs.
 fn sidecar(rig: &Harness, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut Command)) -> Running {
     let listen = format!("127.0.0.1:{}", steady_port());
     rig.put(&format!("{name}/health"), &listen);

@@ -17,7 +17,7 @@ const HEAD: &str = "# Configuration
 
 A flag overrides its environment variable, which overrides the file, which overrides the default. `ecr-sidecar config`
 prints the effective configuration and the origin of each value. All problems are reported together, first those of shape,
-then those of values, each with its key, what was found and what is accepted. Unknown keys are errors, and so are unknown
+then those of values, each with its key, what was found and what is expected. Unknown keys are errors, and so are unknown
 variables that begin with `ECR_SIDECAR_`, except those that Kubernetes sets for Services (`…_SERVICE_HOST`,
 `…_SERVICE_PORT…`, `…_PORT`, `…_PORT_<n>_<protocol>…`). White space around a value is ignored, and an empty variable counts
 as unset.

@@ -94,6 +94,6 @@ fn a_module_uses_only_what_stands_below_it() {
             }
         }
     }
-    assert!(wrong.is_empty(), "upwards, or beside each other: {wrong:?}");
+    assert!(wrong.is_empty(), "upwards, or of one line: {wrong:?}");
     assert!(uses > 100 && found.len() > 100, "{uses} uses in {} files: is all of it read?", found.len());
 }

@@ -9,7 +9,7 @@ fn is_hex(text: &str, length: usize) -> bool {
 }
 
 #[test]
-fn every_action_is_pinned_by_commit_with_its_version_beside_it() {
+fn every_action_is_pinned_by_commit_with_its_version_next_to_it() {
     let mut pinned = 0;
     for entry in fs::read_dir(Path::new(ROOT).join(".github/workflows")).unwrap() {
         let path = entry.unwrap().path();

@@ -14,7 +14,7 @@ use test_support::{
 
 use crate::{
     BINARY,
-    rows::{Row, are_told_by_the_doctor, are_told_everywhere, doctor, first, report_of, row},
+    rows::{Row, are_reported_by_the_doctor, are_reported_everywhere, doctor, first, report_of, row},
 };
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
@@ -66,7 +66,7 @@ fn trusting(role: &str, trust: Trust) -> Settings {
 
 #[test]
 fn who_asks() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::IrsaInactive, |_, command| {
             command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         }),
@@ -79,7 +79,7 @@ fn who_asks() {
         }),
         row(D::InputMalformed, |world, command| irsa_with(world, command, "two words")),
         row(D::ProfileMissing, |_, command| {
-            command.env("AWS_PROFILE", "nobody");
+            command.env("AWS_PROFILE", "no-such");
         }),
         row(D::ProfileBroken, |world, command| {
             world.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
@@ -126,7 +126,7 @@ fn who_asks() {
 /// The token goes to a name of the emulated AWS's proxy, over plain http.
 #[test]
 fn what_the_doctor_warns_of() {
-    are_told_by_the_doctor(vec![row(D::StsInClear, |world, command| {
+    are_reported_by_the_doctor(vec![row(D::StsInClear, |world, command| {
         irsa(world, command, "sts.amazonaws.com");
         command.env("AWS_ENDPOINT_URL_STS", "http://sts.eu-west-1.amazonaws.com");
     })]);
@@ -134,7 +134,7 @@ fn what_the_doctor_warns_of() {
 
 #[test]
 fn sts() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::WrongAudience, |world, command| irsa(world, command, "vault")),
         row(D::OidcProviderMissing, |world, command| {
             let elsewhere = Emulator::start(Settings::default()).unwrap();
@@ -145,13 +145,9 @@ fn sts() {
             let token = world.emulator.web_identity_token("me", "sts.amazonaws.com", Duration::ZERO);
             irsa_with(world, command, &token);
         }),
-        with(
-            D::TrustWebIdentity,
-            trusting(ROLE, Trust::Subject("somebody-else".into())),
-            |world, command| {
-                irsa(world, command, "sts.amazonaws.com");
-            },
-        ),
+        with(D::TrustWebIdentity, trusting(ROLE, Trust::Subject("another".into())), |world, command| {
+            irsa(world, command, "sts.amazonaws.com");
+        }),
         with(
             D::TrustAssumeRole,
             trusting("arn:aws:iam::999999999999:role/pull", Trust::Principal("arn:aws:iam::1:root".into())),
@@ -176,7 +172,7 @@ fn sts() {
 
 #[test]
 fn keys_and_permissions() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         // A deleted key, and one of another partition: AWS says the same of both.
         row(D::UnknownKey, |_, command| {
             command.env("AWS_ACCESS_KEY_ID", "AKIADELETEDDELETED00").env("AWS_SECRET_ACCESS_KEY", "x");
@@ -219,7 +215,7 @@ fn keys_and_permissions() {
 
 #[test]
 fn the_way_to_aws() {
-    are_told_everywhere(vec![
+    are_reported_everywhere(vec![
         row(D::Throttled, |world, command| {
             world.emulator.set_fault(Service::Ecr, Fault::Throttled);
             command.envs(KEYS);
@@ -229,12 +225,12 @@ fn the_way_to_aws() {
             command.envs(KEYS);
         }),
         row(D::Unreachable, |_, command| {
-            let nobody = format!("http://127.0.0.1:{}", free_port());
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", nobody);
+            let closed = format!("http://127.0.0.1:{}", free_port());
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", closed);
         }),
         row(D::UnknownCa, |world, command| {
-            let stranger = Emulator::start(Settings::default()).unwrap();
-            let ca = world.write("stranger.pem", &fs::read_to_string(stranger.ca_file()).unwrap());
+            let other_aws = Emulator::start(Settings::default()).unwrap();
+            let ca = world.write("stranger.pem", &fs::read_to_string(other_aws.ca_file()).unwrap());
             command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
             command.env("AWS_CA_BUNDLE", ca);
         }),
@@ -264,7 +260,7 @@ fn the_way_to_aws() {
     ]);
 }
 
-/// What the SDK corrects is told all the same, before it matters.
+/// What the SDK corrects is reported all the same, before it matters.
 #[test]
 fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
     for (offset, direction) in [(1200, "behind"), (-1200, "ahead")] {
@@ -290,7 +286,7 @@ fn a_key_that_sts_knows_and_ecr_does_not_is_one_of_a_region_that_is_not_enabled(
     assert_eq!(first(&report)["diagnosis"], D::RegionDisabled.id(), "{report:#}");
 }
 
-/// A VPC endpoint outside of its VPC. Names are looked up in files alone, so that nobody else is asked.
+/// A VPC endpoint outside of its VPC. Names are looked up in files alone, so that no DNS server is asked.
 #[test]
 fn a_name_that_resolves_to_nothing() {
     if !root() {

@@ -1,4 +1,4 @@
-//! Every failure of `src/failure/diagnosis.rs`: brought about by the emulated AWS or by the file system, and then told by its
+//! Every failure of `src/failure/diagnosis.rs`: caused by the emulated AWS or by the file system, and then reported by its
 //! name and remedy in the log, in `/status` and by `ecr-sidecar doctor` alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -16,7 +16,7 @@ use crate::{
     rows::{first, report_of},
 };
 
-/// As somebody who has no rights of root's, with a program that this user can reach.
+/// As a user who has no rights of root's, with a program that this user can reach.
 const AS_NOBODY: &str = "chmod 755 .\nexec setpriv --reuid=65534 --regid=65534 --clear-groups ./ecr-sidecar";
 
 /// The doctor in a mount namespace of its own, after the shell commands of `mounts`, which may end in the program itself.
@@ -33,7 +33,7 @@ fn doctor(rig: &Harness, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Va
 }
 
 /// Told in the log, in `/status`, and by the doctor.
-fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
+fn is_reported(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
     let rig = Harness::new(BINARY);
     install(BINARY, &rig.at("ecr-sidecar"));
     let id = diagnosis.id();
@@ -52,7 +52,7 @@ fn is_told(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
 }
 
 /// What can never work is refused at the start, with the same words.
-fn is_refused(diagnosis: D, mounts: &str) {
+fn is_rejected(diagnosis: D, mounts: &str) {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
@@ -64,7 +64,7 @@ fn is_refused(diagnosis: D, mounts: &str) {
 #[test]
 fn a_file_mounted_by_sub_path() {
     if root() {
-        is_refused(
+        is_rejected(
             D::MountedBySubPath,
             "mkdir -p out\necho {} > source\ntouch out/config.json\nmount --bind source out/config.json",
         );
@@ -74,14 +74,14 @@ fn a_file_mounted_by_sub_path() {
 #[test]
 fn a_path_that_is_no_file() {
     if root() {
-        is_refused(D::NotAFile, "mkdir -p out/config.json/x");
+        is_rejected(D::NotAFile, "mkdir -p out/config.json/x");
     }
 }
 
 #[test]
 fn a_read_only_volume() {
     if root() {
-        is_told(D::ReadOnlyVolume, "mkdir -p out\nmount -t tmpfs -o ro none out", |_| {});
+        is_reported(D::ReadOnlyVolume, "mkdir -p out\nmount -t tmpfs -o ro none out", |_| {});
     }
 }
 
@@ -90,14 +90,14 @@ fn a_full_volume() {
     if root() {
         let mounts = "mkdir -p out\nmount -t tmpfs -o size=64k none out\n\
                       head -c 100000 /dev/zero > out/filler 2> filling || true";
-        is_told(D::VolumeFull, mounts, |_| {});
+        is_reported(D::VolumeFull, mounts, |_| {});
     }
 }
 
 #[test]
 fn a_directory_of_another_user() {
     if root() {
-        is_told(D::NotPermitted, &format!("mkdir -p out\n{AS_NOBODY}"), |_| {});
+        is_reported(D::NotPermitted, &format!("mkdir -p out\n{AS_NOBODY}"), |_| {});
     }
 }
 
@@ -113,7 +113,7 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     let sidecar = rig.run(private);
     let line = sidecar.wait_log("output has a warning", DEADLINE);
     assert!(line.contains(D::ConsumerCannotRead.remedy()), "{line}");
-    sidecar.wait_status("the flaw in /status", |status| {
+    sidecar.wait_status("the warning in /status", |status| {
         let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
         warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.remedy()))
     });
@@ -162,7 +162,7 @@ fn a_node_that_is_out_of_inotify() {
 }
 
 #[test]
-fn a_consumer_that_looks_elsewhere() {
+fn a_consumer_that_reads_elsewhere() {
     let rig = Harness::new(BINARY);
     let report = {
         let mut command = Command::new(BINARY);
@@ -171,7 +171,7 @@ fn a_consumer_that_looks_elsewhere() {
         command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
         report_of(&mut command)
     };
-    assert_eq!(first(&report)["diagnosis"], D::ConsumerLooksElsewhere.id(), "{report:#}");
+    assert_eq!(first(&report)["diagnosis"], D::ConsumerReadsElsewhere.id(), "{report:#}");
     assert_eq!(report["healthy"], true, "it may be right where the consumer runs");
 }
 

@@ -9,7 +9,7 @@ use test_support::{
 
 use crate::{
     BINARY,
-    rows::{are_told_by_the_doctor, doctor, first, row},
+    rows::{are_reported_by_the_doctor, doctor, first, row},
 };
 
 fn refuses(world: &Harness, status: u16) {
@@ -19,7 +19,7 @@ fn refuses(world: &Harness, status: u16) {
 
 #[test]
 fn a_registry_that_does_not_let_the_token_in() {
-    are_told_by_the_doctor(vec![
+    are_reported_by_the_doctor(vec![
         // A name of one's own that leads to a registry of another region than was configured for it.
         row(D::OtherRegion, |world, command| {
             world.emulator.name_registry("ecr.internal.example", "us-east-1");
@@ -47,7 +47,7 @@ fn a_registry_that_does_not_let_the_token_in() {
 }
 
 #[test]
-fn where_all_is_well_every_step_says_so() {
+fn where_all_is_well_every_step_reports_it() {
     let world = Harness::new(BINARY).without_keys();
     let report = doctor(&world, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
@@ -73,7 +73,7 @@ fn the_callers_own_registry_is_asked_too() {
 }
 
 #[test]
-fn one_registry_in_trouble_hides_no_other() {
+fn one_registry_failing_hides_no_other() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.name_registry("ecr.internal.example", "us-east-1");
     let text = format!("registries: [{{host: ecr.internal.example, region: eu-west-1}}, {{host: {HOST}}}]\n");

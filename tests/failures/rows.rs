@@ -1,4 +1,4 @@
-//! A row: how a failure is brought about, and where it has to be told.
+//! A row: how a failure is caused, and where it has to be reported.
 
 use std::{process::Command, sync::Mutex, thread};
 
@@ -25,8 +25,8 @@ pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&Harness, &mut Command)) -> Ro
     Row { diagnosis, settings: Settings::default(), cause }
 }
 
-/// Each row in a world of its own: told in the log, in `/status`, and first of all by the doctor.
-pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
+/// Each row in a harness of its own: reported in the log, in `/status`, and first of all by the doctor.
+pub(crate) fn are_reported_everywhere(rows: Vec<Row>) {
     each(rows, |row| {
         let world = Harness::with(BINARY, row.settings.clone()).without_keys();
         let running = world.run(|command| (row.cause)(&world, command));
@@ -44,8 +44,8 @@ pub(crate) fn are_told_everywhere(rows: Vec<Row>) {
     });
 }
 
-/// Each row in a world of its own: told first of all by the doctor, who asks where the engine has no reason to.
-pub(crate) fn are_told_by_the_doctor(rows: Vec<Row>) {
+/// Each row in a harness of its own: reported first of all by the doctor, which asks where the engine has no reason to.
+pub(crate) fn are_reported_by_the_doctor(rows: Vec<Row>) {
     each(rows, |row| found_by_the_doctor(&Harness::with(BINARY, row.settings.clone()).without_keys(), row));
 }
 

@@ -17,7 +17,7 @@ use crate::{DEADLINE, Machine, said, succeeded, write};
 
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
-/// What compose.aws.yaml wants to be told.
+/// What compose.aws.yaml needs as variables.
 const VARIABLES: [(&str, &str); 4] =
     [("AWS_PROFILE", "me"), ("AWS_REGION", "eu-west-1"), ("ECR_REGISTRY", REGISTRY), ("ECR_IMAGE", IMAGE)];
 
@@ -90,7 +90,7 @@ fn with_a_profile_there_is_no_emulator_and_nothing_of_the_profile_is_written_to(
 }
 
 #[test]
-fn what_is_missing_for_a_profile_is_said() {
+fn what_is_missing_for_a_profile_is_reported() {
     for missing in VARIABLES.map(|(name, _)| name) {
         let Some(mut compose) = Compose::new(&["compose.yaml", "compose.aws.yaml"]) else { return };
         compose.variables.extend(VARIABLES.into_iter().filter(|(name, _)| *name != missing));

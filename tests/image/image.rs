@@ -1,4 +1,4 @@
-//! The image by itself: its content, and every command in it, as restricted as a cluster may have it.
+//! The image alone: its content, and every command in it, as restricted as a cluster may have it.
 
 use std::{
     env, fs,
@@ -20,11 +20,11 @@ const STATE: &str = "/var/run/ecr-sidecar";
 /// Of all layers together, compressed as a registry has them.
 const SIZE_LIMIT: u64 = 6_000_000;
 
-/// A user that nobody can have beforehand, as OpenShift gives one to each namespace, in group 0.
+/// A user that no system has beforehand, as OpenShift gives one to each namespace, in group 0.
 const ANY_USER: &str = "1000730000:0";
 
 #[test]
-fn it_says_what_it_is_and_runs_as_nobody() {
+fn it_says_what_it_is_and_runs_as_user_65534() {
     let Some(machine) = Machine::on_this_network() else { return };
     let image = &inspect(&machine, "ecr-sidecar")["Config"];
     assert_eq!(image["User"], "65534:65534");
@@ -175,7 +175,7 @@ impl<'a> Container<'a> {
         });
     }
 
-    /// Runs a command of the program beside the running one, which must succeed.
+    /// Runs a command of the program next to the running one, which must succeed.
     #[track_caller]
     fn exec(&self, command: &[&str]) {
         self.machine.docker([&["exec", &self.id, "/usr/local/bin/ecr-sidecar"], command].concat());

@@ -132,7 +132,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it yet")]
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 fn write(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
 }

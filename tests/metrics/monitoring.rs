@@ -65,7 +65,7 @@ fn each_alert_fires_when_it_should_and_only_then() {
     assert!(good, "{said}");
     let (good, said) = promtool(&tried, &unchanged);
     assert!(good, "{said}");
-    // Of each alert the series tell one that never fires, one that always does, and one that does not wait.
+    // Of each alert the series distinguish one that never fires, one that always does, and one that does not wait.
     let names: Vec<_> = alerts(&mut rules()).map(|rule| rule["alert"].as_str().unwrap().to_owned()).collect();
     assert!(names.len() >= 9, "{names:?}");
     for name in names {

@@ -67,7 +67,7 @@ pub(crate) fn read<T: DeserializeOwned>(arguments: &[&str], input: &str) -> T {
     serde_json::from_str(&succeeded(done, input)).unwrap()
 }
 
-/// Has `promtool` look at a scrape in Prometheus's format.
+/// Has `promtool` check a scrape in Prometheus's format.
 #[track_caller]
 pub(crate) fn lint(body: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ pub(crate) fn succeeded(done: Output, input: &str) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 pub(crate) fn put(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();

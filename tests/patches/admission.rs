@@ -45,7 +45,7 @@ fn with_restart_policy(mut pod: Value) -> Value {
 }
 
 #[test]
-fn what_stands_by_itself_is_taken_and_its_namespace_enforces_the_standard() {
+fn what_is_standalone_is_taken_and_its_namespace_enforces_the_standard() {
     let Some(server) = ApiServer::shared() else { return };
     let standalone = Path::new(ROOT).join("patches/standalone");
     let open = Build::open_standalone();
@@ -98,7 +98,7 @@ fn manifests(build: &Build) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }
 
-/// What the Deployments are, and what their service accounts say beside what kubectl remembers there.
+/// What the Deployments are, and what their service accounts have besides what kubectl remembers there.
 fn state(server: &ApiServer, product: Product) -> Vec<Value> {
     let get = |kind: &str, name: &str| server.get(kind, product.namespace(), name).unwrap();
     let of = |(name, _): &(&str, &str)| {

@@ -246,8 +246,8 @@ pub(crate) fn read(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Writes a file that nobody reads meanwhile.
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
+/// Writes a file that is not read meanwhile.
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 pub(crate) fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }

@@ -177,7 +177,7 @@ fn every_container_is_confined_limited_and_pinned() {
     }
 }
 
-/// Keys and tokens for AWS are the sidecar's: a container beside it reads what it publishes. (With IRSA's annotation the
+/// Keys and tokens for AWS are the sidecar's: a container next to it reads what it publishes. (With IRSA's annotation the
 /// webhook gives every container a token of its own.)
 #[test]
 fn no_other_container_has_the_sidecars_keys() {

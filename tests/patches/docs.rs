@@ -155,7 +155,7 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     helm_takes_the_values(&blocks_for_a_server("patches/argocd-helm/README.md"), &folder, &server);
 }
 
-/// Puts the component beside a `kustomization.yaml` and into it; hands over what that was.
+/// Puts the component next to a `kustomization.yaml` and into it; hands over what that was.
 fn take_in(product: Product, place: &Path) -> String {
     let mut copy = std::process::Command::new("cp");
     copy.arg("-r").arg(format!("{ROOT}/patches/{}", product.folder())).arg(place.join("ecr-sidecar"));

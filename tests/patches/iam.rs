@@ -1,5 +1,6 @@
 //! `iam/`: policies that AWS's own client accepts, that allow what a pull needs and nothing else; Terraform's are the same.
 
+mod cases;
 mod enforced;
 
 use std::{

@@ -54,7 +54,7 @@ fn without_ours(mut pod: Value) -> Value {
     pod
 }
 
-/// What the main container has of ours: where it looks, and where the volume is, read-only.
+/// What the main container has of ours: what it reads, and where the volume is, read-only.
 fn in_main(pod: &Value) -> [&str; 2] {
     let main = &pod["containers"][0];
     let find = |list: &'static str, name: &'static str| {

@@ -1,5 +1,5 @@
 //! The NetworkPolicies that we ship, together with those that are there already. Policies add up, so one of ours can
-//! only open more, or cut off a pod that was open: both are looked for, for every pod, peer and port that any of the
+//! only open more, or cut off a pod that was open: both are checked for every pod, peer and port that any of the
 //! policies speaks of.
 
 mod semantics;
@@ -79,14 +79,14 @@ impl Scene {
         reaches(&self.after, peer, target, protocol, port)
     }
 
-    /// Each (target, peer, protocol, port) that is worth a look.
+    /// Each (target, peer, protocol, port) that is worth a check.
     fn questions(&self) -> Vec<(&str, &Target, Peer, &'static str, u64)> {
         let all: Vec<_> = self.before.iter().chain(&self.after).collect();
         let peers = peers(&all);
         let mut questions = Vec::new();
         for (name, target) in &self.targets {
             let mut ports: BTreeSet<u64> = target.ports.iter().map(|(_, _, port)| *port).collect();
-            // Those of the products, of the sidecar, their neighbours, and ones that nobody has said anything of.
+            // Those of the products, of the sidecar, their neighbours, and unknown ones.
             ports.extend([1, 22, 8080, 8081, 8084, 9090, 9292, 9440, OURS - 1, OURS, OURS + 1, 65535]);
             ports.extend(all.iter().flat_map(|policy| named_ports(policy)));
             for peer in &peers {
@@ -137,9 +137,9 @@ fn named_ports(policy: &Value) -> Vec<u64> {
 }
 
 /// A pod of each kind that any policy lets in, in each namespace that could matter, with each label alone and with all of
-/// them; one that nobody knows; and addresses inside and outside of the cluster.
+/// them; one that is unknown; and addresses inside and outside of the cluster.
 fn peers(policies: &[&Value]) -> Vec<Peer> {
-    let mut kinds = vec![Vec::new(), vec![("app".to_owned(), "stranger".to_owned())]];
+    let mut kinds = vec![Vec::new(), vec![("app".to_owned(), "unknown".to_owned())]];
     for policy in policies {
         let rules = policy["spec"]["ingress"].as_array().into_iter().flatten();
         let selectors =
@@ -202,7 +202,7 @@ fn no_policy_of_ours_cuts_off_anybody_and_monitoring_is_let_in() {
             if injected && port == OURS && protocol == "TCP" && is_monitoring(&peer) {
                 assert!(after, "{}: {name}", scene.name);
             }
-            // The standalone pod has this one port, and nobody asked it before.
+            // The standalone pod has this one port, and no client used it before.
             if scene.name != "standalone" && scene.before(&peer, target, protocol, port) {
                 assert!(after, "{}: {name} {protocol} {port} by {peer:?}", scene.name);
             }
@@ -212,7 +212,7 @@ fn no_policy_of_ours_cuts_off_anybody_and_monitoring_is_let_in() {
 
 /// A chart before 10.0.0: the pods are the same, there are no policies.
 #[test]
-fn with_an_older_chart_repo_server_is_open_to_argocds_components_and_to_nobody_else() {
+fn with_an_older_chart_repo_server_is_open_to_argocds_components_and_to_no_other_pod() {
     let all = values::all();
     let (_, objects) = all.iter().find(|(files, _)| files.contains("open-health")).unwrap();
     let mut objects = objects.clone();
@@ -246,7 +246,7 @@ fn with_an_older_chart_repo_server_is_open_to_argocds_components_and_to_nobody_e
 }
 
 /// A policy that names `Egress` cuts off what it doesn't list, also what the sidecar needs; one that is in no scene is
-/// looked at by no test.
+/// checked by no test.
 #[test]
 fn every_policy_of_ours_is_about_ingress_alone_and_is_in_a_scene() {
     let scenes = Scene::all();

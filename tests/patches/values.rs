@@ -2,7 +2,7 @@
 //!
 //! The chart is not at hand, what it renders by default is. Its documented keys are put into that as its template does
 //! it: `initContainers` come after `copyutil`, `extraContainers` after the first one, `podLabels` are the pod's labels
-//! too, `configs.params` is the ConfigMap `argocd-cmd-params-cm`, `extraObjects` stand beside.
+//! too, `configs.params` is the ConfigMap `argocd-cmd-params-cm`, `extraObjects` are further objects.
 
 use serde_json::{Value, json};
 

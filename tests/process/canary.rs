@@ -78,7 +78,7 @@ impl Canaries {
         }
         for form in forms {
             let pieces: Vec<_> = form.as_bytes().windows(PIECE).step_by(PIECE / 2).collect();
-            assert!(!pieces.is_empty(), "{what} is too short to be told from chance");
+            assert!(!pieces.is_empty(), "{what} is too short to be distinguished from chance");
             self.0.extend(pieces.into_iter().map(|piece| (piece.try_into().unwrap(), what)));
         }
     }

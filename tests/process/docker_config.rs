@@ -79,7 +79,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
     assert_eq!(sidecar.get("/readyz").0, 200);
 }
 
-/// Opened to everyone the moment that it has its name: faster than the sidecar can look at what it has written.
+/// Opened to everyone the moment that it has its name: faster than the sidecar can check what it has written.
 #[test]
 fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_system() {
     /// Fewer than make a conflict.
@@ -97,7 +97,7 @@ fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_sy
 }
 
 #[test]
-fn a_file_that_is_no_docker_config_is_set_aside_and_said_so() {
+fn a_file_that_is_no_docker_config_is_set_aside_and_reported() {
     let rig = Harness::new(BINARY);
     replace(&rig.file(), "not json");
     let sidecar = rig.run(|_| {});
@@ -177,7 +177,7 @@ fn an_output_that_fails_delays_no_other_and_heals() {
     let sidecar = rig
         .run_with_file(&yaml(&[&format!("path: {}", bad.display()), &format!("path: {}", good.display())]));
     let first = wait_auth(&good, HOST);
-    sidecar.wait_status("two failures beside a success", |status| {
+    sidecar.wait_status("two failures and a success", |status| {
         status["outputs"][0]["failed"].as_u64().unwrap() >= 2
             && status["outputs"][1]["in_place"][HOST].is_string()
     });
@@ -200,7 +200,7 @@ fn an_output_that_fails_delays_no_other_and_heals() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_told_with_its_owner_and_the_remedy() {
+fn a_directory_of_another_user_is_reported_with_its_owner_and_the_remedy() {
     if !root() {
         return;
     }
@@ -327,7 +327,7 @@ fn a_read_only_volume_delays_no_other_output() {
 }
 
 #[test]
-fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
+fn a_single_file_mount_is_rejected_with_the_sentence_that_explains_it() {
     if !root() {
         return;
     }
@@ -349,7 +349,7 @@ fn a_single_file_mount_is_refused_with_the_sentence_that_explains_it() {
 }
 
 #[test]
-fn a_path_that_can_never_be_a_file_is_refused() {
+fn a_path_that_can_never_be_a_file_is_rejected() {
     let rig = Harness::new(BINARY);
     fs::create_dir_all(rig.file().join("x")).unwrap();
     for command_name in ["run", "once"] {
@@ -369,7 +369,7 @@ fn mode_and_group_do_not_depend_on_the_umask() {
     for umask in ["000", "022", "077", "777"] {
         for (wanted, bits) in [(None, 0o640), (Some("0600"), 0o600), (Some("0644"), 0o644)] {
             let rig = Harness::new(BINARY);
-            fs::create_dir(rig.at("out")).unwrap(); // with the umask 777 nobody but root could use its own
+            fs::create_dir(rig.at("out")).unwrap(); // with the umask 777 only root could use its own
             let sidecar = rig.spawn("sh", |command| {
                 command.args(["-c", &format!("umask {umask}; exec {BINARY} once")]);
                 command.envs(wanted.map(|mode| ("ECR_SIDECAR_FILE_MODE", mode)));
@@ -461,7 +461,7 @@ fn a_kill_at_any_moment_leaves_a_whole_file_with_a_good_credential() {
             sidecar.wait_exit(DEADLINE);
             left_over += usize::from(temps() > 0);
             let auth = auth(&file, HOST).unwrap_or_else(|| panic!("kill {kill}: no whole file"));
-            assert!(is_admitted(&registry, &auth), "kill {kill}: a credential that nobody gave");
+            assert!(is_admitted(&registry, &auth), "kill {kill}: a credential that AWS did not give");
             assert_eq!(mode(&file), 0o640, "kill {kill}");
         }
         over.store(true, Ordering::Release);

@@ -101,7 +101,7 @@ fn the_pod_identity_agent_may_fail_in_every_way_and_the_credential_stays() {
     });
 }
 
-/// Each fault by itself, all at a time: what they take is mostly waiting.
+/// Each fault alone, all at a time: what they take is mostly waiting.
 #[track_caller]
 fn survives(
     service: Service,
@@ -277,7 +277,7 @@ fn a_clock_that_is_off_by_minutes_is_corrected_at_the_second_try() {
 }
 
 #[test]
-fn ten_megabytes_of_answer_are_refused_without_holding_them() {
+fn ten_megabytes_of_answer_are_rejected_without_holding_them() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let before = running.peak_kib();
@@ -353,7 +353,7 @@ fn once_ends_with_69_after_its_timeout_when_aws_hangs() {
 }
 
 #[test]
-fn once_rides_through_what_passes_by_itself() {
+fn once_rides_through_what_is_transient() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::Status(503), 1);
     world.emulator.push_fault(Service::Ecr, Fault::Reset, 1);

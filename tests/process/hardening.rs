@@ -20,11 +20,11 @@ use test_support::{
 
 use crate::BINARY;
 
-/// Who runs it in the image and beside Flux.
+/// Who runs it in the image and next to Flux.
 const NOBODY: u32 = 65534;
 
 /// A world whose files are that user's; `None` where this test may not become another user.
-fn world_of_nobody() -> Option<Harness> {
+fn harness_of_nobody() -> Option<Harness> {
     if !root() {
         return None;
     }
@@ -61,7 +61,7 @@ fn is_hardened(pid: u32, what: &str) {
 
 #[test]
 fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
-    let Some(world) = world_of_nobody() else { return };
+    let Some(world) = harness_of_nobody() else { return };
     let helper = world.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &helper).unwrap();
     // As long as the agent hangs, so does each of them.
@@ -94,7 +94,7 @@ fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
 
 #[test]
 fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
-    let Some(world) = world_of_nobody() else { return };
+    let Some(world) = harness_of_nobody() else { return };
     let running = world.run_ready(|command| {
         command.uid(NOBODY).gid(NOBODY);
     });
@@ -115,7 +115,7 @@ fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
             "{figure} {value}"
         );
     }
-    // It looks into its own mounts before it writes, and doctor into files and groups.
+    // It reads its own mounts before it writes, and doctor reads files and groups.
     let mut doctor = world.command("doctor");
     doctor.envs(KEYS).uid(NOBODY).gid(NOBODY);
     doctor.env("AWS_CA_BUNDLE", world.emulator.ca_file());
@@ -142,7 +142,7 @@ fn the_program_is_static_and_its_addresses_are_random() {
     assert!(!segments.contains(&PT_INTERP), "it needs no loader");
     assert!(segments.contains(&PT_DYNAMIC), "it relocates itself");
     if !root() {
-        return; // nobody else may look into the maps of a process that is not dumpable
+        return; // no other user may read the maps of a process that is not dumpable
     }
     // What counts: two processes have their code at different places.
     let world = Harness::new(BINARY).without_keys();

@@ -1,4 +1,4 @@
-//! What the health endpoint says, to whom, and that nobody can keep it from saying so.
+//! What the health endpoint answers, to whom, and that no client can keep it from answering.
 
 use std::{
     io::{Read, Write},
@@ -58,7 +58,7 @@ fn every_path_answers_by_its_method_and_form() {
 }
 
 #[test]
-fn status_tells_who_asked_until_when_and_what_is_in_place() {
+fn status_shows_who_asked_until_when_and_what_is_in_place() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
@@ -309,7 +309,7 @@ fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
 }
 
 #[test]
-fn headers_that_never_end_hold_up_nobody() {
+fn headers_that_never_end_hold_up_no_probe() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();
@@ -327,7 +327,7 @@ fn headers_that_never_end_hold_up_nobody() {
 }
 
 #[test]
-fn a_header_of_10_mb_is_refused_and_not_kept() {
+fn a_header_of_10_mb_is_rejected_and_not_kept() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|_| {});
     sidecar.wait_ready();

@@ -54,8 +54,8 @@ fn get(world: &Harness, prepare: impl FnOnce(&mut Command)) -> Output {
 /// The secret of an answer, which the registry lets in.
 #[track_caller]
 fn secret(world: &Harness, output: &Output) -> String {
-    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}{told}");
+    let (said, reported) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{reported}");
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((answer["ServerURL"].as_str(), answer["Username"].as_str()), (Some(HOST), Some("AWS")));
     let secret = answer["Secret"].as_str().unwrap().to_owned();

@@ -56,7 +56,7 @@ fn writes(running: &Running) -> u64 {
     running.status()["outputs"][0]["writes"].as_u64().unwrap()
 }
 
-fn flaws(running: &Running) -> usize {
+fn warnings(running: &Running) -> usize {
     running.logged("output has a warning").len()
 }
 
@@ -64,15 +64,15 @@ fn flaws(running: &Running) -> usize {
 fn a_hundred_thousand_broken_entries_cost_bounded_memory_and_lines() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
-    let (before, lines) = (running.peak_kib(), flaws(&running));
+    let (before, lines) = (running.peak_kib(), warnings(&running));
     put(&world, &running, &broken(0));
-    wait_for("the warnings", DEADLINE, || (flaws(&running) == lines + 21).then_some(()));
+    wait_for("the warnings", DEADLINE, || (warnings(&running) == lines + 21).then_some(()));
     assert_eq!(running.status()["outputs"][0]["warnings"].as_array().unwrap().len(), 21);
     // Another touch with the same keys is worth no further line.
     for round in 1..3 {
         put(&world, &running, &broken(round));
     }
-    assert_eq!(flaws(&running), lines + 21);
+    assert_eq!(warnings(&running), lines + 21);
     let memory = running.peak_kib() - before;
     assert!(memory < MEMORY, "{memory} KiB");
     let text = String::from_utf8(world.bytes()).unwrap();

@@ -67,7 +67,7 @@ fn a_proxy_that_is_none_is_a_bad_setting() {
         ("NO_PROXY", "http://me:hunter2@x"),
     ] {
         let world = Harness::new(BINARY).without_keys();
-        is_bad_configuration(&world, &[&format!("{variable}: found ")], |command| {
+        is_bad_configuration(&world, &[&format!("{variable}: "), ", expected "], |command| {
             command.env_remove("HTTPS_PROXY").env_remove("HTTP_PROXY").env(variable, value);
             if variable == "NO_PROXY" {
                 command.env("HTTPS_PROXY", "http://127.0.0.1:1"); // without a proxy it has no effect
@@ -102,16 +102,16 @@ fn a_proxy_is_followed_in_its_usual_forms() {
     }
 }
 
-/// `127.1` is this machine by a name that is not exempt from proxies by itself; nobody is at the proxy.
+/// `127.1` is this machine by a name that is not exempt from proxies automatically; nothing listens at the proxy.
 #[test]
 fn no_proxy_is_followed_in_its_usual_forms() {
     let world = Harness::new(BINARY).without_keys();
     let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
     let port = endpoint.rsplit_once(':').unwrap().1.to_owned();
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let closed = format!("http://127.0.0.1:{}", free_port());
     for no_proxy in ["*", "127.1", "*.1", ".1", "x, 127.1 ,", &format!("127.1:{port}"), "127.1\n"] {
         world.once_pulls(HOST, |command| {
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody);
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
             command.env("NO_PROXY", no_proxy);
         });
         fs::remove_file(world.file()).unwrap();
@@ -119,7 +119,7 @@ fn no_proxy_is_followed_in_its_usual_forms() {
     for no_proxy in ["127.1:1", "27.1", "*.127.1.example", "[::1]", "10.0.0.0/8"] {
         let once = world.once(|command| {
             command.args(["--timeout", "1s"]).envs(KEYS);
-            command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody).env("NO_PROXY", no_proxy);
+            command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed).env("NO_PROXY", no_proxy);
         });
         assert_eq!(once.code, Some(69), "{no_proxy}: {}", once.stderr);
     }
@@ -254,7 +254,7 @@ fn a_relative_uri_sends_the_authorization_token_nowhere_else() {
     assert_eq!(world.counts(), [0; 5]);
 }
 
-/// The program in a mount namespace of its own, where nobody serves what is mounted at `hung`.
+/// The program in a mount namespace of its own, where no process serves what is mounted at `hung`.
 fn on_a_hung_mount(world: &Harness, arguments: &str) -> Option<Command> {
     if !root() {
         return None;

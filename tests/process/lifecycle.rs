@@ -17,7 +17,7 @@ use crate::BINARY;
 /// Longer than the end takes, shorter than the 15 seconds that a call to AWS may take.
 const END: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// A volume that gives no answer: a FUSE mount that nobody serves, as long as the process has file 3.
+/// A volume that gives no answer: a FUSE mount that no process serves, as long as the process has file 3.
 const HANGING_MOUNT: &str = "exec 3<>/dev/fuse\n\
     mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none";
 
@@ -79,7 +79,7 @@ fn a_volume_that_hangs_from_the_start_holds_up_neither_health_nor_the_end() {
 }
 
 #[test]
-fn a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end() {
+fn a_volume_that_begins_to_hang_is_reported_and_holds_up_neither_health_nor_the_end() {
     if !fuse() {
         return;
     }
@@ -111,7 +111,7 @@ fn a_volume_that_begins_to_hang_is_told_and_holds_up_neither_health_nor_the_end(
     assert_eq!(sidecar.count_log("stopping with a write under way"), 1);
 }
 
-/// Both signals are there before it looks, so that the first one's time to drain cannot be over by chance.
+/// Both signals are there before it handles one, so that the first one's time to drain cannot be over by chance.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     if !fuse() {
@@ -187,7 +187,7 @@ fn a_health_port_that_is_taken_is_a_sentence_and_status_64() {
 }
 
 #[test]
-fn the_first_line_tells_version_registries_identities_and_outputs() {
+fn the_first_line_shows_version_registries_identities_and_outputs() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run_with_file(&format!(
         "identities: {{billing: {{source: environment}}}}\n\
@@ -205,7 +205,7 @@ fn the_first_line_tells_version_registries_identities_and_outputs() {
 }
 
 #[test]
-fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
+fn off_a_terminal_every_line_is_json_and_only_edges_are_logged() {
     let rig = Harness::new(BINARY);
     rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let sidecar = rig.run(|_| {});
@@ -221,12 +221,12 @@ fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
 
     let lines: Vec<Value> =
         sidecar.log_lines().iter().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let told: Vec<_> = lines
+    let reported: Vec<_> = lines
         .iter()
         .map(|line| (line["level"].as_str().unwrap(), line["message"].as_str().unwrap()))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("INFO", "ecr-sidecar starts"),
             ("WARN", "token refresh failed"),
@@ -243,7 +243,7 @@ fn off_a_terminal_every_line_is_json_and_edges_alone_are_told() {
 
 /// The files of nine identities hang, more than ever were read at a time: the tenth has its token, and its refreshes.
 #[test]
-fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
+fn key_files_that_hang_are_reported_and_hold_up_no_other_identity() {
     if !fuse() {
         return;
     }
@@ -283,7 +283,7 @@ fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
 
 /// The file is a link, as kubelet makes it: it changes to a pipe, to a good file, and to one on a volume that hangs.
 #[test]
-fn a_configuration_file_that_cannot_be_read_any_more_is_told_and_holds_up_nothing() {
+fn a_configuration_file_that_cannot_be_read_any_more_is_reported_and_holds_up_nothing() {
     if !fuse() {
         return;
     }

@@ -56,7 +56,7 @@ impl Drop for Unread {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn a_log_that_no_process_reads_stops_nothing() {
     let world = Harness::new(BINARY).without_keys();
     let mut sidecar = Unread::start(world.command("run").envs(KEYS));
     sidecar.wait("readiness", "/readyz", |code, _| code == 200);
@@ -107,7 +107,7 @@ fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
 
 /// The exit message comes behind the log, and waits for no reader for ever either.
 #[test]
-fn who_fails_with_a_log_that_nobody_reads_ends_all_the_same() {
+fn who_fails_with_a_log_that_no_process_reads_ends_all_the_same() {
     let world = Harness::new(BINARY).without_keys();
     let mut sidecar = Unread::start(world.command("once").args(["--timeout", "1s"]));
     assert_eq!(sidecar.wait_exit(), Some(69));

@@ -94,7 +94,7 @@ fn an_ended_token_is_never_printed() {
     });
     let ended = world.auths().remove(HOST).unwrap();
     world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    refused(&print(&world, HOST, |_| {}), 69, &[HOST, "ended at", "AccessDenied", "to fix it:"]);
+    refused(&print(&world, HOST, |_| {}), 69, &[HOST, "expired at", "AccessDenied", "to fix it:"]);
     world.emulator.clear_faults();
     assert_ne!(printed(&print(&world, HOST, |_| {})), ended);
 }
@@ -127,7 +127,7 @@ fn a_registry_that_is_not_configured_is_asked_for_by_the_default_identity() {
     let world = Harness::new(BINARY).without_keys();
     let other = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
     world.admits(other, &printed(&print(&world, other, |_| {})));
-    // with nothing configured at all, the name tells the region
+    // with nothing configured at all, the name has the region
     let auth = printed(&print(&world, HOST, |command| {
         command.env_remove("ECR_SIDECAR_REGISTRIES");
     }));
@@ -162,7 +162,7 @@ fn a_bad_host_and_a_bad_configuration_are_status_64() {
 }
 
 #[test]
-fn a_failure_that_passes_by_itself_is_waited_out() {
+fn a_failure_that_is_transient_is_waited_out() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.push_fault(Service::Ecr, Fault::Status(500), 2);
     world.admits(HOST, &printed(&print(&world, HOST, |_| {})));

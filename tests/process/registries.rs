@@ -115,7 +115,7 @@ fn the_own_registry_survives_a_refresh_and_once_knows_it_too() {
     assert!(world.auths().keys().eq([HOST]));
 }
 
-/// A registry by a name that tells nothing: its port, region and API endpoint are said.
+/// A registry by a name without a region: its port, region and API endpoint are configured.
 #[test]
 fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_was_said() {
     let [world, vpc] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
@@ -140,7 +140,7 @@ fn a_registry_with_a_port_a_region_and_an_endpoint_is_kept_under_the_name_that_w
 }
 
 #[test]
-fn a_name_that_tells_no_region_is_refused_with_the_remedy() {
+fn a_name_that_has_no_region_is_rejected_with_the_remedy() {
     let world = Harness::new(BINARY).without_keys();
     let once = world.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},ecr.internal.example:8443"));
@@ -151,7 +151,7 @@ fn a_name_that_tells_no_region_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn an_optional_registry_is_kept_when_it_can_be_and_missed_by_nobody() {
+fn an_optional_registry_is_kept_when_it_can_be_and_missed_by_no_consumer() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::EcrPublic, ecr_emulator::Fault::AccessDenied);
     let config = world.write(

@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, os::unix::fs::symlink};
 
 use ecr_emulator::{Fault, Service};
 use test_support::{
-    Harness, Running, Sidecar, clean_command,
+    Harness, Running, clean_command,
     files::{auth, config, mode, overwrite, replace, wait_auth},
     free_port,
     harness::{DEADLINE, HOST, SIBLING, configured_by},
@@ -47,7 +47,7 @@ fn a_registry_that_is_added_has_the_token_of_its_key_at_once() {
 }
 
 #[test]
-fn a_registry_that_is_taken_out_leaves_the_file_and_foreign_entries_stay() {
+fn a_registry_that_is_taken_out_leaves_the_file_and_unmanaged_entries_stay() {
     let rig = Harness::new(BINARY);
     rig.put("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"dTpw"}},"detachKeys":"ctrl-x"}"#);
     let running = rig.run_with_file(&file(&rig, &[HOST, SIBLING], ""));
@@ -140,7 +140,7 @@ fn another_mode_and_another_output_are_written_from_the_token_that_is_there() {
 }
 
 #[test]
-fn a_health_address_that_is_taken_is_refused_and_the_one_before_answers() {
+fn a_health_address_that_is_taken_is_rejected_and_the_one_before_answers() {
     let rig = Harness::new(BINARY);
     let address = format!("127.0.0.1:{}", free_port());
     let text = |listen: &str| file(&rig, &[HOST], &format!("health: {{listen: '{listen}'}}"));
@@ -178,7 +178,7 @@ fn another_grace_at_the_same_address_is_applied() {
 }
 
 #[test]
-fn a_file_that_goes_is_a_refusal_and_going_back_mends_it() {
+fn a_file_that_goes_is_a_rejection_and_going_back_fixes_it() {
     let rig = Harness::new(BINARY);
     let running = running(&rig);
     let path = rig.at("ecr-sidecar.yaml");
@@ -206,8 +206,8 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
         file(&rig, &[HOST], &format!("health: {{listen: '{}'}}\nlog: {{filter: {filter}}}", address(port)))
     };
     let path = rig.put("ecr-sidecar.yaml", &text(first, "info"));
-    let sidecar = Sidecar::spawn(BINARY, |command| {
-        command.arg("run").envs(rig.environment()).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+    let sidecar = rig.run(|command| {
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
         configured_by(command, &path);
     });
     let ready = |port: u16| {
@@ -229,7 +229,7 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
 }
 
 #[test]
-fn a_bad_file_is_told_and_counted_and_changes_nothing() {
+fn a_bad_file_is_reported_and_counted_and_changes_nothing() {
     let rig = Harness::new(BINARY);
     let running = running(&rig);
     let before = fs::read(rig.file()).unwrap();
@@ -246,7 +246,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
         assert_eq!(running.get("/readyz").0, 200);
     }
     assert_eq!(fs::read(rig.file()).unwrap(), before);
-    assert!(running.wait_log("the running one stays", DEADLINE).contains("ecr-sidecar.yaml"));
+    assert!(running.wait_log("keeping the current configuration", DEADLINE).contains("ecr-sidecar.yaml"));
 
     // A probe that failed now would have a working sidecar killed.
     let mut probe = clean_command(BINARY, &rig.at("."));
@@ -261,7 +261,7 @@ fn a_bad_file_is_told_and_counted_and_changes_nothing() {
 }
 
 #[test]
-fn an_output_that_can_never_work_is_refused_and_the_running_one_stays() {
+fn an_output_that_can_never_work_is_rejected_and_the_running_one_stays() {
     let rig = Harness::new(BINARY);
     let running = running(&rig);
     fs::create_dir_all(rig.at("a-directory/full")).unwrap(); // an empty one would be replaced
@@ -299,7 +299,7 @@ fn an_output_that_stays_as_it_is_has_no_reload_rejected() {
 
 /// A liveness probe that failed with the file would have a working sidecar killed.
 #[test]
-fn the_probes_of_a_sidecar_whose_file_is_refused_go_on() {
+fn the_probes_of_a_sidecar_whose_file_is_rejected_go_on() {
     let rig = Harness::new(BINARY);
     let port = free_port();
     let health = format!("health: {{listen: '127.0.0.1:{port}'}}\n");

@@ -32,7 +32,7 @@ fn columns<'a>(table: &'a str, start: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_healthy_sidecar_is_told_as_such() {
+fn a_healthy_sidecar_is_reported_as_such() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let table = text(&status(&world, &running, &[]));
@@ -45,7 +45,7 @@ fn a_healthy_sidecar_is_told_as_such() {
 }
 
 #[test]
-fn the_principal_is_told_by_its_arn_once_that_is_known() {
+fn the_principal_is_reported_by_its_arn_once_that_is_known() {
     let world = Harness::new(BINARY).without_keys();
     let file = world.web_identity_file("system:serviceaccount:a:b");
     let running = world.run(|command| {
@@ -59,7 +59,7 @@ fn the_principal_is_told_by_its_arn_once_that_is_known() {
 }
 
 #[test]
-fn a_denied_token_is_told_with_its_remedy_and_what_lacks_it() {
+fn a_denied_token_is_reported_with_its_remedy_and_what_lacks_it() {
     let world = Harness::new(BINARY).without_keys();
     world.emulator.set_fault(Service::EcrPublic, Fault::AccessDenied);
     let running = world.run(|command| {
@@ -91,15 +91,15 @@ fn json_is_the_answer_of_the_endpoint() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let json = text(&status(&world, &running, &["-o", "json"]));
-    let [told, asked]: [Value; 2] = [serde_json::from_str(&json).unwrap(), running.status()];
+    let [reported, asked]: [Value; 2] = [serde_json::from_str(&json).unwrap(), running.status()];
     for key in ["version", "started_at", "tokens"] {
-        assert_eq!(told[key], asked[key]);
+        assert_eq!(reported[key], asked[key]);
     }
 }
 
 /// The probes of a sidecar that runs on its last good configuration must find it, and so must this.
 #[test]
-fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
+fn a_rejected_configuration_is_reported_by_the_sidecar_that_rejected_it() {
     let world = Harness::new(BINARY).without_keys();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let file = format!(
@@ -115,20 +115,17 @@ fn a_refused_configuration_is_told_by_the_sidecar_that_refused_it() {
     });
     running.wait_ready();
     world.write("config.yaml", &format!("registrys: []\nhealth: {{listen: '{address}'}}\n"));
-    running.wait_log("is refused", DEADLINE);
+    running.wait_log("reload rejected", DEADLINE);
     let table = wait_for("the refusal in the status", DEADLINE, || {
         let mut command = clean_command(BINARY, &world.at("."));
         let table = text(&output(command.arg("status").env("ECR_SIDECAR_CONFIG", &config), DEADLINE));
-        table.contains("refused").then_some(table)
+        table.contains("reload rejected").then_some(table)
     });
-    assert!(
-        table.contains("the changed configuration is refused:\n") && table.contains("registrys"),
-        "{table}"
-    );
+    assert!(table.contains("configuration reload rejected:\n") && table.contains("registrys"), "{table}");
 }
 
 #[test]
-fn without_a_sidecar_it_says_where_it_looked_and_the_remedy() {
+fn without_a_sidecar_it_names_where_it_asked_and_the_remedy() {
     let world = Harness::new(BINARY).without_keys();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -156,7 +153,7 @@ fn another_program_on_the_port_is_not_taken_for_a_sidecar() {
 }
 
 #[test]
-fn watching_in_a_pipe_prints_blocks_until_it_is_told_to_stop() {
+fn watching_in_a_pipe_prints_blocks_until_it_is_stopped() {
     let world = Harness::new(BINARY).without_keys();
     let running = world.run_ready(|_| {});
     let mut command = world.command("status");

@@ -32,7 +32,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, DEADLINE, || holds().then_some(()));
 }
 
-/// A volume as an `emptyDir` is, at `out`, and a directory of the sidecar's user that nobody else may write to.
+/// A volume as an `emptyDir` is, at `out`, and a directory of the sidecar's user that no other user may write to.
 fn shared(user: u32) -> (Harness, PathBuf) {
     let rig = Harness::new(BINARY);
     fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! What the cluster's own policies reject: told by the policy's words, and never fixed by deleting the Secret.
+//! What the cluster's own policies reject: reported in the policy's words, and never fixed by deleting the Secret.
 
 use std::process::Command;
 
@@ -16,8 +16,8 @@ use crate::{
     tls::TlsServer,
 };
 
-/// The problem that `/status` and the log tell, which has this diagnosis and these words.
-fn is_told(sidecar: &Running, diagnosis: D, words: &str) {
+/// The problem that `/status` and the log have, which has this diagnosis and these words.
+fn is_reported(sidecar: &Running, diagnosis: D, words: &str) {
     let line = sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", diagnosis.id()), DEADLINE);
     let line: Value = serde_json::from_str(&line).unwrap();
     assert!(line["error"].as_str().unwrap().contains(words), "{line}");
@@ -30,7 +30,7 @@ fn is_told(sidecar: &Running, diagnosis: D, words: &str) {
 }
 
 #[test]
-fn a_validating_admission_policy_is_told_by_its_words() {
+fn a_validating_admission_policy_is_reported_by_its_words() {
     let Some(cluster) = Cluster::new("vap") else { return };
     cluster.server.apply(
         "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: vap}\nspec:\n  \
@@ -53,7 +53,7 @@ fn a_validating_admission_policy_is_told_by_its_words() {
             .then_some(())
     });
     let sidecar = cluster.run(|_| {});
-    is_told(
+    is_reported(
         &sidecar,
         D::AdmissionDenied,
         "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request",
@@ -71,15 +71,15 @@ fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosi
     let once = output(&mut command, DEADLINE);
     let said = String::from_utf8_lossy(&once.stderr).into_owned();
     assert_eq!(once.status.code(), Some(69), "{said}");
-    let told = format!("\"diagnosis\":\"{}\"", diagnosis.id());
-    assert!(said.lines().any(|line| line.contains(&told)), "{said}");
+    let reported = format!("\"diagnosis\":\"{}\"", diagnosis.id());
+    assert!(said.lines().any(|line| line.contains(&reported)), "{said}");
     // And without the log.
     let shown: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
     assert!(shown.iter().any(|line| line.contains(words) && line.contains(diagnosis.remedy())), "{said}");
 }
 
 #[test]
-fn a_webhook_that_denies_is_told_by_its_words() {
+fn a_webhook_that_denies_is_reported_by_its_words() {
     let Some(cluster) = Cluster::new("denying") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     let webhook = TlsServer::start(&cluster.server, |_, review| {
@@ -95,7 +95,7 @@ fn a_webhook_that_denies_is_told_by_its_words() {
     });
     let words = "admission webhook \"validation.gatekeeper.sh\" denied the request: [secrets-need-a-team]";
     let sidecar = cluster.start(|_| {});
-    is_told(&sidecar, D::AdmissionDenied, words);
+    is_reported(&sidecar, D::AdmissionDenied, words);
     once_ends_with(&cluster, |_| {}, D::AdmissionDenied, words);
     // It is tried again without a restart.
     cluster.server.kubectl(["delete", "validatingwebhookconfiguration", "denying"]);
@@ -105,7 +105,7 @@ fn a_webhook_that_denies_is_told_by_its_words() {
 
 /// One that this program takes and this API server does not: as good as one of another version would answer.
 #[test]
-fn a_selector_that_the_api_server_rejects_is_told_by_its_words() {
+fn a_selector_that_the_api_server_rejects_is_reported_by_its_words() {
     let Some(cluster) = Cluster::new("rejected") else { return };
     let text = format!(
         "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
@@ -126,12 +126,12 @@ fn a_selector_that_the_api_server_rejects_is_told_by_its_words() {
         by_file(&file)(command);
         command.env("KUBECONFIG", &kubeconfig);
     };
-    is_told(&cluster.start(change), D::SelectorRejected, WORDS);
+    is_reported(&cluster.start(change), D::SelectorRejected, WORDS);
     once_ends_with(&cluster, change, D::SelectorRejected, WORDS);
 }
 
 #[test]
-fn a_webhook_that_nobody_serves_is_told_as_such() {
+fn a_webhook_that_no_pod_serves_is_reported_as_such() {
     let Some(cluster) = Cluster::new("webhook") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     cluster.server.apply(
@@ -146,7 +146,7 @@ fn a_webhook_that_nobody_serves_is_told_as_such() {
         (!cluster.server.apply_with(["--server-side"], probe).status.success()).then_some(())
     });
     let sidecar = cluster.start(|_| {});
-    is_told(&sidecar, D::WebhookFailing, "failed calling webhook \"secrets.example.com\"");
+    is_reported(&sidecar, D::WebhookFailing, "failed calling webhook \"secrets.example.com\"");
     // It is tried again without a restart.
     cluster.server.kubectl(["delete", "validatingwebhookconfiguration", "webhook"]);
     cluster.wait_password("webhook");
@@ -154,7 +154,7 @@ fn a_webhook_that_nobody_serves_is_told_as_such() {
 }
 
 #[test]
-fn a_quota_is_told_as_such() {
+fn a_quota_is_reported_as_such() {
     let Some(cluster) = Cluster::new("quota") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     // What this account may do beyond that: make the Secret, which the quota then does not allow.
@@ -182,5 +182,5 @@ fn a_quota_is_told_as_such() {
         String::from_utf8_lossy(&applied.stderr).contains("exceeded quota").then_some(())
     });
     let sidecar = cluster.start(|_| {});
-    is_told(&sidecar, D::QuotaExceeded, "exceeded quota: q");
+    is_reported(&sidecar, D::QuotaExceeded, "exceeded quota: q");
 }

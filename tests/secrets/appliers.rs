@@ -120,7 +120,7 @@ fn kustomize_applies_its_own_labels_server_side() {
     kustomize("by-kustomize-ssa", &["--server-side"]);
 }
 
-/// An Argo CD Application that ignores what `manifests` says beside the Secret: with `RespectIgnoreDifferences=true` it
+/// An Argo CD Application that ignores what `manifests` prints besides the Secret: with `RespectIgnoreDifferences=true` it
 /// applies the live values of the fields that it ignores, and then there is nothing to undo.
 #[test]
 fn an_application_that_ignores_what_is_printed_takes_nothing() {

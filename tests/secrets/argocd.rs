@@ -168,7 +168,7 @@ fn repositories_that_others_made_get_fresh_credentials_and_stay_theirs() {
 }
 
 #[test]
-fn a_repository_that_is_not_there_is_told() {
+fn a_repository_that_is_not_there_is_reported() {
     let Some(cluster) = Cluster::new("argo-missing") else { return };
     let file = cluster.rig.put(
         "missing.yaml",

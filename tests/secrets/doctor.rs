@@ -37,13 +37,13 @@ fn rights(cluster: &Cluster) -> String {
 }
 
 /// The log says so, and `/status` says the same.
-fn is_told(sidecar: &Running, id: &str) {
+fn is_reported(sidecar: &Running, id: &str) {
     sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
     sidecar.wait_status(id, |status| status.to_string().contains(&format!("\"diagnosis\":\"{id}\"")));
 }
 
 #[test]
-fn where_all_is_well_it_says_so() {
+fn where_all_is_well_it_reports_it() {
     let Some(cluster) = Cluster::new("doctor-well") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     let mark = cluster.server.audit_mark();
@@ -59,7 +59,7 @@ fn where_all_is_well_it_says_so() {
 }
 
 #[test]
-fn rights_that_are_missing_are_told_with_the_rule() {
+fn rights_that_are_missing_are_reported_with_the_rule() {
     let Some(cluster) = Cluster::new("doctor-rights") else { return };
     let (report, findings) = doctor(&cluster, |_| {});
     assert_eq!(report["healthy"], false);
@@ -72,7 +72,7 @@ fn rights_that_are_missing_are_told_with_the_rule() {
     let rule = "Role in namespace doctor-rights: {apiGroups: [\"\"], resources: [secrets], \
                 resourceNames: [ecr-credentials], verbs: [get, list, patch, watch]}";
     assert!(finding["remedy"].as_str().unwrap().contains(rule), "{finding}");
-    is_told(&cluster.start(|_| {}), "right-missing");
+    is_reported(&cluster.start(|_| {}), "right-missing");
 
     cluster.server.apply(&rights(&cluster));
     let (report, findings) = doctor(&cluster, |_| {});
@@ -100,7 +100,7 @@ fn rights_on_every_namespace_are_asked_for_too() {
 }
 
 #[test]
-fn argo_cds_templates_are_looked_at_by_name() {
+fn argo_cds_templates_are_checked_by_name() {
     let Some(cluster) = Cluster::new("doctor-argocd") else { return };
     cluster.server.apply(&cluster.manifests(argocd("doctor-argocd")));
     let (report, findings) = doctor(&cluster, argocd("doctor-argocd"));
@@ -127,7 +127,7 @@ fn a_repository_of_the_callers_own_registry_is_no_warning() {
 }
 
 #[test]
-fn a_secret_of_another_type_is_told() {
+fn a_secret_of_another_type_is_reported() {
     let Some(cluster) = Cluster::new("doctor-type") else { return };
     cluster.server.apply(&rights(&cluster));
     let secret =
@@ -139,11 +139,11 @@ fn a_secret_of_another_type_is_told() {
         findings[1]["remedy"].as_str().unwrap().contains("kubectl -n doctor-type delete secret"),
         "{report:#}"
     );
-    is_told(&cluster.start(|_| {}), "secret-type");
+    is_reported(&cluster.start(|_| {}), "secret-type");
 }
 
 #[test]
-fn a_secret_that_others_filled_is_told() {
+fn a_secret_that_others_filled_is_reported() {
     let Some(cluster) = Cluster::new("doctor-foreign") else { return };
     cluster.server.apply(&rights(&cluster));
     let config = r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}}}"#;
@@ -160,5 +160,5 @@ fn a_secret_that_others_filled_is_told() {
     let (report, findings) = doctor(&cluster, |_| {});
     assert_eq!(findings[1]["diagnosis"], "secret-foreign", "{report:#}");
     assert!(!report.to_string().contains("Zm9vOmJhcg"), "{report:#}");
-    is_told(&cluster.start(|_| {}), "secret-foreign");
+    is_reported(&cluster.start(|_| {}), "secret-foreign");
 }

@@ -97,7 +97,7 @@ fn the_password_is_in_the_data_and_nowhere_else() {
 }
 
 #[test]
-fn once_writes_all_others_where_one_is_refused() {
+fn once_writes_all_others_where_one_is_rejected() {
     let Some(cluster) = Cluster::new("once-many") else { return };
     let names: Vec<_> = (0..40).map(|number| format!("once-many-{number:02}")).collect();
     names.iter().for_each(|name| cluster.namespace_with(name, "{}"));
@@ -169,7 +169,7 @@ fn nothing_is_written_between_refreshes() {
     successor.wait_ready();
     let both = cluster.password("quiet");
     cluster.server.kubectl(["annotate", "secret", SECRET, "-n", "quiet", "someone=else"]);
-    // The successor's look at the annotation is over when a later event has been answered.
+    // The successor's check of the annotation is over when a later event has been answered.
     cluster.server.kubectl(["delete", "secret", SECRET, "-n", "quiet"]);
     cluster.server.apply(&cluster.manifests(|_| {}));
     cluster.wait_password("quiet");

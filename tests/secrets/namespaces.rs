@@ -47,7 +47,7 @@ fn leaves(name: &str, prune: bool) {
              prune: {prune}, adopt: true, namespaces: {{selector: {name}=enabled}}}}]\n"
         ),
     );
-    // The second has one already, with somebody's entry in it.
+    // The second has one already, with another's entry in it.
     cluster.server.apply(&format!(
         "{{apiVersion: v1, kind: Secret, type: kubernetes.io/dockerconfigjson, metadata: {{name: {secret}, \
          namespace: {second}}}, stringData: {{.dockerconfigjson: '{{\"auths\":{{\"ghcr.io\":{{}}}}}}'}}}}"
@@ -141,7 +141,7 @@ fn a_new_namespace_does_not_wait_for_the_many_and_a_second_pass_writes_nothing()
     assert!(before < 200, "{before} were written between the namespace and its Secret");
     drop(sidecar);
 
-    // While AWS is away there is no new credential: what is there is looked at, and nothing is written.
+    // While AWS is away there is no new credential: what is there is checked, and nothing is written.
     cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let mark = cluster.server.audit_mark();
     let sidecar = cluster.start(by_file(&file));

@@ -10,7 +10,7 @@ use test_support::{
 use crate::cluster::{Cluster, SECRET, SOON, by_file, value};
 
 #[test]
-fn an_edit_is_undone_and_told() {
+fn an_edit_is_undone_and_reported() {
     let Some(cluster) = Cluster::new("edited") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
@@ -24,7 +24,7 @@ fn an_edit_is_undone_and_told() {
 }
 
 #[test]
-fn an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential() {
+fn an_ownership_conflict_is_reported_and_leaves_no_consumer_without_a_credential() {
     let Some(cluster) = Cluster::new("conflict") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
@@ -82,33 +82,33 @@ fn a_secret_that_others_filled_is_left_alone_unless_adopted() {
 }
 
 #[test]
-fn a_target_in_trouble_holds_up_no_other() {
-    let Some(cluster) = Cluster::new("trouble") else { return };
+fn a_failing_target_holds_up_no_other() {
+    let Some(cluster) = Cluster::new("failing") else { return };
     let server = &cluster.server;
-    server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: trouble-opaque}}");
+    server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: failing-opaque}}");
     let file = cluster.rig.put(
-        "trouble.yaml",
+        "failing.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
-             namespaces: {{names: [trouble, trouble-opaque, trouble-missing]}}}}]\n"
+             namespaces: {{names: [failing, failing-opaque, failing-missing]}}}}]\n"
         ),
     );
     server.apply(
-        "{apiVersion: v1, kind: Secret, metadata: {name: ecr-credentials, namespace: trouble-opaque}}",
+        "{apiVersion: v1, kind: Secret, metadata: {name: ecr-credentials, namespace: failing-opaque}}",
     );
     server.apply(&cluster.manifests(|_| {})); // for the one namespace only
     let sidecar = cluster.start(by_file(&file));
-    cluster.wait_password("trouble");
-    let status = sidecar.wait_status("two in trouble", |status| {
+    cluster.wait_password("failing");
+    let status = sidecar.wait_status("two failing targets", |status| {
         status["outputs"][0]["targets"]["failing"].as_array().is_some_and(|failing| failing.len() == 2)
     });
     let targets = &status["outputs"][0]["targets"];
     assert_eq!((&targets["total"], &targets["in_sync"]), (&json!(3), &json!(1)));
     let errors = targets["failing"].to_string();
     for part in [
-        "trouble-opaque/ecr-credentials",
-        "trouble-missing/ecr-credentials",
-        "Role in namespace trouble-missing",
+        "failing-opaque/ecr-credentials",
+        "failing-missing/ecr-credentials",
+        "Role in namespace failing-missing",
     ] {
         assert!(errors.contains(part), "{part} is not in {errors}");
     }
@@ -116,7 +116,7 @@ fn a_target_in_trouble_holds_up_no_other() {
     assert_eq!(code, 503, "{body}");
 }
 
-/// As Flux applies what is in Git, every few minutes, where it is not told to leave the Secret alone.
+/// As Flux applies what is in Git, every few minutes, where it is not configured to leave the Secret alone.
 #[test]
 fn an_applier_that_takes_the_credentials_back_is_undone() {
     let Some(cluster) = Cluster::new("gitops") else { return };
@@ -161,7 +161,7 @@ fn entries_of_the_base_are_carried_along_and_follow_it() {
 }
 
 #[test]
-fn of_many_in_trouble_twenty_are_told_and_the_rest_counted() {
+fn of_many_failing_twenty_are_reported_and_the_rest_counted() {
     let Some(cluster) = Cluster::new("crowd") else { return };
     let names: Vec<_> = (0..25).map(|number| format!("crowd-{number:02}")).collect();
     let file = cluster.rig.put(
@@ -173,7 +173,7 @@ fn of_many_in_trouble_twenty_are_told_and_the_rest_counted() {
         ),
     );
     let sidecar = cluster.start(by_file(&file)); // without any right
-    let status = sidecar.wait_status("all in trouble", |status| {
+    let status = sidecar.wait_status("all targets failing", |status| {
         status["outputs"][0]["targets"]["more_failing"].as_u64() == Some(5)
     });
     assert_eq!(status["outputs"][0]["targets"]["failing"].as_array().unwrap().len(), 20);
@@ -206,15 +206,15 @@ fn only_secrets_of_the_one_name_are_listed_and_watched() {
     }
 }
 
-/// As large as a Secret may be, with entries that no consumer can read: it is kept like any other, beside one of others.
+/// As large as a Secret may be, with entries that no consumer can read: it is kept like any other, next to an unmanaged one.
 #[test]
-fn a_secret_full_of_broken_entries_is_kept_and_holds_up_nobody() {
+fn a_secret_full_of_broken_entries_is_kept_and_holds_up_no_other() {
     let Some(cluster) = Cluster::new("hostile") else { return };
     let file = cluster.rig.put(
         "hostile.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config-secret, name: {SECRET}, adopt: true}}\n\
-             - {{type: docker-config-secret, name: beside}}\n"
+             - {{type: docker-config-secret, name: neighbour}}\n"
         ),
     );
     let entries: serde_json::Map<_, _> = (0..60_000).map(|number| (format!("h{number}"), json!(0))).collect();

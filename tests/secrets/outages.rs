@@ -29,12 +29,12 @@ fn an_outage_of_the_api_server_goes_unnoticed() {
     sidecar.wait_ready();
     let first = cluster.wait_password("outage");
     cluster.server.stop_server();
-    sidecar.wait_status("the trouble", |status| status["outputs"][0]["last_error"].is_object());
+    sidecar.wait_status("a failing output", |status| status["outputs"][0]["last_error"].is_object());
     assert_eq!(sidecar.get("/readyz").0, 200, "what is there is good still");
     cluster.server.start_server();
     cluster.server.wait_ready();
     wait_for("a newer credential", DEADLINE, || (cluster.password("outage")? != first).then_some(()));
-    sidecar.wait_status("no trouble", |status| status["outputs"][0]["last_error"].is_null());
+    sidecar.wait_status("the output in sync", |status| status["outputs"][0]["last_error"].is_null());
     sidecar.wait_ready();
     // and its watch lives
     cluster.server.kubectl(["delete", "secret", SECRET, "-n", "outage"]);
@@ -66,8 +66,8 @@ fn mark(secret: &Value) -> (String, String) {
     (expiry.to_owned(), hash.to_owned())
 }
 
-/// Three replicas for some refreshes: nobody ever puts an older credential over a newer one, and a user name never
-/// stands beside a password that it does not belong to.
+/// Three replicas for some refreshes: no replica ever puts an older credential over a newer one, and a user name never
+/// stands next to a password that it does not belong to.
 #[test]
 fn replicas_never_step_back_and_tear_no_pair() {
     let aws = Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() };
@@ -110,7 +110,7 @@ fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
     Some(Cluster { server: Arc::new(server), rig: Harness::with(BINARY, aws), account })
 }
 
-/// The Secret in every namespace with the label `ecr: enabled`, beside the file.
+/// The Secret in every namespace with the label `ecr: enabled`, and the file.
 fn selecting(cluster: &Cluster) -> impl Fn(&mut Command) {
     let file = cluster.rig.put(
         "selecting.yaml",
@@ -195,7 +195,7 @@ fn pull_until(end: Instant, command: impl Fn() -> Command) -> (u32, u32) {
 /// 40-second tokens for three minutes, with all that may go away. They are renewed at a quarter of their life: an outage
 /// of 20 s, with what comes before all is up again, is longer than what is left of a token at its half.
 #[test]
-fn nobody_is_refused_through_restarts_outages_deletions_and_lost_rights() {
+fn no_pull_is_rejected_through_restarts_outages_deletions_and_lost_rights() {
     let aws = Settings { token_lifetime: Duration::from_secs(40), ..Settings::default() };
     let Some((_registry, aws)) = with_registry(aws) else { return };
     let (Some(crane), Some(consumers)) = (program("crane"), program("consumers")) else { return };

@@ -42,7 +42,7 @@ fn a_template_whose_url_a_tenant_changes_loses_our_password() {
     let line = sidecar.wait_log("credential-withheld", DEADLINE);
     assert!(line.contains("its `url` is not the registry's"), "{line}");
     assert_eq!(sidecar.get("/readyz").0, 503);
-    // The other template is nobody's hostage, and the owner's correction brings the password back.
+    // The other template is not affected, and the owner's correction brings the password back.
     assert!(value(&cluster.secret("moved", "ecr-123456789012-eu-west-1-oci").unwrap(), "password").is_some());
     cluster.patch_as("owner", "moved", HELM, &encoded(&[("url", HOST)]));
     wait_for("our password", SOON, || of("password").map(drop));
@@ -132,7 +132,7 @@ fn what_is_replaced_while_it_runs_is_restored() {
     cluster.server.kubectl(["replace", "-f", file]);
     wait_for("the credential", SOON, restored);
     sidecar.wait_ready();
-    // As `Replace=true,Force=true` and Velero do it: another object, with somebody's credential in it.
+    // As `Replace=true,Force=true` and Velero do it: another object, with another's credential in it.
     cluster.server.kubectl(["replace", "--force", "-f", file]);
     wait_for("the credential", SOON, restored);
     sidecar.wait_ready();

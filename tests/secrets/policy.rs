@@ -146,11 +146,11 @@ fn whoever_holds_our_token_creates_no_other_secret_than_ours() {
             ),
         ),
         ("what holds its namespace up for ever", with_meta("finalizers: [example.com/never]")),
-        ("what nobody can change any more", format!("{EMPTY}\nimmutable: true")),
+        ("what cannot be changed any more", format!("{EMPTY}\nimmutable: true")),
     ] {
         attack.is_held(what, there, None, &attempt);
     }
-    // It holds us, and nobody else; and whoever takes our name, too.
+    // It holds us, and no other; and whoever takes our name, too.
     attack.prepare(there, None);
     attack.held.server.apply(&attack.secret(there, token));
     let user = format!("--as={}", attack.held.account.user());
@@ -191,7 +191,7 @@ fn whoever_holds_our_token_makes_no_existing_secret_into_another_and_deletes_non
         let before = if attempt.starts_with("type: Opaque") { opaque } else { &before };
         attack.is_held(what, there, Some(before), &attempt);
     }
-    // What another one has put there stays as it is while ours is written beside it.
+    // What another one has put there stays as it is while ours is written next to it.
     attack.prepare(there, Some(&before));
     let ours = with_meta("labels: {app.kubernetes.io/managed-by: ecr-sidecar}");
     attack.apply(&attack.held.account, &attack.secret(there, &ours)).unwrap();
@@ -227,7 +227,7 @@ fn in_a_namespace_that_is_left_out_nothing_is_written_but_what_takes_ours_away()
 }
 
 #[test]
-fn under_the_policy_apply_adopt_and_prune_still_work_beside_other_outputs() {
+fn under_the_policy_apply_adopt_and_prune_still_work_next_to_other_outputs() {
     let Some(cluster) = Cluster::new("vap-works") else { return };
     cluster.namespace_with("vap-works-a", "{vap-works: enabled}");
     cluster.namespace_with("vap-works-b", "{vap-works: enabled}");
@@ -315,7 +315,7 @@ fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
     drop(sidecar);
     // The same label is still none that our account may set, by whichever kind of request.
     let evil = with_meta("labels: {argocd.argoproj.io/secret-type: repository}");
-    attack.is_held("beside the webhook's", there, Some(EMPTY), &evil);
+    attack.is_held("next to the webhook's", there, Some(EMPTY), &evil);
     for patch in [
         r#"{"metadata":{"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,
         r#"{"metadata":{"managedFields":[{}],"labels":{"argocd.argoproj.io/secret-type":"repository"}}}"#,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[test]
-fn without_a_cluster_it_says_so_and_keeps_the_file() {
+fn without_a_cluster_it_reports_it_and_keeps_the_file() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBECONFIG", rig.at("missing")).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
@@ -29,7 +29,7 @@ fn without_a_cluster_it_says_so_and_keeps_the_file() {
 }
 
 #[test]
-fn a_pod_without_a_token_is_told_the_remedy() {
+fn a_pod_without_a_token_gets_the_remedy() {
     let rig = Harness::new(BINARY);
     let sidecar = rig.run(|command| {
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");
@@ -93,7 +93,7 @@ fn token(cluster: &Cluster) -> String {
     std::fs::read_to_string(cluster.account.token_file()).unwrap().trim().to_owned()
 }
 
-/// Makes the account's tokens worthless, waits until the sidecar is told so, and gives it a new one.
+/// Makes the account's tokens worthless, waits until the sidecar gets that error, and gives it a new one.
 fn revoke(cluster: &Cluster, sidecar: &Running) {
     cluster.server.revoke_tokens(&cluster.account);
     wait_for("the old token to be worth nothing", DEADLINE, || {
@@ -144,7 +144,7 @@ fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
     wait_for("the newer credential", DEADLINE, || (cluster.password("plugin")? != before).then_some(()));
 }
 
-/// Neither the runtime nor the end wait for it, and its words are nobody's.
+/// Neither the runtime nor the end wait for it, and its words are not shown.
 #[test]
 fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
     const CANARY: &str = "c4n4ry-0f-the-plugin";
@@ -181,7 +181,7 @@ fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
 }
 
 #[test]
-fn an_api_server_with_another_certificate_is_told_and_once_ends() {
+fn an_api_server_with_another_certificate_is_reported_and_once_ends() {
     let Some(cluster) = Cluster::new("other-ca") else { return };
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
     let other = cluster.rig.emulator.ca_file();

@@ -130,7 +130,7 @@ fn to_prune_takes_the_right_to_delete() {
 }
 
 #[test]
-fn a_secret_that_is_deleted_and_may_not_be_created_is_told_with_the_remedy() {
+fn a_secret_that_is_deleted_and_may_not_be_created_is_reported_with_the_remedy() {
     let Some(cluster) = Cluster::new("deleted") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();

@@ -55,7 +55,7 @@ impl TlsServer {
                     return;
                 }
                 let (config, answer) = (Arc::clone(&config), Arc::clone(&answer));
-                // One that goes away is nobody's failure.
+                // One that goes away is no failure.
                 std::thread::spawn(move || serve(stream, config, &*answer));
             }
         });

@@ -7,7 +7,7 @@ use std::{
 
 use crate::status::Durations;
 
-/// What is understood by who asks.
+/// What the client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus's text, version 0.0.4.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the `Accept` header: OpenMetrics for who likes it as much as any text, else Prometheus's.
+    /// By the `Accept` header: OpenMetrics for a client that prefers it or ranks it equal, else Prometheus's.
     pub fn accepted(accept: &str) -> Self {
         let (mut open_metrics, mut text) = (0.0, 0.0);
         for range in accept.split(',') {
@@ -52,14 +52,6 @@ impl Format {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Gauge,
-    Counter,
-    Histogram,
-    Info,
-}
-
 /// Labels as text, without the braces.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Labels(String);
@@ -89,7 +81,9 @@ impl Labels {
     }
 }
 
-/// The text, as far as it is written.
+pub(super) type Sample = (Labels, f64);
+
+/// The text, as far as it is written. A metric without a sample is not in it.
 pub(super) struct Page {
     text: String,
     format: Format,
@@ -107,85 +101,81 @@ impl Page {
         self.text
     }
 
-    /// Begins a metric by its name in Prometheus's format.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Family<'_> {
-        let base = match kind {
-            Kind::Counter => name.strip_suffix("_total"),
-            Kind::Info => name.strip_suffix("_info"),
-            Kind::Gauge | Kind::Histogram => None,
-        };
-        Family { page: self, base: base.unwrap_or(name), name, kind, help, has_begun: false }
+    pub(super) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) {
+        self.family(name, "gauge", help, samples);
     }
 
-    pub(super) fn single(&mut self, name: &'static str, help: &'static str, value: Option<f64>) {
-        self.family(name, Kind::Gauge, help).sample_if("", &Labels::default(), value);
+    pub(super) fn single(&mut self, name: &str, help: &str, value: Option<f64>) {
+        self.gauge(name, help, value.map(|value| (Labels::default(), value)));
+    }
+
+    /// A counter, whose name ends in `_total`.
+    pub(super) fn counter(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) {
+        self.family(name, "counter", help, samples);
+    }
+
+    /// Labels alone; the name ends in `_info`.
+    pub(super) fn info(&mut self, name: &str, help: &str, labels: impl IntoIterator<Item = Labels>) {
+        let samples = labels.into_iter().map(|labels| (labels, 1.0));
+        // Prometheus's format has no such type.
+        let kind = if self.format == Format::OpenMetrics { "info" } else { "gauge" };
+        self.family(name, kind, help, samples);
+    }
+
+    pub(super) fn histograms<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: impl IntoIterator<Item = (&'a Labels, &'a Durations)>,
+    ) {
+        let mut histograms = histograms.into_iter().peekable();
+        if histograms.peek().is_some() {
+            self.header(name, "histogram", help);
+        }
+        for (labels, durations) in histograms {
+            let mut count = 0;
+            let bucket = format!("{name}_bucket");
+            for (bound, within) in Durations::BOUNDS.iter().zip(durations.within) {
+                count += within;
+                // With a fraction, as OpenMetrics wants it: 1.0.
+                let bound = format!("{:?}", Duration::as_secs_f64(bound));
+                self.sample(&bucket, &labels.with("le", &bound), count as f64);
+            }
+            self.sample(&bucket, &labels.with("le", "+Inf"), durations.count as f64);
+            self.sample(&format!("{name}_sum"), labels, durations.sum.as_secs_f64());
+            self.sample(&format!("{name}_count"), labels, durations.count as f64);
+        }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = Sample>) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_some() {
+            self.header(name, kind, help);
+        }
+        for (labels, value) in samples {
+            self.sample(name, &labels, value);
+        }
+    }
+
+    fn header(&mut self, name: &str, kind: &str, help: &str) {
+        let is_open_metrics = self.format == Format::OpenMetrics;
+        let suffix = if kind == "counter" { "_total" } else { "_info" };
+        let name = name.strip_suffix(suffix).filter(|_| is_open_metrics).unwrap_or(name);
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
+        if let Some(unit) = unit.filter(|_| is_open_metrics) {
+            self.line(format_args!("# UNIT {name} {unit}"));
+        }
+    }
+
+    fn sample(&mut self, name: &str, Labels(labels): &Labels, value: f64) {
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        self.line(format_args!("{name}{open}{labels}{close} {value}"));
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
         let _ = writeln!(self.text, "{line}"); // a String takes any text
-    }
-}
-
-/// A metric, of which there is nothing in the text until it has a sample.
-pub(super) struct Family<'a> {
-    page: &'a mut Page,
-    /// The name without what tells the kind.
-    base: &'static str,
-    name: &'static str,
-    kind: Kind,
-    help: &'static str,
-    has_begun: bool,
-}
-
-impl Family<'_> {
-    fn begin(&mut self) {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return;
-        }
-        let (name, kind) = match (self.page.format, self.kind) {
-            (Format::Prometheus, Kind::Info) => (self.name, "gauge"),
-            (Format::OpenMetrics, Kind::Info) => (self.base, "info"),
-            (Format::Prometheus, Kind::Counter) => (self.name, "counter"),
-            (Format::OpenMetrics, Kind::Counter) => (self.base, "counter"),
-            (_, Kind::Gauge) => (self.name, "gauge"),
-            (_, Kind::Histogram) => (self.name, "histogram"),
-        };
-        let help = self.help;
-        self.page.line(format_args!("# HELP {name} {help}"));
-        self.page.line(format_args!("# TYPE {name} {kind}"));
-        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
-        if let Some(unit) = unit.filter(|_| self.page.format == Format::OpenMetrics) {
-            self.page.line(format_args!("# UNIT {name} {unit}"));
-        }
-    }
-
-    pub(super) fn sample(&mut self, suffix: &str, labels: &Labels, value: f64) {
-        self.begin();
-        let (base, labels) = (self.base, &labels.0);
-        if labels.is_empty() {
-            self.page.line(format_args!("{base}{suffix} {value}"));
-        } else {
-            self.page.line(format_args!("{base}{suffix}{{{labels}}} {value}"));
-        }
-    }
-
-    pub(super) fn sample_if(&mut self, suffix: &str, labels: &Labels, value: Option<f64>) {
-        if let Some(value) = value {
-            self.sample(suffix, labels, value);
-        }
-    }
-
-    pub(super) fn histogram(&mut self, labels: &Labels, durations: &Durations) {
-        let mut count = 0;
-        for (bound, within) in Durations::BOUNDS.iter().zip(durations.within) {
-            count += within;
-            // With a fraction, as OpenMetrics wants it: 1.0.
-            let bound = format!("{:?}", Duration::as_secs_f64(bound));
-            self.sample("_bucket", &labels.with("le", &bound), count as f64);
-        }
-        self.sample("_bucket", &labels.with("le", "+Inf"), durations.count as f64);
-        self.sample("_sum", labels, durations.sum.as_secs_f64());
-        self.sample("_count", labels, durations.count as f64);
     }
 }
 

@@ -1,12 +1,12 @@
-//! Tokens that were fetched without a sidecar, kept for the next who asks, so that any number of `docker pull`s at a time cost
+//! Tokens that were fetched without a sidecar, kept for the next process, so that any number of `docker pull`s at a time cost
 //! one call to AWS.
 //!
 //! A file a token, for its owner alone, in `$XDG_RUNTIME_DIR/ecr-sidecar`, else in `ecr-sidecar` of `$XDG_CACHE_HOME` or
-//! `~/.cache`. A folder or file that is another's, or that others may read or change, is not used
+//! `~/.cache`. A folder or file of another user, or that other users may read or change, is not used
 //! (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
 //!
 //! A file's name is a digest of all that decides what is in it: the token key, the identity, the AWS variables and files that
-//! say whose the credentials are (`another_profile_does_not_get_this_ones_token`). Secret keys and session tokens are
+//! decide whose the credentials are (`another_profile_does_not_get_this_ones_token`). Secret keys and session tokens are
 //! left out of it: they are renewed while the principal stays.
 //!
 //! It blocks on the file system.
@@ -39,9 +39,9 @@ use crate::{
 
 /// More than this is not ours.
 const LARGEST: usize = 64 << 10;
-/// More than this is not read of a file that says whose the credentials are.
+/// More than this is not read of a file that decides whose the credentials are.
 const LARGEST_INPUT: usize = 1 << 20;
-/// A token that was written longer ago than this has ended.
+/// A token that was written longer ago than this has expired.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Variables that change while the principal stays.
 const RENEWED: [&str; 4] = [
@@ -56,11 +56,10 @@ const RENEWED: [&str; 4] = [
 pub(super) enum CacheError {
     #[error("neither XDG_RUNTIME_DIR, XDG_CACHE_HOME nor HOME names a folder")]
     Nowhere,
-    /// The folder cannot be made or looked at.
     #[error("`{}`: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     /// The folder is not for us alone.
-    #[error("`{}` belongs to user {owner} with mode {mode:04o}: it has to be ours, and closed to others", path.display())]
+    #[error("`{}` belongs to user {owner} with mode {mode:04o}: it has to be ours, and closed to other users", path.display())]
     Open { path: PathBuf, owner: u32, mode: u32 },
 }
 
@@ -71,7 +70,7 @@ pub(super) struct Slot {
     name: String,
 }
 
-/// Held by who fetches the token.
+/// Held while a token is fetched.
 #[derive(Debug)]
 pub(super) struct Fetching(#[expect(dead_code, reason = "its lock ends when it is closed")] File);
 
@@ -82,7 +81,7 @@ impl Slot {
         for folder in folders(env) {
             match make(&folder) {
                 Ok(()) => return Ok(Self { folder, name: name(key, spec, env) }),
-                Err(refused) => error = refused,
+                Err(rejected) => error = rejected,
             }
         }
         Err(error)
@@ -101,7 +100,7 @@ impl Slot {
         })
     }
 
-    /// Keeps the token, and drops those that have ended long ago.
+    /// Keeps the token, and removes those that expired long ago.
     pub(super) fn keep(&self, token: &Token, now: SystemTime) -> Result<(), FileError> {
         let target = Target::open(&self.path())?;
         let _ = remove_stale(&target);
@@ -113,7 +112,7 @@ impl Slot {
         let replacement = Replacement { target: &target, mode, group, seen, set_aside: &[] };
         match replacement.run(|out| serde_json::to_writer(out, &stored).map_err(io::Error::from))? {
             Replaced::Done { .. } => Ok(()),
-            Replaced::ChangedMeanwhile => Ok(()), // another's is as good
+            Replaced::ChangedMeanwhile => Ok(()), // the other process's is as good
         }
     }
 
@@ -124,7 +123,7 @@ impl Slot {
         Ok(Fetching(file))
     }
 
-    /// The right to fetch, unless someone has it.
+    /// The right to fetch, unless another process has it.
     pub(super) fn try_fetching(&self) -> Option<Fetching> {
         let file = self.lock_file().ok()?;
         file.try_lock().ok()?;
@@ -135,7 +134,7 @@ impl Slot {
         self.folder.join(&self.name).with_extension(EXTENSION)
     }
 
-    /// One of sixteen, which stay: a lock file that goes while somebody waits for it is none.
+    /// One of sixteen, which stay: a lock file that is removed while a process waits for it is none.
     fn lock_file(&self) -> io::Result<File> {
         let name = format!("lock-{}", self.name.get(..1).unwrap_or_default());
         open_private(
@@ -174,7 +173,7 @@ fn time(seconds: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// Where the folder may be, by the XDG base directories; relative paths are to be ignored, it says there.
+/// Where the folder may be, by the XDG base directories; relative paths are ignored, as specified there.
 fn folders(env: &Environment) -> Vec<PathBuf> {
     let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
@@ -182,29 +181,29 @@ fn folders(env: &Environment) -> Vec<PathBuf> {
     bases.map(|base| base.join("ecr-sidecar")).collect()
 }
 
-/// Makes the folder, if it is ours to make, and refuses one that is not for us alone.
+/// Makes the folder, if it is ours to make, and rejects one that is not for us alone.
 fn make(folder: &Path) -> Result<(), CacheError> {
     let failed = |source| CacheError::Folder { path: folder.to_owned(), source };
     if let Some(there) = folder.ancestors().skip(1).find(|ancestor| ancestor.exists())
         && !folder.exists()
     {
-        // What root makes in a user's home would be in that user's way.
+        // A folder that root makes in a user's home, that user could not write to.
         check_owner(there, &fs::metadata(there).map_err(failed)?)?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     }
     let metadata = fs::symlink_metadata(folder).map_err(failed)?;
     check_owner(folder, &metadata)?;
     if !metadata.is_dir() || is_open(&metadata) {
-        return Err(refused(folder, &metadata));
+        return Err(rejected(folder, &metadata));
     }
     Ok(())
 }
 
 fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), CacheError> {
-    if is_ours(metadata) { Ok(()) } else { Err(refused(path, metadata)) }
+    if is_ours(metadata) { Ok(()) } else { Err(rejected(path, metadata)) }
 }
 
-fn refused(path: &Path, metadata: &Metadata) -> CacheError {
+fn rejected(path: &Path, metadata: &Metadata) -> CacheError {
     CacheError::Open { path: path.to_owned(), owner: metadata.uid(), mode: metadata.mode() & 0o7777 }
 }
 
@@ -216,7 +215,7 @@ fn is_open(metadata: &Metadata) -> bool {
     metadata.mode() & 0o077 != 0
 }
 
-/// Opens a file of ours that nobody else may touch: no symbolic link followed, no waiting at a pipe.
+/// Opens a file of ours that no other user may touch: no symbolic link followed, no waiting at a pipe.
 fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;

@@ -42,7 +42,7 @@ const OUTPUTS: [Column; 2] = [column("OUTPUT", 20), column("STATE", 12)];
 
 /// How many glyphs the bar of a token has.
 const BAR: usize = 10;
-/// What stands where there is nothing to say.
+/// In an empty cell.
 const NOTHING: &str = "-";
 
 fn headline(status: &Status, now: SystemTime) -> String {
@@ -76,7 +76,7 @@ fn registries(status: &Status, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>
     rows
 }
 
-/// The ARN once AWS has said it; until then the identity's name and what it was taken from.
+/// The ARN once it is known; until then the identity's name and what it was taken from.
 fn who(token: &Token) -> String {
     match &token.principal {
         None => token.identity.to_string(),
@@ -102,7 +102,7 @@ fn state(token: &Token) -> Cell {
 fn left(token: &Token, now: SystemTime, medium: Medium) -> Cell {
     let Some(left) = token.expires_at.after(now) else {
         return match token.expires_at.before(now) {
-            Some(since) => Cell::new(format!("ended {} ago", short(since)), Tone::Bad),
+            Some(since) => Cell::new(format!("expired {} ago", short(since)), Tone::Bad),
             None => NOTHING.into(),
         };
     };
@@ -134,20 +134,20 @@ fn next(token: &Token, now: SystemTime) -> String {
 
 fn output_row(output: &Output, status: &Status, now: SystemTime) -> Vec<Cell> {
     let name = name_of(output).into();
-    let mut said = Vec::new();
+    let mut parts = Vec::new();
     let mut tone = Tone::Good;
     if output.last_error.is_some() {
-        said.push("error".to_owned());
+        parts.push("error".to_owned());
         tone = Tone::Bad;
     }
     if let Some(targets) = &output.targets {
-        said.push(format!("{} of {} Secrets in sync", targets.in_sync, targets.total));
+        parts.push(format!("{} of {} Secrets in sync", targets.in_sync, targets.total));
         if targets.in_sync < targets.total {
             tone = Tone::Bad;
         }
     }
     for (what, hosts) in lacks(output, status, now) {
-        said.push(format!("{what}: {}", hosts.join(", ")));
+        parts.push(format!("{what}: {}", hosts.join(", ")));
         tone = Tone::Bad;
     }
     let nothing_yet = output.in_place.is_empty() && tone == Tone::Good;
@@ -155,14 +155,14 @@ fn output_row(output: &Output, status: &Status, now: SystemTime) -> Vec<Cell> {
         return vec![name, Cell::new("waiting for a credential", Tone::Warning)];
     }
     if tone == Tone::Good && output.targets.is_none() {
-        said.push("in sync".to_owned());
+        parts.push("in sync".to_owned());
     }
     if !output.warnings.is_empty() {
         let count = output.warnings.len();
-        said.push(format!("{count} warning{}", if count == 1 { "" } else { "s" }));
+        parts.push(format!("{count} warning{}", if count == 1 { "" } else { "s" }));
         tone = if tone == Tone::Good { Tone::Warning } else { tone };
     }
-    vec![name, Cell::new(said.join("; "), tone)]
+    vec![name, Cell::new(parts.join("; "), tone)]
 }
 
 fn name_of(output: &Output) -> String {
@@ -175,19 +175,19 @@ fn lacks<'a>(output: &Output, status: &'a Status, now: SystemTime) -> Vec<(&'sta
     if output.targets.as_ref().is_some_and(|targets| targets.total == 0) {
         return Vec::new();
     }
-    let (mut missing, mut ended, mut older) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut missing, mut expired, mut older) = (Vec::new(), Vec::new(), Vec::new());
     for token in &status.tokens {
         for served in &token.registries {
             let host = served.host.as_str();
             match output.in_place.get(&served.host) {
                 None => missing.push(host),
-                Some(end) if end.after(now).is_none() => ended.push(host),
-                Some(end) if *end < token.expires_at => older.push(host),
+                Some(expiry) if expiry.after(now).is_none() => expired.push(host),
+                Some(expiry) if *expiry < token.expires_at => older.push(host),
                 Some(_) => {}
             }
         }
     }
-    let lacks = [("missing", missing), ("ended", ended), ("not yet renewed", older)];
+    let lacks = [("missing", missing), ("expired", expired), ("not yet renewed", older)];
     lacks.into_iter().filter(|(_, hosts)| !hosts.is_empty()).collect()
 }
 
@@ -213,7 +213,7 @@ fn notes(status: &Status) -> Vec<Note> {
             notes.push(Note {
                 tone: Tone::Warning,
                 place: place.clone(),
-                message: "the dates of the token cannot be right".into(),
+                message: "implausible token expiry (clock skew?)".into(),
                 remedy: Some("set this machine's clock; an emulator's dates may also be wrong".into()),
             });
         }
@@ -223,27 +223,27 @@ fn notes(status: &Status) -> Vec<Note> {
         let place = name_of(output);
         notes.extend(output.last_error.as_ref().map(|error| Note::of(place.clone(), error)));
         if let Some(targets) = &output.targets {
-            notes.extend(troubles(targets));
+            notes.extend(failing(targets));
         }
         notes
             .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
     }
     if let Some(error) = &status.configuration.last_error {
-        notes.push(Note::plain(Tone::Bad, "the changed configuration is refused".into(), error));
+        notes.push(Note::plain(Tone::Bad, "configuration reload rejected".into(), error));
     }
     notes
 }
 
-fn troubles(targets: &Targets) -> impl Iterator<Item = Note> {
-    let failing = targets.failing.iter();
-    let told = failing.map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
+fn failing(targets: &Targets) -> impl Iterator<Item = Note> {
+    let listed =
+        targets.failing.iter().map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
     let more = (targets.more_failing > 0).then(|| Note {
         tone: Tone::Bad,
         place: format!("{} more Secrets", targets.more_failing),
         message: "not in sync either".into(),
         remedy: None,
     });
-    told.chain(more)
+    listed.chain(more)
 }
 
 /// The two largest units of a duration.

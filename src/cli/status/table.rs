@@ -38,7 +38,7 @@ pub(super) enum Tone {
 pub(super) struct Cell {
     text: String,
     tone: Tone,
-    /// Where it is too long the beginning goes: of an ARN the end tells more.
+    /// Where it is too long the beginning goes: the end of an ARN is more telling.
     keeps_end: bool,
 }
 
@@ -94,7 +94,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Room before a section, where room costs nothing: in a pipe an empty line ends a block.
+    /// Room before a section, where room costs nothing: in a pipe an empty line separates blocks.
     pub(super) fn section(&mut self) {
         if self.medium != Medium::Plain {
             self.text.push('\n');
@@ -124,7 +124,7 @@ impl Page {
         let mut widths: Vec<_> = (0..columns.len()).map(|index| widest(index).unwrap_or_default()).collect();
         let Some(width) = self.width() else { return widths };
         let gaps = GAP * columns.len().saturating_sub(1);
-        let order = [1, 0, 2, 3, 4]; // the identity is the longest and says the least
+        let order = [1, 0, 2, 3, 4]; // the identity is the longest and matters least
         for least in [true, false] {
             for index in order.into_iter().filter(|index| *index < columns.len()) {
                 let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
@@ -145,7 +145,7 @@ impl Page {
         }
     }
 
-    /// Lines of text, broken between words where the terminal ends.
+    /// Lines of text, broken between words at the width of the terminal.
     fn paragraph(&mut self, indent: &str, text: &str, tone: Tone) {
         for line in plain(text).lines().filter(|line| !line.trim().is_empty()) {
             for piece in self.broken(line, indent.len()) {
@@ -185,7 +185,7 @@ impl Page {
         pieces
     }
 
-    /// Appends `text`, cut to `width`; says how many characters that were.
+    /// Appends `text`, cut to `width`, and returns the number of characters.
     fn put(&mut self, text: &str, tone: Tone, width: Option<usize>) -> usize {
         let length = text.chars().count();
         let cut = width.filter(|width| length > *width);

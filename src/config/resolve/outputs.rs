@@ -1,4 +1,4 @@
-//! From what the file says of outputs to [`OutputConfig`].
+//! From the file's outputs to [`OutputConfig`].
 
 use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
@@ -38,7 +38,7 @@ impl Resolver<'_> {
                 continue;
             };
             if let Some((twin, _)) = resolved.iter().find(|(_, other)| other.collides_with(&output)) {
-                self.refuse(
+                self.reject(
                     &place,
                     format!("what outputs[{twin}] keeps already"),
                     "each file and each Secret once",
@@ -46,16 +46,12 @@ impl Resolver<'_> {
             }
             resolved.push((index, output));
         }
-        self.refuse_repositories_that_are_templates(&resolved, registries);
+        self.reject_names_of_templates(&resolved, registries);
         resolved.into_iter().map(|(_, output)| output).collect()
     }
 
     /// A template of Argo CD's that one output makes is no repository that another one may fill.
-    fn refuse_repositories_that_are_templates(
-        &mut self,
-        outputs: &[(usize, OutputConfig)],
-        registries: &Registries,
-    ) {
+    fn reject_names_of_templates(&mut self, outputs: &[(usize, OutputConfig)], registries: &Registries) {
         let templates: Vec<_> = outputs
             .iter()
             .filter_map(|(index, output)| match output {
@@ -76,7 +72,7 @@ impl Resolver<'_> {
                 }
                 _ => continue,
             };
-            self.refuse(
+            self.reject(
                 &format!("outputs[{index}].{key}"),
                 format!("{found} of the credential templates of outputs[{maker}]"),
                 "repositories alone, such as those with argocd.argoproj.io/secret-type=repository",
@@ -91,7 +87,7 @@ impl Resolver<'_> {
                 let mode = self.parse(&format!("{place}.mode"), or_default(mode, "0640"));
                 let path = path.0.clone();
                 if path.file_name().is_none() || is_key_like(&path.to_string_lossy()) {
-                    self.refuse(&format!("{place}.path"), clean_path(&path), "the path of a file");
+                    self.reject(&format!("{place}.path"), clean_path(&path), "the path of a file");
                 }
                 let (mode, group, base) = (mode?, *group, base_path(base));
                 Some(OutputConfig::DockerConfig(DockerConfigSettings { path, mode, group, base }))
@@ -130,7 +126,7 @@ impl Resolver<'_> {
                         return None;
                     }
                     (false, Some(_)) => {
-                        self.refuse(place, "names and a selector", "one of them");
+                        self.reject(place, "names and a selector", "one of them");
                         return None;
                     }
                 };
@@ -139,8 +135,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn namespaces(&mut self, path: &str, said: &file::Namespaces) -> Option<Namespaces> {
-        let file::Namespaces { names, all, exclude, selector } = said;
+    fn namespaces(&mut self, path: &str, configured: &file::Namespaces) -> Option<Namespaces> {
+        let file::Namespaces { names, all, exclude, selector } = configured;
         if !exclude.is_empty() && !*all {
             self.reject_unless_reported(
                 &format!("{path}.exclude"),
@@ -166,7 +162,7 @@ impl Resolver<'_> {
                 None
             }
             _ => {
-                self.refuse(path, "more than one of names, all and selector", "one of them");
+                self.reject(path, "more than one of names, all and selector", "one of them");
                 None
             }
         }
@@ -175,7 +171,7 @@ impl Resolver<'_> {
     fn names<T: FromStr<Err: Display> + Ord>(&mut self, path: &str, names: &[String]) -> Option<BTreeSet<T>> {
         let parsed =
             names.iter().enumerate().map(|(index, name)| self.parse(&format!("{path}[{index}]"), name));
-        // All of them, so that all problems are told.
+        // All of them, so that all violations are reported.
         parsed.collect::<Vec<_>>().into_iter().collect()
     }
 }

@@ -64,7 +64,7 @@ fn each_kind_of_existing_content() {
     let ours = entry(A, ONE);
     let foreign = entry("ghcr.io", FOREIGN);
     let cases = [
-        // an old token of ours gives way in its place, whatever stood beside it
+        // an old token of ours gives way in its place, whatever else the entry has
         (
             format!("{{\"auths\":{{\"{A}\":{{\"auth\":\"b2xkOm9sZA==\",\"email\":\"x\"}},{foreign}}}}}"),
             format!("{{\"auths\":{{{ours},{foreign}}}}}"),
@@ -117,7 +117,7 @@ fn a_stale_repository_entry_goes() {
     }
 }
 
-/// The robot user of a mirror, say: it is meant, and may not know what it does.
+/// Such as the robot user of a mirror: it is meant, but its effect may not be known.
 #[test]
 fn another_users_repository_entry_stays_and_is_named() {
     for value in [
@@ -303,7 +303,7 @@ fn any_desired() -> impl Strategy<Value = CredentialSet> {
 
 proptest! {
     #[test]
-    fn foreign_values_survive((existing, auths) in any_document(), set in any_desired()) {
+    fn unmanaged_values_survive((existing, auths) in any_document(), set in any_desired()) {
         let before = Document::parse(&existing).unwrap();
         let (out, _) = merged(&existing, &set);
         let after = Document::parse(&out).unwrap();
@@ -358,7 +358,7 @@ fn of_many_warnings_the_first_are_kept_and_the_others_counted() {
     let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
     assert_eq!(warnings.len(), WARNINGS + 1);
     assert!(matches!(warnings[0], Warning::CredsStore { .. }), "what concerns every entry is among them");
-    assert_eq!(warnings[1], Warning::foreign_auth("0", super::super::document::BadAuth::NotAnEntry));
+    assert_eq!(warnings[1], Warning::invalid_entry("0", super::super::entry::BadAuth::NotAnEntry));
     assert_eq!(warnings[WARNINGS], Warning::More { count: 100_000 - (WARNINGS - 1) });
     assert_eq!(
         merged(&out, &desired(&[(A, ONE)], &[])),

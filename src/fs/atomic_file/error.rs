@@ -19,7 +19,7 @@ use crate::{
     fs::directory::UntrustedLink,
 };
 
-/// A failed step of reading or replacing a file. `Display` says what failed, where and why.
+/// A failed step of reading or replacing a file. `Display` states what failed, where and why.
 #[derive(Debug)]
 pub struct FileError {
     pub operation: Operation,
@@ -34,12 +34,12 @@ pub struct FileError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Asking for type, owner and mode.
-    Look,
+    Inspect,
     /// Reading the content.
     Read,
     /// Creating the directory.
     CreateDirectory,
-    /// Creating the temporary file beside it.
+    /// Creating the temporary file next to it.
     CreateTemp,
     /// Writing the new content.
     Write,
@@ -87,7 +87,7 @@ pub enum Cause {
     NameTooLong,
     /// EIO.
     Device,
-    /// Anything else: the source says it.
+    /// Anything else: see the source.
     Other(io::ErrorKind),
 }
 
@@ -101,7 +101,7 @@ pub struct Owner {
 }
 
 impl FileError {
-    /// Finds the cause; looks at the directory when permission was denied.
+    /// Finds the cause; inspects the directory when permission was denied.
     pub fn new(operation: Operation, path: &Path, source: io::Error) -> Self {
         let cause = Cause::of(&source, path);
         Self { operation, path: path.to_owned(), cause, source }
@@ -140,10 +140,10 @@ impl Error for FileError {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Look => f.write_str("look at"),
+            Self::Inspect => f.write_str("inspect"),
             Self::Read => f.write_str("read"),
             Self::CreateDirectory => f.write_str("create the directory"),
-            Self::CreateTemp => f.write_str("create a temporary file beside"),
+            Self::CreateTemp => f.write_str("create a temporary file next to"),
             Self::Write => f.write_str("write the new content of"),
             Self::SetMode => f.write_str("set the mode of"),
             Self::SetGroup { group } => write!(f, "set the group {group} on"),
@@ -200,7 +200,7 @@ impl Cause {
             }
             Self::NameTooLong => Remedy::with(
                 Diagnosis::NotAFile,
-                "with a shorter name: the temporary file beside it needs some 40 characters more, and 255 are allowed",
+                "with a shorter name: the temporary file next to it needs some 40 characters more, and 255 are allowed",
             ),
             Self::Device | Self::Other(_) => Diagnosis::VolumeBroken.into(),
         }

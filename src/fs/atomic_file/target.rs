@@ -8,10 +8,13 @@ use std::{
 };
 
 use super::{
-    Version, directory_of,
+    directory_of,
     error::{FileError, Operation},
 };
-use crate::fs::directory::Directory;
+use crate::fs::{
+    directory::{Directory, MOST_LINKS},
+    version::Version,
+};
 
 /// A name in an open directory, whatever has that name.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct Target {
 impl Target {
     /// The one at `path`, whose directory has to be there.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        Self::with(path, Operation::Look, Directory::open)
+        Self::with(path, Operation::Inspect, Directory::open)
     }
 
     /// The one at `path`, whose directory is made if it is not there.
@@ -43,7 +46,7 @@ impl Target {
     }
 
     /// Another name in the same directory.
-    pub fn beside(&self, name: impl Into<OsString>) -> io::Result<Self> {
+    pub fn sibling(&self, name: impl Into<OsString>) -> io::Result<Self> {
         Ok(Self { directory: self.directory.open_from(Path::new("."))?, name: name.into() })
     }
 
@@ -54,7 +57,7 @@ impl Target {
 
     /// The metadata of what is there, a link not followed; none when nothing is.
     pub fn metadata(&self) -> Result<Option<Metadata>, FileError> {
-        self.directory.entry(&self.name).map_err(|error| self.failed(Operation::Look, error))
+        self.directory.entry(&self.name).map_err(|error| self.failed(Operation::Inspect, error))
     }
 
     /// The state of what is there; none when nothing is.
@@ -88,6 +91,3 @@ impl Target {
         &self.name
     }
 }
-
-/// As many as the kernel follows.
-const MOST_LINKS: usize = 40;

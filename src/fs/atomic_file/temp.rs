@@ -1,7 +1,7 @@
-//! Temporary files whose names tell who made them, and whose locks tell whether the maker still lives.
+//! Temporary files whose names show which process made them, and whose locks show whether it still runs.
 //!
 //! A name is `.FILE.ecr-sidecar-PID-RANDOM.tmp`, in the directory of the file that it is for. The process id is for
-//! people: in two containers it may be the same, so only the lock counts, which ends with its process.
+//! people: in two containers it may be the same, so only the lock counts, which is released with its process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -62,8 +62,8 @@ impl<'a> TempFile<'a> {
         &self.file
     }
 
-    /// Another name in its directory, which a later [`remove_stale`] knows too.
-    pub(super) fn beside(&self) -> OsString {
+    /// A name for the file that is replaced, which a later [`remove_stale`] knows too.
+    pub(super) fn old_name(&self) -> OsString {
         Path::new(&self.name).with_extension("old.tmp").into()
     }
 
@@ -88,7 +88,7 @@ impl Drop for TempFile<'_> {
     }
 }
 
-/// Removes the temporary files for the target whose writers are gone, and says how many those were.
+/// Removes the temporary files for the target whose writers are gone, and returns how many those were.
 ///
 /// What cannot be opened is another user's, and is left alone.
 pub fn remove_stale(target: &Target) -> io::Result<usize> {

@@ -52,7 +52,7 @@ fn a_link_that_nobody_else_can_make_is_followed() {
     assert_eq!(Directory::open(Path::new("src")).unwrap().metadata().unwrap().ino(), inode(Path::new("src")));
 }
 
-/// Each of them could be made, or swapped, by somebody who wants another directory to be written to.
+/// Each of them could be made, or swapped, by a user who wants another directory to be written to.
 #[test]
 fn a_link_that_another_user_can_make_is_not_followed() {
     for mode in [0o777, 0o1777, 0o775, 0o757] {

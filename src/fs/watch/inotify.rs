@@ -65,7 +65,7 @@ impl Inotify {
                 }
                 locked(&shared.named).extend(event.paths);
             }
-            shared.look.notify_one();
+            shared.check.notify_one();
         });
         let watcher = watcher
             .inspect_err(|error| {

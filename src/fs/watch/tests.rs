@@ -24,10 +24,10 @@ impl Running {
         fs::File::create(self.folder.path().join(file)).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    async fn told(&self) {
+    async fn notified(&self) {
         tokio::time::timeout(Duration::from_secs(30), self.changed.notified())
             .await
-            .expect("told of the change");
+            .expect("notified of the change");
     }
 }
 
@@ -35,20 +35,20 @@ impl Running {
 async fn a_file_that_appears_changes_and_goes_is_noticed() {
     let running = watching("a").await;
     running.put("a", "1");
-    running.told().await;
+    running.notified().await;
     running.put("a", "22");
-    running.told().await;
+    running.notified().await;
     fs::remove_file(running.folder.path().join("a")).unwrap();
-    running.told().await;
+    running.notified().await;
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_again_before_the_next_look_is_noticed() {
+async fn a_file_that_is_gone_again_before_the_next_check_is_noticed() {
     let running = watching("a").await;
     for _ in 0..20 {
         running.put("a", "1");
         fs::remove_file(running.folder.path().join("a")).unwrap();
-        running.told().await;
+        running.notified().await;
     }
 }
 
@@ -57,21 +57,21 @@ async fn a_folder_that_does_not_exist_yet_is_noticed() {
     let running = watching("x/y/a").await;
     fs::create_dir_all(running.folder.path().join("x/y")).unwrap();
     running.put("x/y/a", "1");
-    running.told().await;
+    running.notified().await;
 }
 
 /// Its folder comes, with the file, which goes again before anybody watches the folder.
 #[tokio::test]
-async fn a_folder_that_comes_is_told_whatever_went_on_there() {
+async fn a_folder_that_appears_is_reported_whatever_happened_there() {
     let running = watching("x/a").await;
     let folder = running.folder.path().join("x");
     for _ in 0..20 {
         fs::create_dir(&folder).unwrap();
         running.put("x/a", "1");
         fs::remove_file(folder.join("a")).unwrap();
-        running.told().await;
+        running.notified().await;
         fs::remove_dir(&folder).unwrap();
-        running.told().await;
+        running.notified().await;
     }
 }
 
@@ -86,11 +86,11 @@ async fn the_data_swap_of_kubelet_is_noticed() {
     }
     symlink("..1", path("..data")).unwrap();
     symlink("..data/a", path("a")).unwrap();
-    running.told().await;
+    running.notified().await;
     symlink("..2", path("..data_tmp")).unwrap();
     fs::rename(path("..data_tmp"), path("..data")).unwrap();
     fs::remove_dir_all(path("..1")).unwrap();
-    running.told().await;
+    running.notified().await;
 }
 
 #[tokio::test]
@@ -113,9 +113,9 @@ async fn a_kept_file_that_is_missing_is_reported_until_it_is_back() {
     fs::create_dir(folder.path().join("x")).unwrap();
     fs::File::create(&kept).unwrap();
     assert!(is_notified(false).await, "it has appeared");
-    while is_notified(false).await {} // what inotify has still to say of it
+    while is_notified(false).await {} // events of it that are still to come
     assert!(!is_notified(true).await, "it is there");
-    // Removed and made again by somebody else between two checks, with everything as before: the folder's name tells.
+    // Removed and made again by another process between two checks, with everything as before: the folder's event shows it.
     locked(&shared.named).insert(folder.path().join("x"));
     assert!(is_notified(false).await);
 }
@@ -165,7 +165,7 @@ async fn a_file_that_hangs_delays_no_other() {
         assert_eq!(locked(&shared.hung).len(), 1, "one check of it is pending");
     }
     drop(release);
-    shared.look.notified().await;
+    shared.check.notified().await;
     assert!(locked(&shared.hung).is_empty() && locked(&shared.late).contains_key(Path::new("/hung")));
     assert_eq!(sights(&shared, files(&shared), &BTreeMap::new(), see).await.len(), 3);
 }

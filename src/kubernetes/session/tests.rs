@@ -142,7 +142,7 @@ async fn each_kind_of_answer_has_its_diagnosis() {
     for (answer, expected) in [
         (status(403, "Forbidden", "User \"u\" cannot get resource \"secrets\""), Diagnosis::RightMissing),
         (status(403, "Forbidden", denied), Diagnosis::AdmissionDenied),
-        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretFight),
+        (status(409, "Conflict", "the object has been modified"), Diagnosis::SecretConflict),
         (status(410, "Expired", "too old resource version"), Diagnosis::ApiServerUnreachable),
         (Some((404, b"<html>not here".to_vec())), Diagnosis::RequestRejected),
         (Some((503, Vec::new())), Diagnosis::ApiServerUnreachable),
@@ -163,7 +163,7 @@ async fn each_kind_of_answer_has_its_diagnosis() {
     assert!(wanted(status(404, "NotFound", "secrets \"ecr\" not found")).await.unwrap().is_none());
     let (cluster, _) = cluster(vec![status(409, "Conflict", "")], Vec::new());
     let applied = cluster.apply(&at(), Default::default(), true).await;
-    assert_eq!(diagnosis(&applied.unwrap_err()), Diagnosis::SecretFight);
+    assert_eq!(diagnosis(&applied.unwrap_err()), Diagnosis::SecretConflict);
 }
 
 #[tokio::test(start_paused = true)]

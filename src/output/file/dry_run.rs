@@ -1,4 +1,4 @@
-//! What would become of the file if it were written now, found out without writing.
+//! Whether the file could be written now, and what it would be, found out without writing.
 
 use std::{io, path::Path};
 
@@ -34,8 +34,7 @@ pub(crate) struct DryRun {
 }
 
 impl DockerConfigFile {
-    /// Looks whether the file could be written now, and what it would be. Nothing is changed. Blocks on the file
-    /// system.
+    /// Nothing is changed. Blocks on the file system.
     pub(crate) fn dry_run(&self) -> Result<DryRun, DockerConfigError> {
         self.check_path()?;
         let path = &self.settings.path;
@@ -77,7 +76,7 @@ impl DockerConfigFile {
     }
 }
 
-/// File systems without such limits say zero of zero.
+/// File systems without such limits report zero of zero.
 fn is_full(volume: &StatVfs) -> bool {
     (volume.f_blocks > 0 && volume.f_bavail == 0) || (volume.f_files > 0 && volume.f_favail == 0)
 }
@@ -104,28 +103,28 @@ mod tests {
     use super::*;
     use crate::output::file::DockerConfigSettings;
 
-    fn examine(path: &Path) -> Result<DryRun, DockerConfigError> {
+    fn dry_run(path: &Path) -> Result<DryRun, DockerConfigError> {
         let mode = "0640".parse().unwrap();
         DockerConfigFile::new(DockerConfigSettings { path: path.to_owned(), mode, group: None, base: None })
             .dry_run()
     }
 
     #[test]
-    fn looking_changes_nothing() {
+    fn a_dry_run_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("not/yet/config.json");
-        let seen = examine(&path).unwrap();
+        let seen = dry_run(&path).unwrap();
         assert!(!seen.exists && seen.warnings.is_empty(), "{seen:?}");
         assert_eq!((seen.mode, seen.uid), (0o640, fs::metadata(folder.path()).unwrap().uid()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn what_no_one_can_read_is_told_and_stays() {
+    fn an_unusable_file_is_reported_and_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         io::Write::write_all(&mut fs::File::create(&path).unwrap(), b"{torn").unwrap();
-        let seen = examine(&path).unwrap();
+        let seen = dry_run(&path).unwrap();
         assert!(seen.exists && seen.warnings[0].starts_with("it would be set aside"), "{seen:?}");
         assert_eq!(fs::read(&path).unwrap(), b"{torn");
     }
@@ -134,6 +133,6 @@ mod tests {
     fn a_directory_in_the_place_of_the_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("x")).unwrap();
-        assert!(matches!(examine(folder.path()), Err(DockerConfigError::IsADirectory { .. })));
+        assert!(matches!(dry_run(folder.path()), Err(DockerConfigError::IsADirectory { .. })));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     fs::atomic_file::{FileError, FileMode},
 };
 
-/// Why the file is not as desired. `Display` says what failed, where and why; [`Self::remedy`] what to do.
+/// Why the file is not as desired. `Display` states what failed, where and why; [`Self::remedy`] what to do.
 #[derive(Debug, Error)]
 pub(crate) enum DockerConfigError {
     /// The path is a mount point, as `subPath` and a single-file mount make it.
@@ -90,7 +90,7 @@ pub(crate) enum Warning {
         /// The group that it shows.
         found_group: u32,
     },
-    /// Nobody but this process's user may read the file.
+    /// Only this process's user may read the file.
     #[error(
         "only user {uid} may read `{}`, by its mode {mode}; {}",
         path.display(),

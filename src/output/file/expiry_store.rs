@@ -1,17 +1,17 @@
 //! Persists token expiries across restarts.
 //!
 //! A docker config has no place for an expiry. A sidecar that is killed while AWS is away would not know, when it is
-//! started again, that the credentials in the file are still good, and would call itself not ready for nothing. So
+//! started again, that the credentials in the file are still good, and would needlessly report itself as not ready. So
 //! next to `config.json` stands `.config.json.ecr-sidecar`: the SHA-256 of each token's `auth`, and when it expires. The
-//! hash of a random token of a kilobyte tells nothing of it. Whoever may read the docker config may read this file too, and
-//! so knows what it has found (`who_may_read_the_file_may_read_what_is_remembered`).
+//! hash of a random token of a kilobyte reveals nothing of it. Whoever may read the docker config may read this file too, and
+//! so knows what it has found (`who_may_read_the_file_may_read_its_expiries`).
 //!
 //! Whoever may write to the directory can put another file there. It is believed only as far as it can be true
-//! ([`LATEST_EXPIRY`]), and only if root, this process's user or the author has written it, and nobody else could
+//! ([`LATEST_EXPIRY`]), and only if root, this process's user or the author has written it, and no other user could
 //! (`an_expiry_file_is_believed_within_bounds`). The author is known by a file of theirs: for a consumer the docker
-//! config, since who wrote that may say when its tokens expire; for the process that keeps it one that it makes itself
+//! config, since its author may state when its tokens expire; for the process that keeps it one that it makes itself
 //! for the purpose. That one shows another owner or mode only on a file system that imposes them (CIFS, NFS that
-//! squashes users), where the owner of a file tells nothing: there everyone who may write to the directory is believed
+//! squashes users), where the owner of a file means nothing: there everyone who may write to the directory is believed
 //! (`an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed`). What that gains them is readiness for a
 //! credential of theirs, for at most [`LATEST_EXPIRY`], until AWS gives the first token. Whatever else is wrong with the
 //! file, it is ignored and replaced.
@@ -33,8 +33,9 @@ use crate::{
     aws::token::{LATEST_EXPIRY, Token},
     docker_config::Document,
     fs::{
-        atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, Version, remove_stale},
+        atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, remove_stale},
         read::read_open,
+        version::Version,
     },
     registry::RegistryHost,
     secret::Secret,
@@ -49,8 +50,8 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 pub(super) struct ExpiryStore(BTreeMap<String, u64>);
 
 impl ExpiryStore {
-    /// What is remembered next to `target`, as far as it can be true `now`; `by_author` gives the metadata of a file
-    /// whose author is believed, and is asked only if it matters.
+    /// What is stored next to `target`, as far as it can be true `now`; `by_author` returns the metadata of a file whose
+    /// author is believed, and is called only if it matters.
     pub(super) fn load(
         target: &Target,
         now: SystemTime,
@@ -67,7 +68,7 @@ impl ExpiryStore {
         Self(expiries)
     }
 
-    /// The tokens in `document` that are remembered.
+    /// The tokens in `document` whose expiry is stored.
     pub(super) fn recall(&self, document: &Document<'_>) -> BTreeMap<RegistryHost, Arc<Token>> {
         let mut tokens: BTreeMap<String, Arc<Token>> = BTreeMap::new();
         let mut recalled = BTreeMap::new();
@@ -79,7 +80,7 @@ impl ExpiryStore {
             let Some(auth) = document.auth_of(key) else { continue };
             let token = match tokens.get(auth.as_ref()) {
                 Some(token) => Some(Arc::clone(token)),
-                None => self.end_of(&auth).map(|expires_at| Arc::new(token_until(&auth, expires_at))),
+                None => self.expiry_of(&auth).map(|expires_at| Arc::new(token_until(&auth, expires_at))),
             };
             if let Some(token) = token {
                 tokens.insert(auth.into_owned(), Arc::clone(&token));
@@ -89,13 +90,13 @@ impl ExpiryStore {
         recalled
     }
 
-    /// When the token with this `auth` expires, if that is remembered.
-    pub(super) fn end_of(&self, auth: &str) -> Option<SystemTime> {
+    /// When the token with this `auth` expires, if that is stored.
+    pub(super) fn expiry_of(&self, auth: &str) -> Option<SystemTime> {
         self.0.get(&digest(auth)).and_then(|expiry| time(*expiry))
     }
 
-    /// Remembers `tokens` next to `target`, for `readers`, and nothing else. To be done before they are in the file, with
-    /// those that are there now: whichever of the two a killed process leaves behind is known then.
+    /// Stores the expiries of `tokens` next to `target`, for `readers`, and no others. To be called before the tokens are in
+    /// the file, with those that are there now too: whichever of the two a killed process leaves there is known then.
     pub(super) fn keep<'a>(
         &mut self,
         target: &Target,
@@ -107,13 +108,13 @@ impl ExpiryStore {
             return Ok(());
         }
         let store = target
-            .beside(name(target))
-            .map_err(|error| FileError::new(Operation::Look, &target.path(), error))?;
+            .sibling(name(target))
+            .map_err(|error| FileError::new(Operation::Inspect, &target.path(), error))?;
         let seen = store.version()?;
         self.replace_by(kept, &store, seen, readers)
     }
 
-    /// Whether `tokens` are remembered.
+    /// Whether the expiries of `tokens` are stored.
     pub(super) fn has<'a>(&self, tokens: impl Iterator<Item = &'a Arc<Token>>) -> bool {
         Self::of(tokens).0.iter().all(|token| self.0.get(token.0) == Some(token.1))
     }
@@ -125,13 +126,13 @@ impl ExpiryStore {
         Self(distinct.into_iter().map(|token| (digest(token.auth.expose()), seconds(token))).collect())
     }
 
-    /// Removes what a killed process left of its own saving.
+    /// Removes the temporary files that a killed process left.
     pub(super) fn tidy(target: &Target) {
-        // Whatever stays in the way is reported when it stays in the way of saving.
-        let _ = target.beside(name(target)).and_then(|store| remove_stale(&store));
+        // What keeps them from being removed keeps the store from being written, and is reported then.
+        let _ = target.sibling(name(target)).and_then(|store| remove_stale(&store));
     }
 
-    /// Remembers `kept` once it is saved, and only then.
+    /// `kept` is known once it is saved, and only then.
     fn replace_by(
         &mut self,
         kept: Self,
@@ -157,19 +158,19 @@ pub(super) enum NotKept {
     File(#[from] FileError),
 }
 
-/// Whether nobody but root, this process's user or the author can have written the file.
+/// Whether only root, this process's user or the author can have written the file.
 fn is_believed(file: &Metadata, by_author: impl FnOnce() -> Option<Metadata>) -> bool {
     let ours = [0, rustix::process::geteuid().as_raw()].contains(&file.uid());
     let closed = file.mode() & WRITABLE_BY_ALL == 0;
     (ours && closed)
         || by_author().is_some_and(|other| {
-            // Open to all, and so is the other: it is all the same which of the two they write.
+            // Open to all, as the other file is: writing one is as good as writing the other.
             let same_mode = file.mode() == other.mode();
             (ours || file.uid() == other.uid()) && (closed || same_mode)
         })
 }
 
-/// Whether what is remembered next to `target` is a file of ours with this mode and group.
+/// Whether the store next to `target` is a file of ours with this mode and group.
 fn is_for(target: &Target, (mode, group): (FileMode, u32)) -> bool {
     target.directory.entry(&name(target)).ok().flatten().is_some_and(|metadata| {
         let ours = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -220,8 +221,8 @@ mod tests {
         (FileMode::default(), expected_group(&target.directory, None).unwrap())
     }
 
-    /// A target next to which one token is remembered, and what remembers it.
-    fn remembered() -> (tempfile::TempDir, Target, ExpiryStore) {
+    /// A target next to which the expiry of one token is stored, and that store.
+    fn stored() -> (tempfile::TempDir, Target, ExpiryStore) {
         let folder = tempfile::tempdir().unwrap();
         let target = Target::open(&folder.path().join("config.json")).unwrap();
         let mut expiry_store = ExpiryStore::default();
@@ -231,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_saved_is_not_remembered() {
-        let (_folder, target, mut expiry_store) = remembered();
+    fn what_was_not_saved_is_not_known() {
+        let (_folder, target, mut expiry_store) = stored();
         let token = Arc::new(token_until("QVdTOnR3bw==", now()));
-        let store = target.beside(name(&target)).unwrap();
+        let store = target.sibling(name(&target)).unwrap();
         let kept = ExpiryStore::of([&token].into_iter());
-        // as if another program had made the file since it was looked at
+        // as if another program had made the file since it was read
         let error = expiry_store.replace_by(kept, &store, None, readers(&target)).unwrap_err();
         assert!(error.to_string().contains("was changed by another program"), "{error}");
         assert!(!expiry_store.has([&token].into_iter()));
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn an_expiry_file_on_a_file_system_that_imposes_its_owner_is_believed() {
         const SOMEONE: u32 = 65534;
-        let (folder, target, expiry_store) = remembered();
+        let (folder, target, expiry_store) = stored();
         let (store, other) = (folder.path().join(name(&target)), folder.path().join("other"));
         let other = || Some(File::open(&other).unwrap().metadata().unwrap());
         File::create(folder.path().join("other")).unwrap();

@@ -1,7 +1,7 @@
-//! What a docker `config.json` has for one registry, and whether it still lives.
+//! The token that a docker `config.json` has for one registry, and when it expires.
 //!
-//! For those who read the file beside the sidecar that keeps it: `ecr-sidecar print` and the credential helper. Only an
-//! entry of the user `AWS` counts; when it ends is known if a sidecar has put it there and left its expiry_store beside the file.
+//! For `ecr-sidecar print` and the credential helper, which read the file that a sidecar keeps. Only an entry of the user
+//! `AWS` counts; its expiry is known if a sidecar has put it there and stored that next to the file.
 //! It blocks on the file system.
 
 use std::{fs, io, path::Path, time::SystemTime};
@@ -28,19 +28,18 @@ pub(crate) struct Held {
     pub end: End,
 }
 
-/// When a token in the file ends.
+/// When a token in the file expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Then.
     Known(SystemTime),
-    /// Nobody has noted it; but the token is not younger than the file's last change.
+    /// No expiry is stored, but the token is not younger than the file's last change.
     Unknown {
         /// That change.
         changed_at: SystemTime,
     },
 }
 
-/// Why the file cannot be looked into. `Display` says what failed, where and why.
+/// Why the file cannot be read. `Display` states what failed, where and why.
 #[derive(Debug, Error)]
 pub(crate) enum FindError {
     /// It is no docker config.
@@ -67,7 +66,7 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
     let target = match fs::canonicalize(path) {
         Ok(real) => Target::open(&real)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(FileError::new(Operation::Look, path, error).into()),
+        Err(error) => return Err(FileError::new(Operation::Inspect, path, error).into()),
     };
     let found = read(&target)?;
     let metadata = match &found {
@@ -81,15 +80,15 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
     let document = found.document();
     let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
-    // The expiry_store has a token before the file does.
-    let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).end_of(&auth) {
+    // The store has a token before the file does.
+    let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).expiry_of(&auth) {
         Some(end) => End::Known(end),
         None => End::Unknown { changed_at: changed_at(metadata.modified()) },
     };
     Ok(Some(Held { auth: Secret::new(auth.into_owned()), end }))
 }
 
-/// A file system that cannot tell is taken to have the file from long ago.
+/// Without a time of its own, a file is taken to be from long ago.
 fn changed_at(modified: io::Result<SystemTime>) -> SystemTime {
     modified.unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -8,12 +8,12 @@ use std::{
     path::Path,
 };
 
-/// What most lists take: files of /proc do not tell their length, and a short buffer takes a call for each piece.
+/// What most lists take: files of /proc do not report their length, and a short buffer takes a call for each piece.
 const ROOM: usize = 16 << 10;
 
 /// Whether something is mounted on the very path; `path` has to be free of symbolic links.
 ///
-/// Where the kernel's list cannot be read, nothing is known to be mounted: the rename will tell.
+/// Where the kernel's list cannot be read, nothing is known to be mounted: the rename shows it.
 pub(super) fn is_mount_point(path: &Path) -> bool {
     let mut list = Vec::with_capacity(ROOM);
     let read = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut list));

@@ -45,7 +45,7 @@ pub(super) fn read(target: &Target) -> Result<Found, DockerConfigError> {
         return Ok(Found::Other(other));
     }
     let failed = |error| FileError::new(Operation::Read, &target.path(), error);
-    // It may have become another file since: each of these calls sees that for itself.
+    // It may have become another file since: each of these calls notices that.
     let file = match target.directory.read(&target.name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),

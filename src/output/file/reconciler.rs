@@ -6,6 +6,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{DockerConfigError, DockerConfigFile, Report, Written};
 use crate::{
+    backoff::Backoff,
     credentials::CredentialSet,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
     output::{
@@ -20,10 +21,11 @@ use crate::{
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest pause between a reconciliation and one that an event calls for; else it is as long as the first took.
 const LONGEST_REST: Duration = Duration::from_secs(1);
-/// A write that takes longer is said to hang.
+/// A write that takes longer is reported as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause after a failed reconciliation.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+// Without jitter: a local file system is not shared by many clients.
+const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60), jitter: 0.0 };
 
 impl Report {
     /// Whether another process had changed the file, so that it had to be restored, or would have had to be.
@@ -216,10 +218,8 @@ impl FileReconciler {
     }
 }
 
-/// Exponential, without jitter: a local file system is not shared by many clients.
 fn retry_pause(failures: u32) -> Option<Duration> {
-    let doublings = failures.checked_sub(1)?;
-    Some(RETRY.0.saturating_mul(1 << doublings.min(10)).min(RETRY.1))
+    (failures > 0).then(|| RETRY.longest(failures))
 }
 
 #[cfg(test)]
@@ -251,6 +251,6 @@ mod tests {
         let path = std::path::PathBuf::from("/config.json");
         let lost = DockerConfigError::Contended { path: path.clone(), tries: 5 };
         assert_eq!(after(lost), (Some(CONFLICT_BACKOFF), Diagnosis::Contended));
-        assert_eq!(after(DockerConfigError::NotAFile { path }), (Some(RETRY.1), Diagnosis::NotAFile));
+        assert_eq!(after(DockerConfigError::NotAFile { path }), (Some(RETRY.max), Diagnosis::NotAFile));
     }
 }

@@ -2,9 +2,10 @@ mod faults;
 mod volume;
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io::Write,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
+    path::Path,
     time::Duration,
 };
 
@@ -59,7 +60,7 @@ fn put(path: &Path, content: &str) {
     File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
 }
 
-/// Hosts with the text of their `auth` and the hour at which it ends.
+/// Hosts with the text of their `auth` and the hour at which it expires.
 fn desired(current: &[(&str, &str, u64)]) -> CredentialSet {
     let token = |auth: &str, hour: u64| Token {
         auth: Secret::new(auth.to_owned()),
@@ -124,7 +125,7 @@ fn what_is_right_is_not_written() {
     assert_eq!(file.watched(), (place.path(), vec![]));
 }
 
-/// Killed while AWS is away, and started again: what is in the file is still good, and so it is called.
+/// Killed while AWS is away, and started again: what is in the file is still good, and is reported so.
 #[test]
 fn a_successor_knows_the_credentials_it_finds() {
     let place = Place::new();
@@ -144,7 +145,7 @@ fn a_successor_knows_the_credentials_it_finds() {
     put(&place.path(), &edited);
     assert_eq!(in_place(&place.file().reconcile(&nothing_yet, now())), [(A, at_hour(17))]);
 
-    // without the expiry_store, or with a broken one, nothing is known and nothing else is wrong
+    // without the store, or with a broken one, nothing is known and nothing else is wrong
     put(&place.at(".config.json.ecr-sidecar"), "{");
     let mut forgetful = place.file();
     assert_eq!(in_place(&forgetful.reconcile(&nothing_yet, now())), []);
@@ -152,7 +153,7 @@ fn a_successor_knows_the_credentials_it_finds() {
 }
 
 #[test]
-fn who_may_read_the_file_may_read_what_is_remembered() {
+fn who_may_read_the_file_may_read_its_expiries() {
     let place = Place::new();
     let path = place.at(".config.json.ecr-sidecar");
     let shown =
@@ -162,7 +163,7 @@ fn who_may_read_the_file_may_read_what_is_remembered() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("AWS:a") && !text.contains("AWS"), "{text}");
 
-    // what an older version left to itself alone, beside a file that another mode is wanted for
+    // a store of an older version, for its owner alone, next to a file with another mode
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let settings = DockerConfigSettings { mode: "0644".parse().unwrap(), ..place.file().settings };
     let _ = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "AWS:a", 5)]), now());
@@ -182,7 +183,7 @@ fn a_reader_finds_a_token_and_its_end() {
     assert_eq!((held.auth.expose(), held.end), (&one, End::Known(at_hour(5))));
     assert_eq!(found(B), None);
 
-    // what somebody else has put there: no one knows until when it lives
+    // put there by another process: its expiry is unknown
     let foreign = STANDARD.encode("somebody:x");
     put(
         &place.path(),
@@ -358,7 +359,7 @@ fn the_base_alone_is_written_too() {
 }
 
 #[test]
-fn a_directory_is_refused() {
+fn a_directory_is_rejected() {
     let place = Place::new();
     fs::create_dir(place.path()).unwrap();
     put(&place.at("config.json/file"), "x");
@@ -412,7 +413,7 @@ fn two_writers_keep_each_others_entries() {
             });
         }
     });
-    // Between the last look and the rename a change can be lost; the next reconcile has it back.
+    // Between the last check and the rename a change can be lost; the next reconciliation restores it.
     for set in &sets {
         written(&place.file().reconcile(set, now()));
     }

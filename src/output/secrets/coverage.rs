@@ -187,7 +187,7 @@ mod tests {
         for standing in [Standing::New, Standing::Proven, Standing::Failing] {
             assert_eq!(standing.after(&problem(Diagnosis::ApiServerUnreachable)), standing);
             // Also what comes back: five conflicts in a row, a webhook, a namespace that goes.
-            for own in [Diagnosis::SecretFight, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
+            for own in [Diagnosis::SecretConflict, Diagnosis::WebhookFailing, Diagnosis::NamespaceMissing] {
                 assert_eq!(standing.after(&problem(own)), Standing::Failing);
             }
         }

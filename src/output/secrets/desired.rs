@@ -1,13 +1,13 @@
-//! What one Secret should say, given what it says: pure.
+//! What one Secret should contain, given what it contains: pure.
 //!
 //! Invariants:
 //! * nothing is applied when nothing differs: `what_is_right_is_left_alone`
-//! * a credential of ours that ends later is never replaced by one that ends sooner: `no_step_back`
-//! * a Secret that holds what others put there is not taken over unasked: `what_others_filled_is_theirs`
-//! * what others put beside ours stays: `foreign_entries_stay`
-//! * of a template only `username` and `password` are ours, unless it is we who made it: `a_template_is_shared`
+//! * a credential of ours that expires later is never replaced by one that expires sooner: `no_step_back`
+//! * a Secret with unmanaged credentials is not taken over unasked: `what_others_filled_is_theirs`
+//! * unmanaged entries stay: `unmanaged_entries_stay`
+//! * of a template only `username` and `password` are ours, unless we created it: `a_template_is_shared`
 //! * of a repository Secret never more than these two are: `of_a_repository_only_two_fields_are_set`
-//! * a password stands only where Argo CD sends it to its registry, and to nobody else over TLS that is not verified:
+//! * a password is only where Argo CD sends it to its registry, over TLS that it verifies:
 //!   `a_template_with_another_url_gets_no_password`, `a_password_leaves_when_the_url_changes`
 //! * what another output of ours, or an earlier process, has applied stays: `no_output_removes_what_another_applied`
 
@@ -36,7 +36,7 @@ use crate::{
 /// The API server takes no Secret whose values are larger together.
 const LARGEST: usize = 1 << 20;
 
-/// When the credential of each registry ends that a consumer finds.
+/// When the credential of each registry expires that a consumer finds.
 pub(super) type InPlace = BTreeMap<RegistryHost, SystemTime>;
 
 /// What a Secret is for.
@@ -44,7 +44,7 @@ pub(super) type InPlace = BTreeMap<RegistryHost, SystemTime>;
 pub(super) enum Content {
     /// A docker config of all registries.
     DockerConfig {
-        /// Take over what others filled.
+        /// Take over a Secret with unmanaged credentials.
         adopt: bool,
         /// Entries to carry along.
         base: Option<Arc<Base>>,
@@ -55,17 +55,17 @@ pub(super) enum Content {
         /// For which kind of source.
         flavour: Flavour,
     },
-    /// A repository of Argo CD, which says itself in which registry it is.
+    /// A repository of Argo CD, whose own `url` names its registry.
     Repository,
 }
 
 /// Of which registries a Secret is to hold the credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Concern {
-    /// Of every one; also where it is not known yet, so that nothing is said to be well that may not be.
+    /// Of every one; also where it is not known yet, so that nothing is reported as well that may not be.
     All,
     One(RegistryHost),
-    /// Of none: it is somebody else's registry.
+    /// Of none: its registry is not configured.
     None,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Decision {
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
     pub(super) apply: Option<Apply>,
-    /// What is to be applied takes something away that some client would have used in place of ours.
+    /// What is to be applied removes something that some client would have used in place of ours.
     pub(super) removes: bool,
     /// What consumers may stumble over.
     pub(super) warnings: Vec<String>,
@@ -100,19 +100,19 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn removing(coverage: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
+    fn unchanged(coverage: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
         Self { coverage, in_place, apply: None, removes: false, warnings, problem: None }
     }
 
-    /// Whether the Secret holds all that consumers need, and differs in something that none of them notices. What takes a
-    /// password out of a Secret is no such thing.
+    /// Whether the Secret holds all that consumers need, and differs only in what none of them notices. Removing a
+    /// password is not harmless.
     pub(super) fn is_harmless(&self) -> bool {
         let changes_nothing = |(_, after): &Apply| *after == self.in_place && !after.is_empty();
         self.problem.is_none() && !self.removes && self.apply.as_ref().is_some_and(changes_nothing)
     }
 }
 
-/// What a decision rests on, beside the Secret.
+/// What a decision rests on, next to the Secret.
 pub(super) struct Basis<'a> {
     pub(super) desired: &'a CredentialSet,
     /// What this process knows of the Secret.
@@ -129,7 +129,7 @@ impl Content {
         }
     }
 
-    /// What such a Secret is to hold, as far as that is known before it was looked at.
+    /// What such a Secret is to hold, as far as that is known before it is read.
     pub(super) fn coverage(&self) -> Concern {
         match self {
             Self::DockerConfig { .. } | Self::Repository => Concern::All,
@@ -154,7 +154,7 @@ pub(super) fn decide(
     }
 }
 
-fn refuse_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Result<(), Problem> {
+fn reject_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Result<(), Problem> {
     let Some(found) = found.filter(|found| found.kind != wanted) else { return Ok(()) };
     Err(Problem {
         message: format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind)),
@@ -166,7 +166,7 @@ fn refuse_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Re
     })
 }
 
-fn refuse_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
+fn reject_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
     if size <= LARGEST {
         return Ok(());
     }

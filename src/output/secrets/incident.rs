@@ -50,7 +50,7 @@ impl Incident {
                 };
                 tracing::error!(
                     %output, %secret, manager, restores,
-                    diagnosis = Diagnosis::SecretFight.id(), remedy = Diagnosis::SecretFight.remedy(),
+                    diagnosis = Diagnosis::SecretConflict.id(), remedy = Diagnosis::SecretConflict.remedy(),
                     "ownership conflict over a Secret; credentials are restored every {} s, anything else every {} s",
                     INTERVAL.as_secs(), WINDOW.as_secs()
                 );

@@ -72,7 +72,7 @@ pub(super) struct Memory {
 pub(super) struct Ownership<'a> {
     memory: &'a Memory,
     /// The annotation as far as it counts.
-    pub(super) marks: ExpiryAnnotation,
+    pub(super) annotation: ExpiryAnnotation,
     managed: bool,
 }
 
@@ -85,8 +85,8 @@ impl<'a> Ownership<'a> {
         // An annotation that was copied or forged makes the Secret ours to correct, and no more than that.
         let managed =
             memory.kept || !annotated.is_empty() || found.is_some_and(|found| found.metadata.we_applied());
-        let marks = if is_ours { annotated } else { ExpiryAnnotation::default() };
-        Self { memory, marks, managed }
+        let annotation = if is_ours { annotated } else { ExpiryAnnotation::default() };
+        Self { memory, annotation, managed }
     }
 
     pub(super) fn is_managed(&self) -> bool {
@@ -102,7 +102,7 @@ impl<'a> Ownership<'a> {
     ) -> Option<SystemTime> {
         match self.memory.recorded.0.get(&digest(credential)) {
             Some(held) => held.hosts.contains(host).then_some(held.expires_at),
-            None => self.marks.expiry(host, credential, now),
+            None => self.annotation.expiry(host, credential, now),
         }
     }
 }

@@ -91,7 +91,7 @@ impl Reconciliation {
         for attempt in 0..TRIES {
             let result = self.try_once(&mut outcome, attempt == 0 && self.is_absent).await;
             // Another field manager wrote in between: it may hold something else now.
-            let is_conflict = |problem: &Problem| problem.remedy.diagnosis == Diagnosis::SecretFight;
+            let is_conflict = |problem: &Problem| problem.remedy.diagnosis == Diagnosis::SecretConflict;
             let is_final = !result.as_ref().is_err_and(is_conflict);
             outcome.result = result;
             if is_final {

@@ -17,13 +17,14 @@ use super::{
     reconcile::{Drift, Job, Outcome},
 };
 use crate::{
+    backoff::Backoff,
     credentials::CredentialSet,
     failure::{Class, Problem},
     output::warning_log::WarningLog,
 };
 
 /// The first and the longest pause of a target after a failure; with each other that fails each waits longer.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(10), jitter: 0.25 };
 const RETRY_PER_FAILING: Duration = Duration::from_millis(10);
 /// `once` waits no longer for a target that has failed so often.
 const GIVEN_UP: u32 = 3;
@@ -309,11 +310,10 @@ impl Target {
     }
 }
 
-/// Exponential, with jitter; longer for each when many fail, so that they don't fill the request limit.
+/// Longer for each when many fail, so that they don't fill the request limit.
 pub(super) fn retry_pause(failures: u32, failing: usize, random: f64) -> Duration {
     let others = RETRY_PER_FAILING.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
-    let cap = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY.1) + others;
-    cap.mul_f64(0.75 + random.clamp(0.0, 1.0) / 4.0)
+    RETRY.jittered(RETRY.longest(failures) + others, random)
 }
 
 #[cfg(test)]

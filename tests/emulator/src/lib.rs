@@ -30,8 +30,8 @@
 //! # Policies
 //!
 //! Without policies every principal may do everything. [`Emulator::set_policies`] attaches documents to users, roles,
-//! repositories, registries, the VPC endpoint or an account, and from then on IAM decides as AWS does; the [`Call`]s of
-//! the journal show which actions were asked for and which one was denied.
+//! repositories, registries, the VPC endpoints of ECR or an account, and from then on IAM decides as AWS does. The
+//! journal's [`Call`]s show which actions were asked for and which one was denied.
 //!
 //! # From another process
 //!

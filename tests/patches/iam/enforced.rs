@@ -15,126 +15,25 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use ecr_emulator::{ACCESS_KEY_ID, Attachment, Emulator, POD_IDENTITY_TOKEN, SECRET_ACCESS_KEY, Settings};
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, POD_IDENTITY_TOKEN, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_support::{clean_command, output};
 
-use super::policy;
+use super::{
+    cases::{BY_ROLE, CASES, CONSUMERS, Call, Case, Identity, OURS, ROLE, THEIR_ROLE},
+    policy,
+};
 use crate::{
     build::{ROOT, read},
     containers::BINARY,
 };
 
-const OURS: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-const THEIRS: &str = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
-/// That of `several-accounts/config.yaml`.
-const BY_ROLE: &str = "999999999999.dkr.ecr.us-east-1.amazonaws.com";
-
-const USER: &str = "arn:aws:iam::123456789012:user/emulated";
-const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
-const THEIR_ROLE: &str = "arn:aws:iam::999999999999:role/ecr-pull";
-
-type Call = (&'static str, &'static str, &'static str);
-const TAGS: Call = ("GET", "tags/list", "ecr:ListImages");
-const RESOLVE: Call = ("HEAD", "manifests/1.0", "ecr:BatchGetImage");
-const MANIFEST: Call = ("GET", "manifests/1.0", "ecr:BatchGetImage");
-const LAYER_THERE: Call = ("HEAD", "blobs/LAYER", "ecr:BatchCheckLayerAvailability");
-const LAYER: Call = ("GET", "blobs/LAYER", "ecr:GetDownloadUrlForLayer");
-
-/// What each consumer asks of a registry, with the action that each request takes.
-const CONSUMERS: [(&str, &[Call]); 6] = [
-    ("kubelet", &[RESOLVE, MANIFEST, LAYER]),
-    ("docker, crane, skopeo", &[RESOLVE, MANIFEST, LAYER]),
-    // In AWS's list of what a pull takes.
-    ("a client that checks a layer first", &[MANIFEST, LAYER_THERE, LAYER]),
-    ("helm, Argo CD: a version", &[RESOLVE, MANIFEST, LAYER]),
-    ("helm, Argo CD: a range of versions", &[TAGS, RESOLVE, MANIFEST, LAYER]),
-    ("Flux's image-reflector", &[TAGS, MANIFEST]),
-];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Identity {
-    Keys,
-    Irsa,
-    Pod,
-}
-
-/// Policies that are used together, and where they let the sidecar's consumers pull.
-struct Case {
-    identity: Identity,
-    host: &'static str,
-    repository: &'static str,
-    attached: Vec<(Attachment, &'static [&'static str])>,
-    /// The files among them whose every action is needed here.
-    exercised: &'static [&'static str],
-}
-
-fn cases() -> [Case; 8] {
-    use Attachment::{Identity as Of, Repository, Trust};
-    let (user, role) = (|| Of(USER.to_owned()), || Of(ROLE.to_owned()));
-    let their_role = || Of(THEIR_ROLE.to_owned());
-    let case =
-        |identity, host, attached, exercised| Case { identity, host, repository: "app", attached, exercised };
-    let irsa = || (Trust(ROLE.to_owned()), &["trust-irsa.json"][..]);
-    let pods = || (Trust(ROLE.to_owned()), &["trust-pod-identity.json"][..]);
-    let theirs = Repository("arn:aws:ecr:eu-west-1:999999999999:repository/app".to_owned());
-    let by_role = || {
-        [
-            (role(), &["cross-account/assume-policy.json"][..]),
-            (Trust(THEIR_ROLE.to_owned()), &["cross-account/trust.json"]),
-            (their_role(), &["pull-policy.json"]),
-        ]
-    };
-    [
-        case(Identity::Keys, OURS, vec![(user(), &["pull-policy.json"])], &["pull-policy.json"]),
-        case(Identity::Irsa, OURS, vec![irsa(), (role(), &["pull-policy.json"])], &["trust-irsa.json"]),
-        case(
-            Identity::Pod,
-            OURS,
-            vec![pods(), (role(), &["pull-policy.json"])],
-            &["trust-pod-identity.json"],
-        ),
-        Case {
-            repository: "docker-hub/app",
-            ..case(
-                Identity::Keys,
-                OURS,
-                vec![(user(), &["pull-policy.json", "pull-through-cache-policy.json"])],
-                &["pull-through-cache-policy.json"],
-            )
-        },
-        case(
-            Identity::Irsa,
-            THEIRS,
-            vec![
-                irsa(),
-                (role(), &["pull-policy.json", "cross-account/pull-policy.json"]),
-                (theirs, &["cross-account/repository-policy.json"]),
-            ],
-            &["cross-account/pull-policy.json", "cross-account/repository-policy.json"],
-        ),
-        case(Identity::Irsa, BY_ROLE, [vec![irsa()], by_role().into()].concat(), &[]),
-        case(
-            Identity::Pod,
-            BY_ROLE,
-            [vec![pods()], by_role().into()].concat(),
-            &["cross-account/assume-policy.json", "cross-account/trust.json"],
-        ),
-        case(
-            Identity::Keys,
-            "public.ecr.aws",
-            vec![(user(), &["public-policy.json"])],
-            &["public-policy.json"],
-        ),
-    ]
-}
-
 #[test]
 fn with_each_shipped_policy_tags_are_listed_and_images_pulled_and_no_action_is_too_many() {
     let mut exercised = BTreeSet::new();
-    for case in cases() {
-        let files: Vec<_> = case.attached.iter().flat_map(|(_, files)| *files).collect();
+    for case in CASES {
+        let files: Vec<_> = case.attached.iter().flat_map(|(_, _, files)| *files).collect();
         let outcome = case.run(None);
         let nothing = Outcome { token: Ok(()), denied: BTreeSet::new(), failed: Vec::new() };
         assert_eq!(outcome, nothing, "{files:?} at {}", case.host);
@@ -183,9 +82,10 @@ impl Case {
         let settings = Settings { pod_identity_role: ROLE.to_owned(), ..Settings::default() };
         let aws = Emulator::start(settings).unwrap();
         aws.add_pull_through_cache("docker-hub");
-        for (to, files) in &self.attached {
-            let documents = files.iter().map(|file| document(file, to, without)).collect::<Vec<_>>();
-            aws.set_policies(to.clone(), &documents.iter().map(String::as_str).collect::<Vec<_>>());
+        for (attachment, arn, files) in self.attached {
+            let documents: Vec<_> = files.iter().map(|file| document(file, arn, without)).collect();
+            let documents: Vec<_> = documents.iter().map(String::as_str).collect();
+            aws.set_policies(attachment((*arn).to_owned()), &documents);
         }
         let token = self.token(&aws);
         let auth = token.as_deref().map(|token| STANDARD.encode(token)).map_err(ToOwned::to_owned);
@@ -252,13 +152,13 @@ impl Case {
 }
 
 /// A file as it is attached there, without an action where that is asked for.
-fn document(file: &str, to: &Attachment, without: Option<(&str, &str)>) -> String {
+fn document(file: &str, arn: &str, without: Option<(&str, &str)>) -> String {
     let mut document = policy(file);
     if let Some((_, action)) = without.filter(|(wanted, _)| *wanted == file) {
         take_out(&mut document, action);
     }
-    // "The pull policy" of the other account, with its values in it.
-    if *to == Attachment::Identity(THEIR_ROLE.to_owned()) {
+    // The other account has the pull policy with its own values.
+    if file == "pull-policy.json" && arn == THEIR_ROLE {
         let text = document.to_string();
         return text.replace("123456789012", "999999999999").replace("eu-west-1", "us-east-1");
     }
@@ -312,8 +212,7 @@ fn pod_token() -> String {
 /// The layer of the emulator's image, as an emulator without policies gives its manifest.
 static LAYER_DIGEST: LazyLock<String> = LazyLock::new(|| {
     let aws = Emulator::start(Settings::default()).unwrap();
-    let [case, ..] = cases();
-    let auth = STANDARD.encode(case.token(&aws).unwrap());
+    let auth = STANDARD.encode(CASES[0].token(&aws).unwrap());
     let (_, answer) = ask(&aws, OURS, &auth, "GET", "/v2/app/manifests/1.0");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let manifest: Value = serde_json::from_str(body).unwrap();

@@ -37,7 +37,7 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
     it_starts_after_the_grace_and_not_before(&argocd);
     argocd.aws.clear_faults();
     it_pulls_without_a_restart(&argocd);
-    helm_and_nobody_else_reads_the_file(&argocd);
+    helm_alone_reads_the_file(&argocd);
     the_templates_are_filled_and_only_the_sidecar_has_a_token(&argocd);
     argocd.run_of_readme("patches/argocd/README.md", "**Verify:**");
 }
@@ -70,7 +70,7 @@ fn it_pulls_without_a_restart(argocd: &Scene) {
     assert!(argocd.aws.pulls().iter().any(|pull| pull.path.contains("charts/hello")));
 }
 
-fn helm_and_nobody_else_reads_the_file(argocd: &Scene) {
+fn helm_alone_reads_the_file(argocd: &Scene) {
     let seen =
         argocd.shell(POD, MAIN, "cd $DOCKER_CONFIG; busybox id -u; busybox stat -c '%u:%g %a' config.json");
     assert_eq!(seen, "999\n999:999 640");

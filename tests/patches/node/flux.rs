@@ -31,12 +31,12 @@ fn image_reflector_controller_always_has_a_credential() {
 
     the_main_container_started_with_the_file(&flux);
     the_credential_is_where_flux_reads_it(&flux);
-    the_consumer_and_nobody_else_reads_the_file(&flux);
+    the_consumer_alone_reads_the_file(&flux);
     the_sidecar_is_confined(&flux);
     sts_was_asked_with_the_clusters_token(&flux);
     a_probe_is_cheap(&flux);
     a_renewed_token_is_noticed(&flux);
-    a_killed_sidecar_comes_back_and_no_pull_is_refused(&flux);
+    a_killed_sidecar_comes_back_and_no_pull_is_rejected(&flux);
     the_pod_ends_with_the_sidecar_last(&flux);
 
     flux.deploy(
@@ -72,7 +72,7 @@ fn the_credential_is_where_flux_reads_it(flux: &Scene) {
     assert!(pull.principal.contains("assumed-role/ecr-pull/"), "{}", pull.principal);
 }
 
-fn the_consumer_and_nobody_else_reads_the_file(flux: &Scene) {
+fn the_consumer_alone_reads_the_file(flux: &Scene) {
     let seen = flux.shell(
         POD,
         MAIN,
@@ -129,7 +129,7 @@ fn a_renewed_token_is_noticed(flux: &Scene) {
     wait_for("STS to be asked with the new token", DEADLINE, || (asked() > before).then_some(()));
 }
 
-fn a_killed_sidecar_comes_back_and_no_pull_is_refused(flux: &Scene) {
+fn a_killed_sidecar_comes_back_and_no_pull_is_rejected(flux: &Scene) {
     let file = "busybox sha256sum $DOCKER_CONFIG/config.json";
     let before = flux.shell(POD, MAIN, file);
     flux.aws.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::Status(503)); // what is there is all there is
@@ -143,7 +143,7 @@ fn a_killed_sidecar_comes_back_and_no_pull_is_refused(flux: &Scene) {
     assert_eq!(flux.shell(POD, MAIN, file), before);
     flux.aws.clear_faults();
     assert_eq!(flux.node.restart_count(NAMESPACE, POD, MAIN), 0);
-    flux.assert_none_refused(POD, MAIN);
+    flux.assert_none_rejected(POD, MAIN);
 }
 
 fn the_pod_ends_with_the_sidecar_last(flux: &Scene) {
@@ -192,13 +192,13 @@ fn an_edited_config_map_is_applied_without_a_restart(flux: &Scene) {
     wait_for("the new registry", DEADLINE, || {
         flux.hosts_in_secret("ecr-credentials").contains(&more.to_owned()).then_some(())
     });
-    // A bad one changes nothing, and is told.
+    // A bad one changes nothing, and is reported.
     configure(flux, "registries: [{hots: typo}]\n");
-    let told = flux.wait_log(POD, SIDECAR, "hots");
-    assert!(told.contains("host"), "{told}");
+    let reported = flux.wait_log(POD, SIDECAR, "hots");
+    assert!(reported.contains("host"), "{reported}");
     assert_eq!(flux.node.container_pid(NAMESPACE, POD, SIDECAR), pid);
     assert_eq!(flux.hosts_in_secret("ecr-credentials").len(), 3);
-    flux.assert_none_refused(POD, MAIN);
+    flux.assert_none_rejected(POD, MAIN);
 }
 
 fn a_sidecar_that_the_kernel_kills_comes_back_with_the_file_intact(flux: &Scene) {
@@ -211,7 +211,7 @@ fn a_sidecar_that_the_kernel_kills_comes_back_with_the_file_intact(flux: &Scene)
         container_status(pod, SIDECAR)["lastState"]["terminated"]["reason"] == "OOMKilled"
     });
     assert_eq!(flux.shell(POD, MAIN, whole), end);
-    flux.assert_none_refused(POD, MAIN);
+    flux.assert_none_rejected(POD, MAIN);
     assert_eq!(flux.node.restart_count(NAMESPACE, POD, MAIN), 0);
 }
 
@@ -235,7 +235,7 @@ fn a_thousand_registries_stay_within_the_limits(flux: &Scene) {
     println!("1000 registries: a file of {size} bytes; {usage:?}");
     assert_eq!(usage.memory_limit, 64 << 20);
     assert!(usage.memory_peak < usage.memory_limit * 3 / 4, "{usage:?}");
-    flux.assert_none_refused(POD, MAIN);
+    flux.assert_none_rejected(POD, MAIN);
 }
 
 fn configure_a_thousand(flux: &Scene) {
@@ -284,7 +284,7 @@ fn pod_identity_is_used_as_the_webhook_hands_it_over(flux: &Scene) {
     assert!(status(flux).contains("\"source\":\"container\""), "{}", status(flux));
     let pull = flux.aws.pulls().into_iter().next_back().unwrap();
     assert!(pull.principal.contains("assumed-role/pod-role/"), "{}", pull.principal);
-    flux.assert_none_refused(POD, MAIN);
+    flux.assert_none_rejected(POD, MAIN);
 }
 
 fn a_plain_container_does_the_same_with_static_keys(flux: &Scene) {

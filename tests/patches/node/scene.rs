@@ -228,7 +228,7 @@ impl Scene {
 
     /// Not one pull was refused.
     #[track_caller]
-    pub(crate) fn assert_none_refused(&self, pod: &str, container: &str) {
+    pub(crate) fn assert_none_rejected(&self, pod: &str, container: &str) {
         let log = self.logs(pod, container);
         assert!(!log.contains(REFUSED), "{log}");
         assert_eq!(self.aws.refusals().iter().filter(|r| r.path.contains("manifests")).count(), 0);

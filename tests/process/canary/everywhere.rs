@@ -156,7 +156,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     replace(&web, &second_web_token);
     sidecar.wait_log("credential file changed", DEADLINE);
     replace(&config, "registrys: 1");
-    sidecar.wait_log("is refused", DEADLINE);
+    sidecar.wait_log("reload rejected", DEADLINE);
     replace(&config, &yaml(count + 1));
     sidecar.wait_ready();
     let auths = || [PUBLIC, &host(0), &host(SESSION)].map(|host| auth(&rig.file(), host));

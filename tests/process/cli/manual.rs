@@ -58,7 +58,7 @@ fn zsh_completes_flags_behind_a_command() {
 }
 
 #[test]
-fn fish_completes_flags_behind_a_command_and_tells_what_they_do() {
+fn fish_completes_flags_behind_a_command_and_shows_what_they_do() {
     if program("fish").is_none() {
         return;
     }

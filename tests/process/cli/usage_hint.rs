@@ -19,7 +19,7 @@ fn complaint(output: &Output) -> String {
 }
 
 #[test]
-fn five_lines_say_what_was_looked_for_and_what_to_do_next() {
+fn five_lines_name_what_was_sought_and_what_to_do_next() {
     for arguments in [&[][..], &["run"], &["once"]] {
         for region in [&[][..], &[("AWS_REGION", "eu-west-1")]] {
             let done = started(arguments, Path::new("/nonexistent"), region);
@@ -53,9 +53,9 @@ fn in_a_cluster_its_next_step_comes_first() {
     assert!(lines[2].contains("In a cluster: "), "{said}");
 }
 
-/// Who has configured anything, or has a profile, is told what is wrong with that.
+/// Who has configured anything, or has a profile, gets an error that names what is wrong with that.
 #[test]
-fn whoever_has_begun_is_told_what_lacks() {
+fn what_a_user_lacks_who_has_begun_is_named() {
     let home = tempfile::tempdir().unwrap();
     let nowhere = Path::new("/nonexistent");
     let flags = ["once", "--docker-config", "/nonexistent/config.json"];

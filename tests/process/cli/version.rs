@@ -20,7 +20,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_version_tells_the_commit_and_its_date() {
+fn the_version_shows_the_commit_and_its_date() {
     if !Path::new(ROOT).join(".git").exists() {
         return skip("this is no checkout of git");
     }
@@ -81,23 +81,23 @@ fn a_tarball_knows_its_version_only_even_inside_another_repository() {
 }
 
 #[test]
-fn a_package_knows_its_commit_and_a_build_without_git_is_told() {
+fn a_package_knows_its_commit_and_a_build_without_git_is_reported() {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
     let script = BuildScript::new();
     let folder = script.folder("package");
     let info = format!("{{\n  \"git\": {{\n    \"sha1\": \"{COMMIT}\"\n  }},\n  \"path_in_vcs\": \"\"\n}}");
     write(&folder.join(".cargo_vcs_info.json"), &info);
     assert_eq!(script.version(&folder, |_| {}), format!("{VERSION} (0123456)"));
-    let told = script.version(&folder, |command| {
+    let reported = script.version(&folder, |command| {
         command
             .env("ECR_SIDECAR_COMMIT", COMMIT.replace('0', "f"))
             .env("ECR_SIDECAR_COMMIT_DATE", "2026-11-25");
     });
-    assert_eq!(told, format!("{VERSION} (f123456 2026-11-25)"));
+    assert_eq!(reported, format!("{VERSION} (f123456 2026-11-25)"));
 }
 
 #[test]
-fn a_checkout_is_looked_at_again_after_a_commit_and_not_before() {
+fn a_checkout_is_checked_again_after_a_commit_and_not_before() {
     let script = BuildScript::new();
     let main = script.folder("main");
     git(&main, &["init", "--quiet", "--initial-branch", "main"]);
@@ -108,7 +108,7 @@ fn a_checkout_is_looked_at_again_after_a_commit_and_not_before() {
         let watched = || script.says("rerun-if-changed", &folder, |_| {});
         let modified = || -> Vec<_> {
             let files = watched().into_iter().filter(|path| path != "build.rs").map(|path| folder.join(path));
-            // One that is not there would be looked at with each command.
+            // One that is not there would be checked with each command.
             files.map(|path| fs::metadata(path).unwrap().modified().unwrap()).collect()
         };
         let before = modified();
@@ -123,13 +123,13 @@ fn a_checkout_is_looked_at_again_after_a_commit_and_not_before() {
 #[test]
 fn the_program_runs_under_cargo_run() {
     let script = BuildScript::new();
-    let told = script.says("rustc-env", &script.folder("tarball"), |_| {});
+    let reported = script.says("rustc-env", &script.folder("tarball"), |_| {});
     let mut config = clean_command(BINARY, Path::new("/nonexistent"));
-    config.env("AWS_REGION", "eu-west-1").envs(told.iter().map(|pair| pair.split_once('=').unwrap()));
+    config.env("AWS_REGION", "eu-west-1").envs(reported.iter().map(|pair| pair.split_once('=').unwrap()));
     printed(&output(config.arg("config"), DEADLINE));
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it meanwhile")]
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }

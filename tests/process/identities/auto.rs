@@ -85,7 +85,7 @@ fn the_order_is_environment_profile_web_identity_container() {
 }
 
 /// The source that `breaks` and every one behind it are configured: `once` fails at once, saying all of
-/// `parts`, and asks nobody for a token.
+/// `parts`, and sends no request for a token.
 #[track_caller]
 fn is_never_passed_over(breaks: impl FnOnce(&Harness, &mut Command), parts: &[&str]) -> Harness {
     let world = Harness::new(BINARY).without_keys();
@@ -190,7 +190,7 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy()
     let world = Harness::new(BINARY).without_keys();
     let token = world.web_identity_file("me");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o000)).unwrap();
-    // Root may read anything: the program runs as somebody else, from where they may reach it.
+    // Root may read anything: the program runs as another user, from where that user may reach it.
     let is_root = rustix::process::geteuid().is_root();
     let binary = world.at("ecr-sidecar");
     install(BINARY, &binary);
@@ -214,7 +214,7 @@ fn a_web_identity_token_that_may_not_be_read_is_an_error_that_names_the_remedy()
 }
 
 #[test]
-fn a_refused_web_identity_is_an_error_with_the_remedy_of_its_cause() {
+fn a_rejected_web_identity_is_an_error_with_the_remedy_of_its_cause() {
     for (code, parts) in [
         ("AccessDenied", ["AccessDenied", "trust policy", "system:serviceaccount:NAMESPACE:NAME"]),
         ("InvalidIdentityToken", ["InvalidIdentityToken", "OIDC provider", "issuer"]),
@@ -283,12 +283,12 @@ fn a_missing_pod_identity_token_is_an_error_that_names_the_file() {
 }
 
 #[test]
-fn the_pod_identity_token_is_not_sent_to_a_stranger() {
+fn the_pod_identity_token_is_not_sent_to_another_host() {
     let world = container_fails(
         |_, command| {
-            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://stranger.example/v1/credentials");
+            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://other.example/v1/credentials");
         },
-        &["AWS_CONTAINER_CREDENTIALS_FULL_URI is `http://stranger.example/v1/credentials`", "loopback"],
+        &["AWS_CONTAINER_CREDENTIALS_FULL_URI is `http://other.example/v1/credentials`", "loopback"],
     );
     assert_eq!(world.counts(), [0; 5]);
 }

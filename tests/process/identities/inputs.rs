@@ -264,7 +264,7 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody reads it yet")]
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 fn put_bytes(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
@@ -294,7 +294,7 @@ fn a_profile_file_of_another_user_is_named_with_the_reason() {
     let as_another = |command: &str| {
         let mut command = world.command(command);
         command.uid(65532).gid(65532).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
-        command.env("ECR_SIDECAR_DOCKER_CONFIG", "/tmp/ecr-sidecar-nobody/config.json");
+        command.env("ECR_SIDECAR_DOCKER_CONFIG", "/tmp/ecr-sidecar-unused/config.json");
         said(command).1
     };
     for command in ["once", "doctor"] {
@@ -448,7 +448,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
 }
 
 #[test]
-fn hung_files_of_profiles_hold_up_nobody_else() {
+fn hung_files_of_profiles_hold_up_no_other_identity() {
     let world = Harness::new(BINARY).without_keys();
     // Opened in the usual way it would wait for a writer for ever.
     let path = world.write(".aws/credentials", "");

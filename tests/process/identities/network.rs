@@ -85,7 +85,7 @@ fn aws_ca_bundle_goes_before_ssl_cert_file() {
 }
 
 #[test]
-fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
+fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_reported() {
     let world = Harness::new(BINARY).without_keys();
     let good = std::fs::read_to_string(world.emulator.ca_file()).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -99,7 +99,7 @@ fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_said() {
     world.pull(HOST);
 }
 
-/// `once` that gives up soon, since what passes by itself is waited for.
+/// `once` that gives up soon, since what is transient is waited for.
 #[track_caller]
 fn fails_saying(world: &Harness, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
     let once = world.once(|command| {
@@ -114,12 +114,12 @@ fn fails_saying(world: &Harness, prepare: impl FnOnce(&mut Command), parts: &[&s
 #[test]
 fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
     let world = Harness::new(BINARY).without_keys();
-    let stranger = Emulator::start(Settings::default()).unwrap();
+    let other_aws = Emulator::start(Settings::default()).unwrap();
     fails_saying(
         &world,
         |command| {
             command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
-            command.env("SSL_CERT_FILE", stranger.ca_file());
+            command.env("SSL_CERT_FILE", other_aws.ca_file());
         },
         &["invalid peer certificate", "set AWS_CA_BUNDLE to a bundle"],
     );
@@ -189,21 +189,21 @@ fn a_web_identity_is_exchanged_at_sts_of_aws_region() {
     assert_eq!(connects(&world), ["api.ecr.eu-west-1.amazonaws.com", "sts.us-west-2.amazonaws.com"]);
 }
 
-/// `127.1` is this machine by a name that is not exempt from proxies by itself.
+/// `127.1` is this machine by a name that is not exempt from proxies automatically.
 #[test]
 fn no_proxy_is_followed() {
     let world = Harness::new(BINARY).without_keys();
     let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let closed = format!("http://127.0.0.1:{}", free_port());
     fails_saying(
         &world,
         |command| {
-            command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody);
+            command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
         },
         &["ecr:GetAuthorizationToken", "Connection refused"],
     );
     world.once_pulls(HOST, |command| {
-        command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &nobody);
+        command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
         command.env("NO_PROXY", "example.com,127.1");
     });
 }

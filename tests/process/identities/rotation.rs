@@ -97,7 +97,7 @@ fn a_deleted_key_is_tried_slowly_and_its_successor_at_once() {
 }
 
 #[test]
-fn a_key_file_that_goes_leaves_the_credential_and_its_return_mends_it() {
+fn a_key_file_that_goes_leaves_the_credential_and_its_return_fixes_it() {
     let world = Harness::new(BINARY).without_keys();
     world.write("keys/id", ACCESS_KEY_ID);
     world.write("keys/secret", SECRET_ACCESS_KEY);
@@ -185,7 +185,7 @@ fn aws_credentials_that_ecr_calls_expired_are_resolved_again_and_asked_with_once
 }
 
 #[test]
-fn expired_keys_of_a_person_are_asked_with_twice_and_then_said() {
+fn expired_keys_of_a_person_are_asked_with_twice_and_then_reported() {
     let world = Harness::new(BINARY).without_keys();
     let [id, secret, token] = world.session();
     world.emulator.expire_credentials();

@@ -1,4 +1,4 @@
-//! Every source gives a token: the emulator tells who signed, where, and whether a pull is admitted.
+//! Every source gives a token: the emulator records who signed, where, and whether a pull is admitted.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -7,7 +7,7 @@
 //! | [`audit`] | what was it asked, by whom, how often? |
 //! | [`node`] | what becomes of a pod? |
 //!
-//! An [`ApiServer`] by itself has no node and no controller manager: pods don't run, a namespace gets no
+//! An [`ApiServer`] alone has no node and no controller manager: pods don't run, a namespace gets no
 //! `default` service account, and one that is deleted stays in `Terminating` unless
 //! [`ApiServer::delete_namespace`] deletes it. A [`Node`] has both.
 

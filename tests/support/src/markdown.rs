@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_told_from_prose() {
+    fn blocks_are_distinguished_from_prose() {
         let text = "a\n\n```sh\nb\n```\n* c\n\n  ```console not run: why\n  $ d\n    e\n  ```\nf\n";
         let blocks = blocks(text);
         assert_eq!(blocks[0], Block { info: "sh".into(), line: 3, text: "b\n".into() });
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_told_command_by_command() {
+    fn what_is_printed_is_matched_command_by_command() {
         let shown = commands("$ x=1\n$ echo $x; echo 2\n1\n2\n");
         let printed = run_shown(&mut Command::new("bash"), &shown);
         assert_eq!(printed[..2], ["", "1\n2\n"]);

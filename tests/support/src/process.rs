@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grandchild_that_holds_the_pipes_delays_nobody() {
+    fn a_grandchild_that_holds_the_pipes_delays_no_test() {
         let process = shell("sleep 600 & echo $! >&2");
         process.wait_exit(SOON);
         let grandchild = process.log_lines().concat();

@@ -116,7 +116,7 @@ impl DockerRegistry {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody else reads these files while they are written")]
+#[expect(clippy::disallowed_methods, reason = "not read while they are written")]
 pub(crate) fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|e| panic!("can't write {}: {e}", path.display()));
 }

@@ -56,7 +56,7 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {reason}");
 }
 
-/// The shared libraries that `program` is loaded with, to be put beside it into an image; none when it is static.
+/// The shared libraries that `program` is loaded with, to be put next to it into an image; none when it is static.
 ///
 /// # Panics
 /// When `ldd` can't be run.
@@ -66,7 +66,7 @@ pub fn libraries(program: &Path) -> Vec<PathBuf> {
     listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// Where programs are looked for, in order.
+/// Where programs are searched, in order.
 fn folders() -> &'static [PathBuf] {
     static FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
     FOLDERS.get_or_init(|| {
@@ -141,7 +141,7 @@ mod tests {
     fn a_missing_program_is_a_skip_and_in_ci_a_failure() {
         for (ci, passes) in [(None, true), (Some("true"), false)] {
             let mut command = Command::new(env::current_exe().unwrap());
-            command.args(["--exact", "requirement::tests::needs_a_program_that_nobody_has", "--ignored"]);
+            command.args(["--exact", "requirement::tests::needs_a_program_that_no_machine_has", "--ignored"]);
             command.env_remove("CI").envs(ci.map(|ci| ("CI", ci)));
             let output = command.output().unwrap();
             assert_eq!(output.status.success(), passes, "CI={ci:?}");
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     #[ignore = "run by the test above"]
-    fn needs_a_program_that_nobody_has() {
+    fn needs_a_program_that_no_machine_has() {
         assert_eq!(program("no-such-program"), None);
     }
 }

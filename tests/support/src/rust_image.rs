@@ -1,7 +1,7 @@
 //! The base image of a Rust build, made of this machine: its Rust, its C compiler, and the crates that cargo has
 //! fetched. Where images can't be pulled, it takes the place of `rust:slim`.
 //!
-//! Nothing in it is where it is on this machine, and cargo is told to stay offline.
+//! Nothing in it is where it is on this machine, and cargo is configured to stay offline.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,7 +76,7 @@ fn parts_of_rust(sysroot: &Path) -> Vec<PathBuf> {
     parts
 }
 
-/// The crates, packed as they came, and where cargo looks for more of them.
+/// The crates, packed as they came, and where cargo finds more of them.
 fn parts_of_cargo(cargo_home: &Path) -> Vec<&'static str> {
     let mut parts = vec!["registry/cache", "registry/index", "config.toml"];
     parts.retain(|part| cargo_home.join(part).exists());

@@ -59,7 +59,7 @@ impl Deref for Sidecar {
 pub fn release_program() -> PathBuf {
     let mut script =
         Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/build-release"));
-    // Not the variables that cargo gives to a test: crates whose build looks at them would be built again.
+    // Not the variables that cargo gives to a test: crates whose build reads them would be built again.
     script.env_clear();
     for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
         script.envs(env::var_os(name).map(|value| (name, value)));

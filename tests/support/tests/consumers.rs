@@ -188,7 +188,7 @@ fn assert_failed(output: &Output, part: &str) {
     assert!(!output.status.success() && stderr.contains(part), "{stderr}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "nobody else reads this file while it is written")]
+#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }

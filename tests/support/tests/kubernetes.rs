@@ -30,7 +30,7 @@ subjects: [{kind: ServiceAccount, name: sidecar, namespace: flux-system}]
 ";
 
 #[test]
-fn a_service_account_may_do_what_its_role_says_and_the_log_tells_what_it_did() {
+fn a_service_account_may_do_what_its_role_says_and_the_log_shows_what_it_did() {
     let Some(server) = ApiServer::shared() else { return };
     let sidecar = server.service_account("flux-system", "sidecar");
     assert_denied(&server.kubectl_as(&sidecar, ["get", "secrets"]));

@@ -17,7 +17,7 @@ use test_support::{
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A native sidecar that takes a second to have started, and a main container that tells when it starts itself.
+/// A native sidecar that takes a second to have started, and a main container that records when it starts itself.
 const POD: &str = "
 apiVersion: v1
 kind: Pod
@@ -59,7 +59,7 @@ spec:
       sources: [{serviceAccountToken: {audience: sts.amazonaws.com, expirationSeconds: 600, path: token}}]
 ";
 
-/// In one test, on one node: its end is what is looked at last.
+/// In one test, on one node: its end is what is checked last.
 #[test]
 fn pods_run_as_in_a_cluster_and_nothing_stays_behind() {
     let Some(node) = Node::start() else { return };

@@ -10,7 +10,7 @@ fn shown(status: &str, now: u64, medium: Medium) -> String {
     text(&serde_json::from_str(status).unwrap(), at(now), medium)
 }
 
-/// A healthy registry, a denied one; a file that lacks the latter, and Secrets of which one is in trouble.
+/// A healthy registry, a denied one; a file that lacks the latter, and Secrets of which one fails.
 fn mixed() -> String {
     format!(
         r#"{{"version": "0.1.0", "started_at": "1970-01-01T00:00:00Z", "has_been_ready": false,
@@ -49,7 +49,7 @@ REGISTRY                                      IDENTITY                         S
 public.ecr.aws (optional)                     arn:aws:sts::1:assumed-role/r/s  denied x3  -           now
 OUTPUT                          STATE
 docker-config /run/config.json  missing: public.ecr.aws; 1 warning
-docker-config-secret apps/ecr   1 of 3 Secrets in sync; ended: public.ecr.aws; not yet renewed: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+docker-config-secret apps/ecr   1 of 3 Secrets in sync; expired: public.ecr.aws; not yet renewed: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
 token ecr-public us-east-1 as billing:
   ecr-public:GetAuthorizationToken: AccessDenied
   remedy: allow it
@@ -60,7 +60,7 @@ Secret apps/ecr:
   remedy: add the rule
 1 more Secrets:
   not in sync either
-the changed configuration is refused:
+configuration reload rejected:
   two problems:
     a: found 1
     b: found 2
@@ -98,14 +98,14 @@ fn nothing_is_wider_than_the_terminal() {
 }
 
 #[test]
-fn a_token_says_what_is_left_of_it() {
+fn a_token_shows_what_is_left_of_it() {
     let token = |fields: &str| format!(r#"{{"version":"1","tokens":[{{{fields}}}],"outputs":[]}}"#);
     let life = r#""obtained_at": "1970-01-01T00:00:00Z", "expires_at": "1970-01-01T00:16:40Z""#;
     let cases = [
         (token(""), 0, "waiting  -           -"),
         (token(life), 10, "ok     16m30s      -"),
-        (token(life), 1000, "ok     ended 0s ago  -"),
-        (token(life), 1100, "ok     ended 1m40s ago  -"),
+        (token(life), 1000, "ok     expired 0s ago  -"),
+        (token(life), 1100, "ok     expired 1m40s ago  -"),
         (token(&format!(r#"{life}, "clock_fault": "far-future""#)), 0, "clock  16m40s      -"),
     ];
     for (status, now, row) in cases {
@@ -120,7 +120,7 @@ fn a_token_says_what_is_left_of_it() {
 }
 
 #[test]
-fn an_output_says_its_state() {
+fn an_output_shows_its_state() {
     let output = |fields: &str| {
         format!(
             r#"{{"version":"1","outputs":[{{"type":"t","target":"p",{fields}}}],"tokens":[{{"registries":[{{"host":"h"}}],
@@ -131,7 +131,7 @@ fn an_output_says_its_state() {
         (r#""in_place": {"h": "1970-01-01T00:16:40Z"}"#, "t p     in sync\n"),
         (r#""in_place": {"h": "1970-01-01T00:20:00Z"}"#, "t p     in sync\n"), // another sidecar's
         (r#""in_place": {"h": "1970-01-01T00:16:00Z"}"#, "t p     not yet renewed: h\n"),
-        (r#""in_place": {"h": "1970-01-01T00:00:00Z"}"#, "t p     ended: h\n"),
+        (r#""in_place": {"h": "1970-01-01T00:00:00Z"}"#, "t p     expired: h\n"),
         (r#""in_place": {}"#, "t p     missing: h\n"),
         (r#""last_error": {"message": "m"}"#, "t p     error; missing: h\n"),
         (r#""targets": {"total": 0}"#, "t p     0 of 0 Secrets in sync\n"),

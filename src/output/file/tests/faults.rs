@@ -31,7 +31,7 @@ impl Drop for Mount {
     }
 }
 
-/// What the test prints when it runs again as a user without rights, with `variable` telling it where.
+/// What the test prints when it runs again as a user without rights, with the place in `variable`.
 ///
 /// Rights bind every user but root, and a process cannot come back from being another: so a process of its own.
 pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String> {
@@ -54,7 +54,7 @@ pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String
 const NOBODY: u32 = 65534;
 
 #[test]
-fn a_bind_mounted_file_is_refused() {
+fn a_bind_mounted_file_is_rejected() {
     let place = Place::new();
     put(&place.at("source"), "{}");
     put(&place.path(), "");

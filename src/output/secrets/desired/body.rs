@@ -1,7 +1,7 @@
 //! The body of an apply.
 //!
 //! Server-side apply removes what its field manager has applied before and leaves out now, and all outputs, of this
-//! process and of those before it, are one field manager. So a body says everything that the field manager has applied
+//! process and of those before it, are one field manager. So a body contains everything that the field manager has applied
 //! to the Secret, as it is now, and an output changes in it what it is for: no output removes what another put there.
 
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl<'a> Body<'a> {
         self.data.insert(key, value);
     }
 
-    /// Leaves out what we say there: it goes, unless another field manager says it too.
+    /// Leaves out what we have applied there: it goes, unless another field manager has applied it too.
     pub(super) fn leave_out(&mut self, annotation: &str, keys: &[&str]) {
         self.annotations.remove(annotation);
         self.data.retain(|key, _| !keys.contains(key));

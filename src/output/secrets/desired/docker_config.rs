@@ -12,7 +12,7 @@ use super::{
     },
     Basis, Body, Concern, Decision, InPlace,
     body::{Size, must_release_label},
-    refuse_size, refuse_type,
+    reject_size, reject_type,
 };
 use crate::{
     clock::whole_seconds,
@@ -34,7 +34,7 @@ pub(super) fn decide(
     found: Option<&SecretObject>,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    refuse_type(at, found, TYPE)?;
+    reject_type(at, found, TYPE)?;
     let ownership = Ownership::of(found, KEY, basis.memory);
     let bytes = found.and_then(|found| found.value(KEY)).unwrap_or_default();
     let text = std::str::from_utf8(&bytes).unwrap_or("?");
@@ -53,9 +53,9 @@ pub(super) fn decide(
 
     let merged = merge(existing, base, &plan.merged);
     let warnings = merged.warnings.iter().map(ToString::to_string).collect();
-    let mut decision = Decision::removing(Concern::All, expiries(&known), warnings);
+    let mut decision = Decision::unchanged(Concern::All, expiries(&known), warnings);
     let is_as_desired =
-        merged.is(text) && plan.annotation == ownership.marks && !found.is_some_and(must_release_label);
+        merged.is(text) && plan.annotation == ownership.annotation && !found.is_some_and(must_release_label);
     if merged.ours && !is_as_desired {
         let content = encode(at, &merged)?;
         let annotation = plan.annotation.to_text();
@@ -83,7 +83,7 @@ fn classify(
 ) -> BTreeMap<RegistryHost, Known> {
     let current = &basis.desired.current;
     // Before our first token: what the process before us, or another sidecar, left.
-    let annotated = ownership.marks.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
+    let annotated = ownership.annotation.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
     let annotated = annotated.filter(|host| !current.contains_key(host));
     let known = current.keys().cloned().chain(annotated).filter_map(|host| {
         let auth = document.auth_of(host.as_str())?;
@@ -118,10 +118,11 @@ fn plan(
     desired: &CredentialSet,
 ) -> Plan {
     let auth = |host: &str| document.entry_auth(host).unwrap_or_default();
-    let mut annotation = ownership.marks.clone();
-    // What it says of registries of other sidecars that keep the same Secret stays, as long as their credential is there.
-    annotation
-        .retain(|host| !desired.retired.contains(host) && ownership.marks.is_of(host, auth(host).as_bytes()));
+    let mut annotation = ownership.annotation.clone();
+    // Registries of other sidecars that keep the same Secret stay in it as long as their credential is there.
+    annotation.retain(|host| {
+        !desired.retired.contains(host) && ownership.annotation.is_of(host, auth(host).as_bytes())
+    });
     let mut in_place = expiries(known);
     in_place.retain(|host, _| !desired.retired.contains(host));
     let mut merged = desired.clone();
@@ -148,7 +149,7 @@ fn encode(at: &ObjectRef, merged: &Merged<'_>) -> Result<Zeroizing<Vec<u8>>, Pro
     };
     let mut size = Size(0);
     merged.write_to(&mut size).map_err(failed)?;
-    refuse_size(at, size.0)?;
+    reject_size(at, size.0)?;
     // Of the right size at once: a buffer that grows leaves copies behind.
     let mut encoded = Zeroizing::new(Vec::with_capacity(size.0.div_ceil(3) * 4));
     let mut encoder = EncoderWriter::new(&mut *encoded, &STANDARD);

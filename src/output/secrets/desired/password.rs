@@ -13,7 +13,7 @@ use super::{
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
-    Apply, Basis, Body, Concern, Decision, InPlace, refuse_size, refuse_type,
+    Apply, Basis, Body, Concern, Decision, InPlace, reject_size, reject_type,
 };
 use crate::{
     clock::whole_seconds,
@@ -43,7 +43,7 @@ pub(super) fn of_template(
     found: Option<&SecretObject>,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    refuse_type(at, found, TYPE)?;
+    reject_type(at, found, TYPE)?;
     let Some(found) = found else { return create_template(at, host, flavour, basis) };
     let fields = flavour.fields(host);
     let url = fields.iter().find(|(key, _)| *key == "url").map(|(_, url)| url.as_bytes());
@@ -55,10 +55,10 @@ pub(super) fn of_template(
     if !is_managed && !user.is_empty() && user.as_slice() != USER.as_bytes() {
         return withhold(at, found, host, basis, "it holds the credentials of another user");
     }
-    decide(at, host, found, basis, template_flaws(at, &fields, found))
+    decide(at, host, found, basis, template_warnings(at, &fields, found))
 }
 
-/// Decides for a repository's Secret, which has to be there: what it is for, nobody but its owner knows.
+/// Decides for a repository's Secret, which has to be there: only its owner knows what it is for.
 pub(super) fn of_repository(
     at: &ObjectRef,
     found: Option<&SecretObject>,
@@ -77,17 +77,18 @@ pub(super) fn of_repository(
             true => (Concern::All, Vec::new()),
             false => (Concern::None, vec![warning]),
         };
-        let decision = Decision::removing(coverage, InPlace::new(), warnings);
+        let decision = Decision::unchanged(coverage, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
         let apply = if is_where_it_was_put(found, basis) { None } else { without_ours(at, found)? };
         return Ok(Decision { apply, ..decision });
     };
     let label = found.metadata.labels.get(SECRET_TYPE);
-    let mut flaws = Vec::new();
+    let mut warnings = Vec::new();
     if label.is_none_or(|label| !WITH_CREDENTIALS.contains(&label.as_str())) {
-        flaws.push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
+        warnings
+            .push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
     }
-    decide(at, &host, found, basis, flaws)
+    decide(at, &host, found, basis, warnings)
 }
 
 fn knows_no_registry(CredentialSet { current, awaited, retired }: &CredentialSet) -> bool {
@@ -107,8 +108,8 @@ fn registry_in_url(found: &SecretObject) -> Option<RegistryHost> {
 fn is_where_it_was_put(found: &SecretObject, basis: &Basis<'_>) -> bool {
     let Some(host) = registry_in_url(found) else { return false };
     let ownership = Ownership::of(Some(found), "password", basis.memory);
-    let is_marked = ownership.marks.hosts().any(|marked| marked == host.as_str());
-    is_marked && INSECURE.iter().all(|key| is_false(found, key))
+    let is_annotated = ownership.annotation.hosts().any(|annotated| annotated == host.as_str());
+    is_annotated && INSECURE.iter().all(|key| is_false(found, key))
 }
 
 /// The registry that a repository's URL is in, if it is one of ours.
@@ -127,7 +128,7 @@ fn create_template(
     flavour: Flavour,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    let decision = Decision::removing(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    let decision = Decision::unchanged(Concern::One(host.clone()), InPlace::new(), Vec::new());
     if basis.desired.retired.contains(host) {
         return Ok(decision);
     }
@@ -162,14 +163,14 @@ fn decide(
     };
     let expiry = expiry.filter(|_| username.as_slice() == USER.as_bytes());
     let in_place = expiry.map(|expiry| (host.clone(), expiry)).into_iter().collect();
-    let decision = Decision::removing(Concern::One(host.clone()), in_place, warnings);
+    let decision = Decision::unchanged(Concern::One(host.clone()), in_place, warnings);
     if basis.desired.retired.contains(host) {
         return Ok(Decision { apply: without_ours(at, found)?, ..decision });
     }
     let Some((token, bare)) = &desired else { return Ok(decision) };
     let is_as_desired = match (expiry, desired_one) {
         (None, _) => false,
-        (Some(_), Some(_)) => ownership.marks == marks(host, bare, token.expires_at),
+        (Some(_), Some(_)) => ownership.annotation == annotation(host, bare, token.expires_at),
         (Some(expiry), None) => expiry >= whole_seconds(token.expires_at),
     };
     if is_as_desired {
@@ -190,8 +191,8 @@ fn with_credential(
     let Some((token, bare)) = token.and_then(|token| Some((token, token.password()?))) else {
         return Ok(decision);
     };
-    refuse_size(at, bare.len())?;
-    let annotation = marks(host, &bare, token.expires_at).to_text();
+    reject_size(at, bare.len())?;
+    let annotation = annotation(host, &bare, token.expires_at).to_text();
     let (username, password) = (STANDARD.encode(USER), Zeroizing::new(STANDARD.encode(&**bare)));
     let mut body = body;
     body.annotate(EXPIRES, &annotation);
@@ -202,10 +203,10 @@ fn with_credential(
 }
 
 /// The annotation for one credential.
-fn marks(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> ExpiryAnnotation {
-    let mut marks = ExpiryAnnotation::default();
-    marks.set(host, bare, expires_at);
-    marks
+fn annotation(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> ExpiryAnnotation {
+    let mut annotation = ExpiryAnnotation::default();
+    annotation.set(host, bare, expires_at);
+    annotation
 }
 
 /// No password goes there, and the one that we put there leaves.
@@ -216,7 +217,7 @@ fn withhold(
     basis: &Basis<'_>,
     reason: &str,
 ) -> Result<Decision, Problem> {
-    let decision = Decision::removing(Concern::One(host.clone()), InPlace::new(), Vec::new());
+    let decision = Decision::unchanged(Concern::One(host.clone()), InPlace::new(), Vec::new());
     // Of a registry that is no longer configured, none is wanted there.
     let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
         message: format!("the Secret {at} gets no credentials: {reason}"),
@@ -245,20 +246,21 @@ fn is_false(found: &SecretObject, key: &str) -> bool {
 }
 
 /// What keeps Argo CD from using a template.
-fn template_flaws(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<String> {
-    let mut flaws = Vec::new();
+fn template_warnings(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<String> {
+    let mut warnings = Vec::new();
     if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != TEMPLATE) {
-        flaws.push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: {TEMPLATE}"));
+        warnings
+            .push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: {TEMPLATE}"));
     }
     for (key, wanted) in fields {
         if found.value(key).is_none_or(|value| value.as_slice() != wanted.as_bytes()) {
-            flaws.push(format!(
+            warnings.push(format!(
                 "Argo CD does not match the Secret {at} as meant: its `{key}` should be `{wanted}`"
             ));
         }
     }
-    if !flaws.is_empty() {
-        flaws.push(format!("apply what `ecr-sidecar manifests` prints for {at}"));
+    if !warnings.is_empty() {
+        warnings.push(format!("apply what `ecr-sidecar manifests` prints for {at}"));
     }
-    flaws
+    warnings
 }

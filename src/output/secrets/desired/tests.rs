@@ -168,7 +168,7 @@ fn what_others_filled_is_theirs() {
 }
 
 #[test]
-fn foreign_entries_stay() {
+fn unmanaged_entries_stay() {
     let others = "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}";
     let (secret, _) = step(&flux(true), Some(&prepared(others)), &credentials("ours", 1000), 0).unwrap();
     let content = config(&secret);
@@ -180,7 +180,7 @@ fn foreign_entries_stay() {
 }
 
 #[test]
-fn a_secret_of_another_type_is_refused_with_the_remedy() {
+fn a_secret_of_another_type_is_rejected_with_the_remedy() {
     let opaque = json!({"metadata": {}, "type": "Opaque", "data": {}});
     let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))
         .err()
@@ -193,8 +193,8 @@ fn a_secret_of_another_type_is_refused_with_the_remedy() {
 
 #[test]
 fn no_secret_is_larger_than_is_possible() {
-    assert!(refuse_size(&here(), LARGEST).is_ok());
-    let problem = refuse_size(&here(), LARGEST + 1).unwrap_err();
+    assert!(reject_size(&here(), LARGEST).is_ok());
+    let problem = reject_size(&here(), LARGEST + 1).unwrap_err();
     assert_eq!(problem.remedy.diagnosis, Diagnosis::SecretTooLarge);
     assert!(problem.message.contains("flux-system/ecr-credentials"), "{problem}");
 }

@@ -20,7 +20,7 @@ pub enum Attachment {
     Repository(String),
     /// The private registries of an account.
     Registry(String),
-    /// The VPC endpoint that every request passes.
+    /// The VPC endpoints of ECR, for its API and its registries, which every request to them passes.
     VpcEndpoint,
     /// An account, by its organization: service control policies.
     Account(String),
@@ -46,8 +46,9 @@ impl Attached {
             Some(Attachment::Repository(request.resource.to_owned())),
             owner.map(|account| Attachment::Registry(account.to_owned())),
         ];
+        let passes_endpoint = request.action.starts_with("ecr:");
         let mut policies = Policies {
-            vpc_endpoint: self.optional(&Attachment::VpcEndpoint),
+            vpc_endpoint: self.optional(&Attachment::VpcEndpoint).filter(|_| passes_endpoint),
             resource: of_resource.into_iter().flatten().flat_map(|key| self.of(&key)).collect(),
             relation: if request.resource.contains(":role/") {
                 Relation::Trust

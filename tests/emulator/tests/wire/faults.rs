@@ -214,6 +214,6 @@ fn pushed_faults_end_by_themselves() {
 
 #[test]
 #[should_panic(expected = "means nothing for Sts")]
-fn a_fault_that_means_nothing_is_refused() {
+fn a_fault_that_means_nothing_is_rejected() {
     start().set_fault(Service::Sts, Fault::EmptyList);
 }

@@ -11,6 +11,7 @@ mod metadata;
 mod policies;
 mod proxy;
 mod registry;
+mod roles;
 mod signatures;
 mod sts;
 mod upstream;

@@ -55,7 +55,7 @@ fn a_token_opens_every_account_of_its_region_and_no_other_region() {
 }
 
 #[test]
-fn whatever_was_not_issued_is_refused() {
+fn whatever_was_not_issued_is_rejected() {
     let emulator = start();
     let token = ecr_token(&emulator, "eu-west-1");
     let password = String::from_utf8(STANDARD.decode(&token).unwrap()).unwrap().replacen("AWS:", "", 1);

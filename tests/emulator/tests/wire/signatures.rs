@@ -84,7 +84,7 @@ fn a_session_token_must_be_the_keys_own() {
 }
 
 #[test]
-fn a_skewed_clock_is_told_both_ways() {
+fn a_skewed_clock_is_reported_both_ways() {
     let emulator = start();
     for (offset, message) in [(3600, "Signature expired: "), (-3600, "Signature not yet current: ")] {
         emulator.set_clock_offset(offset);
@@ -120,7 +120,7 @@ fn a_signature_is_for_one_service_and_region() {
 }
 
 #[test]
-fn an_unsigned_request_is_refused() {
+fn an_unsigned_request_is_rejected() {
     let emulator = start();
     let ecr = Ask::token(ECR).send(&emulator.endpoint()).unwrap();
     assert_eq!((ecr.status, ecr.code().as_str()), (400, "MissingAuthenticationTokenException"));

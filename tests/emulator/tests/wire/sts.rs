@@ -115,7 +115,7 @@ fn a_web_identity_token_needs_no_signature_of_the_request() {
 }
 
 #[test]
-fn a_bad_web_identity_token_is_refused() {
+fn a_bad_web_identity_token_is_rejected() {
     let role = Role::new(ROLE, [Trust::Subject(SUBJECT.to_owned())]);
     let emulator = Emulator::start(Settings { roles: vec![role], ..Settings::default() }).unwrap();
     let code = |token: &str| with_web_identity(&emulator, token).code();

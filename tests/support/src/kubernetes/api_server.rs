@@ -26,7 +26,7 @@ use crate::{
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
-/// How long it is given to end by itself: it lingers for a minute when its etcd does not answer.
+/// How long it is given to end: it lingers for a minute when its etcd does not answer.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Every request, with its user, verb, object and status code, never with a body: those of Secrets stay out.
@@ -39,7 +39,7 @@ pub(super) const NODE_USERS: [(&str, &str); 3] =
     [(CONTROLLER_MANAGER, ""), (SCHEDULER, ""), (KUBELET, "system:nodes")];
 pub(super) const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 pub(super) const SCHEDULER: &str = "system:kube-scheduler";
-/// Of the node whose name is an address: nobody has to resolve it then.
+/// Of the node whose name is an address: it needs no resolver then.
 pub(super) const KUBELET: &str = "system:node:127.0.0.1";
 
 /// An API server with RBAC, and its etcd. Both end on drop, the API server first.
@@ -263,7 +263,7 @@ impl ApiServer {
 
     fn etcd_command(&self) -> std::process::Command {
         let client = format!("http://{}", self.etcd_addr);
-        // It listens for peers that it will never have: on any port, whatever it tells them.
+        // It listens for peers that it will never have: on any port, whatever it sends them.
         let peer = "http://127.0.0.1:1";
         let mut command = clean_command(&self.programs.etcd, self.folder.path());
         command.arg("--data-dir").arg(self.at("etcd"));
@@ -292,7 +292,7 @@ impl ApiServer {
             // Of the controller manager that is not here: service accounts to mount.
             command.args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"]);
         }
-        command.arg("--endpoint-reconciler-type=none"); // there is nobody to reach them
+        command.arg("--endpoint-reconciler-type=none"); // no client reaches them
         command.arg("--service-cluster-ip-range=10.0.0.0/24");
         command.arg("--audit-policy-file").arg(self.at("audit.yaml"));
         command.arg("--audit-log-path").arg(self.audit.path());
@@ -328,7 +328,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A token that nobody guesses.
+/// A token that cannot be guessed.
 fn random_hex() -> String {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).expect("random bytes");

@@ -113,8 +113,8 @@ impl AuditLog {
         &self.path
     }
 
-    /// Reads what is new, and hands all of it to `look`.
-    fn requests<T>(&self, look: impl FnOnce(&[Request]) -> T) -> T {
+    /// Reads what is new, and hands all of it to `read`.
+    fn requests<T>(&self, read: impl FnOnce(&[Request]) -> T) -> T {
         let mut seen = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = Vec::new();
         let mut file = File::open(&self.path).expect("an audit log");
@@ -122,7 +122,7 @@ impl AuditLog {
             .and_then(|_| file.read_to_end(&mut new))
             .expect("an audit log");
         seen.add(&new);
-        look(&seen.requests)
+        read(&seen.requests)
     }
 }
 

@@ -68,7 +68,7 @@ impl Node {
     /// The one name that it has, which is also its address.
     pub const NAME: &str = "127.0.0.1";
 
-    /// An image that every node has: BusyBox with all its applets in `/bin`. Unless told otherwise, it sleeps,
+    /// An image that every node has: BusyBox with all its applets in `/bin`. By default it sleeps,
     /// and as process 1 it does not mind SIGTERM: pods of it want `terminationGracePeriodSeconds: 0` or a `trap`.
     pub const BUSYBOX: &str = "localhost/busybox:1";
 

@@ -134,7 +134,7 @@ proptest! {
             }
         }
         for text in texts {
-            // A key of a docker config is a registry's name, and is told; no value is.
+            // A key of a docker config is a registry's name, and is shown; no value is.
             prop_assert!(!text.contains(&auth(CANARY)) && !text.contains("hunter2CANARY@"), "{}", text);
             prop_assert!(!text.contains('\u{1b}'), "{}", text);
         }

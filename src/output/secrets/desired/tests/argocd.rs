@@ -1,4 +1,4 @@
-//! The Secrets that Argo CD reads, and what others make of them.
+//! The Secrets that Argo CD reads, and how other field managers change them.
 
 use super::*;
 use crate::output::secrets::expiry_annotation::EXPIRES;
@@ -7,7 +7,7 @@ fn helm() -> Content {
     Content::Template { host: host(), flavour: Flavour::Helm }
 }
 
-/// The printed template as its applier made it, and these fields beside or in place of its own.
+/// The printed template as its applier made it, and these fields next to or in place of its own.
 fn template(fields: &[(&str, &str)]) -> Value {
     let mut secret = json!({
         "metadata": {
@@ -40,7 +40,7 @@ fn after(secret: &Value, decision: &Decision) -> Value {
     decision.apply.as_ref().map_or_else(|| secret.clone(), |(body, _)| applied(Some(secret), body))
 }
 
-/// No password, said so as denied, and neither readiness nor a second write.
+/// No password, reported as denied, and neither readiness nor a second write.
 #[track_caller]
 fn is_withheld(content: &Content, secret: &Value, reason: &str) {
     let decision = decided(content, secret);
@@ -97,7 +97,7 @@ fn a_template_is_shared() {
     );
 }
 
-/// Where Argo CD would send the password, somebody else says.
+/// Another field manager decides where Argo CD would send the password.
 #[test]
 fn a_template_with_another_url_gets_no_password() {
     let evil = [

@@ -1,4 +1,4 @@
-//! Whose a Secret is after others had their way with it.
+//! Who manages a Secret after other field managers have changed it.
 
 use super::*;
 use crate::output::secrets::{
@@ -26,9 +26,9 @@ fn bogus() -> String {
 
 /// The annotation that vouches for the bogus credential, for almost as long as any is believed.
 fn forged() -> Value {
-    let mut marks = ExpiryAnnotation::default();
-    marks.set(&host(), auth("bogus").as_bytes(), at(12 * 3600));
-    json!(marks.to_text())
+    let mut annotation = ExpiryAnnotation::default();
+    annotation.set(&host(), auth("bogus").as_bytes(), at(12 * 3600));
+    json!(annotation.to_text())
 }
 
 fn auth_in(secret: &Value) -> Value {
@@ -65,7 +65,7 @@ fn a_forged_annotation_freezes_nothing() {
     }
 }
 
-/// Under our very name it looks like a replica with a newer token: until ours are newer, or for what we know ourselves.
+/// Under our own name it seems a replica with a newer token: until ours are newer, or for what we know ourselves.
 #[test]
 fn a_forgery_under_our_name_lasts_no_longer_than_a_token() {
     let (ours, _) = step(&flux(false), None, &credentials("ours", 1000), 0).unwrap();

@@ -73,7 +73,7 @@ pub(super) fn limit_memory(cgroup: &str, name: &str, bytes: u64) -> io::Result<(
     fs::write(file, bytes.to_string())
 }
 
-/// The one hierarchy of version 2, or all of version 1 and the one that is mounted beside them.
+/// The one hierarchy of version 2, or all of version 1 and the one that is mounted next to them.
 fn hierarchies() -> impl Iterator<Item = PathBuf> {
     let is_one = |folder: &PathBuf| folder.join("cgroup.procs").exists();
     let whole = Some(PathBuf::from(MOUNTED)).filter(is_one);

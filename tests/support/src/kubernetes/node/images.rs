@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_needs_libraries_is_told_from_one_that_does_not() {
+    fn a_program_that_needs_libraries_is_distinguished_from_one_that_does_not() {
         let (Some(tar), Some(busybox)) = (program("tar"), BusyBox::find()) else { return };
         assert!(!is_static(&tar) && is_static(&busybox.0));
     }

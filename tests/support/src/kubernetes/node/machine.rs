@@ -1,7 +1,7 @@
 //! Where do containers run, and how does nothing of them stay behind?
 //!
 //! Containers and their keepers are in a mount and a process namespace of the node's own. Whatever they mount, on
-//! this machine nobody sees it; and when process 1 of that namespace is killed, the kernel kills all others,
+//! this machine no process sees it; and when process 1 of that namespace is killed, the kernel kills all others,
 //! containers that have lost their keeper included, and unmounts everything. There remain cgroups and a folder.
 
 use std::{
@@ -89,7 +89,7 @@ impl Machine {
         Some(machine)
     }
 
-    /// `program`, to be run beside containerd. What is to be signalled is not the process that is started, but
+    /// `program`, to be run next to containerd. What is to be signalled is not the process that is started, but
     /// its [`child`].
     #[track_caller]
     pub(super) fn command_inside(&self, program: &Path) -> Command {

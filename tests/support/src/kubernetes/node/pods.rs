@@ -203,7 +203,7 @@ fn is_first(pid: Pid) -> bool {
     status(pid, "NSpid").is_some_and(|ids| ids.split_whitespace().last() == Some("1"))
 }
 
-/// What tells `kubectl` which pods are meant.
+/// What selects the pods for `kubectl`.
 fn selector(pod: &str) -> String {
     if pod.contains('=') {
         format!("--selector={pod}")
