@@ -9,7 +9,7 @@
 //! ([`Diagnosis`]).
 //!
 //! Invariants:
-//! * It changes nothing, and shows no secret (`it_changes_nothing_and_tells_no_secret` in `tests/failures`).
+//! * It changes nothing, and shows no secret (`it_changes_nothing_and_shows_no_secret` in `tests/failures`).
 //! * A check that did not finish is a failure (`a_check_that_panics_at_once_later_or_in_a_task_of_its_own_is_a_failure`,
 //!   `an_identity_whose_check_panics_is_a_failure`).
 //! * It ends within 15 s, whatever hangs (`it_ends_when_everything_hangs`): each step has its limit, and those that wait

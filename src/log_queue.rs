@@ -5,7 +5,7 @@
 //! * once the reader is back, the number of dropped lines is logged (`drops_are_reported_when_the_reader_is_back`);
 //! * the end of the process waits for the queue for a bounded time ([`LogQueue::flush`]).
 //!
-//! Held end to end by `a_log_that_nobody_reads_stops_nothing` (`tests/process/log.rs`).
+//! Held end to end by `a_log_that_no_process_reads_stops_nothing` (`tests/process/log.rs`).
 
 use std::{
     collections::VecDeque,

@@ -11,12 +11,15 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, Reason, SECRET_ACCESS_KEY, Service, Settings};
-use tempfile::TempDir;
-use test_support::{DockerRegistry, Dockerd, Sidecar, Signal, clean_command, output, program, wait_for};
+use ecr_emulator::{Reason, Service, Settings};
+use test_support::{
+    DockerRegistry, Dockerd, Harness, Running, clean_command,
+    files::{overwrite, replace},
+    harness::{DEADLINE, KEYS},
+    output, program, wait_for,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
 
@@ -30,9 +33,6 @@ const CHART: (&str, &str, &str) = ("charts", "web", "0.1.0");
 
 /// How a pull without credentials is refused: skopeo 1.9 then sends an empty user name and password.
 const NO_CREDENTIALS: [Reason; 2] = [Reason::NoCredentials, Reason::NotAws];
-
-/// How long a pull, or the sidecar's part of it, may take on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn crane_pulls_before_and_after_a_rotation() {
@@ -185,22 +185,19 @@ fn crane_is_freed_of_an_old_entry_for_its_repository() {
 fn the_credential_helper_is_enough_for_a_pull() {
     let Some(crane) = program("crane") else { return };
     let Some(setting) = Setting::with_sidecar("--version") else { return };
-    let before = setting.emulator.count(Service::Ecr);
+    let before = setting.harness.emulator.count(Service::Ecr);
     for _ in 0..3 {
         setting.pull(HOSTS[0], &setting.helped_config(), |pull| {
             let mut command = pull.command(&crane);
             command.args(["digest", &image(pull.host)]);
             setting.help(&mut command);
-            command.env("ECR_SIDECAR_DOCKER_CONFIG", setting.folder.path().join("none.json"));
-            command.env("XDG_CACHE_HOME", setting.folder.path());
-            command
-                .env("AWS_ENDPOINT_URL", setting.emulator.endpoint())
-                .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID);
-            command.env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
+            command.env("ECR_SIDECAR_DOCKER_CONFIG", setting.harness.at("none.json"));
+            command.env("XDG_CACHE_HOME", setting.harness.folder());
+            command.env("AWS_ENDPOINT_URL", setting.harness.emulator.endpoint()).envs(KEYS);
             command
         });
     }
-    assert_eq!(setting.emulator.count(Service::Ecr), before + 1);
+    assert_eq!(setting.harness.emulator.count(Service::Ecr), before + 1);
 }
 
 fn helm_asks(name: &str) {
@@ -232,7 +229,7 @@ fn helm_builds_dependencies(name: &str) {
         let umbrella = pull.folder.join("umbrella");
         fs::create_dir(&umbrella).unwrap();
         let repository = format!("oci://{}/{prefix}", pull.host);
-        write(
+        overwrite(
             &umbrella.join("Chart.yaml"),
             &format!(
                 "apiVersion: v2\nname: umbrella\nversion: 1.0.0\n\
@@ -259,10 +256,9 @@ fn image(host: &str) -> String {
 
 /// AWS, a registry behind it, and the sidecar between them and the consumer.
 struct Setting {
-    sidecar: Sidecar,
-    emulator: Emulator,
+    sidecar: Running,
+    harness: Harness,
     _registry: DockerRegistry,
-    folder: TempDir,
 }
 
 /// One run of a consumer.
@@ -276,7 +272,7 @@ struct Pull<'a> {
 }
 
 impl Setting {
-    /// With a running sidecar that has published everything. `None` when there is no registry to be had.
+    /// With a running sidecar that has published everything. `None` when no registry is available.
     fn new() -> Option<Self> {
         let setting = Self::with_sidecar("run")?;
         wait_for("credentials of every registry", DEADLINE, || all_there(&setting.auths()));
@@ -288,18 +284,12 @@ impl Setting {
         registry.push_image(IMAGE.0, IMAGE.1);
         registry.push_chart(CHART.0, CHART.1, CHART.2);
         let upstream = Some(format!("http://{}", registry.addr()));
-        let emulator =
-            Emulator::start(Settings { registry_upstream: upstream, ..Settings::default() }).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let sidecar = Sidecar::spawn(BINARY, |command| {
-            command.arg(command_name);
-            command.env("AWS_ENDPOINT_URL", emulator.endpoint()).env("AWS_REGION", "eu-west-1");
-            command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
-            command.env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
-            command.env("ECR_SIDECAR_DOCKER_CONFIG", folder.path().join("config.json"));
-            command.env("ECR_SIDECAR_HEALTH_LISTEN", "127.0.0.1:0");
+        let aws = Settings { registry_upstream: upstream, ..Settings::default() };
+        let harness = Harness::with(BINARY, aws);
+        let sidecar = harness.spawn(BINARY, |command| {
+            command.arg(command_name).env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
         });
-        Some(Self { sidecar, emulator, _registry: registry, folder })
+        Some(Self { sidecar, harness, _registry: registry })
     }
 
     /// The promise: `command` is refused without credentials, admitted with the sidecar's, refused once these
@@ -319,11 +309,11 @@ impl Setting {
 
     /// A folder with a `config.json` that names the helper for each host and has no credential itself.
     fn helped_config(&self) -> PathBuf {
-        let folder = self.folder.path().join("helped");
+        let folder = self.harness.at("helped");
         fs::create_dir_all(&folder).unwrap();
         let helpers: BTreeMap<_, _> = HOSTS.into_iter().map(|host| (host, "ecr-sidecar")).collect();
         let config = serde_json::json!({ "credHelpers": helpers });
-        write(&folder.join("config.json"), &config.to_string());
+        overwrite(&folder.join("config.json"), &config.to_string());
         let link = folder.join("docker-credential-ecr-sidecar");
         if !link.exists() {
             symlink(BINARY, link).unwrap();
@@ -334,9 +324,9 @@ impl Setting {
     /// Has `command` find the helper, and the helper the file.
     fn help(&self, command: &mut Command) {
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", self.folder.path().join("helped").display()));
+        command.env("PATH", format!("{}:{path}", self.harness.at("helped").display()));
         command.env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
-        command.env("ECR_SIDECAR_DOCKER_CONFIG", self.folder.path().join("config.json"));
+        command.env("ECR_SIDECAR_DOCKER_CONFIG", self.harness.file());
     }
 
     fn check_with(&self, config: &Path, command: impl Fn(&Pull<'_>) -> Command) {
@@ -346,7 +336,7 @@ impl Setting {
         }
         let before = HOSTS.map(|host| self.pull(host, config, &command));
 
-        self.emulator.revoke_tokens();
+        self.harness.emulator.revoke_tokens();
         for host in HOSTS {
             self.refused(host, config, &[Reason::RevokedToken], &command);
         }
@@ -358,10 +348,10 @@ impl Setting {
     }
 
     /// The promise: an old token in an entry for the repositories in `scope` has `command` refused, whatever the entry
-    /// of the host says, unless a sidecar keeps the file.
+    /// of the host says, unless a sidecar manages the file.
     fn check_old_entries(&self, scope: &str, command: impl Fn(&Pull<'_>) -> Command) {
         let old = self.auths();
-        self.emulator.revoke_tokens();
+        self.harness.emulator.revoke_tokens();
         self.rotate();
         let mut entries = self.auths();
         for host in HOSTS {
@@ -372,12 +362,11 @@ impl Setting {
         let config = serde_json::json!({ "auths": entries }).to_string();
 
         let unkept = tempfile::tempdir().unwrap();
-        write(&unkept.path().join("config.json"), &config);
+        overwrite(&unkept.path().join("config.json"), &config);
         for host in HOSTS {
             self.refused(host, unkept.path(), &[Reason::RevokedToken], &command);
         }
-        write(&self.folder.path().join("edited"), &config);
-        fs::rename(self.folder.path().join("edited"), self.folder.path().join("config.json")).unwrap();
+        replace(&self.harness.file(), &config);
         wait_for("the entries of the hosts alone", DEADLINE, || {
             self.auths().keys().eq(old.keys()).then_some(())
         });
@@ -386,28 +375,28 @@ impl Setting {
         }
     }
 
-    /// Runs `command`, which must succeed, and says with which of the emulator's tokens.
+    /// Runs `command`, which must succeed, and returns with which of the emulator's tokens.
     fn pull(&self, host: &str, config: &Path, command: impl Fn(&Pull<'_>) -> Command) -> u64 {
         let (succeeded, said) = self.run(host, config, command);
         assert!(succeeded, "{host}: {said}");
-        let pulls = self.emulator.pulls();
+        let pulls = self.harness.emulator.pulls();
         let last = pulls.iter().rfind(|pull| pull.host == host).expect("a pull that the emulator knows of");
         last.token
     }
 
     /// Runs `command`, which must fail, and for one of `reasons`.
     fn refused(&self, host: &str, config: &Path, reasons: &[Reason], command: impl Fn(&Pull<'_>) -> Command) {
-        let admitted_before = self.emulator.pulls().len();
+        let admitted_before = self.harness.emulator.pulls().len();
         let (succeeded, said) = self.run(host, config, command);
         assert!(!succeeded, "{host}: no client rejected this: {said}");
-        assert_eq!(self.emulator.pulls().len(), admitted_before, "{host}: {said}");
-        let refusals = self.emulator.refusals();
+        assert_eq!(self.harness.emulator.pulls().len(), admitted_before, "{host}: {said}");
+        let refusals = self.harness.emulator.refusals();
         let last = refusals.iter().rfind(|refusal| refusal.host == host).expect("a refusal");
         assert!(reasons.contains(&last.reason), "{host}: refused for {:?}: {said}", last.reason);
     }
 
     fn run(&self, host: &str, config: &Path, command: impl Fn(&Pull<'_>) -> Command) -> (bool, String) {
-        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let folder = tempfile::tempdir_in(self.harness.folder()).unwrap();
         let pull = Pull { setting: self, host, config, folder: folder.path().to_owned() };
         let output = output(&mut command(&pull), DEADLINE);
         let said = [output.stdout, output.stderr].concat();
@@ -417,7 +406,7 @@ impl Setting {
     /// Has the sidecar refresh everything now.
     fn rotate(&self) {
         let before = self.auths();
-        self.sidecar.signal(Signal::HUP);
+        self.sidecar.refresh();
         wait_for("new credentials of every registry", DEADLINE, || {
             let mut auths = self.auths();
             auths.retain(|host, auth| before.get(host) != Some(auth));
@@ -427,21 +416,18 @@ impl Setting {
 
     /// The folder that the sidecar's `config.json` is in.
     fn config(&self) -> PathBuf {
-        self.folder.path().to_owned()
+        self.harness.at("out")
     }
 
     /// What the sidecar has published: host and `auth`.
     fn auths(&self) -> BTreeMap<String, String> {
-        let Ok(text) = fs::read(self.folder.path().join("config.json")) else { return BTreeMap::new() };
-        let config: serde_json::Value = serde_json::from_slice(&text).expect("a whole file, at any time");
-        let auths = config["auths"].as_object().expect("auths");
-        auths.iter().map(|(host, entry)| (host.clone(), entry["auth"].as_str().unwrap().to_owned())).collect()
+        if self.harness.nothing_written() { BTreeMap::new() } else { self.harness.auths() }
     }
 
     /// The way to the emulator by the true names of AWS.
     fn network(&self) -> [(&'static str, String); 2] {
-        let ca = self.emulator.ca_file().to_str().unwrap().to_owned();
-        [("HTTPS_PROXY", self.emulator.proxy()), ("SSL_CERT_FILE", ca)]
+        let ca = self.harness.emulator.ca_file().to_str().unwrap().to_owned();
+        [("HTTPS_PROXY", self.harness.emulator.proxy()), ("SSL_CERT_FILE", ca)]
     }
 }
 
@@ -456,9 +442,4 @@ impl Pull<'_> {
 
 fn all_there(auths: &BTreeMap<String, String>) -> Option<()> {
     HOSTS.iter().all(|host| auths.contains_key(*host)).then_some(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "helm is the first to read it")]
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
 }

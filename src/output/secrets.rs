@@ -8,11 +8,11 @@
 //!
 //! Invariants, each held by a test of `tests/secrets`:
 //! * between refreshes nothing is written: `nothing_is_written_between_refreshes`
-//! * a failing target never delays another, nor AWS: `a_target_in_trouble_holds_up_no_other`
+//! * a failing target never delays another, nor AWS: `a_failing_target_holds_up_no_other`
 //! * of Secrets that change all the time, none holds up another: `noisy_secrets_hold_up_no_other`
 //! * what another field manager does to a Secret of ours is undone within a second, and in an ownership conflict not at
-//!   full speed, yet so that no consumer waits for its credential: `an_edit_is_undone_and_told`,
-//!   `an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential`
+//!   full speed, yet so that no consumer waits for its credential: `an_edit_is_undone_and_reported`,
+//!   `an_ownership_conflict_is_reported_and_leaves_no_consumer_without_a_credential`
 //! * who manages a Secret, `managedFields` decide, and what this process wrote: `ownership`
 //! * no output removes what another of ours applied: `outputs_that_run_after_each_other_keep_what_the_other_applied`
 //! * three replicas never replace a credential by one that expires sooner: `replicas_never_step_back_and_tear_no_pair`

@@ -38,7 +38,7 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
 }
 
 #[test]
-fn it_changes_nothing_and_tells_no_secret() {
+fn it_changes_nothing_and_shows_no_secret() {
     let world = Harness::new(BINARY).without_keys();
     world.write("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}},"credsStore":"desktop"}"#);
     world.write("out/..stale.tmp", "left by another process");

@@ -49,7 +49,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
         "tests/secrets/admission.rs",
         "a_selector_that_the_api_server_rejects_is_reported_by_its_words",
     ),
-    (D::AdmissionDenied, "tests/secrets/admission.rs", "a_webhook_that_denies_is_told_by_its_words"),
+    (D::AdmissionDenied, "tests/secrets/admission.rs", "a_webhook_that_denies_is_reported_by_its_words"),
     (D::QuotaExceeded, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
     (D::WebhookFailing, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
     (D::SecretImmutable, "src/kubernetes/error.rs", "only_an_immutable_field_calls_for_a_deletion"),
@@ -66,7 +66,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (
         D::SecretConflict,
         "tests/secrets/others.rs",
-        "an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential",
+        "an_ownership_conflict_is_reported_and_leaves_no_consumer_without_a_credential",
     ),
     (D::SecretTooLarge, "src/output/secrets/desired/tests.rs", "no_secret_is_larger_than_is_possible"),
     (D::InputUnreadable, "tests/failures/aws.rs", "a_token_that_this_user_may_not_read"),

@@ -243,7 +243,7 @@ fn off_a_terminal_every_line_is_json_and_only_edges_are_logged() {
 
 /// The files of nine identities hang, more than ever were read at a time: the tenth has its token, and its refreshes.
 #[test]
-fn key_files_that_hang_are_told_and_hold_up_no_other_identity() {
+fn key_files_that_hang_are_reported_and_hold_up_no_other_identity() {
     if !fuse() {
         return;
     }

@@ -56,7 +56,7 @@ impl Drop for Unread {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn a_log_that_no_process_reads_stops_nothing() {
     let world = Harness::new(BINARY).without_keys();
     let mut sidecar = Unread::start(world.command("run").envs(KEYS));
     sidecar.wait("readiness", "/readyz", |code, _| code == 200);

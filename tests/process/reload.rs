@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, os::unix::fs::symlink};
 
 use ecr_emulator::{Fault, Service};
 use test_support::{
-    Harness, Running, Sidecar, clean_command,
+    Harness, Running, clean_command,
     files::{auth, config, mode, overwrite, replace, wait_auth},
     free_port,
     harness::{DEADLINE, HOST, SIBLING, configured_by},
@@ -206,8 +206,8 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
         file(&rig, &[HOST], &format!("health: {{listen: '{}'}}\nlog: {{filter: {filter}}}", address(port)))
     };
     let path = rig.put("ecr-sidecar.yaml", &text(first, "info"));
-    let sidecar = Sidecar::spawn(BINARY, |command| {
-        command.arg("run").envs(rig.environment()).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+    let sidecar = rig.run(|command| {
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
         configured_by(command, &path);
     });
     let ready = |port: u16| {

@@ -79,7 +79,7 @@ fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosi
 }
 
 #[test]
-fn a_webhook_that_denies_is_told_by_its_words() {
+fn a_webhook_that_denies_is_reported_by_its_words() {
     let Some(cluster) = Cluster::new("denying") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     let webhook = TlsServer::start(&cluster.server, |_, review| {

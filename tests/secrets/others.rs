@@ -10,7 +10,7 @@ use test_support::{
 use crate::cluster::{Cluster, SECRET, SOON, by_file, value};
 
 #[test]
-fn an_edit_is_undone_and_told() {
+fn an_edit_is_undone_and_reported() {
     let Some(cluster) = Cluster::new("edited") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
@@ -24,7 +24,7 @@ fn an_edit_is_undone_and_told() {
 }
 
 #[test]
-fn an_ownership_conflict_is_reported_and_leaves_nobody_without_a_credential() {
+fn an_ownership_conflict_is_reported_and_leaves_no_consumer_without_a_credential() {
     let Some(cluster) = Cluster::new("conflict") else { return };
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
@@ -82,7 +82,7 @@ fn a_secret_that_others_filled_is_left_alone_unless_adopted() {
 }
 
 #[test]
-fn a_target_in_trouble_holds_up_no_other() {
+fn a_failing_target_holds_up_no_other() {
     let Some(cluster) = Cluster::new("failing") else { return };
     let server = &cluster.server;
     server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: failing-opaque}}");

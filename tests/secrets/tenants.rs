@@ -47,7 +47,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn a_tenants_secret_takes_readiness_from_nobody() {
+fn a_tenants_secret_takes_readiness_from_no_other() {
     let Some(cluster) = Cluster::new("tenants") else { return };
     let file = selecting(&cluster, "tenants");
     hostile(&cluster, "tenants");

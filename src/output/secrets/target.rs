@@ -228,14 +228,11 @@ impl Target {
 
     fn finish(&mut self, outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Effect> {
         self.running = false;
-        if self.removing != outcome.cleanup {
-            self.request(Pending::Yes); // it was decided otherwise meanwhile
-            return Vec::new();
+        match (self.removing, outcome.cleanup) {
+            (true, true) => self.finish_cleanup(outcome.result, now, random),
+            (false, false) => self.note(outcome, failing, now, random).into_iter().map(Effect::Log).collect(),
+            _ => Vec::new(), // it was decided otherwise meanwhile, and is due
         }
-        if self.removing {
-            return self.finish_cleanup(outcome.result, now, random);
-        }
-        self.note(outcome, failing, now, random).into_iter().map(Effect::Log).collect()
     }
 
     fn finish_cleanup(&mut self, result: Result<bool, Problem>, now: Instant, random: f64) -> Vec<Effect> {

@@ -448,7 +448,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
 }
 
 #[test]
-fn hung_files_of_profiles_hold_up_nobody_else() {
+fn hung_files_of_profiles_hold_up_no_other_identity() {
     let world = Harness::new(BINARY).without_keys();
     // Opened in the usual way it would wait for a writer for ever.
     let path = world.write(".aws/credentials", "");
