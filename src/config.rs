@@ -20,7 +20,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use self::resolve::Purpose;
+use self::{effective::Effective, resolve::Purpose};
 pub use self::{
     file::{LogFormat, schema},
     sources::{own_variables, variable},
@@ -40,7 +40,6 @@ use crate::{
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
 /// Where the health endpoint listens unless configured.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
-/// No configuration is larger than this.
 const FILE_LIMIT: usize = 1 << 20;
 /// A probe has a second by default.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
@@ -52,14 +51,12 @@ pub struct Config {
     pub path: Option<PathBuf>,
     pub identities: BTreeMap<String, IdentitySpec>,
     pub registries: Registries,
-    /// The outputs; never empty.
     pub outputs: Vec<OutputConfig>,
     pub refresh: Policy,
     pub health: Health,
     pub log: Log,
 }
 
-/// Which registries to hold credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registries {
     /// The caller's own, whose name AWS returns with the token of this key.
@@ -71,9 +68,7 @@ pub enum Registries {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
     pub host: RegistryHost,
-    /// The token that serves it.
     pub key: TokenKey,
-    /// Whether readiness depends on it.
     pub required: bool,
 }
 
@@ -86,7 +81,6 @@ pub struct Health {
     pub startup_grace: Duration,
 }
 
-/// Logging.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
@@ -101,7 +95,6 @@ pub struct Flags(pub BTreeMap<&'static str, String>);
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     pub env: Environment,
-    /// From variables and the AWS profile.
     pub sdk: SdkSettings,
 }
 
@@ -126,27 +119,33 @@ impl Context {
     }
 }
 
-/// Reads and parses the configuration, or reports every violation of it.
+/// Reads and parses the configuration, or reports every violation in it.
 pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Violations> {
-    let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(config, _)| config)
+    resolve(flags, context, Purpose::Keep).await.map(|(config, _)| config)
 }
 
 /// The effective configuration as YAML, with the origin of each value as a comment.
 pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Violations> {
-    let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Keep).map(|(_, effective)| effective.to_yaml())
+    resolve(flags, context, Purpose::Keep).await.map(|(_, effective)| effective.to_yaml())
 }
 
-/// The same for `print` and the credential helper: when no registries are configured, `host` stands in for the caller's
+/// [`load`] for `print` and the credential helper: when no registries are configured, `host` stands in for the caller's
 /// own, and no region need be configured.
 pub async fn load_to_answer(
     host: Option<&RegistryHost>,
     flags: &Flags,
     context: &Context,
 ) -> Result<Config, Violations> {
+    resolve(flags, context, Purpose::Answer(host)).await.map(|(config, _)| config)
+}
+
+async fn resolve(
+    flags: &Flags,
+    context: &Context,
+    purpose: Purpose<'_>,
+) -> Result<(Config, Effective), Violations> {
     let file = ConfigFile::read(flags, &context.env).await?;
-    resolve::load(flags, context, file.as_ref(), Purpose::Answer(host)).map(|(config, _)| config)
+    resolve::load(flags, context, file.as_ref(), purpose)
 }
 
 /// Where the sidecar of this configuration listens, even when the configuration is rejected: the probes
@@ -258,7 +257,6 @@ impl Origins {
     }
 }
 
-/// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Where: a path in the file, a variable, or a flag.
@@ -289,7 +287,6 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violations(pub Vec<Violation>);
 

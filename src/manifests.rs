@@ -26,10 +26,8 @@ use crate::{
 };
 use policy::Everywhere;
 
-/// Why nothing can be printed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ManifestsError {
-    /// Templates are named after their registries.
     #[error(
         "Argo CD's templates are named after their registries: list these, for the caller's own is known only to AWS"
     )]

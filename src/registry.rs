@@ -57,37 +57,47 @@ impl RegistryHost {
 
     /// Why a [`Location::Other`] host is not taken for the ECR registry that it resembles; `None` when it
     /// resembles none, or is one.
-    pub fn looks_like_ecr(&self) -> Option<Lookalike> {
+    pub fn looks_like_ecr(&self) -> Option<String> {
         if self.location() != Location::Other {
             return None;
         }
         let (name, port) = split_port(self.as_str());
         if port.is_some() && Self(name.into()).location() != Location::Other {
-            return Some(Lookalike::Port { host: name.to_owned() });
+            return Some(format!(
+                "looks like the ECR host `{name}`, but has a port: leave the port away, or set its region"
+            ));
         }
-        let parts = EcrShape::split(name)?;
-        if parts.account.parse::<AccountId>().is_err() {
-            return Some(Lookalike::Account { found: parts.account.to_owned() });
+        let EcrShape { account, region: found, suffix, .. } = EcrShape::split(name)?;
+        if account.parse::<AccountId>().is_err() {
+            return Some(format!(
+                "looks like an ECR host, but the account `{account}` is not twelve digits: \
+                 fix the name, or set its region"
+            ));
         }
-        let Ok(region) = parts.rest_region().parse::<Region>() else {
-            return Some(Lookalike::Region { found: parts.rest_region().to_owned() });
+        let Ok(region) = found.parse::<Region>() else {
+            return Some(format!(
+                "looks like an ECR host, but `{found}` is not a region: fix the name, or set its region"
+            ));
         };
-        let suffix = parts.rest_suffix().to_owned();
-        let known = partition::TABLE.iter().any(|row| row.has_suffix(&suffix));
-        Some(if known {
-            Lookalike::Partition { region, suffix }
+        Some(if partition::TABLE.iter().any(|row| row.has_suffix(suffix)) {
+            format!(
+                "looks like an ECR host, but the suffix `{suffix}` does not belong to the region `{region}`: \
+                 fix the name, or set its region"
+            )
         } else {
-            Lookalike::Suffix { region, suffix }
+            format!(
+                "looks like an ECR host in `{region}`, but the suffix `{suffix}` is not known: set its region"
+            )
         })
     }
 
     fn private(&self) -> Option<PrivateRegistry> {
         let shape = EcrShape::split(&self.0)?;
         let account = shape.account.parse().ok()?;
-        let region: Region = shape.rest_region().parse().ok()?;
-        let row = partition::TABLE.iter().find(|row| {
-            row.has_region(&region) && row.suffixes(shape.dual_stack).contains(&shape.rest_suffix())
-        })?;
+        let region: Region = shape.region.parse().ok()?;
+        let row = partition::TABLE
+            .iter()
+            .find(|row| row.has_region(&region) && row.suffixes(shape.dual_stack).contains(&shape.suffix))?;
         Some(PrivateRegistry {
             account,
             region,
@@ -129,7 +139,6 @@ impl Borrow<str> for RegistryHost {
     }
 }
 
-/// What a host name means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A private registry, named in full by its host.
@@ -143,74 +152,13 @@ pub enum Location {
 /// The parts of `ACCOUNT.dkr.ecr[-fips].REGION.SUFFIX`, or of its dual-stack form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateRegistry {
-    /// The account that owns the registry.
     pub account: AccountId,
     /// Where the registry is, and where its token has to come from.
     pub region: Region,
-    /// The partition of that region.
     pub partition: Partition,
-    /// The host is a FIPS endpoint.
     pub fips: bool,
     /// The host answers on IPv6 as well as on IPv4.
     pub dual_stack: bool,
-}
-
-/// A host that is nearly the name of a private registry; displays as the sentence about what is off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookalike {
-    /// The name is right, but a port follows: a proxy or a tunnel.
-    Port {
-        /// The host without its port.
-        host: String,
-    },
-    /// The suffix is in no partition: a new one, or another domain.
-    Suffix { region: Region, suffix: String },
-    /// Region and suffix are both known, but do not belong together.
-    Partition { region: Region, suffix: String },
-    /// The account is not twelve digits.
-    Account {
-        /// What stands in its place.
-        found: String,
-    },
-    /// The region has not the form of one.
-    Region {
-        /// What stands in its place.
-        found: String,
-    },
-}
-
-impl fmt::Display for Lookalike {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port { host } => {
-                write!(
-                    f,
-                    "looks like the ECR host `{host}`, but has a port: leave the port away, or set its region"
-                )
-            }
-            Self::Suffix { region, suffix } => {
-                write!(
-                    f,
-                    "looks like an ECR host in `{region}`, but the suffix `{suffix}` is not known: set its region"
-                )
-            }
-            Self::Partition { region, suffix } => write!(
-                f,
-                "looks like an ECR host, but the suffix `{suffix}` does not belong to the region `{region}`: \
-                 fix the name, or set its region"
-            ),
-            Self::Account { found } => write!(
-                f,
-                "looks like an ECR host, but the account `{found}` is not twelve digits: fix the name, or set its region"
-            ),
-            Self::Region { found } => {
-                write!(
-                    f,
-                    "looks like an ECR host, but `{found}` is not a region: fix the name, or set its region"
-                )
-            }
-        }
-    }
 }
 
 /// An AWS region, such as `eu-west-1`.
@@ -291,12 +239,13 @@ const MAX_NAME: usize = 253;
 /// The longest label of a DNS name (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// `ACCOUNT.dkr.ecr[-fips].REST` or `ACCOUNT.dkr-ecr[-fips].REST`, with nothing checked yet.
+/// `ACCOUNT.dkr.ecr[-fips].REGION[.SUFFIX]` or `ACCOUNT.dkr-ecr[-fips].REGION[.SUFFIX]`, with nothing checked yet.
 struct EcrShape<'a> {
     account: &'a str,
     fips: bool,
     dual_stack: bool,
-    rest: &'a str,
+    region: &'a str,
+    suffix: &'a str,
 }
 
 impl<'a> EcrShape<'a> {
@@ -310,16 +259,9 @@ impl<'a> EcrShape<'a> {
         let (account, after) = host.split_once('.')?;
         FORMS.iter().find_map(|&(form, fips, dual_stack)| {
             let rest = after.strip_prefix(form)?;
-            Some(Self { account, fips, dual_stack, rest })
+            let (region, suffix) = rest.split_once('.').unwrap_or((rest, ""));
+            Some(Self { account, fips, dual_stack, region, suffix })
         })
-    }
-
-    fn rest_region(&self) -> &'a str {
-        self.rest.split_once('.').map_or(self.rest, |(region, _)| region)
-    }
-
-    fn rest_suffix(&self) -> &'a str {
-        self.rest.split_once('.').map_or("", |(_, suffix)| suffix)
     }
 }
 

@@ -38,7 +38,6 @@ pub struct Status {
     pub outputs: BTreeMap<OutputId, OutputStatus>,
 }
 
-/// The state of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigurationStatus {
@@ -101,7 +100,6 @@ pub struct Durations {
     /// How many took at most as long as the bound of the same place, and longer than the one before it.
     pub within: [u64; Self::BOUNDS.len()],
     pub count: u64,
-    /// How long they took together.
     pub sum: Duration,
 }
 
@@ -126,11 +124,9 @@ impl Durations {
     }
 }
 
-/// A registry that a token serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
     pub host: RegistryHost,
-    /// Whether readiness depends on it.
     pub required: bool,
 }
 
@@ -155,7 +151,6 @@ pub struct OutputStatus {
     pub last_heartbeat: Instant,
 }
 
-/// The Secrets of an output.
 #[derive(Debug, Clone, Default)]
 pub struct Targets {
     pub total: usize,
@@ -167,7 +162,6 @@ pub struct Targets {
     pub failing: Vec<TargetStatus>,
     /// How many more of them there are.
     pub more_failing: usize,
-    /// How many fail, by diagnosis.
     pub failures: BTreeMap<Diagnosis, usize>,
     /// How many of them have failed so often that `once` waits for them no longer.
     pub given_up: usize,
@@ -198,7 +192,6 @@ impl Targets {
 pub struct TargetStatus {
     /// Namespace and name.
     pub name: String,
-    /// Why its last reconciliation failed.
     pub last_error: Problem,
 }
 

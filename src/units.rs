@@ -36,10 +36,8 @@ impl fmt::Display for Percent {
 /// Why a text is not the value it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// Not a percentage.
     #[error("a whole percentage such as 50%")]
     Percent,
-    /// Not a duration.
     #[error("a duration such as 500ms, 60s, 5m or 1h")]
     Duration,
 }

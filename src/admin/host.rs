@@ -11,12 +11,10 @@ use hyper::{
     header::{HOST, HeaderValue},
 };
 
-/// Why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejected {
     /// Not one `Host`, or not readable.
     Malformed,
-    /// Another name.
     Unknown,
 }
 

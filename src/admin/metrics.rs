@@ -187,7 +187,6 @@ fn has_clock_fault(token: &TokenStatus) -> bool {
         || token.last_error.as_ref().is_some_and(|problem| problem.class == Class::Clock)
 }
 
-/// All that distinguishes keys.
 fn labels_of(key: &TokenKey) -> Labels {
     let TokenKey { identity, service, region, endpoint, fips, dual_stack } = key;
     let mut labels =

@@ -11,16 +11,12 @@ use rustix::{
 
 use crate::log_queue::LOG;
 
-/// The figures of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProcessMetrics {
     /// Processor time, of the program and of the kernel for it.
     pub cpu: Option<Duration>,
-    /// Bytes in memory.
     pub resident_memory: Option<u64>,
-    /// Bytes of address space.
     pub virtual_memory: Option<u64>,
-    /// Open file descriptors.
     pub open_fds: Option<u64>,
     /// How many there may be; `None` too when there is no limit.
     pub max_fds: Option<u64>,
@@ -29,7 +25,6 @@ pub struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    /// Those of this process.
     pub fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         // One of them is the folder, open to be read.

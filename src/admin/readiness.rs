@@ -24,7 +24,6 @@ use crate::{
 /// that runs into its limit.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(180);
 
-/// The outcome of some checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
     pub checks: Vec<Check>,
@@ -33,7 +32,6 @@ pub struct ProbeResult {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     pub name: String,
-    /// Why it failed, if it did.
     pub failure: Option<String>,
     pub weight: Weight,
 }

@@ -84,7 +84,6 @@ impl Limits {
     }
 }
 
-/// Why the endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot listen on {address} for the health endpoint: {source}; choose another address by health.listen or ECR_SIDECAR_HEALTH_LISTEN"
@@ -94,7 +93,6 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// What answers are made of.
 #[derive(Clone)]
 pub struct Health {
     pub status: StatusBoard,
@@ -103,7 +101,6 @@ pub struct Health {
     pub hosts: watch::Receiver<Vec<String>>,
 }
 
-/// Opens the endpoint.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -13,7 +13,6 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 /// How long `wait` pauses between two questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// An answer of the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub yes: bool,

@@ -49,7 +49,6 @@ use crate::{
     tasks, telemetry,
 };
 
-/// The limit of a lookup.
 pub const LIMIT: Duration = Duration::from_secs(9);
 /// What AWS may take of it, so that there is time to report what was wrong.
 const FETCH_LIMIT: Duration = Duration::from_millis(8_500);
@@ -64,10 +63,8 @@ const SPARE: Duration = Duration::from_secs(10);
 /// The first pause after a transient failure.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// The configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] Violations),
     #[error(
@@ -133,7 +130,6 @@ pub async fn credential(
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
 }
 
-/// The registries that the configuration names.
 pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
     let loaded = timeout(LIMIT, Box::pin(configuration(None, flags, env))).await;
     let (config, ..) = loaded.map_err(|_| LookupError::TimedOut)??;

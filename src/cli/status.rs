@@ -23,7 +23,6 @@ use crate::{
 };
 use render::Medium;
 
-/// How the status is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -32,32 +31,18 @@ pub enum Format {
     Json,
 }
 
-/// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// Nothing answers.
     #[error(
         "no sidecar answers on {address}: {source}; start one by `ecr-sidecar run`, or set its address by \
          --health-listen, ECR_SIDECAR_HEALTH_LISTEN or health.listen"
     )]
-    NotRunning {
-        /// Where it was asked.
-        address: SocketAddr,
-        /// What came of it.
-        source: io::Error,
-    },
-    /// Something else answers.
+    NotRunning { address: SocketAddr, source: io::Error },
     #[error(
         "what answers on {address} is no ecr-sidecar's status ({detail}); set its address by \
          --health-listen, ECR_SIDECAR_HEALTH_LISTEN or health.listen"
     )]
-    NotOurs {
-        /// Where it was asked.
-        address: SocketAddr,
-        /// What is wrong with the answer.
-        detail: String,
-    },
-    /// Signals cannot be handled.
+    NotOurs { address: SocketAddr, detail: String },
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
 }
@@ -145,7 +130,6 @@ impl Screen<'_> {
     }
 }
 
-/// The terminal's columns and rows.
 fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_EXPECTED, Origin, Origins,
-    Violation, Violations, file, nearest, validate,
+    Violation, Violations, file, join, nearest, validate,
     yaml::{self, Document},
 };
 use crate::failure::shown_value::{clean_path, quoted};
@@ -102,8 +102,7 @@ impl Layers {
             match value {
                 Value::Object(object) => {
                     for (key, value) in object {
-                        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                        leaves(value, place, origins);
+                        leaves(value, join(&path, key), origins);
                     }
                 }
                 Value::Array(items) => {
@@ -184,21 +183,20 @@ impl Layers {
         self.value.as_object_mut()?.entry(key).or_insert_with(|| json!({})).as_object_mut()
     }
 
+    fn outputs(&mut self) -> Option<&mut Vec<Value>> {
+        self.value.as_object_mut()?.entry("outputs").or_insert_with(|| json!([])).as_array_mut()
+    }
+
     fn push_output(&mut self, output: Value, origin: &Origin) {
-        let Some(object) = self.value.as_object_mut() else { return };
-        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
-            return;
-        };
-        self.origins.set(format!("outputs[{}]", outputs.len()), origin.clone());
+        let Some(outputs) = self.outputs() else { return };
         outputs.push(output);
+        let index = outputs.len() - 1;
+        self.origins.set(format!("outputs[{index}]"), origin.clone());
     }
 
     /// Sets `key` of the one docker-config output, which is made if there is none.
     fn put_docker_config(&mut self, key: &str, text: &str, origin: Origin) {
-        let Some(object) = self.value.as_object_mut() else { return };
-        let Some(outputs) = object.entry("outputs").or_insert_with(|| json!([])).as_array_mut() else {
-            return;
-        };
+        let Some(outputs) = self.outputs() else { return };
         let is_docker_config = |output: &Value| output["type"] == "docker-config";
         match outputs.iter().filter(|output| is_docker_config(output)).count() {
             0 => outputs.push(json!({"type": "docker-config", "path": DEFAULT_DOCKER_CONFIG})),

@@ -192,7 +192,6 @@ fn of_token(key: &TokenKey, outcome: Option<&Result<Fetched, TokenError>>, is_kn
     }
 }
 
-/// The identities that the configuration names.
 pub(super) fn identities(
     config: &Config,
     env: &Environment,

@@ -32,7 +32,6 @@ const AUDIENCE: &str = "sts.amazonaws.com";
 /// How long a volume may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a file should hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Key,

@@ -33,7 +33,6 @@ pub(super) const LIMIT: Duration = Duration::from_secs(4);
 /// How many are asked at a time.
 const AT_A_TIME: usize = 16;
 
-/// Asks every registry.
 pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConfig) -> Vec<Finding> {
     let until = Instant::now() + LIMIT;
     let places = Arc::new(Semaphore::new(AT_A_TIME));

@@ -17,7 +17,6 @@ use super::{Account, Needs, list};
 pub(super) struct Everywhere {
     /// They are deleted where they are not wanted.
     pub(super) prune: bool,
-    /// Not in these namespaces.
     pub(super) excluded: BTreeSet<String>,
 }
 

@@ -113,7 +113,10 @@ fn a_token_of_unknown_end_is_the_last_resort() {
     let last_resort = print(&world, HOST, |_| {});
     assert_eq!(printed(&last_resort), in_file);
     let said = said(&last_resort);
-    assert!(said.contains("not known") && said.contains("AccessDenied"), "{said}");
+    assert!(
+        said.contains("using the one on disk, which may expire soon") && said.contains("AccessDenied"),
+        "{said}"
+    );
 
     let file = fs::File::options().write(true).open(world.file()).unwrap();
     #[expect(clippy::disallowed_methods, reason = "the file system's time is the machine's")]

@@ -7,12 +7,10 @@ use std::{
 
 use crate::status::Durations;
 
-/// What the client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus's text, version 0.0.4.
     Prometheus,
-    /// OpenMetrics 1.0.0.
     OpenMetrics,
 }
 
@@ -43,7 +41,6 @@ impl Format {
         if open_metrics > 0.0 && open_metrics >= text { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// The `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",

@@ -51,7 +51,6 @@ const RENEWED: [&str; 4] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 ];
 
-/// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
     #[error("neither XDG_RUNTIME_DIR, XDG_CACHE_HOME nor HOME names a folder")]
@@ -63,7 +62,6 @@ pub(super) enum CacheError {
     Open { path: PathBuf, owner: u32, mode: u32 },
 }
 
-/// The place of one token.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     folder: PathBuf,

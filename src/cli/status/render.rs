@@ -11,7 +11,7 @@ use std::{
 
 pub use crate::cli::status::table::Medium;
 use crate::{
-    cli::status::table::{Cell, Column, Note, Page, Tone, column},
+    cli::status::table::{Cell, Column, Note, Page, Tone},
     status::wire::{Output, Problem, Status, Targets, Token},
 };
 
@@ -31,14 +31,9 @@ pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
     page.into_text()
 }
 
-const REGISTRIES: [Column; 5] = [
-    column("REGISTRY", 16),
-    column("IDENTITY", 16),
-    column("STATE", 5),
-    column("TOKEN LEFT", 10),
-    column("NEXT ATTEMPT", 12),
-];
-const OUTPUTS: [Column; 2] = [column("OUTPUT", 20), column("STATE", 12)];
+const REGISTRIES: [Column; 5] =
+    [("REGISTRY", 16), ("IDENTITY", 16), ("STATE", 5), ("TOKEN LEFT", 10), ("NEXT ATTEMPT", 12)];
+const OUTPUTS: [Column; 2] = [("OUTPUT", 20), ("STATE", 12)];
 
 /// How many glyphs the bar of a token has.
 const BAR: usize = 10;

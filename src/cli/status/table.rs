@@ -9,23 +9,14 @@ pub enum Medium {
     /// A pipe or a file.
     Plain,
     Terminal {
-        /// How many characters a line has.
         width: usize,
         colour: bool,
     },
 }
 
 /// A column: its head, and how narrow it may get.
-pub(super) struct Column {
-    pub(super) head: &'static str,
-    pub(super) least: usize,
-}
+pub(super) type Column = (&'static str, usize);
 
-pub(super) const fn column(head: &'static str, least: usize) -> Column {
-    Column { head, least }
-}
-
-/// How good or bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Usual,
@@ -74,7 +65,6 @@ pub(super) struct Note {
     pub(super) remedy: Option<String>,
 }
 
-/// The text as it grows.
 pub(super) struct Page {
     text: String,
     medium: Medium,
@@ -102,7 +92,7 @@ impl Page {
     }
 
     pub(super) fn table(&mut self, columns: &[Column], rows: Vec<Vec<Cell>>) {
-        let heads = columns.iter().map(|column| Cell::from(column.head)).collect();
+        let heads = columns.iter().map(|(head, _)| Cell::from(*head)).collect();
         let rows: Vec<Vec<Cell>> = std::iter::once(heads).chain(rows).collect();
         let widths = self.widths(columns, &rows);
         for row in rows {
@@ -128,7 +118,7 @@ impl Page {
         for least in [true, false] {
             for index in order.into_iter().filter(|index| *index < columns.len()) {
                 let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
-                let floor = if least { columns[index].least } else { 1 };
+                let floor = if least { columns[index].1 } else { 1 };
                 widths[index] = widths[index].saturating_sub(over).max(floor.min(widths[index]));
             }
         }
@@ -222,7 +212,6 @@ impl Page {
     }
 }
 
-/// Spaces between two columns.
 const GAP: usize = 2;
 
 /// Without control characters and those that change the direction of writing; line breaks stay.

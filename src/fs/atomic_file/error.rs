@@ -1,13 +1,13 @@
 //! What failed on a file, why, and what to do about it.
 
 use std::{
-    error::Error,
     fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
+use thiserror::Error;
 
 use super::directory_of;
 use crate::{
@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// A failed step of reading or replacing a file. `Display` states what failed, where and why.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("cannot {operation} `{}`: {cause}", path.display())]
 pub struct FileError {
     pub operation: Operation,
     /// The file or directory that it was for.
@@ -35,59 +36,45 @@ pub struct FileError {
 pub enum Operation {
     /// Asking for type, owner and mode.
     Inspect,
-    /// Reading the content.
     Read,
-    /// Creating the directory.
     CreateDirectory,
-    /// Creating the temporary file next to it.
     CreateTemp,
-    /// Writing the new content.
     Write,
-    /// Setting the mode of the new file.
     SetMode,
-    /// Setting the group of the new file.
     SetGroup {
-        /// That group.
         group: u32,
     },
-    /// Having the content on the disk.
     Sync,
     /// Keeping the unusable old file under another name.
     SetAside,
-    /// Giving the new file its name.
     Rename,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Cause {
-    /// EROFS.
+    #[error("the file system is mounted read-only")]
     ReadOnly,
-    /// ENOSPC, EDQUOT.
+    #[error("the volume is full, or a quota is used up")]
     Full,
-    /// EACCES, EPERM.
-    Denied {
-        uid: u32,
-        gid: u32,
-        /// The directory's owner and mode.
-        directory: Option<Owner>,
-    },
-    /// EBUSY, EXDEV: the file itself is a mount point.
+    #[error("not permitted for this process (uid {uid}, gid {gid}){}", directory.as_ref().map(Owner::shown).unwrap_or_default())]
+    Denied { uid: u32, gid: u32, directory: Option<Owner> },
+    #[error("the file itself is a mount point and cannot be replaced")]
     Mounted,
-    /// ENOENT.
+    #[error("the directory does not exist")]
     Missing,
-    /// ENOTDIR.
+    #[error("a part of the path is not a directory")]
     NotADirectory,
-    /// EISDIR.
+    #[error("it is a directory")]
     IsADirectory,
-    /// ELOOP.
+    #[error("its symbolic links lead in a circle")]
     LinkLoop,
-    /// A symbolic link in the path that is not to be followed.
+    #[error("{0}, and is not followed")]
     Untrusted(UntrustedLink),
-    /// ENAMETOOLONG.
+    #[error("its name is too long")]
     NameTooLong,
-    /// EIO.
+    #[error("the device has an input/output error")]
     Device,
-    /// Anything else: see the source.
+    #[error("{0}")]
     Other(io::ErrorKind),
 }
 
@@ -122,18 +109,6 @@ impl Diagnose for FileError {
             _ if is_file_limit(&self.source) => Diagnosis::TooManyOpenFiles.into(),
             _ => self.cause.remedy(),
         }
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} `{}`: {}", self.operation, self.path.display(), self.cause)
-    }
-}
-
-impl Error for FileError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
     }
 }
 
@@ -207,37 +182,6 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ReadOnly => f.write_str("the file system is mounted read-only"),
-            Self::Full => f.write_str("the volume is full, or a quota is used up"),
-            Self::Denied { uid, gid, directory } => {
-                write!(f, "not permitted for this process (uid {uid}, gid {gid})")?;
-                match directory {
-                    Some(Owner { path, uid, gid, mode }) => {
-                        write!(
-                            f,
-                            "; the directory `{}` belongs to {uid}:{gid} with mode {mode:04o}",
-                            path.display()
-                        )
-                    }
-                    None => Ok(()),
-                }
-            }
-            Self::Mounted => f.write_str("the file itself is a mount point and cannot be replaced"),
-            Self::Missing => f.write_str("the directory does not exist"),
-            Self::NotADirectory => f.write_str("a part of the path is not a directory"),
-            Self::IsADirectory => f.write_str("it is a directory"),
-            Self::LinkLoop => f.write_str("its symbolic links lead in a circle"),
-            Self::Untrusted(link) => write!(f, "{link}, and is not followed"),
-            Self::NameTooLong => f.write_str("its name is too long"),
-            Self::Device => f.write_str("the device has an input/output error"),
-            Self::Other(kind) => write!(f, "{kind}"),
-        }
-    }
-}
-
 impl Owner {
     /// The owner of the directory of the path; none when that cannot be seen either.
     fn of(path: &Path) -> Option<Self> {
@@ -245,5 +189,10 @@ impl Owner {
         let metadata = fs::metadata(directory).ok()?;
         let mode = metadata.mode() & 0o7777;
         Some(Self { path: directory.to_owned(), uid: metadata.uid(), gid: metadata.gid(), mode })
+    }
+
+    fn shown(&self) -> String {
+        let Self { path, uid, gid, mode } = self;
+        format!("; the directory `{}` belongs to {uid}:{gid} with mode {mode:04o}", path.display())
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::desired::{Concern, InPlace};
+use super::desired::{Coverage, InPlace};
 use crate::{
     credentials::CredentialSet,
     failure::{Problem, diagnosis::Diagnosis},
@@ -46,14 +46,14 @@ impl Standing {
 pub(super) struct Held {
     pub(super) standing: Standing,
     /// Of which registries it is to hold the credential.
-    pub(super) coverage: Concern,
+    pub(super) coverage: Coverage,
     /// Shared by the Secrets that hold the same.
     pub(super) in_place: Arc<InPlace>,
 }
 
 impl Held {
     /// Nothing is known of the Secret yet.
-    pub(super) fn new(coverage: Concern) -> Self {
+    pub(super) fn new(coverage: Coverage) -> Self {
         Self { standing: Standing::New, coverage, in_place: Arc::default() }
     }
 }
@@ -125,7 +125,7 @@ mod tests {
     /// A Secret that is to hold every registry, and holds that one until `expiry`.
     fn secret(standing: Standing, expiry: Option<u64>) -> Held {
         let in_place = expiry.map(|expiry| (HOST.parse::<RegistryHost>().unwrap(), at(expiry)));
-        Held { standing, in_place: Arc::new(in_place.into_iter().collect()), ..Held::new(Concern::All) }
+        Held { standing, in_place: Arc::new(in_place.into_iter().collect()), ..Held::new(Coverage::All) }
     }
 
     fn expiry(secrets: &[Held], has_been_tried: bool) -> Option<SystemTime> {
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    fn holding(coverage: Concern, in_place: &[(&str, u64)]) -> Held {
+    fn holding(coverage: Coverage, in_place: &[(&str, u64)]) -> Held {
         let in_place = in_place.iter().map(|(host, end)| (host.parse().unwrap(), at(*end))).collect();
         Held { in_place: Arc::new(in_place), ..Held::new(coverage) }
     }
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_registry_is_in_place_when_each_secret_that_is_to_hold_it_does() {
-        let of = |host: &str| Concern::One(host.parse::<RegistryHost>().unwrap());
-        let all = |in_place| holding(Concern::All, in_place);
+        let of = |host: &str| Coverage::One(host.parse::<RegistryHost>().unwrap());
+        let all = |in_place| holding(Coverage::All, in_place);
         assert_eq!(
             ends(&[all(&[("a.example", 5)]), all(&[("a.example", 3), ("b.example", 9)])]),
             [("a.example".to_owned(), 3)]
@@ -217,7 +217,7 @@ mod tests {
             holding(of("a.example"), &[("a.example", 5)]),
             holding(of("a.example"), &[("a.example", 4)]),
             holding(of("b.example"), &[("b.example", 9)]),
-            holding(Concern::None, &[]),
+            holding(Coverage::None, &[]),
         ];
         assert_eq!(ends(&templates), [("a.example".to_owned(), 4), ("b.example".to_owned(), 9)]);
         let one_is_empty = [holding(of("a.example"), &[("a.example", 5)]), holding(of("a.example"), &[])];

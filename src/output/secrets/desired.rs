@@ -61,7 +61,7 @@ pub(super) enum Content {
 
 /// Of which registries a Secret is to hold the credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Concern {
+pub(super) enum Coverage {
     /// Of every one; also where it is not known yet, so that nothing is reported as well that may not be.
     All,
     One(RegistryHost),
@@ -69,7 +69,7 @@ pub(super) enum Concern {
     None,
 }
 
-impl Concern {
+impl Coverage {
     /// Whether the registry is one of them.
     pub(super) fn is_for(&self, host: &RegistryHost) -> bool {
         match self {
@@ -86,7 +86,7 @@ pub(super) type Apply = (Zeroizing<Vec<u8>>, InPlace);
 /// What is to be done with a Secret.
 pub(super) struct Decision {
     /// What it is to hold.
-    pub(super) coverage: Concern,
+    pub(super) coverage: Coverage,
     /// What consumers find there now.
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
@@ -100,7 +100,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn unchanged(coverage: Concern, in_place: InPlace, warnings: Vec<String>) -> Self {
+    fn unchanged(coverage: Coverage, in_place: InPlace, warnings: Vec<String>) -> Self {
         Self { coverage, in_place, apply: None, removes: false, warnings, problem: None }
     }
 
@@ -130,10 +130,10 @@ impl Content {
     }
 
     /// What such a Secret is to hold, as far as that is known before it is read.
-    pub(super) fn coverage(&self) -> Concern {
+    pub(super) fn coverage(&self) -> Coverage {
         match self {
-            Self::DockerConfig { .. } | Self::Repository => Concern::All,
-            Self::Template { host, .. } => Concern::One(host.clone()),
+            Self::DockerConfig { .. } | Self::Repository => Coverage::All,
+            Self::Template { host, .. } => Coverage::One(host.clone()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    desired::{Basis, Concern, Content, Decision, InPlace, decide},
+    desired::{Basis, Content, Coverage, Decision, InPlace, decide},
     ownership::Memory,
 };
 use crate::{
@@ -52,7 +52,7 @@ pub(super) struct Outcome {
 }
 
 pub(super) struct Found {
-    pub(super) coverage: Concern,
+    pub(super) coverage: Coverage,
     pub(super) in_place: Arc<InPlace>,
     pub(super) version: String,
 }

@@ -59,7 +59,7 @@ fn what_a_user_lacks_who_has_begun_is_named() {
     let home = tempfile::tempdir().unwrap();
     let nowhere = Path::new("/nonexistent");
     let flags = ["once", "--docker-config", "/nonexistent/config.json"];
-    let lacks_region = "neither AWS_REGION nor the profile says a region";
+    let lacks_region = "no region in AWS_REGION or the profile";
     assert!(complaint(&started(&flags, nowhere, &[])).contains(lacks_region));
     assert!(complaint(&started(&["once"], nowhere, &[("ECR_SIDECAR_LOG", "off")])).contains(lacks_region));
     assert!(complaint(&started(&["once"], nowhere, &[("AWS_PROFILE", "me")])).contains(lacks_region));

@@ -10,7 +10,7 @@ use super::{
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
-    Basis, Body, Concern, Decision, InPlace,
+    Basis, Body, Coverage, Decision, InPlace,
     body::{Size, must_release_label},
     reject_size, reject_type,
 };
@@ -53,7 +53,7 @@ pub(super) fn decide(
 
     let merged = merge(existing, base, &plan.merged);
     let warnings = merged.warnings.iter().map(ToString::to_string).collect();
-    let mut decision = Decision::unchanged(Concern::All, expiries(&known), warnings);
+    let mut decision = Decision::unchanged(Coverage::All, expiries(&known), warnings);
     let is_as_desired =
         merged.is(text) && plan.annotation == ownership.annotation && !found.is_some_and(must_release_label);
     if merged.ours && !is_as_desired {

@@ -13,9 +13,10 @@ use super::{
         expiry_annotation::{EXPIRES, ExpiryAnnotation},
         ownership::Ownership,
     },
-    Apply, Basis, Body, Concern, Decision, InPlace, reject_size, reject_type,
+    Apply, Basis, Body, Coverage, Decision, InPlace, reject_size, reject_type,
 };
 use crate::{
+    aws::token::Token,
     clock::whole_seconds,
     credentials::CredentialSet,
     failure::{Class, Problem, diagnosis::Diagnosis},
@@ -44,18 +45,19 @@ pub(super) fn of_template(
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
     reject_type(at, found, TYPE)?;
-    let Some(found) = found else { return create_template(at, host, flavour, basis) };
+    let place = Place { at, host, basis };
+    let Some(found) = found else { return place.create_template(flavour) };
     let fields = flavour.fields(host);
     let url = fields.iter().find(|(key, _)| *key == "url").map(|(_, url)| url.as_bytes());
     if found.value("url").as_deref().map(Vec::as_slice) != url {
-        return withhold(at, found, host, basis, "its `url` is not the registry's");
+        return place.withhold(found, "its `url` is not the registry's");
     }
     let user = found.value("username").unwrap_or_default();
     let is_managed = Ownership::of(Some(found), "password", basis.memory).is_managed();
     if !is_managed && !user.is_empty() && user.as_slice() != USER.as_bytes() {
-        return withhold(at, found, host, basis, "it holds the credentials of another user");
+        return place.withhold(found, "it holds the credentials of another user");
     }
-    decide(at, host, found, basis, template_warnings(at, &fields, found))
+    place.decide(found, template_warnings(at, &fields, found))
 }
 
 /// Decides for a repository's Secret, which has to be there: only its owner knows what it is for.
@@ -74,8 +76,8 @@ pub(super) fn of_repository(
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
         // Before the first token of the caller's own registry there is nothing to judge a `url` by.
         let (coverage, warnings) = match knows_no_registry(basis.desired) {
-            true => (Concern::All, Vec::new()),
-            false => (Concern::None, vec![warning]),
+            true => (Coverage::All, Vec::new()),
+            false => (Coverage::None, vec![warning]),
         };
         let decision = Decision::unchanged(coverage, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
@@ -88,7 +90,7 @@ pub(super) fn of_repository(
         warnings
             .push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
     }
-    decide(at, &host, found, basis, warnings)
+    Place { at, host: &host, basis }.decide(found, warnings)
 }
 
 fn knows_no_registry(CredentialSet { current, awaited, retired }: &CredentialSet) -> bool {
@@ -121,85 +123,101 @@ fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<Registry
     is_ours.then_some(host)
 }
 
-/// A template that does not exist: created where the rights allow it.
-fn create_template(
-    at: &ObjectRef,
-    host: &RegistryHost,
-    flavour: Flavour,
-    basis: &Basis<'_>,
-) -> Result<Decision, Problem> {
-    let decision = Decision::unchanged(Concern::One(host.clone()), InPlace::new(), Vec::new());
-    if basis.desired.retired.contains(host) {
-        return Ok(decision);
-    }
-    let fields = flavour.fields(host).into_iter().map(|(key, value)| (key, STANDARD.encode(value)));
-    let fields: Vec<_> = fields.collect();
-    let mut body = Body::creating(at, TYPE);
-    body.label(SECRET_TYPE, TEMPLATE);
-    fields.iter().for_each(|(key, value)| body.set(key, value));
-    with_credential(at, host, body, decision, basis)
+/// Where a password may go: the Secret, and the registry that it is for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    at: &'a ObjectRef,
+    host: &'a RegistryHost,
+    basis: &'a Basis<'a>,
 }
 
-/// Decides for a Secret that Argo CD uses for `host`.
-fn decide(
-    at: &ObjectRef,
-    host: &RegistryHost,
-    found: &SecretObject,
-    basis: &Basis<'_>,
-    warnings: Vec<String>,
-) -> Result<Decision, Problem> {
-    if let Some(key) = INSECURE.into_iter().find(|key| !is_false(found, key)) {
-        let reason = format!("by its `{key}` Argo CD does not verify who gets the password");
-        return withhold(at, found, host, basis, &reason);
+impl Place<'_> {
+    /// The token of the registry and its password, once there is one.
+    fn desired(&self) -> Option<(&Token, Zeroizing<Vec<u8>>)> {
+        let token = self.basis.desired.current.get(self.host)?;
+        Some((token, token.password()?))
     }
-    let ownership = Ownership::of(Some(found), "password", basis.memory);
-    let value = |key| found.value(key).unwrap_or_default();
-    let (username, password) = (value("username"), value("password"));
-    let desired = basis.desired.current.get(host).and_then(|token| Some((token, token.password()?)));
-    let desired_one = desired.as_ref().filter(|(_, bare)| **bare == *password);
-    let expiry = match desired_one {
-        Some((token, _)) => Some(token.expires_at),
-        None => ownership.expiry(host, &password, basis.now),
-    };
-    let expiry = expiry.filter(|_| username.as_slice() == USER.as_bytes());
-    let in_place = expiry.map(|expiry| (host.clone(), expiry)).into_iter().collect();
-    let decision = Decision::unchanged(Concern::One(host.clone()), in_place, warnings);
-    if basis.desired.retired.contains(host) {
-        return Ok(Decision { apply: without_ours(at, found)?, ..decision });
-    }
-    let Some((token, bare)) = &desired else { return Ok(decision) };
-    let is_as_desired = match (expiry, desired_one) {
-        (None, _) => false,
-        (Some(_), Some(_)) => ownership.annotation == annotation(host, bare, token.expires_at),
-        (Some(expiry), None) => expiry >= whole_seconds(token.expires_at),
-    };
-    if is_as_desired {
-        return Ok(decision);
-    }
-    with_credential(at, host, Body::carrying(at, found), decision, basis)
-}
 
-/// Applies `body` with the credential of `host`, if there is one.
-fn with_credential(
-    at: &ObjectRef,
-    host: &RegistryHost,
-    body: Body<'_>,
-    decision: Decision,
-    basis: &Basis<'_>,
-) -> Result<Decision, Problem> {
-    let token = basis.desired.current.get(host);
-    let Some((token, bare)) = token.and_then(|token| Some((token, token.password()?))) else {
-        return Ok(decision);
-    };
-    reject_size(at, bare.len())?;
-    let annotation = annotation(host, &bare, token.expires_at).to_text();
-    let (username, password) = (STANDARD.encode(USER), Zeroizing::new(STANDARD.encode(&**bare)));
-    let mut body = body;
-    body.annotate(EXPIRES, &annotation);
-    body.set("username", &username);
-    body.set("password", &password);
-    let after = [(host.clone(), token.expires_at)].into();
-    Ok(Decision { apply: Some((body.write()?, after)), ..decision })
+    fn unchanged(&self, in_place: InPlace, warnings: Vec<String>) -> Decision {
+        Decision::unchanged(Coverage::One(self.host.clone()), in_place, warnings)
+    }
+
+    /// A template that does not exist: created where the rights allow it.
+    fn create_template(&self, flavour: Flavour) -> Result<Decision, Problem> {
+        let Self { at, host, basis } = *self;
+        let decision = self.unchanged(InPlace::new(), Vec::new());
+        if basis.desired.retired.contains(host) {
+            return Ok(decision);
+        }
+        let fields = flavour.fields(host).into_iter().map(|(key, value)| (key, STANDARD.encode(value)));
+        let fields: Vec<_> = fields.collect();
+        let mut body = Body::creating(at, TYPE);
+        body.label(SECRET_TYPE, TEMPLATE);
+        fields.iter().for_each(|(key, value)| body.set(key, value));
+        self.with_credential(body, decision)
+    }
+
+    /// Decides for a Secret that Argo CD uses for `host`.
+    fn decide(&self, found: &SecretObject, warnings: Vec<String>) -> Result<Decision, Problem> {
+        let Self { at, host, basis } = *self;
+        if let Some(key) = INSECURE.into_iter().find(|key| !is_false(found, key)) {
+            let reason = format!("by its `{key}` Argo CD does not verify who gets the password");
+            return self.withhold(found, &reason);
+        }
+        let ownership = Ownership::of(Some(found), "password", basis.memory);
+        let value = |key| found.value(key).unwrap_or_default();
+        let (username, password) = (value("username"), value("password"));
+        let desired = self.desired();
+        let desired_one = desired.as_ref().filter(|(_, bare)| **bare == *password);
+        let expiry = match desired_one {
+            Some((token, _)) => Some(token.expires_at),
+            None => ownership.expiry(host, &password, basis.now),
+        };
+        let expiry = expiry.filter(|_| username.as_slice() == USER.as_bytes());
+        let in_place = expiry.map(|expiry| (host.clone(), expiry)).into_iter().collect();
+        let decision = self.unchanged(in_place, warnings);
+        if basis.desired.retired.contains(host) {
+            return Ok(Decision { apply: without_ours(at, found)?, ..decision });
+        }
+        let Some((token, bare)) = &desired else { return Ok(decision) };
+        let is_as_desired = match (expiry, desired_one) {
+            (None, _) => false,
+            (Some(_), Some(_)) => ownership.annotation == annotation(host, bare, token.expires_at),
+            (Some(expiry), None) => expiry >= whole_seconds(token.expires_at),
+        };
+        if is_as_desired {
+            return Ok(decision);
+        }
+        self.with_credential(Body::carrying(at, found), decision)
+    }
+
+    /// Applies `body` with the credential of `host`, if there is one.
+    fn with_credential(&self, body: Body<'_>, decision: Decision) -> Result<Decision, Problem> {
+        let Self { at, host, .. } = *self;
+        let Some((token, bare)) = self.desired() else { return Ok(decision) };
+        reject_size(at, bare.len())?;
+        let annotation = annotation(host, &bare, token.expires_at).to_text();
+        let (username, password) = (STANDARD.encode(USER), Zeroizing::new(STANDARD.encode(&**bare)));
+        let mut body = body;
+        body.annotate(EXPIRES, &annotation);
+        body.set("username", &username);
+        body.set("password", &password);
+        let after = [(host.clone(), token.expires_at)].into();
+        Ok(Decision { apply: Some((body.write()?, after)), ..decision })
+    }
+
+    /// No password goes there, and the one that we put there leaves.
+    fn withhold(&self, found: &SecretObject, reason: &str) -> Result<Decision, Problem> {
+        let Self { at, host, basis } = *self;
+        let decision = self.unchanged(InPlace::new(), Vec::new());
+        // Of a registry that is no longer configured, none is wanted there.
+        let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
+            message: format!("the Secret {at} gets no credentials: {reason}"),
+            remedy: Diagnosis::CredentialWithheld.into(),
+            class: Class::Denied,
+        });
+        Ok(Decision { apply: without_ours(at, found)?, problem, ..decision })
+    }
 }
 
 /// The annotation for one credential.
@@ -207,24 +225,6 @@ fn annotation(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTim
     let mut annotation = ExpiryAnnotation::default();
     annotation.set(host, bare, expires_at);
     annotation
-}
-
-/// No password goes there, and the one that we put there leaves.
-fn withhold(
-    at: &ObjectRef,
-    found: &SecretObject,
-    host: &RegistryHost,
-    basis: &Basis<'_>,
-    reason: &str,
-) -> Result<Decision, Problem> {
-    let decision = Decision::unchanged(Concern::One(host.clone()), InPlace::new(), Vec::new());
-    // Of a registry that is no longer configured, none is wanted there.
-    let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
-        message: format!("the Secret {at} gets no credentials: {reason}"),
-        remedy: Diagnosis::CredentialWithheld.into(),
-        class: Class::Denied,
-    });
-    Ok(Decision { apply: without_ours(at, found)?, problem, ..decision })
 }
 
 /// What takes our credential out of a Secret, if one is there.

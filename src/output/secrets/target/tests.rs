@@ -3,7 +3,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::{
-    super::{desired::Concern, reconcile::Found},
+    super::{desired::Coverage, reconcile::Found},
     *,
 };
 use crate::{
@@ -19,7 +19,7 @@ pub(in super::super) fn finished(outcome: Outcome) -> Event {
 
 /// Found as desired, in that version.
 pub(in super::super) fn synced(version: &str) -> Outcome {
-    let found = Found { coverage: Concern::All, in_place: Arc::default(), version: version.into() };
+    let found = Found { coverage: Coverage::All, in_place: Arc::default(), version: version.into() };
     Outcome {
         cleanup: false,
         found: Some(found),
@@ -375,7 +375,7 @@ fn any_outcome(job: &Job, number: u64) -> Outcome {
     let each = |count: u64| number.is_multiple_of(count);
     let class = if each(2) { Class::Denied } else { Class::Transient };
     let found =
-        Found { coverage: Concern::All, in_place: Arc::new(InPlace::new()), version: number.to_string() };
+        Found { coverage: Coverage::All, in_place: Arc::new(InPlace::new()), version: number.to_string() };
     Outcome {
         cleanup: job.cleanup,
         found: (!each(5)).then_some(found),

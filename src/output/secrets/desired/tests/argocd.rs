@@ -51,7 +51,7 @@ fn is_withheld(content: &Content, secret: &Value, reason: &str) {
     assert!(!left.to_string().contains(&STANDARD.encode("ours")), "{reason}: {left}");
     assert_eq!(
         (&decision.in_place, &decision.coverage),
-        (&InPlace::new(), &Concern::One(host())),
+        (&InPlace::new(), &Coverage::One(host())),
         "{reason}"
     );
     let again = decided(content, &left);
@@ -253,7 +253,7 @@ fn of_a_repository_only_two_fields_are_set() {
     for other in elsewhere {
         let found = object(&repository(&other.replace("HOST", HOST)));
         let decision = decide(&here(), &Content::Repository, Some(&found), &desired, at(0)).unwrap();
-        assert!(decision.apply.is_none() && decision.coverage == Concern::None, "{other}");
+        assert!(decision.apply.is_none() && decision.coverage == Coverage::None, "{other}");
         assert!(decision.warnings[0].contains("none of the configured registries"), "{other}");
     }
     let missing = decide(&here(), &Content::Repository, None, &desired, at(0)).err().unwrap();
@@ -267,7 +267,7 @@ fn a_repository_that_moves_elsewhere_loses_our_password() {
     for url in ["https://evil.example/charts", &format!("{HOST}.evil.example"), ""] {
         let moved = edited(&secret, &[("url", url)]);
         let decision = decided(&Content::Repository, &moved);
-        assert_eq!(decision.coverage, Concern::None);
+        assert_eq!(decision.coverage, Coverage::None);
         assert!(!decision.is_harmless(), "in a conflict it would stay for a while");
         let left = after(&moved, &decision);
         assert!(value(&left, "password").is_none() && value(&left, "username").is_none(), "{url}: {left}");
@@ -284,9 +284,9 @@ fn before_any_registry_is_known_a_repository_is_in_none_that_is_wrong() {
         decide(&here(), &Content::Repository, Some(&object(&repository)), desired, at(0)).unwrap()
     };
     let decision = decided(&CredentialSet::default());
-    assert_eq!((decision.coverage, decision.warnings), (Concern::All, Vec::new()));
+    assert_eq!((decision.coverage, decision.warnings), (Coverage::All, Vec::new()));
     let decision = decided(&credentials("ours", 1000));
-    assert_eq!((decision.coverage, decision.warnings.len()), (Concern::None, 1));
+    assert_eq!((decision.coverage, decision.warnings.len()), (Coverage::None, 1));
     let awaited = CredentialSet { awaited: [host()].into(), ..CredentialSet::default() };
     assert_eq!(decided(&awaited).warnings.len(), 1);
 }
