@@ -1,5 +1,6 @@
 //! The local health endpoint.
 
+mod answers;
 mod host;
 pub mod metrics;
 pub mod process;

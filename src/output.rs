@@ -35,7 +35,6 @@ use crate::{
 /// A place where credentials are published.
 pub(crate) enum Output {
     DockerConfig(Box<DockerConfigFile>),
-    /// Kubernetes Secrets.
     Secrets(Kind),
 }
 

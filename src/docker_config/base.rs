@@ -14,7 +14,7 @@ use crate::fs::read::{ReadError, read_now};
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
 fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
     let mut content = read_now(path, LARGEST).map_err(|error| match error {
-        ReadError::TooLarge { limit } => Unfit::TooLarge { limit: limit as u64 }.to_string(),
+        ReadError::TooLarge { limit } => Unfit::TooLarge { limit }.to_string(),
         error if error.is_not_found() => "it does not exist".to_owned(),
         error => error.to_string(),
     })?;

@@ -88,34 +88,21 @@ impl<'a> Document<'a> {
 /// Why a text cannot serve as a docker config. Displays as what is wrong with "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Unfit {
-    /// Its bytes are not text.
     #[error("it is not UTF-8 text")]
     NotText,
-    /// It begins with a byte-order mark, which JSON does not allow.
     #[error("it begins with a byte-order mark")]
     ByteOrderMark,
-    /// It is not JSON, or has something after the JSON.
     #[error("it is not JSON: {0}")]
     NotJson(String),
-    /// It is JSON of another shape.
     #[error("{} is not a JSON object", key.map_or("it".to_owned(), |key| format!("its `{key}`")))]
     NotAnObject {
         /// The key under which the object should be; none for the whole.
         key: Option<&'static str>,
     },
-    /// It is larger than any docker config.
     #[error("it is larger than {} MiB", limit >> 20)]
-    TooLarge {
-        /// The most that is read, in bytes.
-        limit: u64,
-    },
-    /// It has more entries than any docker config.
+    TooLarge { limit: usize },
     #[error("it has more than {limit} entries")]
-    TooManyEntries {
-        /// The most that are taken.
-        limit: usize,
-    },
-    /// It cannot be read by this process.
+    TooManyEntries { limit: usize },
     #[error("this process (uid {uid}) has no permission to read it")]
     NoPermission { uid: u32 },
 }

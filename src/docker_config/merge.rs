@@ -39,7 +39,6 @@ const WARNINGS: usize = 20;
 pub(super) struct BaseKeys(HashSet<u64>);
 
 impl BaseKeys {
-    /// Those of one base.
     pub(super) fn of(base: &Document<'_>) -> Self {
         let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
         Self(

@@ -10,39 +10,28 @@ use crate::failure::foreign_text::clean;
 /// Something in a document that stopped nothing. `Display` is the sentence, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Warning {
-    /// A key that clients take for one of our hosts left `auths`.
     #[error("removed the entry `{key}` from `auths`: some clients would take it instead of `{host}`")]
     TwinRemoved { key: String, host: String },
-    /// Another user's entry for some repositories of one of our hosts.
     #[error(
         "the entry `{key}` is of another user: podman, skopeo and go-containerregistry take it instead of that of `{host}`"
     )]
     RepositoryEntry { key: String, host: String },
-    /// A credential helper for one of our hosts left `credHelpers`.
     #[error(
         "removed the entry `{key}` from `credHelpers`: clients would ask that helper instead of reading the entry of `{host}`"
     )]
     HelperRemoved { key: String, host: String },
-    /// A credential store comes before every entry of the file.
     #[error(
         "`credsStore` names `{store}`: docker asks it instead of reading `auths`, so our credentials go unused there; \
          remove `credsStore` from the file, or from its base"
     )]
     CredsStore { store: String },
-    /// An unmanaged entry for which clients reject the whole file.
     #[error(
         "the entry `{key}` makes docker and go-containerregistry reject the whole file, our credentials with it: \
          {reason}; fix or remove it"
     )]
-    InvalidEntry {
-        key: String,
-        /// What is wrong with it.
-        reason: BadAuth,
-    },
-    /// More warnings than are worth a line each.
+    InvalidEntry { key: String, reason: BadAuth },
     #[error("{count} more entries of the file call for a warning like these")]
     More { count: usize },
-    /// The base could not be read: its last known entries are kept.
     #[error("the base `{}` is not usable: {reason}; the entries that it had last are kept", path.display())]
     Base { path: PathBuf, reason: String },
 }

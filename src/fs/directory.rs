@@ -114,7 +114,6 @@ impl Directory {
         Ok(rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
     }
 
-    /// Exchanges two entries.
     pub fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<()> {
         let flags = RenameFlags::EXCHANGE;
         Ok(rustix::fs::renameat_with(&self.descriptor, one, &self.descriptor, other, flags)?)
@@ -130,7 +129,6 @@ impl Directory {
         Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
     }
 
-    /// Removes an empty directory.
     pub fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
     }

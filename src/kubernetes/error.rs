@@ -204,12 +204,10 @@ fn missing_right(message: &str, what: &Wanted<'_>) -> Remedy {
     Remedy::with(Diagnosis::RightMissing, format!("{creating}{rule}"))
 }
 
-/// What a request was for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     /// What was to be done, such as `apply`.
     pub verb: &'static str,
-    /// The resource, such as `secrets`.
     pub resource: &'static str,
     /// In which namespace; empty for all of them.
     pub namespace: &'a str,

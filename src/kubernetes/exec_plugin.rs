@@ -49,7 +49,6 @@ struct Status {
     client_key_data: Option<String>,
 }
 
-/// Runs the plugin.
 pub(super) async fn run(
     plugin: &ExecConfig,
     cluster: Option<&ExecAuthCluster>,

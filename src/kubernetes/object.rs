@@ -97,7 +97,6 @@ impl Meta {
         self.managed_fields.iter().any(|fields| !fields.is_ours() && fields.fields_v1.has_type)
     }
 
-    /// Whether we applied the type.
     pub(crate) fn we_typed(&self) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.fields_v1.has_type)
     }
@@ -106,11 +105,8 @@ impl Meta {
 /// A map of a Secret whose fields have their own managers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldSet {
-    /// `metadata.labels`.
     Labels,
-    /// `metadata.annotations`.
     Annotations,
-    /// `data`.
     Data,
 }
 

@@ -8,7 +8,6 @@ pub(crate) const VERBS: [&str; 4] = ["get", "list", "watch", "patch"];
 pub(crate) struct Right {
     /// In which namespace; empty for all of them.
     pub namespace: String,
-    /// The resource, such as `secrets`.
     pub resource: &'static str,
     /// Which one; empty for all of them.
     pub name: String,

@@ -30,7 +30,6 @@ const EVENT_LIMIT: usize = 4 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
-    /// `secrets` or `namespaces`.
     pub resource: &'static str,
     /// Their namespace; `None` for all of them.
     pub namespace: Option<String>,
@@ -40,7 +39,6 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// All objects of a resource.
     pub(crate) fn of(resource: &'static str) -> Self {
         Self { resource, namespace: None, name: None, labels: None }
     }
@@ -64,7 +62,6 @@ impl Scope {
 
 #[derive(Debug)]
 pub(crate) enum WatchEvent {
-    /// Everything there is now.
     All(Vec<ObjectState>),
     /// One is new or changed.
     Changed(ObjectState),

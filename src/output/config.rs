@@ -11,9 +11,7 @@ use crate::{failure::shown_value::clean_path, status::OutputId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputConfig {
     DockerConfig(DockerConfigSettings),
-    /// Kubernetes Secrets that hold a docker config.
     DockerConfigSecret(DockerConfigSecretSettings),
-    /// Argo CD's credential templates.
     ArgocdRepoCreds(RepoCredsSettings),
     /// Argo CD's repositories that exist already.
     ArgocdRepositories(RepositoriesSettings),

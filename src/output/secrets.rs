@@ -54,7 +54,6 @@ use crate::{
     kubernetes::Connection,
 };
 
-/// An output that keeps Secrets.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// Docker configs in Secrets of one name.

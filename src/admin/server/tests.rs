@@ -4,9 +4,10 @@ use std::{
 };
 
 use rustix::process::{Rlimit, setrlimit};
-use tokio::task::yield_now;
+use tokio::{sync::watch, task::yield_now};
 
 use super::*;
+use crate::{clock::Clock, status::StatusBoard};
 
 /// Until the server has nothing more to do. Time stands still meanwhile.
 async fn let_it_serve() {

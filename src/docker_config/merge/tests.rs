@@ -153,12 +153,12 @@ fn twins_and_helpers_leave_and_are_named() {
     );
     let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
     assert_eq!(out, format!("{{\"auths\":{{{}}},\"credHelpers\":{{}}}}", entry(A, ONE)));
-    let said: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), twins.len() + 2, "{said:?}");
+    let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), twins.len() + 2, "{shown:?}");
     assert!(
-        twins.iter().all(|twin| said.iter().any(|line| line.contains(&format!("`{twin}` from `auths`"))))
+        twins.iter().all(|twin| shown.iter().any(|line| line.contains(&format!("`{twin}` from `auths`"))))
     );
-    assert_eq!(said.iter().filter(|line| line.contains("from `credHelpers`")).count(), 2);
+    assert_eq!(shown.iter().filter(|line| line.contains("from `credHelpers`")).count(), 2);
     assert_eq!(merged(&out, &desired(&[(A, ONE)], &[])), (out, vec![]));
 }
 
@@ -167,14 +167,14 @@ fn a_credential_store_and_a_bad_entry_are_named_without_values() {
     let existing = "{\"credsStore\":\"desktop\",\"auths\":{\"ghcr.io\":{\"auth\":\"hunter2!\"},\"u:pw@q.io\":{\"auth\":\"cHc=\"}}}";
     let (out, warnings) = merged(existing, &desired(&[(A, ONE)], &[]));
     assert!(out.contains("hunter2!"), "kept as it is");
-    let said = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let shown = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(
-        said.contains("the entry `ghcr.io` makes docker") && said.contains("not padded base64"),
-        "{said}"
+        shown.contains("the entry `ghcr.io` makes docker") && shown.contains("not padded base64"),
+        "{shown}"
     );
-    assert!(said.contains("the entry `q.io`") && said.contains("USER:PASSWORD"), "{said}");
-    assert!(said.contains("`credsStore` names `desktop`"), "{said}");
-    assert!(!said.contains("hunter2") && !said.contains("pw"), "{said}");
+    assert!(shown.contains("the entry `q.io`") && shown.contains("USER:PASSWORD"), "{shown}");
+    assert!(shown.contains("`credsStore` names `desktop`"), "{shown}");
+    assert!(!shown.contains("hunter2") && !shown.contains("pw"), "{shown}");
 }
 
 #[test]

@@ -84,8 +84,8 @@ fn the_umask_does_not_matter() {
         let name = "fs::atomic_file::tests::the_umask_does_not_matter";
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
         let output = again.args(["--exact", name, "--nocapture"]).env(MASK, mask).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "umask {mask}: {said}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "umask {mask}: {printed}");
     }
 }
 

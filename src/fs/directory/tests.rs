@@ -142,7 +142,7 @@ fn a_directory_that_is_made_does_not_depend_on_the_umask() {
         let name = "fs::directory::tests::a_directory_that_is_made_does_not_depend_on_the_umask";
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
         let output = again.args(["--exact", name, "--nocapture"]).env(MASK, mask).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "umask {mask}: {said}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "umask {mask}: {printed}");
     }
 }

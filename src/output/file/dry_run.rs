@@ -25,7 +25,6 @@ use crate::{
 pub(crate) struct DryRun {
     /// Whether there is one already.
     pub exists: bool,
-    /// Its owner: this process.
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,

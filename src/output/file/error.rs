@@ -16,22 +16,16 @@ use crate::{
 /// Why the file is not as desired. `Display` states what failed, where and why; [`Self::remedy`] what to do.
 #[derive(Debug, Error)]
 pub(crate) enum DockerConfigError {
-    /// The path is a mount point, as `subPath` and a single-file mount make it.
     #[error("`{}` is itself a mount point: it could only be written in place, and its readers would keep the old file", path.display())]
     SingleFileMount { path: PathBuf },
-    /// The path names a directory.
     #[error("`{}` is a directory, not a file", path.display())]
     IsADirectory { path: PathBuf },
-    /// The path names a device, a pipe or a socket.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
-    /// The path has no file name at its end.
     #[error("`{}` does not end in a file name", path.display())]
     NoFileName { path: PathBuf },
-    /// Another program changed the file each time before it could be replaced.
     #[error("`{}` was changed by another program between reading and replacing it, {tries} times in a row", path.display())]
     Contended { path: PathBuf, tries: usize },
-    /// A step of reading or replacing it failed.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -59,21 +53,13 @@ impl Diagnose for DockerConfigError {
 pub(crate) enum Warning {
     #[error(transparent)]
     Format(#[from] docker_config::Warning),
-    /// The file could not be used, and was moved out of the way.
     #[error("`{}` was set aside as `{}`: {reason}; take what you need from it", path.display(), aside.display())]
-    SetAside {
-        path: PathBuf,
-        /// Where its content is now.
-        aside: PathBuf,
-        reason: Unfit,
-    },
-    /// Something other than a file had the name, and was replaced.
+    SetAside { path: PathBuf, aside: PathBuf, reason: Unfit },
     #[error("`{}` was {what}; it was replaced by a file", path.display())]
     Replaced { path: PathBuf, what: &'static str },
     /// After a restart the credentials in the file would be of unknown expiry.
     #[error("the expiries of the credentials are not stored for the next start: {reason}")]
     ExpiriesNotStored { reason: String },
-    /// The file system does not keep what we set.
     #[error(
         "the file system does not keep the mode and group of `{}`: it shows {found} and group {found_group} for {wanted} and \
          group {wanted_group}; set them by the options of its mount",
@@ -81,27 +67,18 @@ pub(crate) enum Warning {
     )]
     ModeNotKept {
         path: PathBuf,
-        /// The mode that was set.
         wanted: FileMode,
-        /// The group that was set.
         wanted_group: u32,
         /// The mode that it shows, in octal.
         found: String,
-        /// The group that it shows.
         found_group: u32,
     },
-    /// Only this process's user may read the file.
     #[error(
         "only user {uid} may read `{}`, by its mode {mode}; {}",
         path.display(),
         Diagnosis::ConsumerCannotRead.remedy()
     )]
-    OnlyOurs {
-        path: PathBuf,
-        mode: FileMode,
-        /// That user.
-        uid: u32,
-    },
+    OnlyOurs { path: PathBuf, mode: FileMode, uid: u32 },
     /// The new file is there, and may not be after a power failure.
     #[error("`{}` was replaced, but its directory could not be synced: {error}", path.display())]
     NotSynced { path: PathBuf, error: io::ErrorKind },

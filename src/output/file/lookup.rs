@@ -34,7 +34,6 @@ pub(crate) enum End {
     Known(SystemTime),
     /// No expiry is stored, but the token is not younger than the file's last change.
     Unknown {
-        /// That change.
         changed_at: SystemTime,
     },
 }
@@ -42,14 +41,8 @@ pub(crate) enum End {
 /// Why the file cannot be read. `Display` states what failed, where and why.
 #[derive(Debug, Error)]
 pub(crate) enum FindError {
-    /// It is no docker config.
     #[error("`{}` cannot be used: {unfit}", path.display())]
-    Unfit {
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        unfit: Unfit,
-    },
-    /// A step of reading it failed.
+    Unfit { path: std::path::PathBuf, unfit: Unfit },
     #[error(transparent)]
     Read(#[from] DockerConfigError),
 }

@@ -66,7 +66,7 @@ pub(super) fn read(target: &Target) -> Result<Found, DockerConfigError> {
             let unfit = Document::parse(&text).err();
             Ok(unfit.map_or_else(|| Found::Config(text, metadata), Found::Unfit))
         }
-        Err(ReadError::TooLarge { limit }) => Ok(Found::Unfit(Unfit::TooLarge { limit: limit as u64 })),
+        Err(ReadError::TooLarge { limit }) => Ok(Found::Unfit(Unfit::TooLarge { limit })),
         Err(ReadError::Io(error)) => Err(failed(error).into()),
         Err(_) => Ok(Found::Other(other(metadata.file_type()).unwrap_or("no regular file"))),
     }

@@ -91,7 +91,7 @@ fn in_place(report: &Report) -> Vec<(&str, SystemTime)> {
     report.in_place.iter().map(|(host, expiry)| (host.as_str(), *expiry)).collect()
 }
 
-fn said(report: &Report) -> String {
+fn warnings(report: &Report) -> String {
     report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -281,8 +281,8 @@ fn an_unusable_file_is_set_aside() {
         File::create(place.path()).unwrap().write_all(content).unwrap();
         let report = place.file().reconcile(&set, now());
         assert_eq!(written(&report), Written::Changed);
-        assert!(said(&report).contains(reason), "{reason}: {}", said(&report));
-        assert!(said(&report).contains("config.json.invalid`"));
+        assert!(warnings(&report).contains(reason), "{reason}: {}", warnings(&report));
+        assert!(warnings(&report).contains("config.json.invalid`"));
         assert_eq!(fs::read(place.at("config.json.invalid")).unwrap(), content);
         assert_eq!(fs::metadata(place.at("config.json.invalid")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(in_place(&report), [(A, at_hour(12))]);
@@ -295,7 +295,7 @@ fn an_unusable_file_is_set_aside() {
 fn an_empty_file_is_just_filled() {
     let place = Place::new();
     put(&place.path(), "");
-    assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), "");
+    assert_eq!(warnings(&place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), "");
     assert_eq!(place.names(), ["config.json"]);
 }
 
@@ -325,11 +325,11 @@ fn a_broken_base_keeps_its_last_entries() {
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
 
     let report = file.reconcile(&set, now());
-    assert!(said(&report).contains("it does not exist"), "{}", said(&report));
+    assert!(warnings(&report).contains("it does not exist"), "{}", warnings(&report));
     assert_eq!(in_place(&report), [(A, at_hour(12))]);
 
     put(&base, "{\"auths\":{\"ghcr.io\":{\"auth\":\"bWU6c2VjcmV0\"}},\"x\":1}");
-    assert_eq!(said(&file.reconcile(&set, now())), "");
+    assert_eq!(warnings(&file.reconcile(&set, now())), "");
     assert!(place.text().contains("ghcr.io") && place.text().contains("\"x\":1"));
 
     for broken in ["", "{\"auths\":3}", "{"] {
@@ -340,7 +340,7 @@ fn a_broken_base_keeps_its_last_entries() {
         }
         fs::remove_file(place.path()).unwrap();
         let report = file.reconcile(&set, now());
-        assert!(said(&report).contains("the entries that it had last are kept"), "{}", said(&report));
+        assert!(warnings(&report).contains("the entries that it had last are kept"), "{}", warnings(&report));
         assert!(place.text().contains("ghcr.io") && place.text().contains(A));
     }
 

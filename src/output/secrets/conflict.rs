@@ -21,7 +21,6 @@ const AT_ONCE: u32 = 5;
 /// In a conflict each change does not call for a request of its own.
 const BETWEEN_CHECKS: Duration = Duration::from_millis(250);
 
-/// The restores of one Secret.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
     restores: VecDeque<Instant>,

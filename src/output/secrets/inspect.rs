@@ -15,7 +15,6 @@ use crate::{
     output::{Output, OutputConfig},
 };
 
-/// A Secret of an output.
 pub(crate) struct Inspection {
     pub at: ObjectRef,
     /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.

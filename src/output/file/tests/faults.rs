@@ -46,9 +46,9 @@ pub(super) fn as_nobody(name: &str, variable: &str, at: &OsStr) -> Option<String
     let mut again = Command::new(place.at("test"));
     again.args(["--exact", &format!("output::file::tests::{name}"), "--nocapture"]);
     let output = again.env(variable, at).uid(NOBODY).gid(NOBODY).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    Some(said)
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+    Some(printed)
 }
 
 const NOBODY: u32 = 65534;
@@ -146,7 +146,7 @@ fn a_directory_of_another_user_says_whose_it_is() {
     let place = Place::new();
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o755)).unwrap();
     let name = "faults::a_directory_of_another_user_says_whose_it_is";
-    let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
+    let Some(printed) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
     for part in [
         "(uid 65534, gid 65534)",
         "belongs to 0:0 with mode 0755",
@@ -154,7 +154,7 @@ fn a_directory_of_another_user_says_whose_it_is() {
         "it is user 0",
         "`fsGroup`",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
 }
 
@@ -172,9 +172,9 @@ fn a_group_that_is_not_ours_says_so() {
     let place = Place::new();
     fs::set_permissions(place.directory.path(), Permissions::from_mode(0o777)).unwrap();
     let name = "faults::a_group_that_is_not_ours_says_so";
-    let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
+    let Some(printed) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
     for part in ["cannot set the group 7 on", "add this process to the group (`fsGroup`", "(it is group 7)"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
     assert_eq!(place.names(), [""; 0]);
 }
@@ -187,7 +187,7 @@ fn an_unreadable_file_is_set_aside() {
         let report = file_at(PathBuf::from(at).join("config.json"), None)
             .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
-        println!("{}", said(&report));
+        println!("{}", warnings(&report));
         return;
     }
     let place = Place::new();
@@ -195,8 +195,8 @@ fn an_unreadable_file_is_set_aside() {
     put(&place.path(), "{\"theirs\":1}");
     fs::set_permissions(place.path(), Permissions::from_mode(0o600)).unwrap();
     let name = "faults::an_unreadable_file_is_set_aside";
-    let Some(said) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
-    assert!(said.contains("this process (uid 65534) has no permission to read it"), "{said}");
+    let Some(printed) = as_nobody(name, AT, place.directory.path().as_os_str()) else { return };
+    assert!(printed.contains("this process (uid 65534) has no permission to read it"), "{printed}");
     assert_eq!(fs::read_to_string(place.at("config.json.invalid")).unwrap(), "{\"theirs\":1}");
     assert!(place.text().contains(A));
     assert_eq!(place.names(), ["config.json", "config.json.invalid"]);

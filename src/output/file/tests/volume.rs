@@ -53,7 +53,11 @@ fn a_link_of_another_user_is_replaced() {
         file().check_path().unwrap();
         let report = file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
-        assert!(said(&report).contains("was a symbolic link that is not followed"), "{}", said(&report));
+        assert!(
+            warnings(&report).contains("was a symbolic link that is not followed"),
+            "{}",
+            warnings(&report)
+        );
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{{\"auths\":{{\"{A}\":{{\"auth\":\"QVdTOm9uZQ==\"}}}}}}"));
@@ -64,7 +68,7 @@ fn a_link_of_another_user_is_replaced() {
         let store = place.at("volume/.config.json.ecr-sidecar");
         fs::remove_file(&store).unwrap();
         symlink(&victim, &store).unwrap();
-        assert_eq!(said(&file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
+        assert_eq!(warnings(&file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
         assert!(fs::symlink_metadata(&store).unwrap().is_file());
         assert_eq!(state(&victim), before);
     }
@@ -78,7 +82,7 @@ fn a_link_into_another_volume_is_replaced() {
         let report = file_at(PathBuf::from(at).join("config.json"), None)
             .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
-        println!("{}", said(&report));
+        println!("{}", warnings(&report));
         return;
     }
     let (place, victim) = shared("{\"auths\":{}}", 0o644);
@@ -94,8 +98,8 @@ fn a_link_into_another_volume_is_replaced() {
     lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
     let before = state(&victim);
     let name = "volume::a_link_into_another_volume_is_replaced";
-    let said = as_nobody(name, AT, place.at("volume").as_os_str()).unwrap();
-    assert!(said.contains("was a symbolic link"), "{said}");
+    let printed = as_nobody(name, AT, place.at("volume").as_os_str()).unwrap();
+    assert!(printed.contains("was a symbolic link"), "{printed}");
     assert_eq!(state(&victim), before);
     assert!(fs::symlink_metadata(&link).unwrap().is_file());
 }
@@ -135,7 +139,7 @@ fn a_link_to_what_is_no_docker_config_gives_way() {
     let before = state(&place.at("other"));
     let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     assert_eq!(written(&report), Written::Changed);
-    assert!(said(&report).contains("was a symbolic link"), "{}", said(&report));
+    assert!(warnings(&report).contains("was a symbolic link"), "{}", warnings(&report));
     assert_eq!(state(&place.at("other")), before);
     assert_eq!(place.names(), ["config.json", "other"]);
 }
@@ -157,7 +161,7 @@ fn what_is_no_file_is_replaced() {
         place.file().check_path().unwrap();
         let report = place.file().reconcile(&set, now());
         assert_eq!(written(&report), Written::Changed, "{what}");
-        assert!(said(&report).contains(&format!("was {what}")), "{what}: {}", said(&report));
+        assert!(warnings(&report).contains(&format!("was {what}")), "{what}: {}", warnings(&report));
         assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
 
         put(&place.path(), "not JSON");
@@ -177,7 +181,7 @@ fn a_full_directory_is_reported_wherever_it_is() {
         match &report.result {
             Ok(_) => {
                 assert_eq!(name, ".config.json.ecr-sidecar");
-                assert!(said(&report).contains("are not stored") && said(&report).contains(name));
+                assert!(warnings(&report).contains("are not stored") && warnings(&report).contains(name));
             }
             Err(error) => {
                 assert_eq!(error.remedy().diagnosis, Diagnosis::NotAFile, "{name}");
@@ -185,7 +189,7 @@ fn a_full_directory_is_reported_wherever_it_is() {
             }
         }
         fs::remove_dir_all(place.at(name)).unwrap();
-        assert_eq!(said(&place.file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
+        assert_eq!(warnings(&place.file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
     }
 }
 
@@ -198,11 +202,11 @@ fn an_expiry_that_could_not_be_stored_is_stored_later() {
     for expected in [Written::Changed, Written::Unchanged] {
         let report = file.reconcile(&set, now());
         assert_eq!(written(&report), expected);
-        assert!(said(&report).contains("are not stored"), "{}", said(&report));
+        assert!(warnings(&report).contains("are not stored"), "{}", warnings(&report));
     }
     fs::remove_dir_all(place.at(store)).unwrap();
     let report = file.reconcile(&set, now());
-    assert_eq!((written(&report), said(&report).as_str()), (Written::Unchanged, ""));
+    assert_eq!((written(&report), warnings(&report).as_str()), (Written::Unchanged, ""));
     assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
 }
 
@@ -218,7 +222,7 @@ fn an_unusable_file_gets_a_free_name_and_is_never_lost() {
         let report = place.file().reconcile(&set, now());
         assert_eq!(written(&report), Written::Changed);
         assert_eq!(in_place(&report), [(A, at_hour(12))]);
-        assert!(said(&report).contains(&format!("{name}`")), "{}", said(&report));
+        assert!(warnings(&report).contains(&format!("{name}`")), "{}", warnings(&report));
         assert_eq!(fs::read_to_string(place.at(name)).unwrap(), format!("not JSON {taken}"));
         assert_eq!(fs::metadata(place.at(name)).unwrap().mode() & 0o777, 0o600);
         fs::remove_file(place.at(name)).unwrap();
@@ -341,7 +345,7 @@ proptest! {
         file.check_path().unwrap();
         let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         prop_assert_eq!(written(&report), Written::Changed);
-        let shown = format!("{report:?} {}", said(&report));
+        let shown = format!("{report:?} {}", warnings(&report));
         prop_assert!(!shown.contains(CANARY));
         let text = place.text();
         let auth = Document::parse(&text).unwrap().auth_of(A).map(|auth| auth.into_owned());

@@ -139,7 +139,6 @@ struct Metadata<'a> {
     annotations: &'a BTreeMap<&'a str, &'a str>,
 }
 
-/// Counts what is written.
 pub(super) struct Size(pub(super) usize);
 
 impl std::io::Write for Size {

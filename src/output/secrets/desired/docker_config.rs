@@ -140,7 +140,6 @@ fn plan(
     Plan { merged, annotation, in_place }
 }
 
-/// The content in base64.
 fn encode(at: &ObjectRef, merged: &Merged<'_>) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let failed = |error: io::Error| Problem {
         message: format!("cannot write the content of {at}: {error}"),
