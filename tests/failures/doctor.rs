@@ -76,9 +76,15 @@ fn it_ends_when_everything_hangs() {
         (Service::Registry, D::RegistryUnreachable),
     ] {
         let world = Harness::new(BINARY).without_keys();
+        if service == Service::Registry {
+            world.once(|command| {
+                command.envs(KEYS);
+            });
+        }
         world.emulator.set_fault(service, Fault::Hang);
         let report = doctor(&world, |command: &mut Command| {
             command.env("KUBECONFIG", world.write("kubeconfig", &kubeconfig));
+            command.args(["--image", &format!("{HOST}/app:1.0")]);
             command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "apps/ecr-credentials,shop/ecr-credentials");
             // One token for each: they hang at the same time, not one after the other.
             let hosts = ["eu-west-1", "us-east-1", "us-west-2", "eu-central-1", "eu-north-1"];
@@ -95,5 +101,7 @@ fn it_ends_when_everything_hangs() {
         let findings = report["findings"].as_array().unwrap();
         let of_cluster = findings.iter().find(|it| it["step"] == "kubernetes").unwrap();
         assert_eq!(of_cluster["diagnosis"], D::ApiServerUnreachable.id(), "{report:#}");
+        let of_pull = findings.iter().find(|it| it["step"] == "pull" && it["outcome"] == "fail").unwrap();
+        assert!(of_pull["saw"].as_str().unwrap().contains("no answer within"), "{report:#}");
     }
 }

@@ -8,6 +8,8 @@ fn no_error_of_usage_repeats_a_credential() {
         ["print", "https://me:hunter2@123456789012.dkr.ecr.eu-west-1.amazonaws.com"],
         ["print", "hunter2wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
         ["doctor", "--consumer=me:hunter2@host"],
+        ["doctor", "--image=me:hunter2@host/app"],
+        ["doctor", "--image=host.example/hunter2wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
         ["once", "https://me:hunter2@host"],
         ["--health-listen", "http://me:hunter2@127.0.0.1"],
         ["--secret-key=hunter2wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "once"],
