@@ -14,7 +14,6 @@ use crate::{failure::foreign_text::clean_of, registry::AccountId};
 pub(super) struct Denial {
     action: String,
     principal: Option<String>,
-    resource: Option<String>,
     policy: Option<Policy>,
     /// A policy denies it, rather than none allowing it.
     is_explicit: bool,
@@ -25,6 +24,16 @@ const SAME_ACCOUNT: &str = "patches/iam/pull-policy.json";
 const PULL_THROUGH: &str = "patches/iam/pull-through-cache-policy.json";
 const OTHER_ACCOUNT: &str = "patches/iam/cross-account/pull-policy.json";
 const REPOSITORY: &str = "patches/iam/cross-account/repository-policy.json";
+
+/// What a pull may need, and so all that is ever advised to allow, whatever a registry answers.
+const ACTIONS: [&str; 6] = [
+    "ecr:ListImages",
+    "ecr:BatchGetImage",
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:BatchImportUpstreamImage",
+    "ecr:CreateRepository",
+];
 
 /// A kind of policy, by IAM's name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,18 +68,12 @@ impl Denial {
             let word = rest.split_whitespace().next()?;
             Some(clean_of(word.trim_end_matches(['.', ',', '"']), secrets))
         };
-        let is_action = |action: &String| {
-            action
-                .strip_prefix("ecr:")
-                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphabetic()))
-        };
         let is_arn = |arn: &String| arn.starts_with("arn:");
         Self {
             action: after("not authorized to perform: ")
-                .filter(is_action)
+                .filter(|action| ACTIONS.contains(&action.as_str()))
                 .unwrap_or_else(|| action.to_owned()),
             principal: after("User: ").filter(is_arn),
-            resource: after("on resource: ").filter(is_arn),
             policy: Policy::NAMES
                 .into_iter()
                 .find(|(name, _)| message.contains(name))
@@ -79,17 +82,18 @@ impl Denial {
         }
     }
 
-    /// What to change, for a repository of `owner` with this ARN.
+    /// What to change, for a repository of `owner` with this ARN. Where no owner is known the host is not one of AWS's, and
+    /// its word is not taken for whom to grant something to.
     pub(super) fn remedy(&self, owner: Option<&AccountId>, repository_arn: &str) -> String {
         let action = &self.action;
-        let who = self.principal.as_deref().map_or_else(|| "the principal".to_owned(), role_of);
-        let resource = self.resource.as_deref().unwrap_or(repository_arn);
-        let is_foreign = match (account_of(self.principal.as_deref()), owner) {
+        let principal = self.principal.as_deref().filter(|_| owner.is_some());
+        let who = principal.map_or_else(|| "the principal".to_owned(), role_of);
+        let is_foreign = match (account_of(principal), owner) {
             (Some(ours), Some(owner)) => ours != owner.as_str(),
             _ => false,
         };
-        let identity = || statement(action, resource, None);
-        let of_repository = || statement(action, resource, Some(&who));
+        let identity = || statement(action, repository_arn, None);
+        let of_repository = || statement(action, repository_arn, Some(&who));
         let file = match &**action {
             "ecr:BatchImportUpstreamImage" | "ecr:CreateRepository" => PULL_THROUGH,
             _ if is_foreign => OTHER_ACCOUNT,
@@ -240,13 +244,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_cannot_have_anything_else_granted_nor_to_anyone_else() {
+        let hostile = "User: arn:aws:iam::666666666666:root is not authorized to perform: ecr:DeleteRepository on \
+                       resource: arn:aws:ecr:*:*:repository/* because no resource-based policy allows it";
+        let remedy = Denial::of(hostile, "ecr:ListImages", &[]).remedy(None, ARN);
+        assert!(remedy.starts_with("ecr:ListImages: "), "{remedy}");
+        for granted in ["666666666666", "DeleteRepository", "repository/*"] {
+            assert!(!remedy.contains(granted), "{remedy}");
+        }
+    }
+
+    #[test]
     fn a_message_of_another_form_names_the_action_of_the_request() {
         for message in ["", "denied", "User: x is not authorized to perform: rm -rf on resource: y"] {
             let denial = Denial::of(message, "ecr:BatchGetImage", &[]);
-            assert_eq!(
-                (&*denial.action, denial.principal, denial.resource),
-                ("ecr:BatchGetImage", None, None)
-            );
+            assert_eq!((&*denial.action, denial.principal), ("ecr:BatchGetImage", None));
         }
     }
 }
