@@ -3,7 +3,8 @@
 //! Invariants:
 //! * a consumer whose credential was taken waits for it no longer than [`INTERVAL`], however often that happens:
 //!   `a_credential_is_restored_at_once_and_then_at_a_steady_pace`
-//! * what takes no credential is restored rarely, once it has happened often: `what_no_consumer_notices_waits`
+//! * what takes no credential is restored rarely, once it has happened often:
+//!   `in_a_conflict_checks_are_paced_and_harmless_differences_deferred`
 //! * lines of log come at a steady pace: `a_conflict_is_logged_once_a_window`
 
 use std::{collections::VecDeque, time::Duration};
