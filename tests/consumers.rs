@@ -1,8 +1,9 @@
 //! The programs that read a docker `config.json` pull through the one that the real binary wrote: by the
 //! registries' true names, from a real registry behind a token check, before and after a rotation.
 //!
-//! Each test pulls from two regions and from ECR Public, and shows that it can fail: with no credentials, and
-//! with the revoked ones, the same pull is refused.
+//! Each test pulls from two regions and from ECR Public, under the policies in patches/iam, and shows that it can
+//! fail: with no credentials, and with the revoked ones, the same pull is refused; and without an action of the
+//! policy that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     process::Command,
 };
 
-use ecr_emulator::{Reason, Service, Settings};
+use ecr_emulator::{Attachment, Emulator, Reason, Service, Settings};
 use test_support::{
     DockerRegistry, Dockerd, Harness, Running, clean_command,
     files::{overwrite, replace},
@@ -87,11 +88,14 @@ fn skopeo_finds_the_file_by_registry_auth_file() {
 fn docker_pulls_before_and_after_a_rotation() {
     let Some(setting) = Setting::new() else { return };
     let Some(daemon) = Dockerd::start(setting.network()) else { return };
-    setting.check(|pull| {
+    let docker_pull = |pull: &Pull<'_>| {
         let mut command = daemon.docker(pull.config);
         command.args(["pull", &image(pull.host)]);
         command
-    });
+    };
+    setting.check_with(&setting.config(), docker_pull);
+    // It has the layers by now, and asks for none of them again.
+    setting.check_needs(&["ecr:BatchGetImage"], docker_pull);
 }
 
 #[test]
@@ -225,7 +229,7 @@ fn helm_builds_dependencies(name: &str) {
     let Some(helm) = program(name) else { return };
     let Some(setting) = Setting::new() else { return };
     let (prefix, chart, _) = CHART;
-    setting.check(|pull| {
+    let build = |pull: &Pull<'_>| {
         let umbrella = pull.folder.join("umbrella");
         fs::create_dir(&umbrella).unwrap();
         let repository = format!("oci://{}/{prefix}", pull.host);
@@ -239,7 +243,9 @@ fn helm_builds_dependencies(name: &str) {
         let mut command = pull.command(&helm);
         command.args(["dependency", "build"]).arg(umbrella);
         command
-    });
+    };
+    setting.check(build);
+    setting.check_needs(&["ecr:ListImages"], build);
 }
 
 fn skopeo_copy(skopeo: &Path, pull: &Pull<'_>) -> Command {
@@ -248,6 +254,18 @@ fn skopeo_copy(skopeo: &Path, pull: &Pull<'_>) -> Command {
     let target = format!("dir:{}", pull.folder.join("image").display());
     command.args(["--insecure-policy", "copy", &source, &target]);
     command
+}
+
+/// All that the sidecar and the consumers may do is what the policies in patches/iam say, once a region, but for
+/// `missing`.
+fn allow_what_we_ship(aws: &Emulator, missing: Option<&str>) {
+    let shipped = include_str!("../patches/iam/pull-policy.json");
+    let public = include_str!("../patches/iam/public-policy.json");
+    let pull =
+        missing.map_or(shipped.to_owned(), |action| shipped.replacen(action, "ecr:DescribeRegistry", 1));
+    assert_eq!(pull == shipped, missing.is_none(), "the policy has no {missing:?}");
+    let user = Attachment::Identity("arn:aws:iam::123456789012:user/emulated".to_owned());
+    aws.set_policies(user, &[&pull, &pull.replace("eu-west-1", "us-east-1"), public]);
 }
 
 fn image(host: &str) -> String {
@@ -286,6 +304,7 @@ impl Setting {
         let upstream = Some(format!("http://{}", registry.addr()));
         let aws = Settings { registry_upstream: upstream, ..Settings::default() };
         let harness = Harness::with(BINARY, aws);
+        allow_what_we_ship(&harness.emulator, None);
         let sidecar = harness.spawn(BINARY, |command| {
             command.arg(command_name).env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
         });
@@ -295,7 +314,21 @@ impl Setting {
     /// The promise: `command` is refused without credentials, admitted with the sidecar's, refused once these
     /// are revoked, and admitted again after the next refresh.
     fn check(&self, command: impl Fn(&Pull<'_>) -> Command) {
-        self.check_with(&self.config(), command);
+        self.check_with(&self.config(), &command);
+        self.check_needs(&["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], command);
+    }
+
+    /// `command` is refused when one of these actions is taken out of the policy, and for that action.
+    fn check_needs(&self, actions: &[&str], command: impl Fn(&Pull<'_>) -> Command) {
+        for action in actions {
+            allow_what_we_ship(&self.harness.emulator, Some(action));
+            let (succeeded, said) = self.run(HOSTS[0], &self.config(), &command);
+            assert!(!succeeded, "without {action}: {said}");
+            let refusals = self.harness.emulator.refusals();
+            let last = refusals.last().expect("a refusal");
+            assert_eq!(last.reason, Reason::NotAllowed((*action).to_owned()), "{said}");
+        }
+        allow_what_we_ship(&self.harness.emulator, None);
     }
 
     /// The same by way of the credential helper, which reads the file of the sidecar.
