@@ -14,11 +14,12 @@ use std::{
     process::Command,
 };
 
-use ecr_emulator::{Attachment, Emulator, Reason, Service, Settings};
+use ecr_emulator::{Reason, Service, Settings};
 use test_support::{
     DockerRegistry, Dockerd, Harness, Running, clean_command,
     files::{overwrite, replace},
     harness::{DEADLINE, KEYS},
+    iam::{allow_all_but, allow_what_we_ship},
     output, program, wait_for,
 };
 
@@ -256,18 +257,6 @@ fn skopeo_copy(skopeo: &Path, pull: &Pull<'_>) -> Command {
     command
 }
 
-/// All that the sidecar and the consumers may do is what the policies in patches/iam say, once a region, but for
-/// `missing`.
-fn allow_what_we_ship(aws: &Emulator, missing: Option<&str>) {
-    let shipped = include_str!("../patches/iam/pull-policy.json");
-    let public = include_str!("../patches/iam/public-policy.json");
-    let pull =
-        missing.map_or(shipped.to_owned(), |action| shipped.replacen(action, "ecr:DescribeRegistry", 1));
-    assert_eq!(pull == shipped, missing.is_none(), "the policy has no {missing:?}");
-    let user = Attachment::Identity("arn:aws:iam::123456789012:user/emulated".to_owned());
-    aws.set_policies(user, &[&pull, &pull.replace("eu-west-1", "us-east-1"), public]);
-}
-
 fn image(host: &str) -> String {
     format!("{host}/{}:{}", IMAGE.0, IMAGE.1)
 }
@@ -304,7 +293,7 @@ impl Setting {
         let upstream = Some(format!("http://{}", registry.addr()));
         let aws = Settings { registry_upstream: upstream, ..Settings::default() };
         let harness = Harness::with(BINARY, aws);
-        allow_what_we_ship(&harness.emulator, None);
+        allow_what_we_ship(&harness.emulator);
         let sidecar = harness.spawn(BINARY, |command| {
             command.arg(command_name).env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
         });
@@ -321,14 +310,14 @@ impl Setting {
     /// `command` is refused when one of these actions is taken out of the policy, and for that action.
     fn check_needs(&self, actions: &[&str], command: impl Fn(&Pull<'_>) -> Command) {
         for action in actions {
-            allow_what_we_ship(&self.harness.emulator, Some(action));
+            allow_all_but(&self.harness.emulator, action);
             let (succeeded, said) = self.run(HOSTS[0], &self.config(), &command);
             assert!(!succeeded, "without {action}: {said}");
             let refusals = self.harness.emulator.refusals();
             let last = refusals.last().expect("a refusal");
             assert_eq!(last.reason, Reason::NotAllowed((*action).to_owned()), "{said}");
         }
-        allow_what_we_ship(&self.harness.emulator, None);
+        allow_what_we_ship(&self.harness.emulator);
     }
 
     /// The same by way of the credential helper, which reads the file of the sidecar.

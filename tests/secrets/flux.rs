@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use test_support::{
     Signal,
     harness::{DEADLINE, HOST, SIBLING},
+    iam::allow_what_we_ship,
     kubernetes::audit::tally,
     pause, wait_for,
 };
@@ -44,6 +45,7 @@ fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {
 fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
     let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
     let Some(cluster) = Cluster::with("flux-pulls", aws) else { return };
+    allow_what_we_ship(&cluster.rig.emulator);
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
     let image = format!("{HOST}/team/app:v1");
