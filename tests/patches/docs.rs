@@ -14,6 +14,7 @@ use test_support::{
 use crate::{
     build::{Build, Product, ROOT, read, write},
     containers::BINARY,
+    openshift::apply_definition,
 };
 
 /// A folder with a clone of this repository, a repository of Flux's, and Argo CD's plain install.
@@ -151,6 +152,24 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     }
     assert!(server.get("fluxinstance", "flux-system", "flux").is_some());
     assert_eq!(pull_secret(), None);
+
+    apply_definition(&server);
+    let blocks = blocks_for_a_server("patches/argocd-operator/README.md");
+    let [apply, undo, oci_sources] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let account = || server.get("serviceaccount", "argocd", "argocd-repo-server");
+    server.kubectl(["delete", "serviceaccount", "argocd-repo-server", "-n", "argocd"]);
+    for block in [apply, oci_sources] {
+        run(block, "ecr-sidecar/patches/argocd-operator");
+    }
+    let sidecar =
+        server.get("argocd", "argocd", "argocd").unwrap()["spec"]["repo"]["initContainers"][0].clone();
+    let has =
+        |list: &str, name: &str| sidecar[list].as_array().unwrap().iter().any(|entry| entry["name"] == name);
+    assert!(has("env", "ECR_SIDECAR_ARGOCD_NAMESPACE") && has("volumeMounts", "kubernetes-api"), "{sidecar}");
+    assert!(account().is_some());
+    run(undo, "ecr-sidecar/patches/argocd-operator");
+    assert_eq!(account(), None);
+    server.kubectl(["delete", "-f", &format!("{ROOT}/patches/argocd/oci-sources/rights.yaml")]);
 
     helm_takes_the_values(&blocks_for_a_server("patches/argocd-helm/README.md"), &folder, &server);
 }

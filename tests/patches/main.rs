@@ -10,5 +10,7 @@ mod image_updater;
 mod kustomize;
 mod network;
 mod node;
+mod openshift;
 mod rights;
+mod scc;
 mod values;

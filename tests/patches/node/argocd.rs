@@ -6,9 +6,11 @@ use test_support::wait_for;
 use crate::{
     build::Product,
     node::{
-        consumers::{HOST, PULLED, REFUSED, WITHOUT_FILE},
+        consumers::{HOST, PULLED, REFUSED, WITH_FILE, WITHOUT_FILE},
         scene::{DEADLINE, Scene, built, config_map},
     },
+    openshift::by_argocd_operator,
+    scc::FIRST,
 };
 
 const NAMESPACE: &str = "argocd";
@@ -40,6 +42,28 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
     helm_alone_reads_the_file(&argocd);
     the_templates_are_filled_and_only_the_sidecar_has_a_token(&argocd);
     argocd.run_of_readme("patches/argocd/README.md", "**Verify:**");
+
+    // A uid and an fsGroup of the namespace's range: the file is theirs, in a folder that keeps the group.
+    argocd.deploy_on_openshift(built(Product::ArgoCd, &["sidecar", "web-identity", "openshift"]), MAIN);
+    helm_pulls_with(&argocd, FIRST, &format!("{FIRST}:{FIRST} 640"));
+
+    argocd.deploy_on_openshift(by_argocd_operator().unwrap(), MAIN);
+    helm_pulls_with(&argocd, FIRST, &format!("{FIRST}:{FIRST} 644"));
+    argocd.run_of_readme("patches/argocd-operator/README.md", "**Verify:**");
+    // Where nothing sets a uid, each container has its image's.
+    argocd.apply_changed(by_argocd_operator().unwrap());
+    argocd.roll_out(MAIN);
+    helm_pulls_with(&argocd, 999, "65534:65534 644");
+}
+
+/// As a pod that has just been made: from its first pull on.
+fn helm_pulls_with(argocd: &Scene, uid: u64, file: &str) {
+    argocd.wait_log(POD, MAIN, PULLED);
+    let log = argocd.logs(POD, MAIN);
+    assert!(log.starts_with(WITH_FILE) && !log.contains(REFUSED), "{log}");
+    let seen =
+        argocd.shell(POD, MAIN, "cd $DOCKER_CONFIG; busybox id -u; busybox stat -c '%u:%g %a' config.json");
+    assert_eq!(seen, format!("{uid}\n{file}"));
 }
 
 fn it_starts_after_the_grace_and_not_before(argocd: &Scene) {

@@ -14,6 +14,7 @@ use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, 
 use crate::{
     build::{Build, Objects, Product, read, write},
     node::consumers::{self, REFUSED},
+    scc,
 };
 
 pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
@@ -62,6 +63,16 @@ impl Scene {
     pub(crate) fn deploy(&self, product: Product, components: &[&str]) {
         self.apply_changed(built(product, components));
         self.roll_out(product.deployments()[0].0);
+    }
+
+    /// Applies these as OpenShift's SCC `restricted-v2` admits their pods, and waits until the Deployment is rolled out.
+    pub(crate) fn deploy_on_openshift(&self, mut objects: Objects, deployment: &str) {
+        for object in objects.0.iter_mut().filter(|object| object["kind"] == "Deployment") {
+            let pod = &mut object["spec"]["template"]["spec"];
+            *pod = scc::restricted_v2(pod).unwrap();
+        }
+        self.apply_changed(objects);
+        self.roll_out(deployment);
     }
 
     /// Applies these with the overlay.
