@@ -171,6 +171,13 @@ fn what_else_keeps_a_consumer_from_its_image() {
             publish(world, HOST);
             command.envs(KEYS).args(["--image", &format!("{HOST}/app:0.0")]);
         }),
+        row(D::UpstreamRefused, |world, command| {
+            publish(world, HOST);
+            world.emulator.add_pull_through_cache("docker-hub");
+            world.emulator.refuse_upstream(true);
+            command.envs(KEYS).args(["--as-consumer", "docker", "--image"]);
+            command.arg(format!("{HOST}/docker-hub/{IMAGE}"));
+        }),
     ]);
 }
 
