@@ -61,7 +61,7 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::SecretInvalid, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_reported_with_the_rule"),
     (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_reported"),
-    (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
+    (D::SecretUnmanaged, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
     (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_reported"),
     (
         D::CredentialWithheld,

@@ -160,9 +160,9 @@ fn a_secret_that_others_filled_is_reported() {
         &format!("--from-literal=.dockerconfigjson={config}"),
     ]);
     let (report, findings) = doctor(&cluster, |_| {});
-    assert_eq!(findings[1]["diagnosis"], "secret-foreign", "{report:#}");
+    assert_eq!(findings[1]["diagnosis"], "secret-unmanaged", "{report:#}");
     assert!(!report.to_string().contains("Zm9vOmJhcg"), "{report:#}");
-    is_reported(&cluster.start(|_| {}), "secret-foreign");
+    is_reported(&cluster.start(|_| {}), "secret-unmanaged");
 }
 
 /// The findings about a pull, with what it saw.
