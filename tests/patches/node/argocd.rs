@@ -7,7 +7,7 @@ use crate::{
     build::Product,
     node::{
         consumers::{HOST, PULLED, REFUSED, WITH_FILE, WITHOUT_FILE},
-        scene::{DEADLINE, Scene, built, config_map},
+        scene::{DEADLINE, Scene, built, config_map, kubelet},
     },
     openshift::by_argocd_operator,
     scc::FIRST,
@@ -34,9 +34,11 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
         "--from-literal=auth=x",
     ]);
     argocd.aws.set_fault(Service::Sts, Fault::Status(503));
+    let steady = kubelet();
     argocd.apply_changed(built(Product::ArgoCd, &["sidecar", "web-identity", "oci-sources"]));
 
     it_starts_after_the_grace_and_not_before(&argocd);
+    drop(steady);
     argocd.aws.clear_faults();
     it_pulls_without_a_restart(&argocd);
     helm_alone_reads_the_file(&argocd);
@@ -51,9 +53,8 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
     helm_pulls_with(&argocd, FIRST, &format!("{FIRST}:{FIRST} 644"));
     argocd.run_of_readme("patches/argocd-operator/README.md", "**Verify:**");
     // Where nothing sets a uid, each container has its image's.
-    argocd.apply_changed(by_argocd_operator().unwrap());
-    argocd.roll_out(MAIN);
-    helm_pulls_with(&argocd, 999, "65534:65534 644");
+    argocd.roll_out_changed(by_argocd_operator().unwrap(), MAIN);
+    helm_pulls_with(&argocd, 999, "65534:0 644"); // kubelet takes the uid of an image's user, and not its group
 }
 
 /// As a pod that has just been made: from its first pull on.
