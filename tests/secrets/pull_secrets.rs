@@ -129,6 +129,31 @@ fn a_pod_with_an_image_of_ours_names_the_secret_and_no_other_pod_does() {
     assert_eq!(self::names(&cluster, "pods-images", &pod(&format!("{HOST}/app"))), [""; 0]);
 }
 
+/// What an expression may cost is limited, and a policy that fails is ignored.
+#[test]
+fn a_thousand_registries_and_a_pod_of_many_images_are_not_too_much() {
+    let Some(cluster) = Cluster::new("pods-many") else { return };
+    let host = |account: u64| format!("{account}.dkr.ecr.us-gov-west-1.amazonaws.com");
+    let hosts: String =
+        (100_000_000_000..100_000_001_000).map(|it| format!("- host: {}\n", host(it))).collect();
+    let text = format!(
+        "registries:\n{hosts}outputs: [{{type: docker-config-secret, name: pods-many-pull, namespaces: {{all: true}}}}]\n"
+    );
+    let config = cluster.rig.put("pods.yaml", &text);
+    let last = format!("{}/team/app:v1", host(100_000_000_999));
+    enforce(&cluster, &policy(&cluster, &config), "pods-many", &last);
+    let mut images: Vec<_> =
+        (0..100).map(|it| format!("{}/team/app-{it}:v1", host(200_000_000_000 + it))).collect();
+    let containers = |images: &[String]| {
+        let named =
+            images.iter().enumerate().map(|(it, image)| json!({"name": format!("c{it}"), "image": image}));
+        json!({"containers": named.collect::<Vec<_>>()})
+    };
+    assert_eq!(names(&cluster, "pods-many", &containers(&images)), [""; 0]);
+    images.push(last);
+    assert_eq!(names(&cluster, "pods-many", &containers(&images)), ["pods-many-pull"]);
+}
+
 #[test]
 fn the_policy_reaches_as_far_as_the_secret() {
     let Some(cluster) = Cluster::new("pods-reach") else { return };
