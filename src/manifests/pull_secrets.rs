@@ -5,7 +5,8 @@
 //! changed afterwards. Mirror pods are left out: the API server rejects one that names a Secret.
 //!
 //! It adds by JSONPatch: the list is atomic, so an apply configuration may not change it. A host is compared as kubelet
-//! compares it with the keys of the Secret: whole, with its port, case-sensitive.
+//! compares it with the keys of the Secret: whole, with its port, case-sensitive. It is looked up in the list of hosts: a
+//! loop over a thousand of them for each image exceeds what an expression may cost, and a policy that fails is ignored.
 //!
 //! Which pods get the entry, and that other entries stay: `tests/secrets/pull_secrets.rs`.
 
