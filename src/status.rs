@@ -22,6 +22,7 @@ use crate::{
     },
     clock::whole_seconds,
     failure::{Class, Problem, diagnosis::Diagnosis},
+    kubernetes::ObjectRef,
     registry::RegistryHost,
 };
 
@@ -156,6 +157,8 @@ pub struct Targets {
     pub total: usize,
     /// How many are as desired.
     pub in_sync: usize,
+    /// Where they are discovered: of each registry one that holds its credential.
+    pub(crate) known: BTreeMap<RegistryHost, ObjectRef>,
     /// They are found by namespace or label: one that fails does not count for readiness as long as others work.
     pub discovered: bool,
     /// The first of those that are not, for a reason.

@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use super::{
+    Kind,
     desired::{Content, DOCKER_CONFIG_KEY},
     ownership::{Memory, Ownership},
     targets::targets,
@@ -28,17 +29,29 @@ pub(crate) struct Published {
     pub(crate) expires_at: Option<SystemTime>,
 }
 
-/// The first credential for `host` in the Secrets of an output, of those whose names are known.
+/// Whether only the API server knows which Secrets the output keeps.
+pub(crate) fn are_discovered(config: &OutputConfig) -> bool {
+    matches!(Output::new(config), Output::Secrets(kind) if kind.is_discovered())
+}
+
+/// The first credential for `host` in the Secrets of an output: of those whose names are known, or of the one that is
+/// `known` where they are discovered.
 pub(crate) async fn published(
     config: &OutputConfig,
     cluster: &Cluster,
     host: &RegistryHost,
+    known: Option<&ObjectRef>,
     now: SystemTime,
 ) -> Result<Option<Published>, Problem> {
     let Output::Secrets(kind) = Output::new(config) else { return Ok(None) };
     let mut desired = CredentialSet::default();
     desired.awaited.insert(host.clone());
-    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), &desired, None) {
+    let discovered = known.map(|at| match &kind {
+        Kind::Repositories(_) => at.name.clone(),
+        Kind::DockerConfig(_) | Kind::RepoCreds(_) => at.namespace.clone(),
+    });
+    let discovered: BTreeSet<_> = discovered.into_iter().collect();
+    for (at, content) in targets(&kind, cluster.namespace(), &discovered, &desired, None) {
         let found = cluster.secret(&at).await.map_err(|error| {
             let ObjectRef { namespace, name } = &at;
             error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })
