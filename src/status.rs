@@ -37,6 +37,8 @@ pub struct Status {
     pub configuration: ConfigurationStatus,
     pub tokens: BTreeMap<TokenKey, TokenStatus>,
     pub outputs: BTreeMap<OutputId, OutputStatus>,
+    /// Of the registries with a pull probe. Nothing else depends on them.
+    pub probes: BTreeMap<RegistryHost, ProbeStatus>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -198,6 +200,23 @@ pub struct TargetStatus {
     pub last_error: Problem,
 }
 
+/// What became of the pull probe of a registry.
+#[derive(Debug, Clone, Default)]
+pub struct ProbeStatus {
+    /// With the registry's host.
+    pub image: String,
+    /// When the last probe finished.
+    pub checked_at: Option<SystemTime>,
+    pub succeeded_at: Option<SystemTime>,
+    pub next_attempt: Option<SystemTime>,
+    /// Probes that failed since the last success.
+    pub failures_in_a_row: u32,
+    /// What the last probe found, if it succeeded.
+    pub found: Option<String>,
+    /// Why the last probe failed, if it did.
+    pub last_error: Option<Problem>,
+}
+
 impl TokenStatus {
     /// A token that has not been requested yet.
     pub fn new(key: TokenKey, registries: Vec<Served>, awaits_own_registry: bool) -> Self {
@@ -271,6 +290,7 @@ impl StatusBoard {
             configuration: ConfigurationStatus::default(),
             tokens: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            probes: BTreeMap::new(),
         }))
     }
 
@@ -294,5 +314,10 @@ impl StatusBoard {
     /// Changes the entry of an output, if it is still configured.
     pub fn update_output(&self, id: &OutputId, change: impl FnOnce(&mut OutputStatus)) {
         self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
+    }
+
+    /// Changes the entry of a pull probe, if it is still configured.
+    pub fn update_probe(&self, host: &RegistryHost, change: impl FnOnce(&mut ProbeStatus)) {
+        self.0.send_if_modified(|status| status.probes.get_mut(host).map(change).is_some());
     }
 }
