@@ -47,7 +47,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How many probes read and ask at a time: it bounds the memory that files, Secrets and answers may take.
 const AT_A_TIME: usize = 2;
 /// How long the first probe waits for a credential to be published.
-const FIRST_WAIT: Duration = Duration::from_secs(60);
+const FIRST_WAIT: Duration = Duration::from_secs(30);
 
 /// A probe as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
