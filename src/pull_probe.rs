@@ -212,13 +212,18 @@ impl Prober {
 
 /// Asks for the manifest with the credential that was found.
 pub(crate) async fn begin(image: &ImageRef, found: &Published, sdk: &SdkConfig) -> Result<String, Problem> {
-    pull::begin(image, &found.auth, sdk).await.with(&found.place)
+    let outcome = pull::begin(image, &found.auth, sdk).await.with(&found.place);
+    outcome.map(|what| format!("{what} (credential of {})", found.place))
 }
 
 /// Whether an output holds a live credential for the registry, as far as its reconciler knows.
 fn holds(status: &Status, host: &RegistryHost, clock: &Clock) -> bool {
     let now = clock.now();
-    status.outputs.values().any(|output| output.in_place.get(host).is_some_and(|end| *end > now))
+    status.outputs.values().any(|output| {
+        let is_live = output.in_place.get(host).is_some_and(|end| *end > now);
+        // Where no Secret is discovered yet, nothing is missing, and nothing is there.
+        is_live && output.targets.as_ref().is_none_or(|it| !it.discovered || it.known.contains_key(host))
+    })
 }
 
 /// A Secret that holds the credential, of an output that discovers its Secrets.

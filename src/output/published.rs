@@ -5,6 +5,7 @@
 //! (`what_no_token_can_be_is_no_credential`).
 
 use std::{
+    fmt::Write,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -125,7 +126,13 @@ impl Reading {
             (None, Some((id, problem))) => {
                 Err(Problem { message: format!("{id}: {}", problem.message), ..problem })
             }
-            (None, None) => Err(nothing(format!("no output holds a credential for {host}"))),
+            (None, None) => {
+                let mut message = format!("no output holds a credential for {host}");
+                for id in self.unknown {
+                    let _ = write!(message, ", {id} in none of the Secrets that it discovers"); // a String takes any text
+                }
+                Err(nothing(message))
+            }
         }
     }
 }
