@@ -198,17 +198,93 @@ async fn in_secrets(
 
 #[cfg(test)]
 mod tests {
+    use std::{fmt::Display, sync::mpsc};
+
     use super::*;
+    use crate::{fs::atomic_file::FileMode, output::file::DockerConfigSettings};
+
+    const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    const TOKEN: &str = "QVdTOnB3"; // AWS:pw
+
+    fn output(path: &Path) -> OutputConfig {
+        let (path, mode) = (path.to_owned(), FileMode::default());
+        OutputConfig::DockerConfig(DockerConfigSettings { path, mode, group: None, base: None })
+    }
+
+    async fn credential(outputs: &[OutputConfig]) -> Result<(String, String), Problem> {
+        let host = HOST.parse().unwrap();
+        let (connection, clock) = (Connection::default(), Clock::System);
+        let reading = published(outputs, &host, &|_| None, &connection, &clock).await;
+        let found = reading.into_credential(&host, clock.now())?;
+        Ok((found.place, found.auth.expose().clone()))
+    }
+
+    fn entry(host: &str, auth: impl Display) -> String {
+        format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#)
+    }
 
     #[test]
     fn what_no_token_can_be_is_no_credential() {
         let auth = |text: &str| fit(Secret::new(text.to_owned())).map(|auth| auth.expose().clone());
-        assert_eq!(auth("QVdTOnB3").as_deref(), Some("QVdTOnB3"));
-        assert_eq!(auth("QVdT\r\nOnB3\n").as_deref(), Some("QVdTOnB3"));
+        assert_eq!(auth(TOKEN).as_deref(), Some(TOKEN));
+        assert_eq!(auth("QVdT\r\nOnB3\n").as_deref(), Some(TOKEN));
         assert!(auth(&"A".repeat(LONGEST_AUTH)).is_some());
         assert_eq!(auth(&"A".repeat(LONGEST_AUTH + 1)), None);
         for text in ["QVdT OnB3", "QVdTOnB3\0", "QVdTOnB3\u{fc}", "Basic x", "a\r\nx-header: b"] {
             assert_eq!(auth(text), None, "{text:?}");
         }
+    }
+
+    /// Whoever may write to the volume decides what is in the file.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+    async fn only_the_registrys_own_entry_is_its_credential() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let outputs = [output(&path)];
+        let absent = credential(&outputs).await.unwrap_err();
+        assert_eq!(absent.remedy.diagnosis, Diagnosis::NothingPublished);
+        let long = "QVdT".repeat(8 << 10);
+        let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let other_user = entry(HOST, "bWU6cHc=");
+        for (text, expected) in [
+            (entry("evil.example", TOKEN), "no output holds a credential for "),
+            (entry(&format!("{HOST}.evil.example"), TOKEN), "no output holds a credential for "),
+            (entry(&format!("{HOST}/team"), TOKEN), "no output holds a credential for "),
+            (other_user, "no output holds a credential for "),
+            (deep, "no output holds a credential for "),
+            (entry(HOST, format!("QVdTOnB3{long}")), "cannot be a token"),
+            ("not a config".to_owned(), "it is not a JSON object"),
+            (" ".repeat((8 << 20) + 1), "larger than 8 MiB"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let problem = credential(&outputs).await.unwrap_err();
+            assert!(problem.message.contains(expected), "{}", problem.message);
+            assert_eq!(problem.remedy.diagnosis, Diagnosis::NothingPublished);
+            assert!(!problem.to_string().contains("QVdT"), "{problem}");
+        }
+        std::fs::write(&path, entry(HOST, "QVdT\\nOnB3")).unwrap();
+        let (place, auth) = credential(&outputs).await.unwrap();
+        assert_eq!((place, &*auth), (format!("docker-config {}", path.display()), TOKEN));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(credential(&outputs).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_hung_file_is_reported_and_costs_one_thread() {
+        let path = Path::new("/hung/config.json");
+        let (release, hangs) = mpsc::channel::<()>();
+        let held = within(Duration::from_millis(10), path, move || {
+            let _ = hangs.recv(); // until the test ends
+            Ok(())
+        });
+        assert!(held.await.is_err());
+        for _ in 0..2 {
+            let problem = credential(&[output(path)]).await.unwrap_err();
+            assert_eq!(problem.remedy.diagnosis, Diagnosis::VolumeHangs, "{problem}");
+            assert!(problem.message.starts_with("docker-config /hung/config.json: "), "{problem}");
+        }
+        drop(release);
     }
 }

@@ -5,12 +5,15 @@ use std::{process::Command, thread};
 use ecr_emulator::{Fault, Service};
 use serde_json::Value;
 use test_support::{
-    Harness, Running,
+    Harness, Running, Signal,
     harness::{DEADLINE, HOST, KEYS, SIBLING, configured_by},
     output,
 };
 
-use crate::BINARY;
+use crate::{
+    BINARY,
+    lifecycle::{HANGING_MOUNT, fuse},
+};
 
 const MANIFEST: &str = "/v2/app/manifests/1.0";
 
@@ -153,13 +156,14 @@ fn is_reported(fault: &Fault, diagnosis: &str, sentence: &str) {
         metrics.contains(&format!("ecr_sidecar_pull_probe_success{{registry=\"{HOST}\"}} 0")),
         "{metrics}"
     );
+    running.wait_log("pull probe failed", DEADLINE);
     let shown = format!("{}{}{metrics}", running.stderr(), running.status());
     for auth in world.auths().values() {
         let password = String::from_utf8(decoded(auth)).unwrap();
         let password = password.strip_prefix("AWS:").unwrap();
         assert!(!shown.contains(auth.as_str()) && !shown.contains(password), "{fault:?}: {shown}");
     }
-    assert_eq!(running.log_lines().iter().filter(|line| line.contains("pull probe failed")).count(), 1);
+    assert_eq!(running.count_log("pull probe failed"), 1);
 }
 
 fn decoded(auth: &str) -> Vec<u8> {
@@ -209,6 +213,24 @@ fn a_probe_that_finds_no_credential_says_so_and_asks_nothing() {
     running.refresh();
     running.wait_status("a success", |status| !status["probes"][0]["succeeded_at"].is_null());
     running.wait_ready();
+}
+
+#[test]
+fn a_probe_of_a_volume_that_hangs_says_so_and_holds_up_nothing() {
+    if !fuse() {
+        return;
+    }
+    let world = world();
+    std::fs::create_dir(world.at("out")).unwrap();
+    let mounts = format!("{HANGING_MOUNT} out");
+    let running = world.run_with_mounts(&mounts, |command| prepare(&world, command, "repository: app"));
+    let problem = probed(&running)["last_error"].clone();
+    assert_eq!(problem["diagnosis"], "volume-hangs", "{problem}");
+    assert_eq!(running.token()["refreshed"], 1);
+    assert_eq!(running.get("/livez").0, 200);
+    assert_eq!(world.emulator.count(Service::Registry), 0);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
 }
 
 #[test]
