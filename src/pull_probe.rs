@@ -40,7 +40,7 @@ use crate::{
     status::{OutputId, Status, StatusBoard},
 };
 
-/// The shortest interval: a thousand sidecars then take a hundredth of what ECR allows an account and region.
+/// The shortest interval: ECR throttles by account and region, and a thousand sidecars then ask 17 times a second.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(60);
 /// The longest: a failing probe is then tried again within four days.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
