@@ -13,6 +13,7 @@ mod others;
 mod outages;
 mod ownership;
 mod policy;
+mod pull_probe;
 mod reach;
 mod rights;
 mod tenants;
