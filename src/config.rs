@@ -31,6 +31,7 @@ use crate::{
     failure::{foreign_text::clean, shown_value::clean_path},
     fs::read::read_text,
     output::OutputConfig,
+    pull_probe::ProbeSettings,
     refresh::plan::Policy,
     registry::RegistryHost,
     units::LogFilter,
@@ -70,6 +71,7 @@ pub struct Registry {
     pub host: RegistryHost,
     pub key: TokenKey,
     pub required: bool,
+    pub(crate) probe: Option<ProbeSettings>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +190,15 @@ impl Config {
         let endpoint = context.sdk.sts_endpoint()?;
         let in_clear = endpoint.is_plain_http_beyond_loopback() && self.identities.values().any(sends);
         in_clear.then_some(endpoint)
+    }
+
+    /// The pull probes, each of another registry.
+    pub(crate) fn probes(&self) -> impl Iterator<Item = &ProbeSettings> {
+        let registries = match &self.registries {
+            Registries::Own(_) => &[][..],
+            Registries::Listed(registries) => registries,
+        };
+        registries.iter().filter_map(|registry| registry.probe.as_ref())
     }
 
     /// The registries by the token that serves them.

@@ -4,6 +4,7 @@
 //! its retry state.
 
 mod input_watch;
+mod probers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use self::input_watch::InputWatch;
+use self::{input_watch::InputWatch, probers::Probers};
 use crate::{
     aws::{
         identity::Identity,
@@ -65,6 +66,7 @@ pub struct Engine {
     /// The outputs of the running configuration.
     outputs: watch::Sender<Arc<[OutputConfig]>>,
     input_watches: BTreeMap<String, InputWatch>,
+    probers: Probers,
     tasks: JoinSet<()>,
 }
 
@@ -103,6 +105,7 @@ impl Engine {
             reconcilers: BTreeMap::new(),
             outputs: watch::Sender::new(Arc::default()),
             input_watches: BTreeMap::new(),
+            probers: Probers::default(),
             tasks,
         }
     }
@@ -128,6 +131,7 @@ impl Engine {
         self.apply_outputs(config).await;
         self.watch_inputs().await;
         drop(watching);
+        self.apply_probes(config);
     }
 
     /// Runs one more task, whose panic stops the process like that of any other.

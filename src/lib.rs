@@ -44,6 +44,7 @@ mod manifests;
 mod output;
 mod process_group;
 mod pull;
+mod pull_probe;
 mod refresh;
 mod registry;
 mod secret;

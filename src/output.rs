@@ -8,6 +8,7 @@ mod config;
 mod conflict;
 pub(crate) mod file;
 pub(crate) mod label_selector;
+pub(crate) mod published;
 pub(crate) mod secret_settings;
 pub(crate) mod secrets;
 mod warning_log;

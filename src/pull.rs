@@ -1,27 +1,31 @@
 //! What a consumer does with a credential: it lists the tags of a repository, gets a manifest, and the first layer.
 //!
 //! The least that shows whether each of these is allowed: one page of tags, the manifest of one platform, and of a layer
-//! one byte at most. Nothing is written anywhere.
+//! one byte at most. Nothing is written anywhere. [`begin`] is the manifest alone.
 //!
 //! Invariants:
 //! * A credential is sent to its registry only, and shown nowhere (`session`).
 //! * The first step that fails names the action of IAM that it needs, and whose policy has to allow it (`denial`).
 //! * What a registry answers is not trusted: digests of a manifest go into a path only if they are digests
-//!   (`a_manifest_names_its_first_layer_or_the_manifest_of_this_platform`).
+//!   (`a_manifest_names_its_first_layer_or_the_manifest_of_this_platform`), and of its errors only the first is kept
+//!   (`an_error_of_a_registry_is_its_first`).
 
 mod denial;
 mod image;
 mod session;
 
-use std::{fmt, time::Duration};
+use std::{fmt, marker::PhantomData, time::Duration};
 
 use aws_config::SdkConfig;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use tokio::time::{Instant, timeout_at};
 
 use self::{denial::Denial, image::is_digest};
 pub(crate) use self::{
-    image::ImageRef,
+    image::{ImageRef, Repository, Tag},
     session::{NoAnswer, Session},
 };
 use crate::{
@@ -35,6 +39,8 @@ use crate::{
     secret::Secret,
 };
 
+/// The tag of an image that names none.
+const LATEST: &str = "latest";
 /// How long one request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(4);
 /// What containerd, helm and crane accept.
@@ -88,6 +94,32 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<String, Problem>,
 }
 
+impl Outcome {
+    /// The outcome as it is reported, of the credential in `place`.
+    pub(crate) fn with(self, place: &str) -> Result<String, Problem> {
+        let step = self.step;
+        match self.result {
+            Ok(found) => Ok(format!("{step}: {found}")),
+            Err(problem) => {
+                let action = step.action().map_or_else(String::new, |action| format!("{action}, "));
+                let message = format!("{step} ({action}credential of {place}): {}", problem.message);
+                Err(Problem { message, ..problem })
+            }
+        }
+    }
+}
+
+/// Asks for the manifest of `image` and nothing else, as a pull begins; `auth` as for [`pull`].
+///
+/// An image without a tag stands for the right to pull from the repository: `latest` is asked for, and need not be
+/// there. ECR asks IAM for `ecr:BatchGetImage` before it looks for the image, so its answer that there is none is given
+/// to those only who may pull. Of a host that is not ECR's own that is not known.
+pub(crate) async fn begin(image: &ImageRef, auth: &Secret<String>, sdk: &SdkConfig) -> Outcome {
+    let until = Instant::now() + REQUEST_LIMIT;
+    let mut pull = Pull { image, session: Session::new(sdk, &image.host, auth), until, outcomes: Vec::new() };
+    Outcome { step: Step::Manifest, result: pull.begin().await }
+}
+
 /// Does with `image` what a consumer does, until `until`. `auth` is padded base64 of `AWS:<password>`. Steps for which an
 /// earlier one failed are left out.
 pub(crate) async fn pull(
@@ -110,6 +142,24 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
+    async fn begin(&mut self) -> Result<String, Problem> {
+        let ImageRef { host, repository, reference } = self.image;
+        let asked = reference.as_deref().unwrap_or(LATEST);
+        let path = format!("/v2/{repository}/manifests/{asked}");
+        let answer = self.exchange("GET", &path, &[("accept", MANIFESTS)]).await?;
+        if answer.status == 404 && reference.is_none() {
+            let error = RegistryError::of(&answer.body);
+            let is_of_ecr = host.location() != Location::Other;
+            if is_of_ecr && error.code == "MANIFEST_UNKNOWN" && !error.is_of_upstream() {
+                return Ok(format!("allowed; the repository has no tag {asked}"));
+            }
+        }
+        if !is_good(Step::Manifest, answer.status) {
+            return Err(self.problem(Step::Manifest, &answer));
+        }
+        if is_manifest(&answer.body) { Ok(asked.to_owned()) } else { Err(no_manifest(answer.status)) }
+    }
+
     /// `None` when the steps after a failed one make no sense.
     async fn run(&mut self, lists_tags: bool) -> Option<()> {
         self.ask(Step::Login, "GET", "/v2/", &[]).await?;
@@ -143,10 +193,10 @@ impl Pull<'_> {
 
     /// The tag or digest to get: the one of the image, else `latest` or the first of the list.
     fn reference(&mut self, tags: Option<&[String]>, lists_tags: bool) -> Option<String> {
-        let latest = || "latest".to_owned();
+        let latest = || LATEST.to_owned();
         match (&self.image.reference, tags) {
             (Some(reference), _) => Some(reference.clone()),
-            (None, Some(tags)) if tags.iter().any(|tag| tag == "latest") => Some(latest()),
+            (None, Some(tags)) if tags.iter().any(|tag| tag == LATEST) => Some(latest()),
             (None, Some([])) => {
                 let message = format!("no image of {} has a tag", self.image.repository);
                 self.failed(Step::Manifest, message, Diagnosis::ImageMissing.into(), Class::Denied);
@@ -162,6 +212,11 @@ impl Pull<'_> {
         let mut path = format!("{repository}/manifests/{reference}");
         for _ in 0..2 {
             let answer = self.ask(Step::Manifest, "GET", &path, &[("accept", MANIFESTS)]).await?;
+            if !is_manifest(&answer.body) {
+                let result = Err(no_manifest(answer.status));
+                self.outcomes.push(Outcome { step: Step::Manifest, result });
+                return None;
+            }
             let manifest: Manifest = serde_json::from_slice(&answer.body).unwrap_or_default();
             match manifest.of_platform() {
                 Some(digest) => path = format!("{repository}/manifests/{digest}"),
@@ -179,28 +234,39 @@ impl Pull<'_> {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Option<Answer> {
-        let until = self.until.min(Instant::now() + REQUEST_LIMIT);
-        let asked = timeout_at(until, self.session.ask(method, path, headers)).await;
-        match asked {
-            Ok(Ok(answer)) if (200..400).contains(&answer.status) => return Some(answer),
-            Ok(Ok(answer)) => {
-                let problem = self.problem(step, &answer);
-                self.outcomes.push(Outcome { step, result: Err(problem) });
-            }
-            Ok(Err(NoAnswer::Transport(why))) => {
-                let diagnosis = unreachable(&why);
-                self.failed(step, format!("cannot be reached: {why}"), diagnosis.into(), Class::Transient);
-            }
-            Ok(Err(NoAnswer::OtherHost(host))) => {
-                let message = format!("it asks for the credential at {host}, which is another host");
-                self.failed(step, message, Diagnosis::TokenRefused.into(), Class::Denied);
-            }
-            Err(_) => {
-                let message = format!("no answer within {} s", REQUEST_LIMIT.as_secs());
-                self.failed(step, message, Diagnosis::RegistryUnreachable.into(), Class::Transient);
-            }
-        }
+        let problem = match self.exchange(method, path, headers).await {
+            Ok(answer) if is_good(step, answer.status) => return Some(answer),
+            Ok(answer) => self.problem(step, &answer),
+            Err(problem) => problem,
+        };
+        self.outcomes.push(Outcome { step, result: Err(problem) });
         None
+    }
+
+    /// The answer, whatever its status.
+    async fn exchange(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Answer, Problem> {
+        let until = self.until.min(Instant::now() + REQUEST_LIMIT);
+        let (message, diagnosis, class) =
+            match timeout_at(until, self.session.ask(method, path, headers)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(NoAnswer::Transport(why))) => {
+                    (format!("cannot be reached: {why}"), unreachable(&why), Class::Transient)
+                }
+                Ok(Err(NoAnswer::OtherHost(host))) => {
+                    let message = format!("it asks for the credential at {host}, which is another host");
+                    (message, Diagnosis::TokenRefused, Class::Denied)
+                }
+                Err(_) => {
+                    let message = format!("no answer within {} s", REQUEST_LIMIT.as_secs());
+                    (message, Diagnosis::RegistryUnreachable, Class::Transient)
+                }
+            };
+        Err(Problem { message, remedy: diagnosis.into(), class })
     }
 
     fn problem(&self, step: Step, answer: &Answer) -> Problem {
@@ -214,7 +280,10 @@ impl Pull<'_> {
             }
             _ => diagnosis.into(),
         };
-        let text = clean_of(if error.message.is_empty() { &error.code } else { &error.message }, &secrets);
+        let text = match answer.status {
+            300..400 => "a redirect, which is not followed with a credential".to_owned(),
+            _ => clean_of(if error.message.is_empty() { &error.code } else { &error.message }, &secrets),
+        };
         let separator = if text.is_empty() { "" } else { ": " };
         Problem { message: format!("HTTP {}{separator}{text}", answer.status), remedy, class }
     }
@@ -243,10 +312,24 @@ impl Pull<'_> {
     }
 }
 
+/// Whether an answer of this status is the one that was asked for. Of a layer it may be where its content is.
+fn is_good(step: Step, status: u16) -> bool {
+    match step {
+        Step::LayerExists | Step::Layer => (200..400).contains(&status),
+        Step::Login | Step::Tags | Step::Manifest => (200..300).contains(&status),
+    }
+}
+
+fn no_manifest(status: u16) -> Problem {
+    let message = format!("HTTP {status}, and what it answers is no manifest");
+    Problem { message, remedy: Diagnosis::NotAws.into(), class: Class::BadAnswer }
+}
+
 /// What an answer other than the one that was asked for means.
 fn meaning(step: Step, status: u16, error: &RegistryError) -> (Class, Diagnosis) {
-    let is_of_upstream = ["pull through cache", "upstream"].iter().any(|word| error.message.contains(word));
+    let is_of_upstream = error.is_of_upstream();
     match status {
+        300..400 => (Class::BadAnswer, Diagnosis::NotAws),
         400 if step == Step::Login => (Class::Denied, Diagnosis::OtherRegion),
         401 => (Class::Denied, Diagnosis::TokenRefused),
         403 if step == Step::Login => (Class::Denied, Diagnosis::RegistryForbidden),
@@ -254,6 +337,8 @@ fn meaning(step: Step, status: u16, error: &RegistryError) -> (Class, Diagnosis)
         429 => (Class::Throttled, Diagnosis::Throttled),
         _ if is_of_upstream => (Class::Denied, Diagnosis::UpstreamRefused),
         404 if error.code == "NAME_UNKNOWN" => (Class::Denied, Diagnosis::RepositoryMissing),
+        // Only the answer to HEAD has no body.
+        404 if error.code.is_empty() && step != Step::LayerExists => (Class::BadAnswer, Diagnosis::NotAws),
         404 => (Class::Denied, Diagnosis::ImageMissing),
         _ => (Class::Transient, Diagnosis::RegistryUnreachable),
     }
@@ -277,6 +362,17 @@ struct Tags {
 struct Manifest {
     layers: Vec<Descriptor>,
     manifests: Vec<Descriptor>,
+}
+
+/// Whether it is an image's or an index, of which nothing else is kept.
+fn is_manifest(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        #[expect(dead_code, reason = "it has to be there")]
+        schema_version: u64,
+    }
+    serde_json::from_slice::<Version>(body).is_ok()
 }
 
 #[derive(Default, Deserialize)]
@@ -321,13 +417,40 @@ impl RegistryError {
     fn of(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Errors {
-            errors: Vec<RegistryError>,
+            #[serde(deserialize_with = "first")]
+            errors: Option<RegistryError>,
         }
         match serde_json::from_slice::<Errors>(body) {
-            Ok(Errors { errors }) => errors.into_iter().next().unwrap_or_default(),
+            Ok(Errors { errors }) => errors.unwrap_or_default(),
             Err(_) => Self { code: String::new(), message: String::from_utf8_lossy(body).into_owned() },
         }
     }
+
+    /// Of a pull-through cache, about the registry behind it.
+    fn is_of_upstream(&self) -> bool {
+        ["pull through cache", "upstream"].iter().any(|word| self.message.contains(word))
+    }
+}
+
+/// The first of a list: what comes after it takes no memory.
+fn first<'de, T: Deserialize<'de>, D: Deserializer<'de>>(list: D) -> Result<Option<T>, D::Error> {
+    struct First<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for First<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<T>, A::Error> {
+            let first = list.next_element()?;
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+
+    list.deserialize_seq(First(PhantomData))
 }
 
 #[cfg(test)]
@@ -371,6 +494,9 @@ mod tests {
             (Step::Tags, 404, "NAME_UNKNOWN", "", Diagnosis::RepositoryMissing),
             (Step::Manifest, 404, "MANIFEST_UNKNOWN", "", Diagnosis::ImageMissing),
             (Step::Layer, 404, "BLOB_UNKNOWN", "", Diagnosis::ImageMissing),
+            (Step::LayerExists, 404, "", "", Diagnosis::ImageMissing),
+            (Step::Manifest, 404, "", "<html>404 page not found</html>", Diagnosis::NotAws),
+            (Step::Manifest, 302, "", "", Diagnosis::NotAws),
             (Step::Manifest, 400, "UNKNOWN", cache, Diagnosis::UpstreamRefused),
             (Step::Manifest, 403, "DENIED", cache, Diagnosis::UpstreamRefused),
             (Step::Manifest, 404, "UNKNOWN", "the upstream registry has none", Diagnosis::UpstreamRefused),
@@ -384,7 +510,7 @@ mod tests {
 
     #[test]
     fn an_error_of_a_registry_is_its_first() {
-        let body = br#"{"errors": [{"code": "DENIED", "message": "no", "detail": {}}, {"code": "X"}]}"#;
+        let body = br#"{"errors": [{"code": "DENIED", "message": "no", "detail": {}}, {"code": "X"}, 5]}"#;
         let RegistryError { code, message } = RegistryError::of(body);
         assert_eq!((&*code, &*message), ("DENIED", "no"));
         assert_eq!(RegistryError::of(b"Not Authorized\n").message, "Not Authorized\n");

@@ -22,6 +22,7 @@ use crate::{
     },
     clock::whole_seconds,
     failure::{Class, Problem, diagnosis::Diagnosis},
+    kubernetes::ObjectRef,
     registry::RegistryHost,
 };
 
@@ -36,6 +37,8 @@ pub struct Status {
     pub configuration: ConfigurationStatus,
     pub tokens: BTreeMap<TokenKey, TokenStatus>,
     pub outputs: BTreeMap<OutputId, OutputStatus>,
+    /// Of the registries with a pull probe. Nothing else depends on them.
+    pub probes: BTreeMap<RegistryHost, ProbeStatus>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -156,6 +159,8 @@ pub struct Targets {
     pub total: usize,
     /// How many are as desired.
     pub in_sync: usize,
+    /// Where they are discovered: of each registry one that holds its credential.
+    pub(crate) known: BTreeMap<RegistryHost, ObjectRef>,
     /// They are found by namespace or label: one that fails does not count for readiness as long as others work.
     pub discovered: bool,
     /// The first of those that are not, for a reason.
@@ -193,6 +198,23 @@ pub struct TargetStatus {
     /// Namespace and name.
     pub name: String,
     pub last_error: Problem,
+}
+
+/// What became of the pull probe of a registry.
+#[derive(Debug, Clone, Default)]
+pub struct ProbeStatus {
+    /// With the registry's host.
+    pub image: String,
+    /// When the last probe finished.
+    pub checked_at: Option<SystemTime>,
+    pub succeeded_at: Option<SystemTime>,
+    pub next_attempt: Option<SystemTime>,
+    /// Probes that failed since the last success.
+    pub failures_in_a_row: u32,
+    /// What the last probe found, if it succeeded.
+    pub found: Option<String>,
+    /// Why the last probe failed, if it did.
+    pub last_error: Option<Problem>,
 }
 
 impl TokenStatus {
@@ -268,6 +290,7 @@ impl StatusBoard {
             configuration: ConfigurationStatus::default(),
             tokens: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            probes: BTreeMap::new(),
         }))
     }
 
@@ -291,5 +314,10 @@ impl StatusBoard {
     /// Changes the entry of an output, if it is still configured.
     pub fn update_output(&self, id: &OutputId, change: impl FnOnce(&mut OutputStatus)) {
         self.0.send_if_modified(|status| status.outputs.get_mut(id).map(change).is_some());
+    }
+
+    /// Changes the entry of a pull probe, if it is still configured.
+    pub fn update_probe(&self, host: &RegistryHost, change: impl FnOnce(&mut ProbeStatus)) {
+        self.0.send_if_modified(|status| status.probes.get_mut(host).map(change).is_some());
     }
 }

@@ -5,9 +5,9 @@
 //! `both_formats_are_what_prometheus_itself_parses` (`tests/metrics/endpoint.rs`).
 //!
 //! Invariants:
-//! * The number of series is bounded by tokens, outputs and diagnoses: Secrets and namespaces are counted, not labelled
-//!   (`a_thousand_failing_secrets_are_a_series_a_diagnosis`), and of registries at most [`NAMED_REGISTRIES`] are named
-//!   (`a_thousand_registries_are_counted_and_some_named`).
+//! * The number of series is bounded by tokens, outputs, pull probes and diagnoses: Secrets and namespaces are counted, not
+//!   labelled (`a_thousand_failing_secrets_are_a_series_a_diagnosis`), and of registries at most [`NAMED_REGISTRIES`] are
+//!   named (`a_thousand_registries_are_counted_and_some_named`), and each that is probed.
 //! * A label takes any text (`labels_are_escaped`).
 //! * Nothing that counts ever falls while its token or output is configured (`counters_rise_with_what_they_count`, and
 //!   for Secrets that go `our_entry_leaves_with_the_namespace_and_the_secret_stays`).
@@ -34,6 +34,7 @@ pub fn render(status: &Status, now: SystemTime, process: &ProcessMetrics, format
     let mut page = Page::new(format);
     of_tokens(&mut page, status);
     of_outputs(&mut page, status);
+    of_probes(&mut page, status);
     of_the_whole(&mut page, status, now);
     of_the_process(&mut page, status, process);
     page.end()
@@ -135,6 +136,24 @@ fn of_outputs(page: &mut Page, status: &Status) {
         "ecr_sidecar_output_writes_total",
         "Writes of the output, and reconciliations that failed.",
         outputs.iter().flat_map(|(labels, output)| results(labels, output.writes, output.failed)),
+    );
+}
+
+/// Of those that have finished once.
+fn of_probes(page: &mut Page, status: &Status) {
+    let checked = status.probes.iter().filter_map(|(host, probe)| {
+        Some((Labels::of("registry", host.as_str()), probe.checked_at?, probe.last_error.is_none()))
+    });
+    let checked: Vec<_> = checked.collect();
+    page.gauge(
+        "ecr_sidecar_pull_probe_success",
+        "Whether the registry gave the manifest of the last pull probe, or allowed it.",
+        checked.iter().map(|(labels, _, succeeded)| (labels.clone(), flag(*succeeded))),
+    );
+    page.gauge(
+        "ecr_sidecar_pull_probe_timestamp_seconds",
+        "When the last pull probe finished.",
+        checked.iter().map(|(labels, at, _)| (labels.clone(), timestamp(*at))),
     );
 }
 

@@ -116,6 +116,26 @@ pub(super) struct Registry {
     /// Whether `/readyz`, the start of the main container and `once` do without it. Left out: `false`.
     #[serde(default)]
     pub(super) optional: bool,
+    /// While the sidecar runs, asks this registry from time to time for a manifest with the published credential. The
+    /// result is reported and changes nothing else. Left out: none.
+    #[serde(default)]
+    pub(super) probe: Option<Probe>,
+}
+
+/// A pull that is begun from time to time.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Probe {
+    /// The repository to pull from, without the host: one that the consumers pull from.
+    pub(super) repository: String,
+    /// The tag of an image that has to be there. Left out: `latest`, and of an ECR host it is enough that the pull is
+    /// allowed, whether or not the repository has that tag.
+    #[serde(default)]
+    pub(super) tag: Option<String>,
+    /// How often, from `1m` to `24h`; each time is one manifest request. A failing probe is tried again after one, two,
+    /// then every four times as long. Left out: `15m`.
+    #[serde(default)]
+    pub(super) every: Option<String>,
 }
 
 /// A place where credentials are published.

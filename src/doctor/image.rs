@@ -3,10 +3,7 @@
 //! A new token says nothing about what a consumer reads, so none is asked for: the credential is that of the first output
 //! that holds one for the registry.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use clap::ValueEnum;
@@ -14,25 +11,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::report::{Finding, Step};
 use crate::{
-    clock::{Clock, rfc3339},
+    clock::Clock,
     config::Config,
-    failure::{Class, Diagnose, Problem, diagnosis::Diagnosis},
+    failure::Problem,
     kubernetes::Connection,
-    output::{
-        OutputConfig,
-        file::lookup::{End, find},
-        secrets,
-    },
-    pull::{ImageRef, Outcome, pull},
-    registry::RegistryHost,
-    secret::Secret,
-    tasks,
+    output::published::{Reading, published},
+    pull::{ImageRef, pull},
+    pull_probe::{ProbeSettings, begin},
 };
 
 /// How long all of it may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(13);
-/// How long it may take to read what is published.
-const READ_LIMIT: Duration = Duration::from_secs(4);
 
 /// A program that pulls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,15 +52,7 @@ pub(crate) struct PullCheck {
     pub(crate) puller: Option<Puller>,
 }
 
-/// A credential that a consumer finds.
-struct Published {
-    /// The output that holds it.
-    output: String,
-    auth: Secret<String>,
-    expires_at: Option<SystemTime>,
-}
-
-/// Pulls the image, or reports once that no pull was tried.
+/// Pulls the image; without one, tries the pull probes, and reports once that nothing else was tried.
 pub(super) async fn check(
     asked: Option<&PullCheck>,
     config: &Config,
@@ -79,102 +60,65 @@ pub(super) async fn check(
     clock: &Clock,
 ) -> Vec<Finding> {
     let Some(PullCheck { image, puller }) = asked else {
-        let why = "not tried: name an image by --image HOST/REPOSITORY[:TAG]";
-        return vec![Step::Pull.skip("image", why)];
+        return probe(config, sdk, clock).await;
     };
     let until = Instant::now() + LIMIT;
     let subject = format!("{}/{}", image.host, image.repository);
-    let mut findings = Vec::new();
-    let Some(published) = published(image, config, clock, &mut findings).await else {
-        if findings.is_empty() {
-            let saw = format!("no output holds a credential for {}", image.host);
-            findings.push(Step::Pull.fail(subject, saw, Diagnosis::NothingPublished));
-        }
-        return findings;
-    };
-    let Published { output, auth, expires_at } = published;
-    let expired = expires_at.filter(|end| *end <= clock.now());
-    if let Some(end) = expired {
-        let saw = format!("the credential in {output} expired at {}", rfc3339(end));
-        findings.push(Step::Pull.fail(&subject, saw, Diagnosis::PublishedExpired));
+    let connection = Connection::default();
+    let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
+    let mut findings = unread(&reading);
+    if reading.found.is_none() && !findings.is_empty() {
         return findings;
     }
+    let found = match reading.into_credential(&image.host, clock.now()) {
+        Ok(found) => found,
+        Err(problem) => {
+            findings.push(Step::Pull.problem(subject, problem));
+            return findings;
+        }
+    };
     let lists_tags = puller.is_none_or(Puller::lists_tags);
-    for Outcome { step, result } in pull(image, &auth, lists_tags, sdk, until).await {
-        findings.push(match result {
-            Ok(found) => Step::Pull.ok(&subject, format!("{step}: {found}")),
-            Err(problem) => {
-                let action = step.action().map_or_else(String::new, |action| format!("{action}, "));
-                let saw = format!("{step} ({action}credential of {output}): {}", problem.message);
-                Step::Pull.fail(&subject, saw, problem.remedy)
-            }
-        });
+    for outcome in pull(image, &found.auth, lists_tags, sdk, until).await {
+        findings.push(finding(&subject, outcome.with(&found.place)));
     }
     findings
 }
 
-/// The credential of the first output that has one; outputs that cannot be read are findings.
-async fn published(
-    image: &ImageRef,
-    config: &Config,
-    clock: &Clock,
-    findings: &mut Vec<Finding>,
-) -> Option<Published> {
-    let until = Instant::now() + READ_LIMIT;
-    for output in &config.outputs {
-        let read = match output {
-            OutputConfig::DockerConfig(settings) => {
-                timeout_at(until, in_file(&settings.path, &image.host, clock)).await
-            }
-            _ => timeout_at(until, in_secrets(output, &image.host, clock)).await,
-        };
-        let id = output.id().to_string();
-        match read {
-            Ok(Ok(Some((place, auth, expires_at)))) => {
-                let output = place.map_or_else(|| id.clone(), |place| format!("{id} ({place})"));
-                return Some(Published { output, auth, expires_at });
-            }
-            Ok(Ok(None)) => {}
-            Ok(Err(problem)) => findings.push(Step::Pull.fail(id, problem.message, problem.remedy)),
-            Err(_) => {
-                let diagnosis = match output {
-                    OutputConfig::DockerConfig(_) => Diagnosis::VolumeHangs,
-                    _ => Diagnosis::ApiServerUnreachable,
-                };
-                findings.push(Step::Pull.fail(
-                    id,
-                    format!("no answer within {} s", READ_LIMIT.as_secs()),
-                    diagnosis,
-                ));
-            }
-        }
-    }
-    None
-}
-
-/// Where it is, if the output's name does not say that; the credential; its expiry.
-type Held = (Option<String>, Secret<String>, Option<SystemTime>);
-
-async fn in_file(path: &Path, host: &RegistryHost, clock: &Clock) -> Result<Option<Held>, Problem> {
-    let (path, host, now) = (path.to_owned(), host.clone(), clock.now());
-    let found = tasks::blocking(move || find(&path, &host, now)).await.map_err(|error| Problem {
-        message: error.to_string(),
-        remedy: Diagnosis::NothingPublished.into(),
-        class: Class::Denied,
-    })?;
-    Ok(found.map(|held| match held.end {
-        End::Known(end) => (None, held.auth, Some(end)),
-        End::Unknown { .. } => (None, held.auth, None),
-    }))
-}
-
-async fn in_secrets(
-    output: &OutputConfig,
-    host: &RegistryHost,
-    clock: &Clock,
-) -> Result<Option<Held>, Problem> {
+/// Tries each pull probe once, as the sidecar does.
+async fn probe(config: &Config, sdk: &SdkConfig, clock: &Clock) -> Vec<Finding> {
+    let until = Instant::now() + LIMIT;
     let connection = Connection::default();
-    let cluster = connection.cluster().await.map_err(|error| error.problem())?;
-    let found = secrets::published(output, cluster, host, clock.now()).await?;
-    Ok(found.map(|it| (Some(format!("Secret {}", it.at)), it.auth, it.expires_at)))
+    let mut findings = Vec::new();
+    for ProbeSettings { image, .. } in config.probes() {
+        let subject = image.to_string();
+        let tried = timeout_at(until, async {
+            let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
+            let result = match reading.into_credential(&image.host, clock.now()) {
+                Ok(found) => begin(image, &found, sdk).await,
+                Err(problem) => Err(problem),
+            };
+            finding(&subject, result)
+        });
+        let left_out = || format!("not tried: the pull probes before it took {} s", LIMIT.as_secs());
+        findings.push(tried.await.unwrap_or_else(|_| Step::Pull.skip(&subject, left_out())));
+    }
+    let why = "name an image by --image HOST/REPOSITORY[:TAG]";
+    findings.push(match findings.len() {
+        0 => Step::Pull.skip("image", format!("not tried: {why}")),
+        _ => Step::Pull.skip("image", format!("the pull probes were tried; for a whole pull {why}")),
+    });
+    findings
+}
+
+/// Outputs that cannot be read.
+fn unread(reading: &Reading) -> Vec<Finding> {
+    let problems = reading.problems.iter();
+    problems.map(|(id, problem)| Step::Pull.problem(id.to_string(), problem.clone())).collect()
+}
+
+fn finding(subject: &str, result: Result<String, Problem>) -> Finding {
+    match result {
+        Ok(found) => Step::Pull.ok(subject, found),
+        Err(problem) => Step::Pull.problem(subject, problem),
+    }
 }

@@ -200,7 +200,7 @@ diagnoses! {
         "check the credential of the cache's rule in Secrets Manager (`aws ecr validate-pull-through-cache-rule`), and that the upstream has the image";
     NothingPublished = "nothing-published",
         "No output holds a credential for the registry, so a consumer finds none.",
-        "check that the registry is configured and that the sidecar is running (`ecr-sidecar status`), and run this where the outputs are";
+        "check that the registry is configured, and that the sidecar is running and writes its outputs (`ecr-sidecar status`); run `ecr-sidecar doctor` where these are";
     PublishedExpired = "published-expired",
         "The credential that a consumer finds has expired, whatever AWS would issue now.",
         "check that the sidecar is running and why it does not write this output (`ecr-sidecar status`)";

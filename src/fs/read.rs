@@ -136,8 +136,8 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Works for `path` off the runtime's thread, for at most `limit`.
-async fn within<T: Send + 'static>(
+/// Works for `path` off the runtime's thread, for at most `limit`, and as the only one of that path.
+pub(crate) async fn within<T: Send + 'static>(
     limit: Duration,
     path: &Path,
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,

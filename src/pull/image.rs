@@ -1,6 +1,6 @@
 //! Which image: `HOST/REPOSITORY[:TAG][@DIGEST]`.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use crate::{
     failure::shown_value::quoted,
@@ -27,12 +27,63 @@ pub(crate) enum ImageError {
     NoRepository(String),
     #[error(transparent)]
     Host(#[from] Invalid),
-    #[error("{0} is no name of a repository: lower-case letters, digits, and . _ - / between them")]
-    Repository(String),
-    #[error("{0} is no tag: up to 128 letters, digits, and _ . -, the last two not at the beginning")]
-    Tag(String),
+    #[error("{0} is no name of a repository: {1}")]
+    Repository(String, NoRepository),
+    #[error("{0} is no tag: {1}")]
+    Tag(String, NoTag),
     #[error("{0} is no digest: expected sha256: and 64 hexadecimal digits")]
     Digest(String),
+}
+
+/// The name of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repository(String);
+
+/// Displays as what a repository's name is.
+#[derive(Debug, thiserror::Error)]
+#[error("lower-case letters, digits, and . _ - / between them")]
+pub(crate) struct NoRepository;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tag(String);
+
+/// Displays as what a tag is.
+#[derive(Debug, thiserror::Error)]
+#[error("up to 128 letters, digits, and _ . -, the last two not at the beginning")]
+pub(crate) struct NoTag;
+
+impl FromStr for Repository {
+    type Err = NoRepository;
+
+    fn from_str(text: &str) -> Result<Self, NoRepository> {
+        is_repository(text).then(|| Self(text.to_owned())).ok_or(NoRepository)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = NoTag;
+
+    fn from_str(text: &str) -> Result<Self, NoTag> {
+        is_tag(text).then(|| Self(text.to_owned())).ok_or(NoTag)
+    }
+}
+
+impl ImageRef {
+    pub(crate) fn new(host: RegistryHost, Repository(repository): Repository, tag: Option<Tag>) -> Self {
+        Self { host, repository, reference: tag.map(|Tag(tag)| tag) }
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, repository, reference } = self;
+        write!(f, "{host}/{repository}")?;
+        match reference {
+            Some(digest) if is_digest(digest) => write!(f, "@{digest}"),
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl FromStr for ImageRef {
@@ -51,10 +102,10 @@ impl FromStr for ImageRef {
             None => (name, None),
         };
         if !is_repository(repository) {
-            return Err(ImageError::Repository(quoted(repository)));
+            return Err(ImageError::Repository(quoted(repository), NoRepository));
         }
         if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(ImageError::Tag(quoted(tag)));
+            return Err(ImageError::Tag(quoted(tag), NoTag));
         }
         if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
             return Err(ImageError::Digest(quoted(digest)));
@@ -108,6 +159,7 @@ mod tests {
         ] {
             for scheme in ["", "oci://"] {
                 let image: ImageRef = format!("{scheme}{HOST}/{text}").parse().unwrap();
+                assert_eq!(image.to_string().parse::<ImageRef>().unwrap(), image);
                 assert_eq!(
                     (image.host.as_str(), &*image.repository, image.reference),
                     (HOST, repository, reference.clone())

@@ -15,7 +15,8 @@ use crate::{
     aws::identity::Principal,
     clock::rfc3339,
     failure,
-    status::{self, ConfigurationStatus, OutputStatus, TokenStatus},
+    registry::RegistryHost,
+    status::{self, ConfigurationStatus, OutputStatus, ProbeStatus, TokenStatus},
 };
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Status {
     pub configuration: ConfigurationStatus,
     pub tokens: Vec<Token>,
     pub outputs: Vec<Output>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -111,6 +114,23 @@ pub struct Target {
     pub last_error: Problem,
 }
 
+/// The pull probe of a registry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Probe {
+    pub registry: String,
+    /// With the registry's host.
+    pub image: String,
+    /// When the last probe finished.
+    pub checked_at: Moment,
+    pub succeeded_at: Moment,
+    pub next_attempt: Moment,
+    pub failures_in_a_row: u64,
+    /// What the last probe found, if it succeeded.
+    pub found: Option<String>,
+    pub last_error: Option<Problem>,
+}
+
 impl From<&status::Status> for Status {
     fn from(status: &status::Status) -> Self {
         Self {
@@ -120,6 +140,7 @@ impl From<&status::Status> for Status {
             configuration: status.configuration.clone(),
             tokens: status.tokens.values().map(Token::from).collect(),
             outputs: status.outputs.values().map(Output::from).collect(),
+            probes: status.probes.iter().map(Probe::from).collect(),
         }
     }
 }
@@ -175,6 +196,21 @@ impl From<&OutputStatus> for Output {
             warnings: output.warnings.clone(),
             last_error: output.last_error.as_ref().map(Problem::from),
             targets: output.targets.as_ref().map(Targets::from),
+        }
+    }
+}
+
+impl From<(&RegistryHost, &ProbeStatus)> for Probe {
+    fn from((registry, probe): (&RegistryHost, &ProbeStatus)) -> Self {
+        Self {
+            registry: registry.to_string(),
+            image: probe.image.clone(),
+            checked_at: Moment(probe.checked_at),
+            succeeded_at: Moment(probe.succeeded_at),
+            next_attempt: Moment(probe.next_attempt),
+            failures_in_a_row: probe.failures_in_a_row.into(),
+            found: probe.found.clone(),
+            last_error: probe.last_error.as_ref().map(Problem::from),
         }
     }
 }

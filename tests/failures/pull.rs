@@ -8,12 +8,12 @@ use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::Value;
 use test_support::{
     Harness,
-    harness::{HOST, KEYS},
+    harness::{DEADLINE, HOST, KEYS, configured_by},
 };
 
 use crate::{
     BINARY,
-    rows::{are_reported_by_the_doctor, doctor, first, row},
+    rows::{are_reported_by_the_doctor, are_reported_everywhere, doctor, first, row},
 };
 
 const USER: &str = "arn:aws:iam::123456789012:user/emulated";
@@ -190,6 +190,73 @@ fn what_else_keeps_a_consumer_from_its_image() {
             command.arg(format!("{HOST}/docker-hub/{IMAGE}"));
         }),
     ]);
+}
+
+/// A configuration with a pull probe.
+fn probing(world: &Harness, command: &mut Command, probe: &str) {
+    let path = world.file();
+    let text = format!(
+        "registries: [{{host: {HOST}, probe: {{{probe}}}}}]\noutputs: [{{type: docker-config, path: {}}}]\n",
+        path.display()
+    );
+    configured_by(command, &world.put("ecr-sidecar.yaml", &text));
+    command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+}
+
+#[test]
+fn a_probe_reports_what_keeps_a_consumer_from_its_image() {
+    are_reported_everywhere(vec![
+        row(D::PullDenied, |world, command| {
+            world.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
+            probing(world, command, "repository: app");
+        }),
+        row(D::RepositoryMissing, |world, command| probing(world, command, "repository: team/nothing")),
+        row(D::ImageMissing, |world, command| probing(world, command, "repository: app, tag: '0.0'")),
+        row(D::NotAws, |world, command| {
+            world.emulator.set_fault(Service::Registry, Fault::Html);
+            probing(world, command, "repository: app");
+        }),
+        row(D::RegistryUnreachable, |world, command| {
+            world.emulator.set_fault(Service::Registry, Fault::Hang);
+            probing(world, command, "repository: app");
+        }),
+    ]);
+}
+
+#[test]
+fn a_probe_is_reported_in_the_same_words_by_log_status_and_doctor() {
+    let world = Harness::new(BINARY).without_keys();
+    world.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
+    let running = world.run(|command| probing(&world, command, "repository: app"));
+    let line: Value = serde_json::from_str(&running.wait_log("pull probe failed", DEADLINE)).unwrap();
+    let status = running.wait_status("the probe", |status| status["probes"][0]["failures_in_a_row"] == 1);
+    let problem = &status["probes"][0]["last_error"];
+    let report = doctor(&world, |command| probing(&world, command, "repository: app"));
+    let found = first(&report);
+    let message = found["saw"].as_str().unwrap();
+    assert!(message.starts_with("manifest (ecr:BatchGetImage, credential of docker-config "), "{message}");
+    assert_eq!((&line["error"], &problem["message"]), (&found["saw"], &found["saw"]));
+    assert_eq!((&line["remedy"], &problem["remedy"]), (&found["remedy"], &found["remedy"]));
+    assert!(found["remedy"].as_str().unwrap().contains(r#""Action":"ecr:BatchGetImage""#), "{found}");
+    assert_eq!(found["subject"], format!("{HOST}/app"));
+}
+
+#[test]
+fn doctor_tries_the_probes_and_reports_that_it_tried_nothing_else() {
+    let world = published(HOST);
+    let pulls = || world.emulator.pulls().into_iter().map(|pull| pull.path).collect::<Vec<_>>();
+    for (probe, found) in [("repository: app, tag: '1.0'", "1.0"), ("repository: app", "has no tag latest")] {
+        let before = pulls().len();
+        let report = doctor(&world, |command| probing(&world, command, probe));
+        assert_eq!(report["healthy"], true, "{report:#}");
+        let of_pull = steps(&report);
+        assert_eq!(of_pull[0], ("ok", "manifest"), "{report:#}");
+        assert!(report.to_string().contains(found), "{report:#}");
+        assert_eq!(of_pull.len(), 2, "{report:#}");
+        assert_eq!(of_pull[1].0, "skip", "{report:#}");
+        let manifests = pulls()[before..].iter().filter(|path| *path != "/v2/").count();
+        assert!(manifests <= 1, "{:?}", pulls());
+    }
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn every_query_finds_something_in_a_real_scrape() {
     let path = rig.put(
         "ecr-sidecar.yaml",
         &format!(
-            "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config, path: {}}}\n\
+            "registries: [{{host: {HOST}, probe: {{repository: app}}}}]\noutputs:\n- {{type: docker-config, path: {}}}\n\
              - {{type: docker-config-secret, name: of-the-metrics-test, namespaces: {{names: [default]}}}}\n",
             rig.file().display()
         ),
@@ -195,8 +195,11 @@ fn every_query_finds_something_in_a_real_scrape() {
     let sidecar = rig.run(|command| {
         configured_by(command, &path);
         command.env("KUBECONFIG", server.kubeconfig());
+        // The registry by its own name.
+        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
     });
     sidecar.wait_ready();
+    sidecar.wait_status("a pull probe", |status| !status["probes"][0]["succeeded_at"].is_null());
     let first = scrape(&sidecar, OPEN_METRICS);
     sidecar.signal(Signal::HUP);
     sidecar.wait_status("both outputs with another token", |status| {

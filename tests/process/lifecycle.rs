@@ -18,12 +18,12 @@ use crate::BINARY;
 const END: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A volume that gives no answer: a FUSE mount that no process serves, as long as the process has file 3.
-const HANGING_MOUNT: &str = "exec 3<>/dev/fuse\n\
+pub(crate) const HANGING_MOUNT: &str = "exec 3<>/dev/fuse\n\
     mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none";
 
 const STOPS: [Signal; 2] = [Signal::TERM, Signal::INT];
 
-fn fuse() -> bool {
+pub(crate) fn fuse() -> bool {
     if !root() {
         return false;
     }

@@ -17,6 +17,7 @@ mod inputs;
 mod lifecycle;
 mod log;
 mod print;
+mod pull_probe;
 mod registries;
 mod reload;
 mod status;

@@ -13,6 +13,7 @@ mod others;
 mod outages;
 mod ownership;
 mod policy;
+mod pull_probe;
 mod pull_secrets;
 mod reach;
 mod rights;

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::{
     aws::token::Service,
-    failure::diagnosis::Diagnosis,
-    status::{OutputId, Served, StatusBoard, Targets},
+    failure::{Problem, diagnosis::Diagnosis},
+    status::{OutputId, ProbeStatus, Served, StatusBoard, Targets},
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -38,6 +38,10 @@ fn status(registries: usize) -> Status {
         status.outputs.insert(output.id.clone(), output);
     });
     board.read(Clone::clone)
+}
+
+fn problem() -> Problem {
+    Problem { message: "no".into(), remedy: Diagnosis::PullDenied.into(), class: Class::Denied }
 }
 
 fn text(status: &Status, format: Format) -> String {
@@ -95,8 +99,25 @@ async fn every_figure_is_that_of_the_status() {
     (0..3).for_each(|_| token.failed.add(Class::Denied));
     status.configuration.refused = 2;
     status.configuration.last_error = Some("no".into());
+    let other = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
+    let probe = |error: bool, checked_at| ProbeStatus {
+        checked_at,
+        last_error: error.then(problem),
+        ..ProbeStatus::default()
+    };
+    let probes = [
+        ("public.ecr.aws", probe(false, Some(at(50)))),
+        (other, probe(true, Some(at(60)))),
+        ("registry.example", probe(false, None)),
+    ];
+    status.probes = probes.map(|(host, probe)| (host.parse().unwrap(), probe)).into();
     let text = text(&status, Format::Prometheus);
+    assert!(!text.contains("registry.example"), "a probe that has not run yet has no result: {text}");
     for (start, expected) in [
+        (r#"ecr_sidecar_pull_probe_success{registry="public.ecr.aws"}"#.into(), 1.0),
+        (r#"ecr_sidecar_pull_probe_timestamp_seconds{registry="public.ecr.aws"}"#.into(), 50.0),
+        (format!(r#"ecr_sidecar_pull_probe_success{{registry="{other}"}}"#), 0.0),
+        (format!(r#"ecr_sidecar_pull_probe_timestamp_seconds{{registry="{other}"}}"#), 60.0),
         (format!("ecr_sidecar_token_expiry_timestamp_seconds{OF_TOKEN}}}"), 1000.0),
         (format!("ecr_sidecar_token_last_success_timestamp_seconds{OF_TOKEN}}}"), 10.0),
         (format!("ecr_sidecar_token_consecutive_failures{OF_TOKEN}}}"), 3.0),

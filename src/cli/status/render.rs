@@ -1,6 +1,6 @@
 //! How a status reads: a pure function of what was status, the time, and where it is shown.
 //!
-//! One row a registry, one an output, and under them what is wrong, each with its remedy. In a pipe the columns are the
+//! One row a registry, one an output, one a pull probe, and under them what is wrong, each with its remedy. In a pipe the columns are the
 //! same, two or more spaces apart, nothing is cut, and everything is ASCII that was so (`a_pipe_gets_plain_columns`). A
 //! terminal gets a bar, colours, and lines that fit (`nothing_is_wider_than_the_terminal`).
 
@@ -12,7 +12,7 @@ use std::{
 pub use crate::cli::status::table::Medium;
 use crate::{
     cli::status::table::{Cell, Column, Note, Page, Tone},
-    status::wire::{Output, Problem, Status, Targets, Token},
+    status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token},
 };
 
 /// The status as text, with a line break at its end.
@@ -23,6 +23,10 @@ pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
     page.table(&REGISTRIES, registries(status, now, medium));
     page.section();
     page.table(&OUTPUTS, status.outputs.iter().map(|output| output_row(output, status, now)).collect());
+    if !status.probes.is_empty() {
+        page.section();
+        page.table(&PROBES, status.probes.iter().map(|probe| probe_row(probe, now)).collect());
+    }
     let notes = notes(status);
     if !notes.is_empty() {
         page.section();
@@ -33,6 +37,7 @@ pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
 
 const REGISTRIES: [Column; 5] =
     [("REGISTRY", 16), ("IDENTITY", 16), ("STATE", 5), ("TOKEN LEFT", 10), ("NEXT ATTEMPT", 12)];
+const PROBES: [Column; 4] = [("PULL PROBE", 16), ("STATE", 5), ("CHECKED", 8), ("NEXT ATTEMPT", 12)];
 const OUTPUTS: [Column; 2] = [("OUTPUT", 20), ("STATE", 12)];
 
 /// How many glyphs the bar of a token has.
@@ -64,7 +69,7 @@ fn registries(status: &Status, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>
                 Cell::keeping_its_end(who(token)),
                 state(token),
                 left(token, now, medium),
-                next(token, now).into(),
+                next(token.next_attempt, now).into(),
             ]);
         }
     }
@@ -84,14 +89,16 @@ fn who(token: &Token) -> String {
 
 fn state(token: &Token) -> Cell {
     match &token.last_error {
-        Some(error) if token.failures_in_a_row > 1 => {
-            Cell::new(format!("{} x{}", error.class, token.failures_in_a_row), Tone::Bad)
-        }
-        Some(error) => Cell::new(error.class.clone(), Tone::Bad),
+        Some(error) => failed(error, token.failures_in_a_row),
         None if token.clock_fault.is_some() => Cell::new("clock", Tone::Warning),
         None if token.expires_at.0.is_some() => Cell::new("ok", Tone::Good),
         None => Cell::new("waiting", Tone::Warning),
     }
+}
+
+fn failed(error: &Problem, times: u64) -> Cell {
+    let text = if times > 1 { format!("{} x{times}", error.class) } else { error.class.clone() };
+    Cell::new(text, Tone::Bad)
 }
 
 fn left(token: &Token, now: SystemTime, medium: Medium) -> Cell {
@@ -119,8 +126,8 @@ fn bar(share: f64) -> String {
     "█".repeat(full) + &"░".repeat(BAR.saturating_sub(full))
 }
 
-fn next(token: &Token, now: SystemTime) -> String {
-    match (token.next_attempt.after(now), token.next_attempt.0) {
+fn next(attempt: Moment, now: SystemTime) -> String {
+    match (attempt.after(now), attempt.0) {
         (Some(left), _) => format!("in {}", short(left)),
         (None, Some(_)) => "now".into(),
         (None, None) => NOTHING.into(),
@@ -158,6 +165,21 @@ fn output_row(output: &Output, status: &Status, now: SystemTime) -> Vec<Cell> {
         tone = if tone == Tone::Good { Tone::Warning } else { tone };
     }
     vec![name, Cell::new(parts.join("; "), tone)]
+}
+
+fn probe_row(probe: &Probe, now: SystemTime) -> Vec<Cell> {
+    let state = match (&probe.last_error, probe.checked_at.0) {
+        (Some(error), _) => failed(error, probe.failures_in_a_row),
+        (None, Some(_)) => Cell::new("ok", Tone::Good),
+        (None, None) => Cell::new("waiting", Tone::Warning),
+    };
+    let checked = probe.checked_at.before(now).map(|since| format!("{} ago", short(since)));
+    vec![
+        probe.image.clone().into(),
+        state,
+        checked.unwrap_or_else(|| NOTHING.to_owned()).into(),
+        next(probe.next_attempt, now).into(),
+    ]
 }
 
 fn name_of(output: &Output) -> String {
@@ -222,6 +244,10 @@ fn notes(status: &Status) -> Vec<Note> {
         }
         notes
             .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
+    }
+    for probe in &status.probes {
+        let place = format!("pull probe {}", probe.image);
+        notes.extend(probe.last_error.as_ref().map(|error| Note::of(place, error)));
     }
     if let Some(error) = &status.configuration.last_error {
         notes.push(Note::plain(Tone::Bad, "configuration reload rejected".into(), error));

@@ -13,7 +13,10 @@ use crate::{
         token::{Service, TokenKey},
     },
     failure::shown_value::quoted,
+    pull::{ImageRef, Repository, Tag},
+    pull_probe::{LONGEST, ProbeSettings, SHORTEST},
     registry::{Region, RegistryHost},
+    units::parse_duration,
 };
 
 impl Resolver<'_> {
@@ -28,9 +31,12 @@ impl Resolver<'_> {
                 Purpose::Answer(Some(host)) => Some(host).zip(TokenKey::from_host(host, "default")),
             };
             return match asked {
-                Some((host, key)) => {
-                    Registries::Listed(vec![Registry { host: host.clone(), key, required: true }])
-                }
+                Some((host, key)) => Registries::Listed(vec![Registry {
+                    host: host.clone(),
+                    key,
+                    required: true,
+                    probe: None,
+                }]),
                 None => self.own_registry(),
             };
         }
@@ -103,7 +109,30 @@ impl Resolver<'_> {
         let key = self.key(path, &host, configured, identity)?;
         registry.region = Some(key.region.to_string());
         let endpoint = registry.endpoint.as_deref().and_then(|url| self.endpoint(path, url));
-        Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
+        let probe =
+            registry.probe.as_mut().and_then(|probe| self.probe(&format!("{path}.probe"), &host, probe));
+        let key = TokenKey { endpoint, ..key };
+        Some(Registry { host, key, required: !registry.optional, probe })
+    }
+
+    fn probe(&mut self, path: &str, host: &RegistryHost, probe: &mut file::Probe) -> Option<ProbeSettings> {
+        let place = format!("{path}.repository");
+        if probe.repository.split_once('/').is_some_and(|(first, _)| first == host.as_str()) {
+            self.reject(&place, quoted(&probe.repository), "the repository without the host");
+            return None;
+        }
+        let repository: Option<Repository> = self.parse(&place, &probe.repository);
+        let tag = probe.tag.as_deref().map(|tag| self.parse::<Tag>(&format!("{path}.tag"), tag));
+        let text = or_default(&mut probe.every, "15m");
+        let every = parse_duration(text).ok().filter(|every| (SHORTEST..=LONGEST).contains(every));
+        if every.is_none() {
+            self.reject(&format!("{path}.every"), quoted(text), "a duration from 1m to 24h, such as 15m");
+        }
+        let tag = match tag {
+            None => None,
+            Some(tag) => Some(tag?),
+        };
+        Some(ProbeSettings { image: ImageRef::new(host.clone(), repository?, tag), every: every? })
     }
 
     /// Which API to ask, and where.

@@ -166,6 +166,46 @@ fn selectors_that_the_api_server_rejects_are_rejected() {
 }
 
 #[test]
+fn a_probe_names_a_repository_a_tag_and_an_interval_that_spares_ecr() {
+    let registry = |probe: &str| format!("registries: [{{host: {HOST}, probe: {{{probe}}}}}]");
+    let probe = |probe: &str| {
+        let config = with_file(&registry(probe), &[]).unwrap();
+        let probes: Vec<_> = config.probes().cloned().collect();
+        let [probe] = &probes[..] else { panic!("{probes:?}") };
+        (probe.image.to_string(), probe.every.as_secs())
+    };
+    assert_eq!(probe("repository: team/app"), (format!("{HOST}/team/app"), 15 * 60));
+    assert_eq!(probe("repository: a, tag: v1.0, every: 1m"), (format!("{HOST}/a:v1.0"), 60));
+    assert_eq!(probe("repository: ghcr.io/x, every: 24h").1, 86_400);
+    let long = "a".repeat(257);
+    for (probe, key, expected) in [
+        ("every: 5m", "repository", "this key is required"),
+        ("repository: Team/App", "repository", "invalid value `Team/App`, expected lower-case letters"),
+        ("repository: team/app:1.0", "repository", "expected lower-case letters"),
+        ("repository: /team", "repository", "expected lower-case letters"),
+        ("repository: a/../b", "repository", "expected lower-case letters"),
+        ("repository: 'a b'", "repository", "expected lower-case letters"),
+        ("repository: ''", "repository", "expected lower-case letters"),
+        (&format!("repository: {long}"), "repository", "expected lower-case letters"),
+        (&format!("repository: {HOST}/team/app"), "repository", "expected the repository without the host"),
+        ("repository: a, tag: ''", "tag", "expected up to 128 letters"),
+        ("repository: a, tag: '-x'", "tag", "expected up to 128 letters"),
+        ("repository: a, tag: 'sha256:00'", "tag", "expected up to 128 letters"),
+        ("repository: a, every: 59s", "every", "invalid value `59s`, expected a duration from 1m to 24h"),
+        ("repository: a, every: 25h", "every", "expected a duration from 1m to 24h"),
+        ("repository: a, every: often", "every", "expected a duration from 1m to 24h"),
+        ("repository: a, every: 15", "every", "a text: put it in quotes"),
+        ("repository: a, evry: 15m", "evry", "did you mean `every`?"),
+    ] {
+        let report = violations(with_file(&registry(probe), &[]));
+        let path = format!("\n  registries[0].probe.{key}: ");
+        assert!(report.contains(&path) && report.contains(expected), "{probe}: {report}");
+        assert_eq!(report.lines().count(), 2, "{report}");
+    }
+    assert_eq!(with_env(&[("AWS_REGION", "eu-west-1")]).unwrap().probes().count(), 0);
+}
+
+#[test]
 fn health_hosts_are_dns_names() {
     let config =
         with_file("registries: [{host: public.ecr.aws}]\nhealth: {hosts: [ECR.svc, pod-1]}", &[]).unwrap();

@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use super::{
+    Kind,
     desired::{Content, DOCKER_CONFIG_KEY},
     ownership::{Memory, Ownership},
     targets::targets,
@@ -33,17 +34,23 @@ pub(crate) struct Published {
 const MOST: usize = 20;
 
 /// The credential for `host` in the Secrets of an output: the first that a sidecar put there, else the first. Where a
-/// selector decides, whoever has a namespace can put another one into its Secret.
+/// selector decides, whoever has a namespace can put another one into its Secret; if one is `known` to be in sync, no
+/// other is read there.
 pub(crate) async fn published(
     config: &OutputConfig,
     cluster: &Cluster,
     host: &RegistryHost,
+    known: Option<&ObjectRef>,
     now: SystemTime,
 ) -> Result<Option<Published>, Problem> {
     let Output::Secrets(kind) = Output::new(config) else { return Ok(None) };
     let mut desired = CredentialSet::default();
     desired.awaited.insert(host.clone());
-    let discovered = discovered_now(&kind, cluster).await?;
+    let discovered = match (known, &kind) {
+        (None, _) => discovered_now(&kind, cluster).await?,
+        (Some(at), Kind::Repositories(_)) => [at.name.clone()].into(),
+        (Some(at), Kind::DockerConfig(_) | Kind::RepoCreds(_)) => [at.namespace.clone()].into(),
+    };
     let mut unmanaged = None;
     for (at, content) in
         targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(MOST)

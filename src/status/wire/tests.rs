@@ -20,6 +20,7 @@ fn denied() -> failure::Problem {
 fn full_board() -> StatusBoard {
     let board = StatusBoard::new(at(0));
     let host: crate::registry::RegistryHost = "registry.example:8443".parse().unwrap();
+    let probed = host.clone();
     let key = TokenKey {
         identity: "billing".into(),
         service: Service::EcrPublic,
@@ -57,7 +58,17 @@ fn full_board() -> StatusBoard {
         more_failing: 2,
         ..Default::default()
     });
+    let probe = ProbeStatus {
+        image: "registry.example:8443/app:1.0".into(),
+        checked_at: Some(at(10)),
+        succeeded_at: Some(at(9)),
+        next_attempt: Some(at(11)),
+        failures_in_a_row: 12,
+        found: Some("manifest: 1.0".into()),
+        last_error: Some(denied()),
+    };
     board.update(|status| {
+        status.probes.insert(probed, probe);
         status.has_been_ready = true;
         status.configuration =
             ConfigurationStatus { reloads: 1, refused: 2, last_error: Some("invalid".into()) };
@@ -93,7 +104,12 @@ fn a_full_board_round_trips() {
         r#","targets":{"total":10,"in_sync":7,"discovered":true,"#,
         r#""failing":[{"name":"apps/ecr","last_error":"#,
         problem,
-        r#"}],"more_failing":2}}]}"#,
+        r#"}],"more_failing":2}}],"#,
+        r#""probes":[{"registry":"registry.example:8443","image":"registry.example:8443/app:1.0","#,
+        r#""checked_at":"1970-01-01T00:00:10Z","succeeded_at":"1970-01-01T00:00:09Z","#,
+        r#""next_attempt":"1970-01-01T00:00:11Z","failures_in_a_row":12,"found":"manifest: 1.0","last_error":"#,
+        problem,
+        "}]}",
     ];
     assert_eq!(json, expected.concat());
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
@@ -103,6 +119,7 @@ fn a_full_board_round_trips() {
 fn an_empty_board_round_trips() {
     let status = StatusBoard::new(at(0)).read(|status| Status::from(status));
     let json = serde_json::to_string(&status).unwrap();
+    assert!(!json.contains("probes"), "{json}");
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 }
 

@@ -66,6 +66,8 @@ pub enum Fault {
     SlowBody(Duration),
     /// Bytes that are no HTTP.
     Garbage,
+    /// Status 302 to this URL.
+    Redirect(String),
     /// Status 200 with an HTML page, as a captive portal would answer.
     Html,
     /// Status 200 with a JSON text of more than 10 MB.

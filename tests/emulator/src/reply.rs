@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use tokio::time::Sleep;
 
 use crate::fault::{Fault, Service};
@@ -215,6 +215,11 @@ pub(crate) async fn spoil(service: Service, fault: &Fault, reply: Reply) -> Outc
         Fault::Html => return Outcome::Reply(with_type(200, "text/html", HTML)),
         Fault::Huge => return Outcome::Reply(with_type(200, "application/x-amz-json-1.1", huge())),
         Fault::Status(status) => return Outcome::Reply(with_type(*status, "text/plain", "")),
+        Fault::Redirect(url) => {
+            let mut reply = with_type(302, "text/plain", "");
+            set_header(&mut reply, LOCATION, url);
+            return Outcome::Reply(reply);
+        }
         Fault::Error { status, code, message } => Failure::new(*status, code, message.as_str()),
         Fault::Throttled => Failure::throttled(service),
         Fault::AccessDenied => Failure::denied(service, "Access denied by a scripted fault"),

@@ -32,7 +32,13 @@ fn mixed() -> String {
           {{"type": "docker-config-secret", "target": "apps/ecr", "warnings": [], "last_error": null,
             "in_place": {{"{HOST}": "1970-01-01T11:00:00Z", "public.ecr.aws": "1970-01-01T01:00:00Z"}},
             "targets": {{"total": 3, "in_sync": 1, "more_failing": 1, "failing": [
-              {{"name": "apps/ecr", "last_error": {{"message": "forbidden", "remedy": "add the rule", "class": "denied"}}}}]}}}}]}}"#
+              {{"name": "apps/ecr", "last_error": {{"message": "forbidden", "remedy": "add the rule", "class": "denied"}}}}]}}}}],
+        "probes": [
+          {{"registry": "{HOST}", "image": "{HOST}/team/app", "checked_at": "1970-01-01T05:50:00Z",
+            "next_attempt": "1970-01-01T06:05:00Z", "found": "manifest: latest"}},
+          {{"registry": "public.ecr.aws", "image": "public.ecr.aws/a/b:1", "checked_at": "1970-01-01T05:59:00Z",
+            "next_attempt": "1970-01-01T06:59:00Z", "failures_in_a_row": 2,
+            "last_error": {{"message": "manifest: HTTP 403", "remedy": "add the statement", "class": "denied"}}}}]}}"#
     )
 }
 
@@ -50,6 +56,9 @@ public.ecr.aws (optional)                     arn:aws:sts::1:assumed-role/r/s  d
 OUTPUT                          STATE
 docker-config /run/config.json  missing: public.ecr.aws; 1 warning
 docker-config-secret apps/ecr   1 of 3 Secrets in sync; expired: public.ecr.aws; not yet renewed: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+PULL PROBE                                             STATE      CHECKED     NEXT ATTEMPT
+123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app  ok         10m00s ago  in 5m00s
+public.ecr.aws/a/b:1                                   denied x2  1m00s ago   in 59m00s
 token ecr-public us-east-1 as billing:
   ecr-public:GetAuthorizationToken: AccessDenied
   remedy: allow it
@@ -60,6 +69,9 @@ Secret apps/ecr:
   remedy: add the rule
 1 more Secrets:
   not in sync either
+pull probe public.ecr.aws/a/b:1:
+  manifest: HTTP 403
+  remedy: add the statement
 configuration reload rejected:
   two problems:
     a: found 1

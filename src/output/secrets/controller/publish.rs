@@ -1,5 +1,7 @@
 //! The status of the Secrets of an output.
 
+use std::collections::BTreeMap;
+
 use tokio::time::Instant;
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
+    registry::RegistryHost,
     status::{TargetStatus, Targets},
 };
 
@@ -40,7 +43,8 @@ impl Controller {
             (true, false) => everywhere(held(), &desired),
             (true, true) => where_it_works(held(), &desired, self.has_been_tried),
         };
-        let targets = Targets { discovered, ..summary(kept(), &desired) };
+        let known = if discovered { examples(kept(), desired.current.len()) } else { BTreeMap::new() };
+        let targets = Targets { discovered, known, ..summary(kept(), &desired) };
         let is_reconciled = |target: &Target| target.problem().is_some() || target.in_sync_with().is_some();
         let reconciled = is_complete && kept().all(|(_, target)| is_reconciled(target));
         let failing = targets.failing.first().map(|target| &target.last_error);
@@ -56,6 +60,23 @@ impl Controller {
             output.targets = Some(targets);
         });
     }
+}
+
+/// Of each registry a Secret that holds its credential; `count` of them are all.
+fn examples<'a>(
+    targets: impl Iterator<Item = (&'a ObjectRef, &'a Target)>,
+    count: usize,
+) -> BTreeMap<RegistryHost, ObjectRef> {
+    let mut known = BTreeMap::new();
+    for (at, target) in targets {
+        if known.len() >= count {
+            break;
+        }
+        for host in target.held().in_place.keys() {
+            known.entry(host.clone()).or_insert_with(|| at.clone());
+        }
+    }
+    known
 }
 
 fn summary<'a>(
