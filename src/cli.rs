@@ -6,6 +6,7 @@ pub mod credential_helper;
 mod examples;
 pub mod lookup;
 mod manual;
+mod standard_input;
 pub mod status;
 
 use std::{
