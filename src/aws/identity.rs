@@ -118,10 +118,7 @@ pub struct AssumeRole {
 impl IdentitySpec {
     /// Whether it sends a web-identity token to STS.
     pub fn sends_web_identity(&self, env: &Environment) -> bool {
-        matches!(
-            self.source.behind_auto(env),
-            Some(Source::WebIdentity { .. } | Source::ServiceAccount(_))
-        )
+        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. } | Source::ServiceAccount(_)))
     }
 
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed

@@ -19,6 +19,7 @@
 //! It returns within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
 
 mod cache;
+mod life;
 
 use std::{
     path::PathBuf,
@@ -29,11 +30,12 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::cache::Slot;
+pub use self::life::Life;
+use self::{cache::Slot, life::is_fresh};
 use crate::{
     aws::{
         http,
-        identity::{Identity, IdentitySpec},
+        identity::{Identity, IdentitySpec, ServiceAccount, Source},
         token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
@@ -111,12 +113,30 @@ impl Credential {
     }
 }
 
+/// A credential, and what is known of its life.
+#[derive(Debug)]
+pub struct Obtained {
+    pub credential: Credential,
+    pub life: Life,
+}
+
 /// The credential for `host` under the configuration of `flags` and `env`.
 pub async fn credential(
     host: &RegistryHost,
     flags: &Flags,
     env: Environment,
 ) -> Result<Credential, LookupError> {
+    obtain(host, None, flags, env).await.map(|obtained| obtained.credential)
+}
+
+/// The same for a pod's ServiceAccount, if there is one: by its role alone, and never by the configured identity
+/// (`a_role_that_is_refused_is_not_replaced_by_the_node_s_identity`). The registry's other settings apply.
+pub async fn obtain(
+    host: &RegistryHost,
+    account: Option<ServiceAccount>,
+    flags: &Flags,
+    env: Environment,
+) -> Result<Obtained, LookupError> {
     // On the heap: futures of AWS calls are large, and what holds several by value is too large for rustc.
     let found = Box::pin(async {
         let (config, context, invalid) = configuration(Some(host), flags, env).await?;
@@ -125,9 +145,30 @@ pub async fn credential(
         let spec = spec.ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
         let (clock, started) = (Clock::System, Instant::now());
-        Lookup { host, key, spec, config, context, invalid, clock, started }.run().await
+        let (files, spec) = match account {
+            // What a sidecar keeps in a file, it has obtained by the configured identity.
+            Some(account) => (Vec::new(), of_account(spec, account)),
+            None => (files(&config), spec),
+        };
+        Lookup { host, key, spec, files, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
+}
+
+/// Who asks for a pod: its account in the role that it names, and nothing else of the configured identity than the
+/// region whose STS is called.
+fn of_account(spec: IdentitySpec, account: ServiceAccount) -> IdentitySpec {
+    let source = Source::ServiceAccount(account);
+    IdentitySpec { source, assume_roles: Vec::new(), expect_account: None, ..spec }
+}
+
+/// The docker configs that a sidecar of this configuration keeps.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let outputs = config.outputs.iter().filter_map(|output| match output {
+        OutputConfig::DockerConfig(settings) => Some(settings.path.clone()),
+        _ => None,
+    });
+    outputs.collect()
 }
 
 pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
@@ -166,7 +207,7 @@ struct Lookup<'a> {
     host: &'a RegistryHost,
     key: TokenKey,
     spec: IdentitySpec,
-    config: Config,
+    files: Vec<PathBuf>,
     context: Context,
     invalid: Option<Violations>,
     clock: Clock,
@@ -174,17 +215,13 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    async fn run(&self) -> Result<Credential, LookupError> {
+    async fn run(&self) -> Result<Obtained, LookupError> {
         let mut found = Found::default();
-        let kept = self.config.outputs.iter().filter_map(|output| match output {
-            OutputConfig::DockerConfig(settings) => Some(&settings.path),
-            _ => None,
-        });
-        for path in kept {
+        for path in &self.files {
             self.check_file(path.clone(), &mut found).await;
-            if let Some(credential) = found.living {
+            if let Some((credential, expires_at)) = found.living {
                 tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file is valid");
-                return Ok(credential);
+                return Ok(Obtained { credential, life: Life::Known { expires_at } });
             }
         }
         let fetched = match &self.invalid {
@@ -198,7 +235,9 @@ impl Lookup<'_> {
         };
         let problem = match fetched {
             Ok(token) => match Credential::of_auth(&token.auth) {
-                Some(credential) => return Ok(credential),
+                Some(credential) => {
+                    return Ok(Obtained { credential, life: Life::of(&token, self.clock.now()) });
+                }
                 None => TokenError::NotAws("GetAuthorizationToken").problem(),
             },
             Err(problem) => problem,
@@ -209,7 +248,7 @@ impl Lookup<'_> {
                     warn, problem, { registry = %self.host, file = %clean_path(&path) },
                     "cannot fetch a token; using the one on disk, which may expire soon"
                 );
-                Ok(credential)
+                Ok(Obtained { credential, life: Life::Unknown })
             }
             None => Err(LookupError::None { host: self.host.clone(), found: found.notes, problem }),
         }
@@ -229,7 +268,7 @@ impl Lookup<'_> {
     async fn fetch_unless_cached(&self) -> Result<Token, TokenError> {
         let Some(slot) = self.slot().await else { return self.fetch(FETCH_LIMIT).await };
         let cached = read(&slot, self.clock.now()).await;
-        if let Some(token) = cached.clone().filter(|token| self.is_fresh(token)) {
+        if let Some(token) = cached.clone().filter(|token| is_fresh(token, self.clock.now())) {
             tracing::debug!(token = %self.key, "the cached token is not half over");
             return Ok(token);
         }
@@ -244,7 +283,9 @@ impl Lookup<'_> {
             }
             None => tasks::blocking_within(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
         };
-        if let Some(token) = read(&slot, self.clock.now()).await.filter(|token| self.is_fresh(token)) {
+        if let Some(token) =
+            read(&slot, self.clock.now()).await.filter(|token| is_fresh(token, self.clock.now()))
+        {
             return Ok(token);
         }
         let limit = if living.is_some() { RENEWAL_LIMIT } else { FETCH_LIMIT };
@@ -260,14 +301,6 @@ impl Lookup<'_> {
             }
             (Err(error), None) => Err(error),
         }
-    }
-
-    /// Less than half of its life is over: after that, a newer one is requested, as the sidecar does.
-    fn is_fresh(&self, token: &Token) -> bool {
-        let now = self.clock.now();
-        let left = token.expires_at.duration_since(now).unwrap_or_default();
-        let life = token.expires_at.duration_since(token.obtained_at).unwrap_or_default();
-        left > SPARE && left > life / 2
     }
 
     async fn slot(&self) -> Option<Slot> {
@@ -327,8 +360,8 @@ async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
 
 #[derive(Default)]
 struct Found {
-    /// Known to be valid.
-    living: Option<Credential>,
+    /// Known to be valid, and until when.
+    living: Option<(Credential, SystemTime)>,
     /// Of near or unknown expiry, and where it is.
     last_resort: Option<(Credential, PathBuf)>,
     /// Why the others are of no use.
@@ -341,7 +374,7 @@ impl Found {
             return self.notes.push(format!("that of `{}` is not base64", clean_path(&path)));
         };
         match end {
-            End::Known(end) if end > now + SPARE => self.living = Some(credential),
+            End::Known(end) if end > now + SPARE => self.living = Some((credential, end)),
             End::Known(end) if end <= now => {
                 self.notes.push(format!("that of `{}` expired at {}", clean_path(&path), rfc3339(end)));
             }

@@ -108,8 +108,13 @@ mod tests {
     #[test]
     fn a_role_or_token_of_another_form_is_rejected_and_not_repeated() {
         let good = r#"{"iss":"https://i","sub":"system:serviceaccount:a:b"}"#;
-        for role in ["", "ecr-pull", "arn:aws:iam::123456789012:user/me", "arn:aws:iam::1:role/x", &format!("{ROLE} ")]
-        {
+        for role in [
+            "",
+            "ecr-pull",
+            "arn:aws:iam::123456789012:user/me",
+            "arn:aws:iam::1:role/x",
+            &format!("{ROLE} "),
+        ] {
             let error = ServiceAccount::new(role, token(good, "c2ln")).unwrap_err();
             assert!(matches!(error, InvalidServiceAccount::Role(_)), "{role}");
         }
