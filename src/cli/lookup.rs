@@ -19,6 +19,7 @@
 //! It returns within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
 
 mod cache;
+mod found;
 mod life;
 
 use std::{
@@ -31,21 +32,18 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::life::Life;
-use self::{cache::Slot, life::is_fresh};
+use self::{cache::Slot, found::Found, life::is_fresh};
 use crate::{
     aws::{
         http,
         identity::{Identity, IdentitySpec, ServiceAccount, Source},
-        token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
+        token::{Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Registries, Violations},
     env::Environment,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
-    output::{
-        OutputConfig,
-        file::lookup::{End, Held, find},
-    },
+    output::{OutputConfig, file::lookup::find},
     registry::RegistryHost,
     secret::Secret,
     tasks, telemetry,
@@ -356,61 +354,4 @@ impl Lookup<'_> {
 async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
     let slot = slot.clone();
     tasks::blocking_within(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
-}
-
-#[derive(Default)]
-struct Found {
-    /// Known to be valid, and until when.
-    living: Option<(Credential, SystemTime)>,
-    /// Of near or unknown expiry, and where it is.
-    last_resort: Option<(Credential, PathBuf)>,
-    /// Why the others are of no use.
-    notes: Vec<String>,
-}
-
-impl Found {
-    fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
-        let Some(credential) = Credential::of_auth(&auth) else {
-            return self.notes.push(format!("that of `{}` is not base64", clean_path(&path)));
-        };
-        match end {
-            End::Known(end) if end > now + SPARE => self.living = Some((credential, end)),
-            End::Known(end) if end <= now => {
-                self.notes.push(format!("that of `{}` expired at {}", clean_path(&path), rfc3339(end)));
-            }
-            // The age of a file from the future is unknown.
-            End::Unknown { changed_at }
-                if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
-            {
-                self.notes.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
-            }
-            End::Known(_) | End::Unknown { .. } => {
-                self.last_resort = self.last_resort.take().or(Some((credential, path)));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Any process that may write to the volume may set these times.
-    #[test]
-    fn an_absurd_time_of_a_file_is_taken() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
-        let held = |end| Held { auth: Secret::new(STANDARD.encode("AWS:x")), end };
-        for (changed_at, is_last_resort) in [
-            (latest, true),
-            (now + LONGEST_LIFE, true),
-            (now - LONGEST_LIFE, false),
-            (SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40), false),
-        ] {
-            let mut found = Found::default();
-            found.judge(held(End::Unknown { changed_at }), PathBuf::from("/x"), now);
-            assert_eq!(found.last_resort.is_some(), is_last_resort, "{changed_at:?}");
-            assert!(found.living.is_none());
-        }
-    }
 }
