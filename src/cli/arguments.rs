@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::examples;
+use super::{examples, kubelet_provider::RoleRules};
 use crate::{
     cli::status::Format,
     config::{Flags, variable},
@@ -134,6 +134,12 @@ pub(super) enum Command {
         /// The registry
         #[arg(value_name = "HOST")]
         host: RegistryHost,
+    },
+    /// Give the kubelet credentials for its pulls: its exec protocol, on standard input and output
+    #[command(after_help = examples::KUBELET_CREDENTIAL_PROVIDER)]
+    KubeletCredentialProvider {
+        #[command(flatten)]
+        rules: RoleRules,
     },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     #[command(after_help = examples::MANIFESTS)]

@@ -1,6 +1,6 @@
 //! One credential for one registry, now: from the file that a sidecar keeps, else from AWS.
 //!
-//! For `ecr-sidecar print` and the docker credential helper. In this order:
+//! For `ecr-sidecar print`, the docker credential helper and the kubelet's credential provider. In this order:
 //!
 //! 1. a token in a docker config.json of the configuration that is known to be valid: returned at once, without a request
 //!    (`a_living_token_in_the_file_is_printed_without_asking_aws`);
@@ -151,6 +151,13 @@ pub async fn obtain(
         Lookup { host, key, spec, files, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
+}
+
+/// Whether a credential for `host` would be asked for.
+pub async fn is_ours(host: &RegistryHost, flags: &Flags, env: Environment) -> Result<bool, LookupError> {
+    let loaded = timeout(LIMIT, Box::pin(configuration(Some(host), flags, env))).await;
+    let (config, ..) = loaded.map_err(|_| LookupError::TimedOut)??;
+    Ok(key_of(&config, host).is_some())
 }
 
 /// Who asks for a pod: its account in the role that it names, and nothing else of the configured identity than the
