@@ -2,7 +2,7 @@
 //!
 //! Every command shows examples, and the parser takes each of them (`examples`).
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -140,6 +140,9 @@ pub(super) enum Command {
     KubeletCredentialProvider {
         #[command(flatten)]
         rules: RoleRules,
+        /// Instead, copy this program into the kubelet's --image-credential-provider-bin-dir, if another one is there
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["role_annotation", "role_arn"])]
+        install: Option<PathBuf>,
     },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     #[command(after_help = examples::MANIFESTS)]

@@ -71,7 +71,8 @@ Examples:
   echo '{\"apiVersion\": \"credentialprovider.kubelet.k8s.io/v1\", \"kind\": \"CredentialProviderRequest\",
     \"image\": \"123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1.0\"}' > request.json
   ecr-sidecar kubelet-credential-provider --config /etc/ecr-sidecar/config.yaml < request.json
-  ecr-sidecar kubelet-credential-provider --role-annotation example.com/ecr-role < request.json";
+  ecr-sidecar kubelet-credential-provider --role-annotation example.com/ecr-role < request.json
+  ecr-sidecar kubelet-credential-provider --install /var/lib/rancher/credentialprovider/bin";
 
 pub(super) const MANIFESTS: &str = "Examples:
   ecr-sidecar manifests --docker-config-secret ecr-credentials --registries public.ecr.aws \\

@@ -12,11 +12,13 @@
 //! * The kubelet may keep a credential for no longer than it is valid
 //!   (`a_token_is_kept_to_the_half_of_its_life_then_for_minutes_and_never_beyond_its_end`).
 
+mod install;
 mod request;
 
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -67,6 +69,20 @@ pub(super) async fn run(flags: &Flags, env: Environment, rules: &RoleRules) -> E
             let text = chain(&error);
             let line: Vec<_> = text.lines().map(str::trim).collect();
             telemetry::print_error(&format!("ecr-sidecar: {}", line.join(" ")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Puts this program into the folder where the kubelet looks for it.
+pub(super) fn install(folder: &Path) -> ExitCode {
+    match install::install(folder) {
+        Ok(done) => {
+            let _ = writeln!(io::stdout(), "{done}"); // a reader that went away is no failure
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            telemetry::print_error(&format!("ecr-sidecar: {}", chain(&error)));
             ExitCode::FAILURE
         }
     }

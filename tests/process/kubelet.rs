@@ -3,6 +3,8 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -387,4 +389,35 @@ fn a_service_without_a_home_keeps_its_tokens_in_memory() {
         modes[0] == "700 /run/ecr-sidecar" && modes[1..].iter().all(|it| it.starts_with("600 ")),
         "{modes:?}"
     );
+}
+
+#[test]
+fn a_node_s_program_is_replaced_while_it_runs_and_only_by_another_one() {
+    let world = node();
+    let path = world.at("bin/ecr-sidecar");
+    let install = |folder: &Path| {
+        let mut command = world.command("kubelet-credential-provider");
+        output(command.arg("--install").arg(folder), DEADLINE)
+    };
+    failed(&install(&world.at("bin")), &["bin"]); // no such folder
+    fs::create_dir(world.at("bin")).unwrap();
+    test_support::process::install(program("sleep").unwrap(), &path);
+    let mut old = Command::new(&path).arg("1000").spawn().unwrap();
+    let done = install(&world.at("bin"));
+    assert!(String::from_utf8_lossy(&done.stdout).ends_with("bin/ecr-sidecar is installed\n"), "{done:?}");
+    assert_eq!(old.try_wait().unwrap(), None, "the old one runs on");
+    old.kill().unwrap();
+    old.wait().unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o755);
+    let version = output(Command::new(&path).arg("--version"), DEADLINE);
+    assert!(version.status.success() && fs::read(&path).unwrap() == fs::read(BINARY).unwrap());
+
+    let again = install(&world.at("bin"));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("is up to date"), "{again:?}");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), metadata.ino());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    install(&world.at("bin"));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(fs::read_dir(world.at("bin")).unwrap().count(), 1, "nothing is left over");
 }
