@@ -3,5 +3,6 @@
 //! The protocol alone is in `tests/process/kubelet.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod files;
 mod pulls;
 mod scene;

@@ -20,8 +20,8 @@ use test_support::{
     program,
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where the node has its tokens.
 const CACHE: &str = "/var/run/ecr-sidecar";
 
