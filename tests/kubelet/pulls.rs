@@ -1,5 +1,7 @@
 //! What becomes of pods whose images are in private registries, with no pull Secret anywhere.
 
+use std::time::Duration;
+
 use ecr_emulator::{Fault, Service};
 
 use crate::scene::{Scene, read};
@@ -18,8 +20,9 @@ fn image(account: usize) -> String {
 fn fifty_pods_pull_at_once_from_fifty_registries_by_one_call() {
     let Some(scene) = Scene::new("credential-provider.yaml", &[]) else { return };
     scene.namespace("fifty");
-    let names: Vec<_> = (0..50).map(|number| format!("pod-{number}")).collect();
-    scene.pull("fifty", "default", names.iter().enumerate().map(|(number, name)| (&**name, image(number))));
+    // Long enough that the others ask meanwhile.
+    scene.aws.push_fault(Service::Ecr, Fault::SlowBody(Duration::from_millis(2)), 1);
+    scene.pull_at_once("fifty", (0..50).map(|number| (format!("pod-{number}"), image(number))));
     scene.wait_all_ran("fifty");
     assert_eq!(scene.calls(), [0, 1]);
     assert_eq!(scene.principals(0), [NODE]);

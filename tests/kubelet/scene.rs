@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use test_support::{
     ApiServer, Node,
     files::{overwrite, replace},
+    output,
     process::install,
     program,
 };
@@ -29,7 +30,7 @@ pub(crate) struct Scene {
     pub(crate) node: Arc<Node>,
     pub(crate) aws: Emulator,
     busybox: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
     /// A node has one provider.
     _alone: MutexGuard<'static, ()>,
 }
@@ -51,7 +52,7 @@ impl Scene {
         node.pull_from(Some(&aws.endpoint()));
         node.use_credential_provider(&provider, &bin);
         let _ = fs::remove_dir_all(node.inside(Path::new("/run/ecr-sidecar")));
-        Some(Self { node, aws, busybox, _folder: folder, _alone: alone })
+        Some(Self { node, aws, busybox, folder, _alone: alone })
     }
 
     /// A namespace without pods.
@@ -78,21 +79,46 @@ impl Scene {
         self.apply(&pods);
     }
 
+    /// The same with pods that have all been started before the first of them pulls.
+    #[track_caller]
+    pub(crate) fn pull_at_once(&self, namespace: &str, pods: impl IntoIterator<Item = (String, String)>) {
+        let gate = self.folder.path().join("gate");
+        fs::create_dir(&gate).unwrap();
+        let waits = json!([{
+            "name": "waits",
+            "image": Node::BUSYBOX,
+            "imagePullPolicy": "Never",
+            "command": ["/bin/sh", "-c", "until [ -e /gate/open ]; do sleep 1; done"],
+            "volumeMounts": [{"name": "gate", "mountPath": "/gate"}],
+        }]);
+        let pods = pods.into_iter().map(|(name, image)| {
+            let mut pod = self.pod(namespace, "default", &name, &image);
+            pod["spec"]["initContainers"] = waits.clone();
+            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+            volumes.push(json!({"name": "gate", "hostPath": {"path": gate, "type": "Directory"}}));
+            pod
+        });
+        self.apply(&pods.collect::<Vec<_>>());
+        self.wait_all(namespace, "{.status.initContainerStatuses[0].state.running}");
+        replace(&gate.join("open"), "");
+    }
+
     /// Waits until every pod of the namespace has pulled its image and run.
     #[track_caller]
     pub(crate) fn wait_all_ran(&self, namespace: &str) {
+        self.wait_all(namespace, "{.status.phase}=Succeeded");
+    }
+
+    /// Waits until this holds for every pod of the namespace.
+    #[track_caller]
+    fn wait_all(&self, namespace: &str, path: &str) {
         let mut kubectl = self.node.kubectl_command(&self.node.kubeconfig());
-        kubectl.args(["wait", "--for=jsonpath={.status.phase}=Succeeded", "pods", "--all", "--timeout=200s"]);
-        let done = test_support::output(kubectl.args(["-n", namespace]), Duration::from_secs(240));
+        kubectl.args(["wait", &format!("--for=jsonpath={path}"), "pods", "--all", "--timeout=200s"]);
+        let done = output(kubectl.args(["-n", namespace]), Duration::from_secs(240));
         if !done.status.success() {
             let events = self.node.kubectl(["get", "events", "-n", namespace]);
-            let of_provider: Vec<_> = self
-                .node
-                .kubelet_log()
-                .lines()
-                .filter(|it| it.contains("redential"))
-                .map(str::to_owned)
-                .collect();
+            let log = self.node.kubelet_log();
+            let of_provider: Vec<_> = log.lines().filter(|line| line.contains("redential")).collect();
             panic!("{}\n{events}\n{}", String::from_utf8_lossy(&done.stderr), of_provider.join("\n"));
         }
     }
