@@ -7,7 +7,7 @@ use test_support::{ImageConfig, Node, libraries, program, release_program};
 use crate::build::write;
 
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar:0.1.0";
+const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar";
 /// What a consumer says of a pull that was let in, and of one that was not.
 pub(crate) const PULLED: &str = "PULLED";
 pub(crate) const REFUSED: &str = "REFUSED";
@@ -23,12 +23,7 @@ pub(crate) fn import(node: &Node) -> bool {
     else {
         return false;
     };
-    let user = ImageConfig {
-        entrypoint: &["/usr/local/bin/ecr-sidecar"],
-        user: "65534:65534",
-        ..ImageConfig::default()
-    };
-    node.import_image(SIDECAR, [("/usr/local/bin/ecr-sidecar", release_program().as_path())], user);
+    import_sidecar(node, "0.1.0");
     let consumer = |image: &str, user: &str, port: u16, tool: (&str, &Path), pull: &str| {
         let folder = tempfile::tempdir().unwrap();
         let (script, healthy) = (folder.path().join("consume"), folder.path().join("healthz"));
@@ -74,6 +69,21 @@ pub(crate) fn import(node: &Node) -> bool {
         ImageConfig { entrypoint: &["/bin/helm"], ..ImageConfig::default() },
     );
     true
+}
+
+/// Gives the node the image of the sidecar with that tag.
+pub(crate) fn import_sidecar(node: &Node, tag: &str) {
+    let config = ImageConfig {
+        entrypoint: &["/usr/local/bin/ecr-sidecar"],
+        user: "65534:65534",
+        ..ImageConfig::default()
+    };
+    let files = [("/usr/local/bin/ecr-sidecar", release_program())];
+    node.import_image(
+        &format!("{SIDECAR}:{tag}"),
+        files.iter().map(|(path, file)| (*path, file.as_path())),
+        config,
+    );
 }
 
 /// A library, at the same path.
