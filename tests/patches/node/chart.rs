@@ -13,11 +13,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use serde_json::{Deserializer, Value, json};
 use tempfile::TempDir;
-use test_support::{Process, clean_command, free_port, markdown::blocks_of, output, program, wait_for};
+use test_support::{
+    Process, clean_command, free_port, markdown::blocks_of, output, pause, program, wait::within, wait_for,
+};
 
 use crate::{
     build::{ROOT, read, write},
@@ -119,6 +122,15 @@ impl Release {
         let words = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         words.filter(|line| line.contains(self.scene.namespace)).collect()
     }
+
+    /// Waits until there is nothing else than before, and these; pods of what was deleted go a little later.
+    #[track_caller]
+    fn wait_residue(&self, before: &BTreeSet<String>, more: &[&str]) {
+        let wanted: BTreeSet<_> =
+            before.iter().cloned().chain(more.iter().map(|it| (*it).to_owned())).collect();
+        let gone = within(DEADLINE, || (self.residue() == wanted).then_some(()));
+        assert!(gone.is_some(), "{:#?}", self.residue().symmetric_difference(&wanted));
+    }
 }
 
 /// The `sh` blocks of the chart's README: install, verify, upgrade, uninstall.
@@ -129,7 +141,13 @@ fn commands() -> [String; 4] {
 /// Flux's libraries, which pull with the Secret again and again.
 struct Consumer {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<usize>,
+    thread: Option<JoinHandle<usize>>,
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Consumer {
@@ -150,16 +168,17 @@ impl Consumer {
                 let pulled = output(&mut command, DEADLINE);
                 assert!(pulled.status.success(), "pull {pulls}: {}", String::from_utf8_lossy(&pulled.stderr));
                 pulls += 1;
+                pause(Duration::from_millis(200));
             }
             pulls
         });
-        Self { stop, thread }
+        Self { stop, thread: Some(thread) }
     }
 
     /// Ends it; how often it has pulled, always with success.
-    fn finish(self) -> usize {
+    fn finish(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("no pull was rejected")
+        self.thread.take().unwrap().join().expect("no pull was rejected")
     }
 }
 
@@ -231,6 +250,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
 
     // To the next version.
     let older = release.pod_name();
+    release.write_values(&[HOST], &outputs, ""); // with another port: both pods are there for a moment
     release.run(&upgrade.replace(" -f", " --wait -f"), "./newer");
     wait_for("the new pod alone", DEADLINE, || (release.pod_name() != older).then_some(()));
     let pod = node.wait_pod_ready(namespace, POD);
@@ -258,10 +278,9 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
 
     let (uninstall, clean_up) = uninstall.split_once('\n').unwrap();
     release.run(&format!("{uninstall} --wait"), "./newer");
-    let left: Vec<_> = release.residue().difference(&before).cloned().collect();
-    assert_eq!(left, [format!("Secret {tenant} {of_tenants}")]);
+    release.wait_residue(&before, &[&format!("Secret {tenant} {of_tenants}")]);
     release.run(&clean_up.replace(SECRET, &of_tenants), "./newer");
-    assert_eq!(release.residue(), before);
+    release.wait_residue(&before, &[]);
 }
 
 #[test]
@@ -299,5 +318,5 @@ fn a_job_fills_the_secret_after_an_installation_and_after_a_rollback() {
 
     let (uninstall, _) = uninstall.split_once('\n').unwrap();
     release.run(&format!("{uninstall} --wait"), "./newer");
-    assert_eq!(release.residue(), before);
+    release.wait_residue(&before, &[]);
 }
