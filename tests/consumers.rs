@@ -1,8 +1,9 @@
 //! The programs that read a docker `config.json` pull through the one that the real binary wrote: by the
 //! registries' true names, from a real registry behind a token check, before and after a rotation.
 //!
-//! Each test pulls from two regions and from ECR Public, and shows that it can fail: with no credentials, and
-//! with the revoked ones, the same pull is refused.
+//! Each test pulls from two regions and from ECR Public, under the policies in patches/iam, and shows that it can
+//! fail: with no credentials, and with the revoked ones, the same pull is refused; and without an action of the
+//! policy that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
 use std::{
@@ -18,6 +19,7 @@ use test_support::{
     DockerRegistry, Dockerd, Harness, Running, clean_command,
     files::{overwrite, replace},
     harness::{DEADLINE, KEYS},
+    iam::{allow_all_but, allow_what_we_ship},
     output, program, wait_for,
 };
 
@@ -87,11 +89,14 @@ fn skopeo_finds_the_file_by_registry_auth_file() {
 fn docker_pulls_before_and_after_a_rotation() {
     let Some(setting) = Setting::new() else { return };
     let Some(daemon) = Dockerd::start(setting.network()) else { return };
-    setting.check(|pull| {
+    let docker_pull = |pull: &Pull<'_>| {
         let mut command = daemon.docker(pull.config);
         command.args(["pull", &image(pull.host)]);
         command
-    });
+    };
+    setting.check_with(&setting.config(), docker_pull);
+    // It has the layers by now, and asks for none of them again.
+    setting.check_needs(&["ecr:BatchGetImage"], docker_pull);
 }
 
 #[test]
@@ -225,7 +230,7 @@ fn helm_builds_dependencies(name: &str) {
     let Some(helm) = program(name) else { return };
     let Some(setting) = Setting::new() else { return };
     let (prefix, chart, _) = CHART;
-    setting.check(|pull| {
+    let build = |pull: &Pull<'_>| {
         let umbrella = pull.folder.join("umbrella");
         fs::create_dir(&umbrella).unwrap();
         let repository = format!("oci://{}/{prefix}", pull.host);
@@ -239,7 +244,9 @@ fn helm_builds_dependencies(name: &str) {
         let mut command = pull.command(&helm);
         command.args(["dependency", "build"]).arg(umbrella);
         command
-    });
+    };
+    setting.check(build);
+    setting.check_needs(&["ecr:ListImages"], build);
 }
 
 fn skopeo_copy(skopeo: &Path, pull: &Pull<'_>) -> Command {
@@ -286,6 +293,7 @@ impl Setting {
         let upstream = Some(format!("http://{}", registry.addr()));
         let aws = Settings { registry_upstream: upstream, ..Settings::default() };
         let harness = Harness::with(BINARY, aws);
+        allow_what_we_ship(&harness.emulator);
         let sidecar = harness.spawn(BINARY, |command| {
             command.arg(command_name).env("ECR_SIDECAR_REGISTRIES", HOSTS.join(","));
         });
@@ -295,7 +303,21 @@ impl Setting {
     /// The promise: `command` is refused without credentials, admitted with the sidecar's, refused once these
     /// are revoked, and admitted again after the next refresh.
     fn check(&self, command: impl Fn(&Pull<'_>) -> Command) {
-        self.check_with(&self.config(), command);
+        self.check_with(&self.config(), &command);
+        self.check_needs(&["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], command);
+    }
+
+    /// `command` is refused when one of these actions is taken out of the policy, and for that action.
+    fn check_needs(&self, actions: &[&str], command: impl Fn(&Pull<'_>) -> Command) {
+        for action in actions {
+            allow_all_but(&self.harness.emulator, action);
+            let (succeeded, said) = self.run(HOSTS[0], &self.config(), &command);
+            assert!(!succeeded, "without {action}: {said}");
+            let refusals = self.harness.emulator.refusals();
+            let last = refusals.last().expect("a refusal");
+            assert_eq!(last.reason, Reason::NotAllowed((*action).to_owned()), "{said}");
+        }
+        allow_what_we_ship(&self.harness.emulator);
     }
 
     /// The same by way of the credential helper, which reads the file of the sidecar.

@@ -104,7 +104,8 @@ pub(super) async fn check(
         findings.push(match result {
             Ok(found) => Step::Pull.ok(&subject, format!("{step}: {found}")),
             Err(problem) => {
-                let saw = format!("{step} ({}, credential of {output}): {}", step.action(), problem.message);
+                let action = step.action().map_or_else(String::new, |action| format!("{action}, "));
+                let saw = format!("{step} ({action}credential of {output}): {}", problem.message);
                 Step::Pull.fail(&subject, saw, problem.remedy)
             }
         });

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use test_support::{
     Signal,
     harness::{DEADLINE, HOST},
+    iam::allow_what_we_ship,
     output, program, wait_for,
 };
 
@@ -51,6 +52,7 @@ fn argo_cd_finds_both_kinds_of_template_and_another_applier_keeps_its_fields() {
 fn both_kinds_of_source_pull_from_every_registry() {
     let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
     let Some(cluster) = Cluster::with("argo-pulls", aws) else { return };
+    allow_what_we_ship(&cluster.rig.emulator);
     let hosts = [HOST, "123456789012.dkr.ecr.us-east-1.amazonaws.com"];
     let sidecar = cluster.run(|command| {
         argocd("argo-pulls")(command);

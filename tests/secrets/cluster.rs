@@ -1,12 +1,12 @@
 //! An API server, an AWS, and a sidecar under the rights that it prints itself.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{ops::Deref, path::Path, process::Command, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ecr_emulator::Settings;
 use serde_json::Value;
 use test_support::{
-    ApiServer, DockerRegistry, Harness, Running, ServiceAccount, clean_command,
+    ApiServer, DockerRegistry, Harness, Node, Running, ServiceAccount, clean_command,
     harness::{DEADLINE, HOST, configured_by},
     kubernetes::AuditMark,
     output, program, wait_for,
@@ -18,9 +18,26 @@ pub(crate) const SECRET: &str = "ecr-credentials";
 /// "Within a second", on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// The API server that tests of this program share, or a whole node with one of its own.
+pub(crate) enum Server {
+    Shared(Arc<ApiServer>),
+    Node(Box<Node>),
+}
+
+impl Deref for Server {
+    type Target = ApiServer;
+
+    fn deref(&self) -> &ApiServer {
+        match self {
+            Self::Shared(server) => server,
+            Self::Node(node) => node,
+        }
+    }
+}
+
 /// An API server, an AWS, and a service account with the rights that `manifests` prints.
 pub(crate) struct Cluster {
-    pub(crate) server: Arc<ApiServer>,
+    pub(crate) server: Server,
     pub(crate) rig: Harness,
     pub(crate) account: ServiceAccount,
 }
@@ -32,9 +49,12 @@ impl Cluster {
     }
 
     pub(crate) fn with(namespace: &str, aws: Settings) -> Option<Self> {
-        let server = ApiServer::shared()?;
+        Some(Self::of(Server::Shared(ApiServer::shared()?), namespace, aws))
+    }
+
+    pub(crate) fn of(server: Server, namespace: &str, aws: Settings) -> Self {
         let account = server.service_account(namespace, "reflector");
-        Some(Self { server, rig: Harness::with(BINARY, aws), account })
+        Self { server, rig: Harness::with(BINARY, aws), account }
     }
 
     pub(crate) fn namespace(&self) -> &str {

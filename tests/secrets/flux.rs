@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use test_support::{
     Signal,
     harness::{DEADLINE, HOST, SIBLING},
+    iam::allow_what_we_ship,
     kubernetes::audit::tally,
     pause, wait_for,
 };
@@ -44,6 +45,7 @@ fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {
 fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
     let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
     let Some(cluster) = Cluster::with("flux-pulls", aws) else { return };
+    allow_what_we_ship(&cluster.rig.emulator);
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
     let image = format!("{HOST}/team/app:v1");
@@ -180,7 +182,8 @@ fn nothing_is_written_between_refreshes() {
     writes
         .retain(|request| request.user == cluster.account.user() && request.is_write() && request.code < 400);
     let (count, writes) = (writes.len(), tally(&writes));
-    assert!(count <= 6, "{writes:?} of two sidecars for a start, an annotation and a deletion");
+    // How often each loses to the other is a matter of time; two that fight write without end.
+    assert!(count <= 12, "{writes:?} of two sidecars for a start, an annotation and a deletion");
     // Nothing to wait for: that nothing happens is what is shown.
     let writes_in_a_while = || {
         let mark = cluster.server.audit_mark();

@@ -7,6 +7,7 @@ mod argocd;
 mod cluster;
 mod doctor;
 mod flux;
+mod kubelet;
 mod namespaces;
 mod others;
 mod outages;

@@ -18,7 +18,7 @@ use test_support::{
 
 use crate::{
     BINARY,
-    cluster::{Cluster, SECRET, argocd, by_file, sha256, value, with_registry},
+    cluster::{Cluster, SECRET, Server, argocd, by_file, sha256, value, with_registry},
 };
 
 #[test]
@@ -107,7 +107,7 @@ fn replicas_never_step_back_and_tear_no_pair() {
 fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
     let server = ApiServer::start()?;
     let account = server.service_account(namespace, "reflector");
-    Some(Cluster { server: Arc::new(server), rig: Harness::with(BINARY, aws), account })
+    Some(Cluster { server: Server::Shared(Arc::new(server)), rig: Harness::with(BINARY, aws), account })
 }
 
 /// The Secret in every namespace with the label `ecr: enabled`, and the file.

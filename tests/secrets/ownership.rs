@@ -12,7 +12,7 @@ use test_support::{
 
 use crate::{
     BINARY,
-    cluster::{Cluster, SECRET, SOON, argocd, by_file, sha256, value},
+    cluster::{Cluster, SECRET, SOON, Server, argocd, by_file, sha256, value},
 };
 
 const HELM: &str = "ecr-123456789012-eu-west-1-helm";
@@ -181,7 +181,7 @@ fn a_namespace_that_is_wanted_again_is_not_emptied() {
     let Some(server) = ApiServer::start() else { return };
     let account = server.service_account("again", "reflector");
     let cluster = Cluster {
-        server: server.into(),
+        server: Server::Shared(server.into()),
         rig: Harness::with(BINARY, ecr_emulator::Settings::default()),
         account,
     };

@@ -1,6 +1,6 @@
 //! The credential that a consumer finds in the Secrets of an output.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::time::SystemTime;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -9,6 +9,7 @@ use super::{
     desired::{Content, DOCKER_CONFIG_KEY},
     ownership::{Memory, Ownership},
     targets::targets,
+    watches::discovered_now,
 };
 use crate::{
     credentials::CredentialSet,
@@ -28,7 +29,11 @@ pub(crate) struct Published {
     pub(crate) expires_at: Option<SystemTime>,
 }
 
-/// The first credential for `host` in the Secrets of an output, of those whose names are known.
+/// How many Secrets of an output are read: all of them hold the same.
+const MOST: usize = 20;
+
+/// The credential for `host` in the Secrets of an output: the first that a sidecar put there, else the first. Where a
+/// selector decides, whoever has a namespace can put another one into its Secret.
 pub(crate) async fn published(
     config: &OutputConfig,
     cluster: &Cluster,
@@ -38,7 +43,11 @@ pub(crate) async fn published(
     let Output::Secrets(kind) = Output::new(config) else { return Ok(None) };
     let mut desired = CredentialSet::default();
     desired.awaited.insert(host.clone());
-    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), &desired, None) {
+    let discovered = discovered_now(&kind, cluster).await?;
+    let mut unmanaged = None;
+    for (at, content) in
+        targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(MOST)
+    {
         let found = cluster.secret(&at).await.map_err(|error| {
             let ObjectRef { namespace, name } = &at;
             error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })
@@ -46,9 +55,13 @@ pub(crate) async fn published(
         let Some((auth, expires_at)) = found.and_then(|found| credential(&found, &content, host, now)) else {
             continue;
         };
-        return Ok(Some(Published { at, auth, expires_at }));
+        let published = Published { at, auth, expires_at };
+        if published.expires_at.is_some() {
+            return Ok(Some(published));
+        }
+        unmanaged.get_or_insert(published);
     }
-    Ok(None)
+    Ok(unmanaged)
 }
 
 fn credential(

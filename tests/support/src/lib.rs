@@ -6,6 +6,7 @@
 //! | [`requirement`] | is here what this test needs, and what if not? |
 //! | [`process`] | what did that process print, cost, and end with? |
 //! | [`harness`] | an emulated AWS, a folder, and the program under test between the two |
+//! | [`iam`] | what the policies that we ship allow |
 //! | [`sidecar`] | the program under test, cut off from this machine's credentials |
 //! | [`registry`] | a real OCI registry with something in it |
 //! | [`dockerd`] | a Docker daemon of the test's own |
@@ -25,6 +26,7 @@ pub mod dockerd;
 pub mod files;
 pub mod harness;
 pub mod http;
+pub mod iam;
 pub mod kubernetes;
 pub mod markdown;
 pub mod net;

@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    kubernetes::node::BusyBox,
     process::{Process, clean_command, output},
     requirement::program,
 };
@@ -81,6 +82,20 @@ impl DockerRegistry {
                 .args([&reference; 2]),
         );
         self.run(self.command(&self.crane).args(["digest", &reference])).trim().to_owned()
+    }
+
+    /// Pushes an image that runs on a [`Node`](crate::Node), as [`Node::BUSYBOX`](crate::Node::BUSYBOX) does. `None` when
+    /// it can't be made here.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn push_busybox(&self, repository: &str, tag: &str) -> Option<()> {
+        let archive = self.scratch.path().join("busybox.tar");
+        let reference = format!("{}/{repository}:{tag}", self.addr);
+        BusyBox::find()?.write_archive(&archive, &reference);
+        self.run(self.command(&self.crane).arg("push").arg(&archive).arg(&reference));
+        Some(())
     }
 
     /// Packages and pushes a Helm chart of one ConfigMap to the repository `prefix/name`.

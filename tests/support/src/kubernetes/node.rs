@@ -35,6 +35,7 @@ use std::{
 };
 
 pub use cgroups::Usage;
+pub(crate) use images::BusyBox;
 pub use images::ImageConfig;
 pub use pods::{container_status, restart_count};
 
@@ -42,7 +43,7 @@ use crate::{
     kubernetes::{
         ApiServer,
         api_server::{CONTROLLER_MANAGER, SCHEDULER},
-        node::{images::BusyBox, kubelet::Kubelet, machine::Machine},
+        node::{kubelet::Kubelet, machine::Machine},
     },
     process::{Process, clean_command},
     requirement::program,

@@ -67,16 +67,9 @@ impl Node {
     #[track_caller]
     pub(super) fn import_busybox(&self, busybox: &BusyBox) {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let bin = folder.path().join("bin");
-        fs::create_dir_all(&bin).expect("a new folder");
-        fs::copy(&busybox.0, bin.join("busybox")).expect("a copy of busybox");
-        for applet in run(clean_command(&busybox.0, folder.path()).arg("--list")).lines() {
-            if applet != "busybox" {
-                symlink("busybox", bin.join(applet)).expect("a symbolic link");
-            }
-        }
-        let config = ImageConfig { entrypoint: &["/bin/sleep", "2147483647"], env: &["PATH=/bin"], user: "" };
-        self.import_content(Self::BUSYBOX, folder.path(), config);
+        let archive = folder.path().join("image.tar");
+        busybox.write_archive(&archive, Self::BUSYBOX);
+        self.import_archive(&archive);
     }
 
     #[track_caller]
@@ -90,16 +83,32 @@ impl Node {
 
 /// A busybox of this machine's that needs no libraries: there are none in an image.
 #[derive(Debug)]
-pub(super) struct BusyBox(PathBuf);
+pub(crate) struct BusyBox(PathBuf);
 
 impl BusyBox {
-    pub(super) fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let path = program("busybox")?;
         if is_static(&path) {
             return Some(Self(path));
         }
         skip("busybox needs libraries: apt-get install busybox-static");
         None
+    }
+
+    /// An image like [`Node::BUSYBOX`], of this name, as `docker save` writes it.
+    #[track_caller]
+    pub(crate) fn write_archive(&self, archive: &Path, name: &str) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let bin = folder.path().join("bin");
+        fs::create_dir_all(&bin).expect("a new folder");
+        fs::copy(&self.0, bin.join("busybox")).expect("a copy of busybox");
+        for applet in run(clean_command(&self.0, folder.path()).arg("--list")).lines() {
+            if applet != "busybox" {
+                symlink("busybox", bin.join(applet)).expect("a symbolic link");
+            }
+        }
+        let config = ImageConfig { entrypoint: &["/bin/sleep", "2147483647"], env: &["PATH=/bin"], user: "" };
+        write_archive(archive, name, folder.path(), config);
     }
 }
 

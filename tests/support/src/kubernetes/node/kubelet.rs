@@ -103,6 +103,7 @@ fn configuration(machine: &Machine, health: SocketAddr, port: u16) -> Value {
         "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
+        "failCgroupV1": false,
         "localStorageCapacityIsolation": false,
         "evictionHard": never,
         "imageGCHighThresholdPercent": 100,
