@@ -1,6 +1,11 @@
 //! What runs in the main containers: crane for Flux's controller, helm 3 for repo-server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use test_support::{ImageConfig, Node, libraries, program, release_program};
 
@@ -24,6 +29,7 @@ pub(crate) fn import(node: &Node) -> bool {
         return false;
     };
     import_sidecar(node, "0.1.0");
+    let _turn = one_at_a_time();
     let consumer = |image: &str, user: &str, port: u16, tool: (&str, &Path), pull: &str| {
         let folder = tempfile::tempdir().unwrap();
         let (script, healthy) = (folder.path().join("consume"), folder.path().join("healthz"));
@@ -73,6 +79,7 @@ pub(crate) fn import(node: &Node) -> bool {
 
 /// Gives the node the image of the sidecar with that tag.
 pub(crate) fn import_sidecar(node: &Node, tag: &str) {
+    let _turn = one_at_a_time();
     let config = ImageConfig {
         entrypoint: &["/usr/local/bin/ecr-sidecar"],
         user: "65534:65534",
@@ -84,6 +91,12 @@ pub(crate) fn import_sidecar(node: &Node, tag: &str) {
         files.iter().map(|(path, file)| (*path, file.as_path())),
         config,
     );
+}
+
+/// containerd rejects an image that is imported twice at once, as by two tests.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A library, at the same path.
