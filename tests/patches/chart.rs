@@ -7,6 +7,7 @@ mod metadata;
 mod render;
 mod rights;
 mod schema;
+mod takeover;
 
 use std::{fs, path::PathBuf, time::Duration};
 
