@@ -277,7 +277,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
     assert!(watches[0].states().len() > 1, "it was written meanwhile");
 
     let (uninstall, clean_up) = uninstall.split_once('\n').unwrap();
-    release.run(&format!("{uninstall} --wait"), "./newer");
+    release.run(uninstall, "./newer");
     release.wait_residue(&before, &[&format!("Secret {tenant} {of_tenants}")]);
     release.run(&clean_up.replace(SECRET, &of_tenants), "./newer");
     release.wait_residue(&before, &[]);
@@ -317,6 +317,6 @@ fn a_job_fills_the_secret_after_an_installation_and_after_a_rollback() {
     wait_filled("after the rollback");
 
     let (uninstall, _) = uninstall.split_once('\n').unwrap();
-    release.run(&format!("{uninstall} --wait"), "./newer");
+    release.run(uninstall, "./newer");
     release.wait_residue(&before, &[]);
 }
