@@ -4,8 +4,10 @@ pub mod admin_client;
 mod arguments;
 pub mod credential_helper;
 mod examples;
+mod kubelet_provider;
 pub mod lookup;
 mod manual;
+mod standard_input;
 pub mod status;
 
 use std::{
@@ -120,6 +122,10 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
+        Command::KubeletCredentialProvider { install: Some(folder), .. } => {
+            kubelet_provider::install(&folder)
+        }
+        Command::KubeletCredentialProvider { rules, .. } => kubelet_provider::run(flags, env, &rules).await,
         command => match Context::load(env).await {
             Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {

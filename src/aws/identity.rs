@@ -16,6 +16,7 @@ mod default_chain;
 mod error;
 mod process;
 mod profile;
+mod service_account;
 mod sso;
 mod static_keys;
 mod sts;
@@ -34,6 +35,7 @@ pub(crate) use self::static_keys::read_line;
 pub use self::{
     default_chain::no_source_configured,
     error::{IdentityError, Looked},
+    service_account::{InvalidServiceAccount, ServiceAccount},
 };
 use crate::{
     aws::profile_file,
@@ -74,6 +76,8 @@ pub enum Source {
     WebIdentity { role_arn: Option<String>, token_file: Option<PathBuf> },
     /// The EKS Pod Identity agent or the ECS agent: `AWS_CONTAINER_CREDENTIALS_*`.
     PodIdentity,
+    /// A pod's ServiceAccount, whose token the kubelet passes. Never configured.
+    ServiceAccount(ServiceAccount),
     /// Keys in files, read again each time.
     Static(StaticFiles),
     /// The node's role, by the instance metadata service.
@@ -114,7 +118,7 @@ pub struct AssumeRole {
 impl IdentitySpec {
     /// Whether it sends a web-identity token to STS.
     pub fn sends_web_identity(&self, env: &Environment) -> bool {
-        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. }))
+        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. } | Source::ServiceAccount(_)))
     }
 
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
@@ -260,6 +264,10 @@ impl Identity {
                     self.web_identity(role_arn.as_deref(), token_file.as_deref(), None).await?;
                 ("web identity", credentials, Some(arn))
             }
+            Source::ServiceAccount(account) => {
+                let (credentials, arn) = self.exchange(account.role_arn(), account.token(), None).await?;
+                ("service account", credentials, Some(arn))
+            }
             Source::PodIdentity => ("container", self.container().await?, None),
             Source::Profile { name } => {
                 let name = name.as_deref().or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default");
@@ -276,7 +284,7 @@ fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
     let named = |variable| env.get(variable).map(PathBuf::from);
     let Some(source) = source.behind_auto(env) else { return profile_file::paths(env) };
     match source {
-        Source::Auto | Source::Environment | Source::Imds => Vec::new(),
+        Source::Auto | Source::Environment | Source::Imds | Source::ServiceAccount(_) => Vec::new(),
         Source::Profile { .. } => profile_file::paths(env),
         Source::WebIdentity { token_file, .. } => {
             token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()

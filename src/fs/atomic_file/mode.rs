@@ -11,6 +11,8 @@ pub struct FileMode(u32);
 impl FileMode {
     /// `0600`: for the owner alone.
     pub const PRIVATE: Self = Self(0o600);
+    /// `0755`: a program that everyone may run.
+    pub const PROGRAM: Self = Self(0o755);
 
     pub fn bits(self) -> u32 {
         self.0
