@@ -1,12 +1,13 @@
 //! OpenShift: `argocd-operator/`, and what the others need there.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use test_support::{ApiServer, wait_for};
 
 use crate::{
-    build::{Build, Objects, Product, ROOT, container, kustomize, read},
+    build::{Build, Objects, Product, container, read},
+    containers::Ours,
     kustomize::operator_build,
     scc, values,
 };
@@ -133,12 +134,12 @@ fn no_pod_with_a_sidecar_for_openshift_is_rejected_by_its_constraints() {
     }
     let job = Objects::parse(&without_pinned_uid("patches/standalone/init-container/job.yaml"));
     scc::restricted_v2(&job.get("Job", "pulls-a-chart")["spec"]["template"]["spec"]).unwrap();
-    for folder in ["patches/standalone/deployment", "patches/standalone/cronjob"] {
-        let built = Objects::parse(&kustomize(&Path::new(ROOT).join(folder)));
-        let of = |kind: &str, at: &str| Some(built.find(kind, "ecr-sidecar")?.pointer(at)?.clone());
-        let pod = of("Deployment", "/spec/template/spec")
-            .or_else(|| of("CronJob", "/spec/jobTemplate/spec/template/spec"));
-        scc::restricted_v2(&pod.unwrap()).unwrap();
+    // The standalone ones, and those of the chart.
+    let standalone = |ours: &&Ours| ["deployment", "cronjob"].iter().any(|it| ours.place.starts_with(it));
+    let standalone: Vec<_> = Ours::all().iter().filter(standalone).collect();
+    assert!(standalone.len() > 5, "{}", standalone.len());
+    for ours in standalone {
+        scc::restricted_v2(&ours.pod).unwrap_or_else(|said| panic!("{}: {said}", ours.place));
     }
 }
 
