@@ -22,7 +22,6 @@ use crate::failure::{
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
 const WEB_IDENTITY: &str = "sts:AssumeRoleWithWebIdentity";
 
-/// A call to an AWS API that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsFailure {
     operation: &'static str,
@@ -143,7 +142,6 @@ fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, D
     }
 }
 
-/// For answers without a code that we know.
 fn meaning_of_status(status: u16, message: &str) -> (Class, Diagnosis) {
     match status {
         429 => (Class::Throttled, Diagnosis::Throttled),
@@ -153,7 +151,6 @@ fn meaning_of_status(status: u16, message: &str) -> (Class, Diagnosis) {
     }
 }
 
-/// Whose policy has to allow it.
 fn denial_of(operation: &str) -> Diagnosis {
     match operation {
         WEB_IDENTITY => Diagnosis::TrustWebIdentity,
@@ -182,7 +179,6 @@ fn service_detail(
     }
 }
 
-/// How far this machine's clock is off, for people.
 pub fn skew(seconds: i64) -> String {
     let direction = if seconds < 0 { "ahead" } else { "behind" };
     format!("it is {} s {direction}", seconds.unsigned_abs())

@@ -81,7 +81,6 @@ pub fn client(env: &Environment) -> SharedHttpClient {
     })))
 }
 
-/// How a request goes: directly, or by a proxy.
 #[derive(Clone, Copy)]
 enum Route {
     Direct,
@@ -157,7 +156,6 @@ fn tls_client(proxy: ProxyConfig, context: Arc<TlsContext>) -> SharedHttpClient 
     })
 }
 
-/// Loopback and link-local: never behind a proxy.
 fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
     match address {
@@ -167,7 +165,6 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-/// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
 enum TransportError {
     #[error("no bundle of certificate authorities found (tried {})", BUNDLES.join(", "))]
@@ -186,7 +183,6 @@ impl TransportError {
     }
 }
 
-/// The bundle that a variable names, else that of the distribution.
 async fn read_bundle(named: Option<&(&'static str, PathBuf)>) -> Result<(PathBuf, Vec<u8>), TransportError> {
     if let Some((variable, path)) = named {
         return match read(path, BUNDLE_LIMIT).await {

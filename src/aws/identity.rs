@@ -47,18 +47,12 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// The name of a session that is given none.
 const SESSION_NAME: &str = "ecr-sidecar";
 
-/// Where an identity comes from, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySpec {
-    /// The name that registries refer to it by.
     pub name: String,
-    /// Where the first credentials come from.
     pub source: Source,
-    /// Roles to assume from there, in order.
     pub assume_roles: Vec<AssumeRole>,
-    /// The region whose STS is called.
     pub sts_region: Region,
-    /// The account that has to answer.
     pub expect_account: Option<AccountId>,
 }
 
@@ -90,29 +84,21 @@ impl Source {
     }
 }
 
-/// The files of static keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticFiles {
-    /// Holds the access key id.
     pub access_key_id: PathBuf,
-    /// Holds the secret access key.
     pub secret_access_key: PathBuf,
-    /// Holds the session token of temporary keys.
     pub session_token: Option<PathBuf>,
 }
 
-/// One link of a chain of roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssumeRole {
     pub role_arn: String,
-    /// What the role's trust policy may ask for.
     pub external_id: Option<String>,
-    /// The session's name, seen in CloudTrail.
     pub session_name: String,
 }
 
 impl IdentitySpec {
-    /// Whether it sends a web-identity token to STS.
     pub fn sends_web_identity(&self, env: &Environment) -> bool {
         matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. }))
     }
@@ -128,17 +114,14 @@ impl IdentitySpec {
     }
 }
 
-/// Who the credentials in use belong to, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Principal {
     /// The source that gave the first credentials, for example `web identity`.
     pub source: String,
-    /// The ARN, once AWS has said it.
     pub arn: Option<String>,
 }
 
-/// An identity that can say who it is.
 pub struct Identity {
     spec: IdentitySpec,
     env: Environment,
@@ -159,10 +142,8 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Credentials and whose they are.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// What requests are signed with.
     pub credentials: Credentials,
     pub principal: Principal,
 }
@@ -172,7 +153,6 @@ pub fn secrets_of(credentials: &Credentials) -> [&str; 2] {
     [credentials.secret_access_key(), credentials.session_token().unwrap_or_default()]
 }
 
-/// Whom STS takes the credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub account: String,
@@ -180,7 +160,6 @@ pub struct Caller {
 }
 
 impl Identity {
-    /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
         let (sts, resolving, cached, login) = Default::default();
         Self { spec, env, sdk, sts, clock, resolving, cached, login }
@@ -190,7 +169,6 @@ impl Identity {
         &self.spec
     }
 
-    /// Credentials with some life left, from the cache or from their source.
     pub async fn credentials(&self) -> Result<Resolved, IdentityError> {
         let _one_at_a_time = self.resolving.lock().await;
         if let Some(resolved) = self.cached() {
@@ -214,7 +192,6 @@ impl Identity {
         self.spec.source.behind_auto(&self.env)
     }
 
-    /// The files whose change may change the credentials.
     pub fn files(&self) -> Vec<PathBuf> {
         inputs(&self.spec.source, &self.env)
     }

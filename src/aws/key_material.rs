@@ -22,37 +22,27 @@ const LONGEST_ID: usize = 128;
 pub enum Malformed {
     #[error("it is empty")]
     Empty,
-    /// More than one word, or more than one line.
     #[error("it has white space in it")]
     WhiteSpace,
-    /// Quotes, braces or backslashes.
     #[error("it has quotes, braces or backslashes in it")]
     Punctuation,
-    /// Letters that are not ASCII, or control characters.
     #[error("it has characters that are not printable ASCII")]
     NotAscii,
-    /// Not the letters and digits that an access key id consists of.
     #[error("it does not have the form of an access key id")]
     NotAnId,
 }
 
-/// A value that cannot be a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {what} in {place} is malformed: {why}")]
 pub struct MalformedKey {
-    /// What the value should be.
     pub what: &'static str,
-    /// The source, file or variable.
     pub place: String,
-    /// What is wrong with it.
     pub why: Malformed,
 }
 
-/// A secret access key or session token that can be sent.
 pub(crate) struct KeyMaterial(Secret<String>);
 
 impl KeyMaterial {
-    /// `text` without the white space around it.
     pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
         let text = text.trim();
         if text.is_empty() {
@@ -90,20 +80,17 @@ impl AccessKeyId {
 /// Where keys come from, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The provider's name, which the SDK shows.
     pub(crate) provider: &'static str,
     /// Of each value: completes "the session token in …".
     pub(crate) places: [String; 3],
 }
 
 impl Origin {
-    /// All values come from one place.
     pub(crate) fn of(provider: &'static str, place: impl fmt::Display) -> Self {
         Self { provider, places: std::array::from_fn(|_| place.to_string()) }
     }
 }
 
-/// Keys as they were found.
 #[derive(Clone, Copy)]
 pub(crate) struct FoundKeys<'a> {
     pub(crate) access_key_id: &'a str,
@@ -113,7 +100,6 @@ pub(crate) struct FoundKeys<'a> {
 }
 
 impl FoundKeys<'_> {
-    /// Credentials of these keys.
     pub(crate) fn into_credentials(self, origin: &Origin) -> Result<Credentials, MalformedKey> {
         let malformed = |what: &'static str, place: usize| {
             move |why| MalformedKey { what, place: origin.places[place].clone(), why }

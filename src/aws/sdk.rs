@@ -44,7 +44,6 @@ const SERVICES: [(&str, &str, &str); 5] = [
 /// The id under which the endpoint of the instance metadata service is kept.
 pub(crate) const METADATA: &str = "EC2 METADATA";
 
-/// What variables and the profile set for the SDK.
 #[derive(Debug, Clone, Default)]
 pub struct SdkSettings {
     /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
@@ -74,7 +73,6 @@ impl SdkSettings {
         Ok(Self { profile_files, ..settings })
     }
 
-    /// The settings of these variables and of the profile that they select among `profiles`.
     pub(crate) fn of(env: &Environment, profiles: &Profiles) -> Result<Self, Vec<InvalidSetting>> {
         let mut settings = Settings::new(env, profiles);
         let ignores_endpoints =
@@ -116,7 +114,6 @@ impl SdkSettings {
         builder.build()
     }
 
-    /// Where STS is called, if that is not left to the region.
     pub fn sts_endpoint(&self) -> Option<&EndpointUrl> {
         self.endpoints.0.get("STS")
     }
@@ -133,7 +130,6 @@ pub(crate) fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String
     config.service_config()?.load_config(key)
 }
 
-/// The endpoint of each service that has one of its own, by the service's id.
 #[derive(Debug, Clone, Default)]
 struct Endpoints(BTreeMap<&'static str, EndpointUrl>);
 
@@ -144,7 +140,6 @@ impl LoadServiceConfig for Endpoints {
     }
 }
 
-/// Parses settings, and gathers what does not parse.
 struct Settings<'a> {
     env: &'a Environment,
     name: &'a str,

@@ -14,7 +14,6 @@ use crate::{
     registry::{AccountId, Region},
 };
 
-/// A setting that does not parse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidSetting {
     /// The variable, or the property of a profile.
@@ -24,7 +23,6 @@ pub struct InvalidSetting {
     pub expected: String,
 }
 
-/// The form of a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form {
     Endpoint,
@@ -79,7 +77,6 @@ const RAW: [&str; 1] = ["AWS_EXECUTION_ENV"];
 /// The SDK panics when this one names no readable file of partitions, also when it is empty.
 const CUSTOM_PARTITION: &str = "SMITHY_CLIENT_SDK_CUSTOM_PARTITION";
 
-/// Every variable that does not parse.
 pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
     let ignores_endpoints = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").and_then(boolean) == Some(true);
     let counts = |name: &str| !(ignores_endpoints && name.starts_with("AWS_ENDPOINT_URL"));
@@ -103,7 +100,6 @@ pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
     invalid
 }
 
-/// Whether the value of a variable of that name matters here.
 fn is_read_here(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     ["AWS_", "ECR_SIDECAR_", "KUBERNETES_SERVICE_"].iter().any(|prefix| name.starts_with(prefix))

@@ -14,7 +14,6 @@ use http::Uri;
 
 use crate::env::Environment;
 
-/// Which proxy serves which request.
 #[derive(Clone, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
@@ -117,7 +116,6 @@ fn config(proxy: Option<&Proxy>) -> ProxyConfig {
     proxy.map_or_else(ProxyConfig::disabled, |proxy| proxy.config.clone())
 }
 
-/// The first of the variables that is set, and its value.
 fn first<'a>(env: &'a Environment, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
     names.into_iter().find_map(|name| {
         let value = env.get(name)?.trim();

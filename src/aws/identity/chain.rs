@@ -13,26 +13,15 @@ use crate::{
     failure::{Class, foreign_text::clean, shown_value::clean_name},
 };
 
-/// Where the first keys come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base<'a> {
-    /// Keys that stand in the profile.
     Keys(Keys<'a>),
-    /// A command that prints keys.
     Process(&'a str),
-    /// A token file exchanged at STS.
-    WebIdentity {
-        role_arn: &'a str,
-        token_file: &'a str,
-        session_name: Option<&'a str>,
-    },
-    /// A role of IAM Identity Center, by the token of a login.
+    WebIdentity { role_arn: &'a str, token_file: &'a str, session_name: Option<&'a str> },
     Sso(Sso<'a>),
-    /// `credential_source`.
     Environment,
     Container,
     Metadata,
-    /// A login by `aws login`.
     LoginSession,
 }
 
@@ -60,7 +49,6 @@ pub(super) struct Sso<'a> {
     pub(super) session: Option<&'a str>,
 }
 
-/// A profile, resolved.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chain<'a> {
     /// The profile that the first keys come from.
@@ -71,7 +59,6 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The chain of the profile `name`.
     pub(super) fn of(profiles: &'a Profiles, name: &'a str) -> Result<Self, IdentityError> {
         let mut roles = Vec::new();
         let mut visited: Vec<&str> = Vec::new();
@@ -114,7 +101,6 @@ fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'
     })
 }
 
-/// A profile and its name.
 #[derive(Clone, Copy)]
 struct Named<'a> {
     name: &'a str,
@@ -130,7 +116,6 @@ impl<'a> Named<'a> {
         self.get(property).ok_or_else(|| self.broken(&format!("`{property}` is missing")))
     }
 
-    /// The value of a property, if it has that form.
     fn checked(&self, property: &str, form: Form) -> Result<Option<&'a str>, IdentityError> {
         let Some(value) = self.get(property) else { return Ok(None) };
         match form.check(property, value) {

@@ -22,7 +22,6 @@ use crate::{
 };
 
 impl Identity {
-    /// The credentials of the profile `name`.
     pub(super) async fn profile(&self, name: &str) -> Result<Resolved, IdentityError> {
         let (profiles, error) = Profiles::read_usable(&self.env).await;
         match (error, self.profile_of(&profiles, name)) {
@@ -95,7 +94,6 @@ impl Identity {
         Ok(resolved)
     }
 
-    /// The credentials of the node's role.
     pub(super) async fn imds(&self) -> Result<Credentials, IdentityError> {
         let unavailable = |detail: String| IdentityError::Imds { detail };
         if self.env.get("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {

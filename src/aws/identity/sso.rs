@@ -34,7 +34,6 @@ use crate::{
 
 /// Login tokens have a few kilobytes.
 const SIZE_LIMIT: usize = 256 << 10;
-/// A token that expires sooner is renewed.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// The file of a login, as the AWS CLI writes it.
@@ -54,7 +53,6 @@ pub(super) struct Login {
     rest: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Text that is wiped, in a file of a login.
 type Wiped = Zeroizing<String>;
 
 impl Login {
@@ -70,7 +68,6 @@ impl Login {
 }
 
 impl Identity {
-    /// The credentials of the role.
     pub(super) async fn sso(&self, profile: &str, sso: Sso<'_>) -> Result<Credentials, IdentityError> {
         let sdk = self.sdk.to_builder().region(aws_config::Region::new(sso.region.to_owned())).build();
         let login = self.login(profile, sso, &sdk).await?;
@@ -198,7 +195,6 @@ fn path_of(home: &str, identifier: &str) -> PathBuf {
     Path::new(home).join(".aws/sso/cache").join(name).with_extension("json")
 }
 
-/// Writes a renewed login back, if that can be done.
 async fn keep(path: PathBuf, login: Login) {
     let write = move || -> io::Result<()> {
         let text = Zeroizing::new(serde_json::to_vec(&login)?);
