@@ -71,22 +71,18 @@ impl Meta {
         !self.managed_fields.is_empty() && self.managed_fields.iter().all(ManagedFields::is_ours)
     }
 
-    /// Whether we applied the field of `data` with this name.
     pub(crate) fn we_own(&self, key: &str) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
     }
 
-    /// Whether we applied the annotation with this name.
     pub(crate) fn we_annotated(&self, key: &str) -> bool {
         self.applied(FieldSet::Annotations).any(|name| name == key)
     }
 
-    /// Whether there is a field that we applied.
     pub(crate) fn we_applied(&self) -> bool {
         self.managed_fields.iter().any(ManagedFields::is_ours)
     }
 
-    /// The names of the fields of `set` that we applied.
     pub(crate) fn applied(&self, set: FieldSet) -> impl Iterator<Item = &str> {
         let ours = self.managed_fields.iter().filter(|fields| fields.is_ours());
         ours.flat_map(move |fields| fields.names(set))
@@ -137,7 +133,6 @@ pub(crate) struct ObjectState {
     /// Its namespace; empty for what has none.
     pub namespace: String,
     pub resource_version: String,
-    /// When its deletion was requested.
     pub deletion_timestamp: Option<String>,
 }
 

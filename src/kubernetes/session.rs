@@ -42,7 +42,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// What a plugin issued is renewed so long before its expiry.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// A client, and what it rests on.
 pub(super) struct Session {
     client: Client,
     /// The pod's own, or the kubeconfig's.
@@ -53,7 +52,6 @@ pub(super) struct Session {
     secrets: Vec<Secret<String>>,
 }
 
-/// Why another session is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     /// It is time to compare.
@@ -78,7 +76,6 @@ struct State {
     session: Arc<Session>,
     check_at: Instant,
     rejected_at: Option<Instant>,
-    /// Why the last renewal failed.
     failure: Option<String>,
 }
 
@@ -164,7 +161,6 @@ impl Link {
         Self { connect, state: Mutex::new(state), gate: Gate::default() }
     }
 
-    /// The namespace of the session in use.
     pub(super) fn namespace(&self) -> String {
         self.state().session.namespace.clone()
     }
@@ -206,7 +202,6 @@ impl Link {
         self.current()
     }
 
-    /// Another session than `rejected`, if there is one.
     async fn after_rejection(&self, rejected: &Arc<Session>) -> Option<Arc<Session>> {
         let _gate = self.gate.lock().await;
         let is_in_use = Arc::ptr_eq(&self.current(), rejected);
