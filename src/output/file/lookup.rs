@@ -20,7 +20,6 @@ use crate::{
     secret::Secret,
 };
 
-/// A token in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     /// Padded base64 of `AWS:<password>`.
@@ -28,17 +27,13 @@ pub(crate) struct Held {
     pub end: End,
 }
 
-/// When a token in the file expires.
+/// When a token in the file expires. `Unknown`: no expiry is stored, but it is not younger than the file's last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Known(SystemTime),
-    /// No expiry is stored, but the token is not younger than the file's last change.
-    Unknown {
-        changed_at: SystemTime,
-    },
+    Unknown { changed_at: SystemTime },
 }
 
-/// Why the file cannot be read. `Display` states what failed, where and why.
 #[derive(Debug, Error)]
 pub(crate) enum FindError {
     #[error("`{}` cannot be used: {unfit}", path.display())]

@@ -23,7 +23,6 @@ const TRIES: usize = 5;
 const LARGE: usize = 32 << 10;
 static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 
-/// What a target asks for.
 pub(super) struct Job {
     pub(super) content: Content,
     /// It is no longer wanted: our entries are removed.
@@ -42,7 +41,6 @@ pub(super) struct Outcome {
     /// What is there; `None` when that could not be found out.
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
-    /// How it differed, if it did.
     pub(super) drift: Option<Drift>,
     pub(super) warnings: Vec<String>,
     /// It differs in nothing that a consumer finds, and was left so for now.

@@ -43,7 +43,6 @@ pub(super) struct Watches {
 pub(super) enum Change {
     /// Other Secrets are to be kept than before.
     Targets,
-    /// A Secret exists in this version.
     Observed(ObjectRef, String),
     /// The versions of all that exist: of all that are kept, or of the one. Of all, others may be to be kept.
     Listed(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
@@ -84,12 +83,10 @@ impl Watches {
         if self.kind.is_discovered() { self.discovered.as_ref() } else { Some(&NONE) }
     }
 
-    /// Why a watch fails, if one does.
     pub(super) fn problem(&self) -> Option<&Problem> {
         self.failing.values().next()
     }
 
-    /// Whether it is known that there is no such Secret.
     pub(super) fn is_absent(&self, at: &ObjectRef) -> bool {
         self.present.as_ref().is_some_and(|present| !present.contains(at))
     }
@@ -200,7 +197,6 @@ fn discovers(scope: &Scope) -> bool {
     scope.resource == NAMESPACES || scope.labels.is_some()
 }
 
-/// Takes an event of a watch that decides which Secrets there should be.
 fn discover(
     discovered: &mut Option<BTreeSet<String>>,
     scope: &Scope,
@@ -239,7 +235,6 @@ fn discover(
     }
 }
 
-/// What an event of a watch of Secrets means.
 fn observed(scope: &Scope, event: WatchEvent) -> Change {
     let version = |one: ObjectState| (ObjectRef::new(one.namespace, one.name), one.resource_version);
     match event {

@@ -17,7 +17,6 @@ use crate::{
 /// The label by which a Secret shows who manages it.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// What is to be applied to a Secret.
 pub(super) struct Body<'a> {
     at: &'a ObjectRef,
     /// Applied only if the Secret still is as it was found.
@@ -42,7 +41,6 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Everything that we have applied to a Secret.
     pub(super) fn carrying(at: &'a ObjectRef, found: &'a SecretObject) -> Self {
         let meta = &found.metadata;
         let of = |set, map: &'a BTreeMap<String, String>| {
@@ -60,7 +58,6 @@ impl<'a> Body<'a> {
         Self { at, version: Some(&meta.resource_version), kind, labels, annotations, data }
     }
 
-    /// The body for a Secret that may exist.
     pub(super) fn of(at: &'a ObjectRef, found: Option<&'a SecretObject>, kind: &'a str) -> Self {
         found.map_or_else(|| Self::creating(at, kind), |found| Self::carrying(at, found))
     }

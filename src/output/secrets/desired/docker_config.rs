@@ -102,12 +102,10 @@ fn expiries(known: &BTreeMap<RegistryHost, Known>) -> InPlace {
     known.iter().map(|(host, it)| (host.clone(), it.expires_at)).collect()
 }
 
-/// What the Secret is to be.
 struct Plan {
     /// What is merged into the document. The token that is there already is merged too, so that its twins and helpers go.
     merged: CredentialSet,
     annotation: ExpiryAnnotation,
-    /// What consumers find then.
     in_place: InPlace,
 }
 
