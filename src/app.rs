@@ -31,28 +31,24 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
     #[error("{0}")]
     UsageHint(UsageHint),
     #[error(transparent)]
     Configuration(#[from] Violations),
-    /// An output can never work.
     #[error("{0}")]
     Output(Problem),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
-    /// `once` could not do it.
     #[error("not all required outputs could be written:\n{0}")]
     NotWritten(String),
     #[error(transparent)]
     Panicked(#[from] TaskPanicked),
 }
 
-/// Keeps every output fresh until SIGTERM or SIGINT.
 pub(crate) async fn run(flags: &Flags, context: &Context) -> Result<(), AppError> {
     let mut signals = Signals::install().map_err(AppError::Signals)?;
     let config = tokio::select! {
@@ -96,7 +92,6 @@ async fn load(flags: &Flags, context: &Context) -> Result<Config, AppError> {
     }
 }
 
-/// Logs what is worth knowing of the context, and stops nothing.
 fn warn_of(config: &Config, context: &Context) {
     if let ProfileFiles::Unusable { why, may_be_absent: false } = &context.sdk.profile_files {
         let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.remedy());
@@ -108,7 +103,6 @@ fn warn_of(config: &Config, context: &Context) {
     }
 }
 
-/// The SDK's settings, for a configuration whose outputs can work.
 async fn checked_sdk_config(config: &Config, context: &Context) -> Result<SdkConfig, AppError> {
     warn_of(config, context);
     let client = http::client(&context.env);
@@ -178,7 +172,6 @@ impl App {
         })
     }
 
-    /// Applies a changed file; a bad one is logged, counted and ignored.
     async fn reload(&mut self) {
         match self.try_reload().await {
             Ok(false) => {}

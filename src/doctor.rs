@@ -46,7 +46,6 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
-/// The report on a configuration that cannot be used.
 pub(crate) fn of_bad_configuration(problems: &Violations) -> Report {
     let saw = problems.to_string();
     Report::new(vec![Step::Configuration.fail("configuration", saw, Diagnosis::Configuration)])

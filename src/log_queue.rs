@@ -25,10 +25,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The thread formats at most a line.
 const STACK: usize = 256 << 10;
 
-/// The lines of this process.
 pub(crate) static LOG: LogQueue = LogQueue::new(LIMIT);
 
-/// Lines that wait to be written.
 pub(crate) struct LogQueue {
     limit: usize,
     state: Mutex<State>,
@@ -96,7 +94,6 @@ impl LogQueue {
         let _ = self.changed.wait_timeout_while(state, limit, |state| state.bytes > 0);
     }
 
-    /// Lines that were dropped since the process started.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

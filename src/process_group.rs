@@ -42,12 +42,10 @@ impl ProcessGroup {
         Ok(group)
     }
 
-    /// What the child writes, if that is piped; once.
     pub(crate) fn take_output(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.0.stdout.take(), self.0.stderr.take())
     }
 
-    /// Waits for the child to end.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let leader = self.leader();
         let status = self.0.wait().await;

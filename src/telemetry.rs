@@ -42,11 +42,9 @@ use crate::{
 /// How long the end of the process waits for whoever reads the log.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
-/// Changes the filter while the program runs.
 pub(crate) struct FilterHandle(reload::Handle<Capped, Registry>);
 
 impl FilterHandle {
-    /// Uses `filter` from now on.
     pub(crate) fn set(&self, filter: &LogFilter) {
         // Fails only when the subscriber is gone, with the process.
         let _ = self.0.modify(|capped| capped.0.clone_from(filter.targets()));
@@ -73,7 +71,6 @@ pub(crate) fn print_error(text: &str) {
     flush();
 }
 
-/// Waits until the log is written, if standard error is read.
 pub(crate) fn flush() {
     LOG.flush(FLUSH_LIMIT);
 }
@@ -94,7 +91,6 @@ where
     }
 }
 
-/// Whether an event is of this program.
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
 }
@@ -138,7 +134,6 @@ where
     }
 }
 
-/// The message and the fields of an event as one text.
 struct Fields(String);
 
 impl Visit for Fields {

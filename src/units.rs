@@ -9,7 +9,6 @@ use tracing_subscriber::filter::{ParseError, Targets};
 pub struct Percent(u8);
 
 impl Percent {
-    /// The part as a number of [0, 1].
     pub fn as_fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
@@ -33,7 +32,6 @@ impl fmt::Display for Percent {
     }
 }
 
-/// Why a text is not the value it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     #[error("a whole percentage such as 50%")]

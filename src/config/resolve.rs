@@ -43,7 +43,6 @@ pub(super) fn load(
     }
 }
 
-/// What the configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose<'a> {
     /// Keeping outputs fresh: which registries has to be known.
@@ -52,7 +51,6 @@ pub(super) enum Purpose<'a> {
     Answer(Option<&'a RegistryHost>),
 }
 
-/// Parses values, and gathers what does not parse.
 struct Resolver<'a> {
     context: &'a Context,
     purpose: Purpose<'a>,

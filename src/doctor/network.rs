@@ -33,7 +33,6 @@ const REJECTED_FROM: u64 = 240;
 /// From so many seconds on it is a warning.
 const ODD_FROM: u64 = 30;
 
-/// What became of the calls to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Calls {
     /// The status of the last answer.
@@ -75,7 +74,6 @@ impl RecordingClient {
     }
 }
 
-/// A web-identity token that is sent unencrypted.
 pub(super) fn in_clear(config: &Config, context: &Context) -> Option<Finding> {
     let endpoint = config.web_identity_in_clear(context)?;
     let saw = "web-identity tokens are sent to STS unencrypted";

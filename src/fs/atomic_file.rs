@@ -39,7 +39,6 @@ pub use temp::remove_stale;
 
 use crate::fs::{directory::Directory, version::Version};
 
-/// One replacement of a file.
 #[derive(Debug)]
 pub struct Replacement<'a> {
     /// It need not exist. A symbolic link is replaced, not followed.
@@ -53,14 +52,11 @@ pub struct Replacement<'a> {
     pub set_aside: &'a [OsString],
 }
 
-/// What became of a replacement that met no error.
 #[derive(Debug)]
 pub enum Replaced {
-    /// The new file is in place.
     Done {
         /// Its metadata, taken before it got its name.
         metadata: Box<Metadata>,
-        /// The name of the old file, if it was set aside.
         aside: Option<OsString>,
         /// Its name may be lost if the machine stops now.
         unsynced: Option<io::Error>,
@@ -70,7 +66,6 @@ pub enum Replaced {
 }
 
 impl Replacement<'_> {
-    /// Replaces the target by what `write` writes.
     pub fn run(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Replaced, FileError> {
         let failed = |operation| move |error| self.target.failed(operation, error);
         let temp = TempFile::create(self.target)?;

@@ -43,7 +43,6 @@ const FIRST_CHECK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_IF_LATE: Duration = Duration::from_secs(2);
 
-/// Watches any number of files with one inotify instance.
 #[derive(Clone, Default)]
 pub struct FileWatcher(Arc<Shared>);
 
@@ -71,7 +70,6 @@ struct Watching {
     file: PathBuf,
     /// This process keeps it: it is to be there.
     kept: bool,
-    /// What was seen of it last.
     last: Option<Sight>,
 }
 
@@ -93,7 +91,6 @@ impl Shared {
         locked(&self.subscriptions)
     }
 
-    /// The files that can be checked, and whether they are kept.
     fn files(&self) -> BTreeMap<PathBuf, bool> {
         let hung = locked(&self.hung);
         let mut files = BTreeMap::new();
@@ -137,7 +134,6 @@ impl FileWatcher {
         watched
     }
 
-    /// Watches for ever; dropped to end.
     pub async fn run(self) {
         let inotify = Arc::new(Inotify::start(Arc::clone(&self.0)));
         let mut last_regular = Instant::now();

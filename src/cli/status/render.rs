@@ -15,7 +15,6 @@ use crate::{
     status::wire::{Output, Problem, Status, Targets, Token},
 };
 
-/// The status as text, with a line break at its end.
 pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
     let mut page = Page::new(medium);
     page.line(&headline(status, now));
@@ -35,9 +34,7 @@ const REGISTRIES: [Column; 5] =
     [("REGISTRY", 16), ("IDENTITY", 16), ("STATE", 5), ("TOKEN LEFT", 10), ("NEXT ATTEMPT", 12)];
 const OUTPUTS: [Column; 2] = [("OUTPUT", 20), ("STATE", 12)];
 
-/// How many glyphs the bar of a token has.
 const BAR: usize = 10;
-/// In an empty cell.
 const NOTHING: &str = "-";
 
 fn headline(status: &Status, now: SystemTime) -> String {

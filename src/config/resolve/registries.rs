@@ -53,7 +53,6 @@ impl Resolver<'_> {
         Registries::Listed(registries)
     }
 
-    /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
         let region = self.context.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
@@ -106,7 +105,6 @@ impl Resolver<'_> {
         Some(Registry { host, key: TokenKey { endpoint, ..key }, required: !registry.optional })
     }
 
-    /// Which API to ask, and where.
     fn key(
         &mut self,
         path: &str,
@@ -151,7 +149,6 @@ impl Resolver<'_> {
     }
 }
 
-/// The key of a private registry whose host doesn't name it.
 fn private_key(identity: &str, region: Region) -> TokenKey {
     let identity = identity.to_owned();
     TokenKey { identity, service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }

@@ -9,7 +9,6 @@ use thiserror::Error;
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// `0600`: for the owner alone.
     pub const PRIVATE: Self = Self(0o600);
 
     pub fn bits(self) -> u32 {
@@ -18,7 +17,6 @@ impl FileMode {
 }
 
 impl Default for FileMode {
-    /// `0640`: the owner writes, the group reads.
     fn default() -> Self {
         Self(0o640)
     }
@@ -69,7 +67,6 @@ impl fmt::Debug for FileMode {
     }
 }
 
-/// Why a text is not a file mode that credentials can have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the file mode `{found}` {reason}")]
 pub struct FileModeError {

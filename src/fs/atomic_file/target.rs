@@ -45,7 +45,6 @@ impl Target {
         Ok(Self { directory: open(directory_of(path)).map_err(failed)?, name })
     }
 
-    /// Another name in the same directory.
     pub fn sibling(&self, name: impl Into<OsString>) -> io::Result<Self> {
         Ok(Self { directory: self.directory.open_from(Path::new("."))?, name: name.into() })
     }
@@ -60,7 +59,6 @@ impl Target {
         self.directory.entry(&self.name).map_err(|error| self.failed(Operation::Inspect, error))
     }
 
-    /// The state of what is there; none when nothing is.
     pub fn version(&self) -> Result<Option<Version>, FileError> {
         Ok(self.metadata()?.as_ref().map(Version::of))
     }

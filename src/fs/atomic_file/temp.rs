@@ -67,14 +67,12 @@ impl<'a> TempFile<'a> {
         Path::new(&self.name).with_extension("old.tmp").into()
     }
 
-    /// Gives the file its name.
     pub(super) fn rename_to(self, name: &OsStr) -> io::Result<()> {
         take_name(self.directory, &self.name, name)?;
         self.renamed();
         Ok(())
     }
 
-    /// Its temporary name is gone.
     pub(super) fn renamed(mut self) {
         self.renamed = true;
     }
