@@ -98,21 +98,14 @@ pub struct Context {
 impl Context {
     /// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
     pub(crate) async fn load(env: Environment) -> Result<Self, Violations> {
-        let mut violations: Vec<_> = match Proxies::of(&env) {
-            Ok(_) => Vec::new(),
-            Err(invalid) => {
-                invalid.into_iter().map(|it| Violation::new(it.variable, it.found, it.expected)).collect()
-            }
-        };
+        let mut invalid = Proxies::of(&env).err().unwrap_or_default();
         match SdkSettings::load(&env).await {
-            Ok(sdk) if violations.is_empty() => return Ok(Self { env, sdk }),
+            Ok(sdk) if invalid.is_empty() => return Ok(Self { env, sdk }),
             Ok(_) => {}
-            Err(invalid) => {
-                violations
-                    .extend(invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected)));
-            }
+            Err(more) => invalid.extend(more),
         }
-        Err(Violations(violations))
+        let violations = invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected));
+        Err(Violations(violations.collect()))
     }
 }
 

@@ -4,7 +4,7 @@
 //! one code for several causes: a clock that is off is an `InvalidSignatureException`, like a wrong key. Held by
 //! `codes_have_their_class_and_diagnosis`.
 
-use std::{error::Error, fmt, time::SystemTime};
+use std::{error::Error, time::SystemTime};
 
 use aws_smithy_runtime_api::{
     client::{orchestrator::HttpResponse, result::SdkError},
@@ -22,7 +22,8 @@ use crate::failure::{
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
 const WEB_IDENTITY: &str = "sts:AssumeRoleWithWebIdentity";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{operation}: {detail}")]
 pub struct AwsFailure {
     operation: &'static str,
     detail: String,
@@ -85,14 +86,6 @@ impl Diagnose for AwsFailure {
         }
     }
 }
-
-impl fmt::Display for AwsFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.detail)
-    }
-}
-
-impl Error for AwsFailure {}
 
 /// What `operation` failed with: the first row that fits.
 fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, Diagnosis) {

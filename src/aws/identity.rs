@@ -192,8 +192,19 @@ impl Identity {
         self.spec.source.behind_auto(&self.env)
     }
 
+    /// The files whose change may change the credentials.
     pub fn files(&self) -> Vec<PathBuf> {
-        inputs(&self.spec.source, &self.env)
+        let named = |variable| self.env.get(variable).map(PathBuf::from).into_iter().collect();
+        match self.source() {
+            None | Some(Source::Profile { .. }) => profile_file::paths(&self.env),
+            Some(Source::WebIdentity { token_file: Some(file), .. }) => vec![file],
+            Some(Source::WebIdentity { .. }) => named("AWS_WEB_IDENTITY_TOKEN_FILE"),
+            Some(Source::PodIdentity) => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            Some(Source::Static(keys)) => {
+                [keys.access_key_id, keys.secret_access_key].into_iter().chain(keys.session_token).collect()
+            }
+            Some(Source::Auto | Source::Environment | Source::Imds) => Vec::new(),
+        }
     }
 
     fn cached(&self) -> Option<Resolved> {
@@ -245,24 +256,5 @@ impl Identity {
             Source::Imds => ("imds", self.imds().await?, None),
         };
         Ok(Some(Resolved { credentials, principal: Principal { source: name.into(), arn } }))
-    }
-}
-
-/// The files whose change may change the credentials of `source`.
-fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
-    let named = |variable| env.get(variable).map(PathBuf::from);
-    let Some(source) = source.behind_auto(env) else { return profile_file::paths(env) };
-    match source {
-        Source::Auto | Source::Environment | Source::Imds => Vec::new(),
-        Source::Profile { .. } => profile_file::paths(env),
-        Source::WebIdentity { token_file, .. } => {
-            token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
-        }
-        Source::PodIdentity => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").into_iter().collect(),
-        Source::Static(keys) => [&keys.access_key_id, &keys.secret_access_key]
-            .into_iter()
-            .chain(keys.session_token.as_ref())
-            .cloned()
-            .collect(),
     }
 }

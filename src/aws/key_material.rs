@@ -65,16 +65,11 @@ impl KeyMaterial {
     }
 }
 
-pub(crate) struct AccessKeyId(String);
-
-impl AccessKeyId {
-    /// `text` without the white space around it. Test clouds have ids that are shorter than AWS's.
-    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
-        let id = KeyMaterial::parse(text)?.0.expose().clone();
-        let is_id =
-            id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_id { Ok(Self(id)) } else { Err(Malformed::NotAnId) }
-    }
+/// `text` without the white space around it. Test clouds have ids that are shorter than AWS's.
+pub(crate) fn access_key_id(text: &str) -> Result<String, Malformed> {
+    let id = KeyMaterial::parse(text)?.0.expose().clone();
+    let is_id = id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if is_id { Ok(id) } else { Err(Malformed::NotAnId) }
 }
 
 /// Where keys come from, as messages name it.
@@ -91,7 +86,7 @@ impl Origin {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FoundKeys<'a> {
     pub(crate) access_key_id: &'a str,
     pub(crate) secret_access_key: &'a str,
@@ -99,19 +94,23 @@ pub(crate) struct FoundKeys<'a> {
     pub(crate) expiry: Option<SystemTime>,
 }
 
+impl fmt::Debug for FoundKeys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FoundKeys(..)")
+    }
+}
+
 impl FoundKeys<'_> {
     pub(crate) fn into_credentials(self, origin: &Origin) -> Result<Credentials, MalformedKey> {
         let malformed = |what: &'static str, place: usize| {
             move |why| MalformedKey { what, place: origin.places[place].clone(), why }
         };
-        let id = AccessKeyId::parse(self.access_key_id).map_err(malformed("access key id", 0))?;
+        let id = access_key_id(self.access_key_id).map_err(malformed("access key id", 0))?;
         let secret = KeyMaterial::parse(self.secret_access_key).map_err(malformed("secret access key", 1))?;
-        let session = match self.session_token.filter(|token| !token.trim().is_empty()) {
-            Some(token) => Some(KeyMaterial::parse(token).map_err(malformed("session token", 2))?),
-            None => None,
-        };
+        let session = self.session_token.filter(|token| !token.trim().is_empty()).map(KeyMaterial::parse);
+        let session = session.transpose().map_err(malformed("session token", 2))?;
         Ok(Credentials::new(
-            id.0,
+            id,
             secret.0.expose().as_str(),
             session.map(|token| token.0.expose().clone()),
             self.expiry,

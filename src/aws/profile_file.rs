@@ -127,26 +127,20 @@ impl Profiles {
         let mut errors = Vec::new();
         // One after the other: a second thread would cost more than what it saves.
         for place in places(env) {
-            let text = read(&place).await;
-            let Place { kind, path, variable } = place;
-            match text {
-                Ok(text) => {
-                    profiles.found |= text.is_some();
-                    let added = profiles.add(kind, &text.unwrap_or_default());
-                    errors.extend(added.err().map(|(line, what)| ProfileFileError::Syntax {
-                        path,
-                        variable,
-                        line,
-                        what,
-                    }));
-                }
-                Err(error) => errors.push(error),
-            }
+            errors.extend(profiles.add_file(place).await.err());
         }
         errors.retain(|error| !(profiles.found && error.may_be_absent()));
         // The error about the one that certainly exists is more useful.
         errors.sort_by_key(ProfileFileError::may_be_absent);
         (profiles, errors.into_iter().next())
+    }
+
+    async fn add_file(&mut self, place: Place) -> Result<(), ProfileFileError> {
+        let text = read(&place).await?;
+        self.found |= text.is_some();
+        let Place { kind, path, variable } = place;
+        let syntax = |(line, what)| ProfileFileError::Syntax { path, variable, line, what };
+        self.add(kind, &text.unwrap_or_default()).map_err(syntax)
     }
 
     pub(crate) fn profile(&self, name: &str) -> Option<&Section> {
@@ -257,11 +251,10 @@ impl ProfileFiles {
 
 /// Whether the profile file `path`, if it is one, can be used.
 pub(crate) async fn check(path: &Path, env: &Environment) -> Result<(), ProfileFileError> {
-    let Some(place) = places(env).into_iter().find(|place| place.path == path) else { return Ok(()) };
-    let text = read(&place).await?.unwrap_or_default();
-    let Place { kind, path, variable } = place;
-    let checked = Profiles::default().add(kind, &text);
-    checked.map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })
+    match places(env).into_iter().find(|place| place.path == path) {
+        Some(place) => Profiles::default().add_file(place).await,
+        None => Ok(()),
+    }
 }
 
 /// `line` without a comment that white space sets off, and without white space around it.

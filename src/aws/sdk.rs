@@ -168,13 +168,7 @@ impl<'a> Settings<'a> {
     }
 
     fn checked(&mut self, place: String, value: &'a str, form: Form) -> Option<&'a str> {
-        match form.check(&place, value) {
-            Ok(()) => Some(value),
-            Err(invalid) => {
-                self.invalid.push(invalid);
-                None
-            }
-        }
+        form.check(&place, value).map_err(|invalid| self.invalid.push(invalid)).ok().map(|()| value)
     }
 
     fn boolean(&mut self, variable: &str, property: &str) -> Option<bool> {
@@ -188,17 +182,12 @@ impl<'a> Settings<'a> {
 
     fn app_name(&mut self) -> Option<AppName> {
         let name = self.value("AWS_SDK_UA_APP_ID", "sdk_ua_app_id", Form::Name)?;
-        match AppName::new(name.to_owned()) {
-            Ok(name) => Some(name),
-            Err(_) => {
-                self.invalid.push(InvalidSetting {
-                    place: "AWS_SDK_UA_APP_ID or `sdk_ua_app_id` of the AWS profile".into(),
-                    found: quoted(name),
-                    expected: "letters, digits and !#$%&'*+-.^_`|~".into(),
-                });
-                None
-            }
-        }
+        let invalid = || InvalidSetting {
+            place: "AWS_SDK_UA_APP_ID or `sdk_ua_app_id` of the AWS profile".into(),
+            found: quoted(name),
+            expected: "letters, digits and !#$%&'*+-.^_`|~".into(),
+        };
+        AppName::new(name.to_owned()).map_err(|_| self.invalid.push(invalid())).ok()
     }
 
     fn endpoints(&mut self) -> Endpoints {
@@ -234,7 +223,7 @@ impl<'a> Settings<'a> {
             return url.parse().ok();
         }
         let (variable, property) = (format!("{variable}_MODE"), format!("{property}_mode"));
-        let mode = self.value(&variable, &property, Form::OneOf(&["IPv4", "IPv6"]))?;
+        let mode = self.value(&variable, &property, Form::IpVersion)?;
         mode.eq_ignore_ascii_case("IPv6").then(|| "http://[fd00:ec2::254]".parse().ok())?
     }
 }

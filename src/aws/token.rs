@@ -201,12 +201,8 @@ impl TokenSource {
             builder.set_use_dual_stack(Some(false));
         } else if endpoint_of(sdk, key.service.id()).is_none() {
             // A FIPS or dual-stack registry host says nothing about an endpoint that a variable or profile names.
-            if let Some(fips) = key.fips {
-                builder.set_use_fips(Some(fips));
-            }
-            if let Some(dual_stack) = key.dual_stack {
-                builder.set_use_dual_stack(Some(dual_stack));
-            }
+            builder.set_use_fips(key.fips.or(sdk.use_fips()));
+            builder.set_use_dual_stack(key.dual_stack.or(sdk.use_dual_stack()));
         }
         let sdk = builder.build();
         let client = match key.service {

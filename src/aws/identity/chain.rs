@@ -7,6 +7,7 @@
 use super::{AssumeRole, IdentityError};
 use crate::{
     aws::{
+        key_material::FoundKeys,
         profile_file::{Profiles, Section},
         variables::{Form, InvalidSetting},
     },
@@ -15,7 +16,7 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base<'a> {
-    Keys(Keys<'a>),
+    Keys(FoundKeys<'a>),
     Process(&'a str),
     WebIdentity { role_arn: &'a str, token_file: &'a str, session_name: Option<&'a str> },
     Sso(Sso<'a>),
@@ -23,19 +24,6 @@ pub(super) enum Base<'a> {
     Container,
     Metadata,
     LoginSession,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Keys<'a> {
-    pub(super) access_key_id: &'a str,
-    pub(super) secret_access_key: &'a str,
-    pub(super) session_token: Option<&'a str>,
-}
-
-impl std::fmt::Debug for Keys<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(..)")
-    }
 }
 
 /// A role of IAM Identity Center.
@@ -88,13 +76,10 @@ impl<'a> Chain<'a> {
 
 fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'a Section, IdentityError> {
     profiles.profile(name).ok_or_else(|| {
+        let by =
+            |from: &str| format!("the profile `{}` names it as its source_profile, and ", clean_name(from));
         let detail = match from {
-            Some(from) => {
-                format!(
-                    "the profile `{}` names it as its source_profile, and there is none of that name",
-                    clean_name(from)
-                )
-            }
+            Some(from) => by(from) + "there is none of that name",
             None => "there is none of that name in the AWS profile files".into(),
         };
         IdentityError::ProfileNotFound { profile: clean_name(name), detail }
@@ -117,13 +102,11 @@ impl<'a> Named<'a> {
     }
 
     fn checked(&self, property: &str, form: Form) -> Result<Option<&'a str>, IdentityError> {
-        let Some(value) = self.get(property) else { return Ok(None) };
-        match form.check(property, value) {
-            Ok(()) => Ok(Some(value)),
-            Err(InvalidSetting { found, expected, .. }) => {
-                Err(self.broken(&format!("`{property}` is {found}, expected {expected}")))
-            }
+        let value = self.get(property);
+        if let Some(Err(InvalidSetting { found, expected, .. })) = value.map(|it| form.check(property, it)) {
+            return Err(self.broken(&format!("`{property}` is {found}, expected {expected}")));
         }
+        Ok(value)
     }
 
     fn required(&self, property: &str, form: Form) -> Result<&'a str, IdentityError> {
@@ -199,17 +182,11 @@ impl<'a> Named<'a> {
 
     fn sso(&self, profiles: &'a Profiles) -> Result<Sso<'a>, IdentityError> {
         let session = self.get("sso_session");
-        let login = match session {
-            Some(name) => match profiles.section("sso-session", name) {
-                Some(section) => Named { name: self.name, section },
-                None => {
-                    return Err(
-                        self.broken(&format!("there is no section [sso-session {}]", clean_name(name)))
-                    );
-                }
-            },
-            None => *self,
-        };
+        let mut login = *self;
+        if let Some(name) = session {
+            let missing = || self.broken(&format!("there is no section [sso-session {}]", clean_name(name)));
+            login.section = profiles.section("sso-session", name).ok_or_else(missing)?;
+        }
         Ok(Sso {
             account_id: self.required("sso_account_id", Form::Account)?,
             role_name: self.required("sso_role_name", Form::Name)?,
@@ -225,10 +202,11 @@ impl<'a> Named<'a> {
             let detail = "it holds none, and no other source of them".to_owned();
             return Err(IdentityError::ProfileNotFound { profile: clean_name(self.name), detail });
         }
-        Ok(Base::Keys(Keys {
+        Ok(Base::Keys(FoundKeys {
             access_key_id: self.require(keys[0])?,
             secret_access_key: self.require(keys[1])?,
             session_token: self.get(keys[2]),
+            expiry: None,
         }))
     }
 }
@@ -259,7 +237,9 @@ mod tests {
                 session,
             })
         };
-        let keys = Base::Keys(Keys { access_key_id: "K", secret_access_key: "S", session_token: None });
+        let keys =
+            FoundKeys { access_key_id: "K", secret_access_key: "S", session_token: None, expiry: None };
+        let keys = Base::Keys(keys);
         let role = "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\n";
         for (config, profile, base, roles) in [
             (&*format!("{role}source_profile = keys\n"), "keys", keys, 1),

@@ -1,6 +1,6 @@
 //! Why there are no credentials, and what to do about it.
 
-use std::{fmt::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use crate::{
     aws::{error::AwsFailure, key_material::MalformedKey, profile_file::ProfileFileError},
@@ -111,12 +111,8 @@ impl Diagnose for IdentityError {
 }
 
 fn list(looked: &[Looked]) -> String {
-    let mut text = String::new();
-    for Looked { source, looked_for, saw } in looked {
-        let separator = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
-    }
-    text
+    let text = |it: &Looked| format!("{}: looked for {}, {}", it.source, it.looked_for, it.saw);
+    looked.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

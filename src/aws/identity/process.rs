@@ -134,18 +134,13 @@ fn parse(output: &[u8], profile: &str) -> Result<Credentials, ProcessError> {
         _ => Err(ProcessError::Missing(name)),
     };
     let optional = |name| if get(name).is_some() { text(name).map(Some) } else { Ok(None) };
-    let expiry = match optional("Expiration")?.map(str::trim).filter(|text| !text.is_empty()) {
-        Some(text) => {
-            let time: jiff::Timestamp = text.parse().map_err(|_| ProcessError::Expiration)?;
-            Some(SystemTime::from(time))
-        }
-        None => None,
-    };
+    let expiry = optional("Expiration")?.map(str::trim).filter(|text| !text.is_empty());
+    let expiry = expiry.map(|text| text.parse::<jiff::Timestamp>().map_err(|_| ProcessError::Expiration));
     let keys = FoundKeys {
         access_key_id: text("AccessKeyId")?,
         secret_access_key: text("SecretAccessKey")?,
         session_token: optional("SessionToken")?,
-        expiry,
+        expiry: expiry.transpose()?.map(SystemTime::from),
     };
     let place = format!("the output of the credential_process of profile `{}`", clean_name(profile));
     Ok(keys.into_credentials(&Origin::of("credential process", place))?)

@@ -54,16 +54,8 @@ impl Identity {
         let mut arn = None;
         let credentials = match base {
             Base::Keys(keys) => {
-                let keys = FoundKeys {
-                    access_key_id: keys.access_key_id,
-                    secret_access_key: keys.secret_access_key,
-                    session_token: keys.session_token,
-                    expiry: None,
-                };
-                keys.into_credentials(&Origin::of(
-                    "profile",
-                    format_args!("profile `{}`", clean_name(profile)),
-                ))?
+                let place = format!("profile `{}`", clean_name(profile));
+                keys.into_credentials(&Origin::of("profile", place))?
             }
             Base::Process(command) => process::credentials(command, profile).await.map_err(|error| {
                 let class = match error {
