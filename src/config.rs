@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use tracing_subscriber::filter::Targets;
 use zeroize::Zeroizing;
 
 use self::{effective::Effective, resolve::Purpose};
@@ -33,7 +34,6 @@ use crate::{
     output::OutputConfig,
     refresh::plan::Policy,
     registry::RegistryHost,
-    units::LogFilter,
 };
 
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
@@ -82,7 +82,7 @@ pub struct Health {
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    pub filter: LogFilter,
+    pub filter: Targets,
 }
 
 /// The values of flags, by the names of their variables ([`variable`]).

@@ -36,7 +36,6 @@ use crate::{
     config::{Log, LogFormat},
     failure::foreign_text::clean,
     log_queue::{LOG, Line},
-    units::LogFilter,
 };
 
 /// How long the end of the process waits for whoever reads the log.
@@ -45,9 +44,9 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) struct FilterHandle(reload::Handle<Capped, Registry>);
 
 impl FilterHandle {
-    pub(crate) fn set(&self, filter: &LogFilter) {
+    pub(crate) fn set(&self, filter: &Targets) {
         // Fails only when the subscriber is gone, with the process.
-        let _ = self.0.modify(|capped| capped.0.clone_from(filter.targets()));
+        let _ = self.0.modify(|capped| capped.0.clone_from(filter));
     }
 }
 
@@ -57,7 +56,7 @@ pub(crate) fn start(log: &Log) -> FilterHandle {
         // Its message may quote what is being worked on.
         LOG.push(format!("{}\n", clean(&panic.to_string())).as_bytes());
     }));
-    let (filter, handle) = reload::Layer::new(Capped(log.filter.targets().clone()));
+    let (filter, handle) = reload::Layer::new(Capped(log.filter.clone()));
     let format =
         log.format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     // Fails only when logging has been started already, as a test may.
