@@ -69,28 +69,28 @@ impl Replacement<'_> {
     pub fn run(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Replaced, FileError> {
         let failed = |operation| move |error| self.target.failed(operation, error);
         let temp = TempFile::create(self.target)?;
-        let mut buffer = BufWriter::with_capacity(BUFFER, temp.file());
+        let mut buffer = BufWriter::with_capacity(BUFFER, &temp.file);
         write(&mut buffer).and_then(|()| buffer.flush()).map_err(failed(Operation::Write))?;
         // A buffer that is dropped with content would be written once more.
         drop(buffer.into_parts());
 
-        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
+        let metadata = temp.file.metadata().map_err(failed(Operation::Inspect))?;
         if metadata.gid() != self.group {
-            fchown(temp.file(), None, Some(self.group))
+            fchown(&temp.file, None, Some(self.group))
                 .map_err(failed(Operation::SetGroup { group: self.group }))?;
         }
         let mode = rustix::fs::Mode::from_raw_mode(self.mode.bits());
-        rustix::fs::fchmod(temp.file(), mode)
+        rustix::fs::fchmod(&temp.file, mode)
             .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
-        temp.file().sync_all().map_err(failed(Operation::Sync))?;
-        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
+        temp.file.sync_all().map_err(failed(Operation::Sync))?;
+        let metadata = temp.file.metadata().map_err(failed(Operation::Inspect))?;
 
         if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
         }
         let mut aside = None;
         if self.set_aside.is_empty() {
-            temp.rename_to(self.target.name()).map_err(failed(Operation::Rename))?;
+            temp.rename_to(&self.target.name).map_err(failed(Operation::Rename))?;
         } else {
             aside = Some(self.set_aside(temp)?.to_owned());
         }
@@ -121,14 +121,14 @@ impl Replacement<'_> {
             }
             // `fs.protected_hardlinks`, or a file system without links.
             Err(_) => {
-                directory.exchange(temp.name(), name).map_err(failed)?;
-                match take_first(directory, temp.name(), self.set_aside) {
+                directory.exchange(&temp.name, name).map_err(failed)?;
+                match take_first(directory, &temp.name, self.set_aside) {
                     Ok(aside) => {
                         temp.renamed();
                         aside
                     }
                     Err(error) => {
-                        let back = directory.exchange(temp.name(), name);
+                        let back = directory.exchange(&temp.name, name);
                         if back.is_err() {
                             temp.renamed(); // what has its name is the old file, which is not lost
                         }
@@ -182,7 +182,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
 /// [`FileMode::PRIVATE`] only where the file system imposes them.
 pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
     let temp = TempFile::create(target)?;
-    temp.file().metadata().map_err(|error| target.failed(Operation::Inspect, error))
+    temp.file.metadata().map_err(|error| target.failed(Operation::Inspect, error))
 }
 
 /// The directory that holds the file; `.` for a bare name.

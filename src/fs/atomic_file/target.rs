@@ -1,7 +1,7 @@
 //! The file that is replaced: a name in an open directory.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::Metadata,
     io,
     path::{Path, PathBuf},
@@ -83,9 +83,5 @@ impl Target {
 
     pub(super) fn failed(&self, operation: Operation, error: io::Error) -> FileError {
         FileError::new(operation, &self.path(), error)
-    }
-
-    pub(super) fn name(&self) -> &OsStr {
-        &self.name
     }
 }
