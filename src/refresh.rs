@@ -103,9 +103,7 @@ impl Refresher {
             Err(_) => Err(TokenError::TimedOut { operation: "asking for a token", seconds: limit.as_secs() }),
         }
     }
-}
 
-impl Refresher {
     /// What a process before this one left in the outputs, if it serves every registry: how urgent the first token is.
     fn found_in_outputs(&self) -> Option<Lifetime> {
         let expires_at = self.status.read(|status| {

@@ -71,12 +71,8 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
     // The store has a token before the file does.
     let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).expiry_of(&auth) {
         Some(end) => End::Known(end),
-        None => End::Unknown { changed_at: changed_at(metadata.modified()) },
+        // Without a time of its own, a file is taken to be from long ago.
+        None => End::Unknown { changed_at: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) },
     };
     Ok(Some(Held { auth: Secret::new(auth.into_owned()), end }))
-}
-
-/// Without a time of its own, a file is taken to be from long ago.
-fn changed_at(modified: io::Result<SystemTime>) -> SystemTime {
-    modified.unwrap_or(SystemTime::UNIX_EPOCH)
 }

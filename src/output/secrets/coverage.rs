@@ -55,10 +55,6 @@ impl Held {
     }
 }
 
-pub(super) fn are_all_tried<'a>(mut secrets: impl Iterator<Item = &'a Held>) -> bool {
-    secrets.all(|secret| secret.standing != Standing::New)
-}
-
 /// What a consumer finds whichever of the Secrets it reads: of each registry the earliest expiry of its credential, if
 /// each Secret that is to hold one does.
 pub(super) fn everywhere<'a>(secrets: impl Iterator<Item = &'a Held>, desired: &CredentialSet) -> InPlace {

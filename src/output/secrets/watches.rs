@@ -221,13 +221,8 @@ fn discover(
         WatchEvent::Failed(_) => false,
     };
     match event {
-        _ if scope.resource == NAMESPACES => {
-            if is_other {
-                Change::Targets
-            } else {
-                Change::None
-            }
-        }
+        _ if scope.resource == NAMESPACES && !is_other => Change::None,
+        _ if scope.resource == NAMESPACES => Change::Targets,
         // Also where there are others now: of those that stay, one may have been edited while nothing was watched.
         WatchEvent::All(_) => observed(scope, event),
         _ if is_other => Change::Targets,
