@@ -78,6 +78,18 @@ pub struct Problem {
     pub class: Class,
 }
 
+impl Problem {
+    /// One that only a person can fix.
+    pub fn denied(message: String, remedy: impl Into<Remedy>) -> Self {
+        Self { message, remedy: remedy.into(), class: Class::Denied }
+    }
+
+    /// A fault of this program.
+    pub fn fault(message: String) -> Self {
+        Self { message, remedy: Diagnosis::Fault.into(), class: Class::Transient }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.remedy)

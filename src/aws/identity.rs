@@ -40,6 +40,7 @@ use crate::{
     clock::Clock,
     env::Environment,
     registry::{AccountId, Region},
+    tasks::locked,
 };
 
 /// Credentials are resolved again when less than this is left of them.
@@ -175,15 +176,15 @@ impl Identity {
             return Ok(resolved);
         }
         let resolved = self.resolve().await?;
-        *self.cache() = Some(resolved.clone());
+        *locked(&self.cached) = Some(resolved.clone());
         Ok(resolved)
     }
 
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
-        *self.cache() = None;
+        *locked(&self.cached) = None;
         // A login that was renewed here may be revoked, and a newer one on disk.
-        *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *locked(&self.login) = None;
     }
 
     /// The source that it comes from, never `auto`. `None` where nothing announces one; then there may still be a
@@ -208,14 +209,10 @@ impl Identity {
     }
 
     fn cached(&self) -> Option<Resolved> {
-        let cached = self.cache().clone()?;
+        let cached = locked(&self.cached).clone()?;
         // Static keys are cheap to read and may be rotated under us: only what expires is kept.
         let expiry = cached.credentials.expiry()?;
         (expiry > self.clock.now() + EXPIRY_MARGIN).then_some(cached)
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, Option<Resolved>> {
-        self.cached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn resolve(&self) -> Result<Resolved, IdentityError> {

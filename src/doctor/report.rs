@@ -165,13 +165,8 @@ impl fmt::Display for Report {
             None if self.count(Outcome::Warn) == 0 => writeln!(f, "all is well"),
             None => writeln!(f, "all works; warnings: {}", self.count(Outcome::Warn)),
             Some(first) => {
-                writeln!(
-                    f,
-                    "failed: {}; begin with {}: {}",
-                    self.count(Outcome::Fail),
-                    first.id(),
-                    first.cause()
-                )
+                let failed = self.count(Outcome::Fail);
+                writeln!(f, "failed: {failed}; begin with {}: {}", first.id(), first.cause())
             }
         }
     }

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -144,7 +144,7 @@ async fn within<T: Send + 'static>(
 /// Held by the one pending read of `path`.
 fn slot_of(path: &Path) -> Arc<Semaphore> {
     static SLOTS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
-    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slots = tasks::locked(&SLOTS);
     slots.retain(|_, slot| Arc::strong_count(slot) > 1);
     Arc::clone(slots.entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))))
 }

@@ -19,7 +19,7 @@ mod inotify;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -29,7 +29,10 @@ use tokio::{
 };
 
 use self::inotify::Inotify;
-use crate::{fs::version::Version, tasks};
+use crate::{
+    fs::version::Version,
+    tasks::{self, locked},
+};
 
 /// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -81,30 +84,23 @@ pub struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.shared.lock().retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
+        locked(&self.shared.subscriptions)
+            .retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
         self.shared.check.notify_one();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Vec<Subscription>> {
-        locked(&self.subscriptions)
-    }
-
     fn files(&self) -> BTreeMap<PathBuf, bool> {
         let hung = locked(&self.hung);
         let mut files = BTreeMap::new();
-        for watching in self.lock().iter().flat_map(|subscription| &subscription.files) {
+        for watching in locked(&self.subscriptions).iter().flat_map(|subscription| &subscription.files) {
             if !hung.contains(&watching.file) {
                 *files.entry(watching.file.clone()).or_default() |= watching.kept;
             }
         }
         files
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FileWatcher {
@@ -127,7 +123,11 @@ impl FileWatcher {
         let inputs = files.into_iter().map(|file| Watching { file, kept: false, last: None });
         let kept = kept.map(|file| Watching { file, kept: true, last: None });
         let files = inputs.chain(kept).collect();
-        self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
+        locked(&self.0.subscriptions).push(Subscription {
+            files,
+            changed: Arc::clone(&changed),
+            seen: Some(seen),
+        });
         let watched = Watched { shared: Arc::clone(&self.0), changed };
         self.0.subscribed.notify_one();
         let _ = timeout(FIRST_CHECK, first_check).await;
@@ -177,7 +177,7 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         seen.entry(file).or_insert(sight);
     }
     inotify.end();
-    for subscription in shared.lock().iter_mut() {
+    for subscription in locked(&shared.subscriptions).iter_mut() {
         let mut changed = false;
         for Watching { file, kept, last } in &mut subscription.files {
             let Some(now) = seen.get(file) else { continue };

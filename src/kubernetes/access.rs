@@ -144,12 +144,9 @@ async fn of_kubeconfig(paths: &[PathBuf]) -> Result<Access, ConnectError> {
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify == Some(true);
     config.tls_server_name = cluster.tls_server_name.clone().filter(|name| !name.is_empty());
     config.proxy_url = proxy_of(&cluster)?;
-    config.root_cert = match &authority {
-        Some(pem) => Some(
-            certificates(pem).ok_or(ConnectError::key("certificate-authority", "holds no certificate"))?,
-        ),
-        None => None,
-    };
+    let no_certificate = || ConnectError::key("certificate-authority", "holds no certificate");
+    let roots = authority.as_ref().map(|pem| certificates(pem).ok_or_else(no_certificate));
+    config.root_cert = roots.transpose()?;
     let plugin = user.exec.take().map(|plugin| {
         let cluster = plugin.provide_cluster_info.then(|| {
             let authority = authority.as_ref().map(|pem| STANDARD.encode(&**pem));
@@ -239,16 +236,12 @@ impl Selected {
     }
 
     fn check(&self) -> Result<(), ConnectError> {
-        if let Some(provider) = &self.user.auth_provider {
-            let has_token = provider.name == OIDC && provider.config.contains_key("id-token");
-            if !has_token {
-                return Err(ConnectError::key(
-                    "auth-provider",
-                    "is not supported, but for oidc with an id-token: use an exec plugin",
-                ));
-            }
+        let Some(provider) = &self.user.auth_provider else { return Ok(()) };
+        if provider.name == OIDC && provider.config.contains_key("id-token") {
+            return Ok(());
         }
-        Ok(())
+        let reason = "is not supported, but for oidc with an id-token: use an exec plugin";
+        Err(ConnectError::key("auth-provider", reason))
     }
 }
 

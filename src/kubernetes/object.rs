@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use self::fields::Fields;
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, Wanted};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectRef {
@@ -20,6 +20,10 @@ impl ObjectRef {
     /// A Secret of this namespace and name, both valid ones: they go into paths as they are.
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    pub(crate) fn wanted(&self, verb: &'static str) -> Wanted<'_> {
+        Wanted { verb, resource: "secrets", namespace: &self.namespace, name: &self.name }
     }
 
     pub(super) fn path(&self) -> String {

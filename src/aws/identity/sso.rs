@@ -8,7 +8,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -29,7 +28,7 @@ use crate::{
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,
-    tasks,
+    tasks::{self, locked},
 };
 
 /// Login tokens have a few kilobytes.
@@ -83,7 +82,7 @@ impl Identity {
         let answer = answer.map_err(|error| {
             if error.as_service_error().is_some_and(|error| error.is_unauthorized_exception()) {
                 // The login was revoked: the next attempt reads the file again, where a newer one may be.
-                *self.kept_login() = None;
+                *locked(&self.login) = None;
             }
             self.of_sso(
                 profile,
@@ -103,14 +102,10 @@ impl Identity {
         Ok(keys.into_credentials(&Origin::of("sso", "the answer of sso:GetRoleCredentials"))?)
     }
 
-    fn kept_login(&self) -> MutexGuard<'_, Option<Login>> {
-        self.login.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A login with some life left: that of the file, or one that it is renewed by.
     async fn login(&self, profile: &str, sso: Sso<'_>, sdk: &SdkConfig) -> Result<Login, IdentityError> {
         let now = self.clock.now();
-        let kept = self.kept_login().clone();
+        let kept = locked(&self.login).clone();
         if let Some(login) = kept.filter(|login| login.outlives(now + EXPIRY_MARGIN)) {
             return Ok(login);
         }
@@ -132,7 +127,7 @@ impl Identity {
         }
         match self.renewed(&login, sso, sdk).await {
             Ok(Some(renewed)) => {
-                *self.kept_login() = Some(renewed.clone());
+                *locked(&self.login) = Some(renewed.clone());
                 keep(path.clone(), renewed.clone()).await;
                 Ok(renewed)
             }

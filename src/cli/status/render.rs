@@ -229,12 +229,8 @@ fn notes(status: &Status) -> Vec<Note> {
 fn failing(targets: &Targets) -> impl Iterator<Item = Note> {
     let listed =
         targets.failing.iter().map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
-    let more = (targets.more_failing > 0).then(|| Note {
-        tone: Tone::Bad,
-        place: format!("{} more Secrets", targets.more_failing),
-        message: "not in sync either".into(),
-        remedy: None,
-    });
+    let more = format!("{} more Secrets", targets.more_failing);
+    let more = (targets.more_failing > 0).then(|| Note::plain(Tone::Bad, more, "not in sync either"));
     listed.chain(more)
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::{Shared, locked};
-use crate::failure::diagnosis::Diagnosis;
+use super::Shared;
+use crate::{failure::diagnosis::Diagnosis, tasks::locked};
 
 /// The kernel's hints. Without them the caller polls.
 pub(super) struct Inotify {

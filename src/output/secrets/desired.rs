@@ -26,7 +26,7 @@ use crate::{
     credentials::CredentialSet,
     docker_config::Base,
     failure::{
-        Class, Problem,
+        Problem,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
     },
@@ -137,25 +137,17 @@ pub(super) fn decide(
 
 fn reject_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Result<(), Problem> {
     let Some(found) = found.filter(|found| found.kind != wanted) else { return Ok(()) };
-    Err(Problem {
-        message: format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind)),
-        remedy: Remedy::with(
-            Diagnosis::SecretType,
-            format!("kubectl -n {} delete secret {}", at.namespace, at.name),
-        ),
-        class: Class::Denied,
-    })
+    let message = format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind));
+    let command = format!("kubectl -n {} delete secret {}", at.namespace, at.name);
+    Err(Problem::denied(message, Remedy::with(Diagnosis::SecretType, command)))
 }
 
 fn reject_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
     if size <= LARGEST {
         return Ok(());
     }
-    Err(Problem {
-        message: format!("the Secret {at} would hold {size} bytes: no more than 1 MiB is possible"),
-        remedy: Diagnosis::SecretTooLarge.into(),
-        class: Class::Denied,
-    })
+    let message = format!("the Secret {at} would hold {size} bytes: no more than 1 MiB is possible");
+    Err(Problem::denied(message, Diagnosis::SecretTooLarge))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::{Problem, diagnosis::Diagnosis, foreign_text::clean},
-    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
+    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject},
     tasks,
 };
 
@@ -146,12 +146,8 @@ impl Reconciliation {
     ) -> Result<Decision, Problem> {
         let now = self.clock.now();
         if found.as_ref().is_none_or(|found| found.size() <= LARGE) {
-            return decide(
-                &self.at,
-                &self.job.content,
-                found.as_ref(),
-                &Basis { desired, memory: &self.memory, now },
-            );
+            let basis = Basis { desired, memory: &self.memory, now };
+            return decide(&self.at, &self.job.content, found.as_ref(), &basis);
         }
         // Never closed.
         let _permit = LARGE_DECISIONS.acquire().await;
@@ -164,7 +160,6 @@ impl Reconciliation {
     }
 
     fn problem(&self, error: &ApiError, verb: &'static str) -> Problem {
-        let ObjectRef { namespace, name } = &self.at;
-        error.problem(&Wanted { verb, resource: "secrets", namespace, name })
+        error.problem(&self.at.wanted(verb))
     }
 }

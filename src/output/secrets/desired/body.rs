@@ -10,7 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::Problem,
     kubernetes::{FieldSet, ObjectRef, SecretObject},
 };
 
@@ -92,11 +92,7 @@ impl<'a> Body<'a> {
             annotations,
         };
         let json = Json { api_version: "v1", kind: "Secret", type_: *kind, metadata, data };
-        let failed = |error: serde_json::Error| Problem {
-            message: format!("cannot write the body of a request: {error}"),
-            remedy: Diagnosis::Fault.into(),
-            class: Class::Transient,
-        };
+        let failed = |error| Problem::fault(format!("cannot write the body of a request: {error}"));
         let mut size = Size(0);
         serde_json::to_writer(&mut size, &json).map_err(failed)?;
         let mut body = Zeroizing::new(Vec::with_capacity(size.0));

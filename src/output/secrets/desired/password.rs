@@ -19,7 +19,7 @@ use crate::{
     aws::token::Token,
     clock::whole_seconds,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Problem, diagnosis::Diagnosis},
     kubernetes::{FieldSet, ObjectRef, SecretObject},
     registry::RegistryHost,
 };
@@ -63,11 +63,8 @@ pub(super) fn of_repository(
     found: Option<&SecretObject>,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    let found = found.ok_or_else(|| Problem {
-        message: format!("there is no Secret {at}"),
-        remedy: Diagnosis::SecretMissing.into(),
-        class: Class::Denied,
-    })?;
+    let missing = || Problem::denied(format!("there is no Secret {at}"), Diagnosis::SecretMissing);
+    let found = found.ok_or_else(missing)?;
     let Some(host) = registry_of(found, basis.desired) else {
         let warning =
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
@@ -203,11 +200,9 @@ impl Place<'_> {
         let Self { at, host, basis } = *self;
         let decision = self.unchanged(InPlace::new(), Vec::new());
         // Of a registry that is no longer configured, none is wanted there.
-        let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
-            message: format!("the Secret {at} gets no credentials: {reason}"),
-            remedy: Diagnosis::CredentialWithheld.into(),
-            class: Class::Denied,
-        });
+        let message = format!("the Secret {at} gets no credentials: {reason}");
+        let is_configured = !basis.desired.retired.contains(host);
+        let problem = is_configured.then(|| Problem::denied(message, Diagnosis::CredentialWithheld));
         Ok(Decision { apply: without_ours(at, found)?, problem, ..decision })
     }
 }
