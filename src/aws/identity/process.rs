@@ -135,12 +135,13 @@ fn parse(output: &[u8], profile: &str) -> Result<Credentials, ProcessError> {
     };
     let optional = |name| if get(name).is_some() { text(name).map(Some) } else { Ok(None) };
     let expiry = optional("Expiration")?.map(str::trim).filter(|text| !text.is_empty());
-    let expiry = expiry.map(|text| text.parse::<jiff::Timestamp>().map_err(|_| ProcessError::Expiration));
+    let expiry = expiry.map(str::parse::<jiff::Timestamp>).transpose();
+    let expiry = expiry.map_err(|_| ProcessError::Expiration)?.map(SystemTime::from);
     let keys = FoundKeys {
         access_key_id: text("AccessKeyId")?,
         secret_access_key: text("SecretAccessKey")?,
         session_token: optional("SessionToken")?,
-        expiry: expiry.transpose()?.map(SystemTime::from),
+        expiry,
     };
     let place = format!("the output of the credential_process of profile `{}`", clean_name(profile));
     Ok(keys.into_credentials(&Origin::of("credential process", place))?)
