@@ -76,11 +76,10 @@ impl<'a> Chain<'a> {
 
 fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'a Section, IdentityError> {
     profiles.profile(name).ok_or_else(|| {
-        let by =
-            |from: &str| format!("the profile `{}` names it as its source_profile, and ", clean_name(from));
-        let detail = match from {
-            Some(from) => by(from) + "there is none of that name",
-            None => "there is none of that name in the AWS profile files".into(),
+        let nowhere = "there is none of that name";
+        let detail = match from.map(clean_name) {
+            Some(from) => format!("the profile `{from}` names it as its source_profile, and {nowhere}"),
+            None => format!("{nowhere} in the AWS profile files"),
         };
         IdentityError::ProfileNotFound { profile: clean_name(name), detail }
     })

@@ -27,7 +27,7 @@ pub(crate) struct Held {
     pub end: End,
 }
 
-/// When a token in the file expires. `Unknown`: no expiry is stored, but it is not younger than the file's last change.
+/// When a token in the file expires. `Unknown`: none is stored, but the token is not younger than the file's last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Known(SystemTime),
