@@ -1,7 +1,7 @@
 //! The admission policy of `ecr-sidecar manifests --pod-pull-secrets`: which pods name the Secret, as the API server admits
 //! them, and on a real node, that they pull with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ecr_emulator::Settings;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn config(cluster: &Cluster, host: &str, name: &str, namespaces: &str) -> PathBu
     )
 }
 
-fn policy(cluster: &Cluster, config: &PathBuf) -> String {
+fn policy(cluster: &Cluster, config: &Path) -> String {
     cluster.manifests(|command| {
         by_file(config)(command);
         command.arg("--pod-pull-secrets");
