@@ -45,10 +45,8 @@ const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
 
-/// An idle thread for blocking work exits after this time.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
-/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     forbid_dumps();
     let mut arguments = std::env::args_os();

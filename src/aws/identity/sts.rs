@@ -60,7 +60,6 @@ impl Identity {
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
-    /// The role's credentials, obtained with those of `from`.
     pub(super) async fn assume_role(
         &self,
         role: &AssumeRole,
