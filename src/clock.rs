@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Tells the time of day.
+/// The time of day.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     #[default]

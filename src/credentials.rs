@@ -50,12 +50,12 @@ impl CredentialStore {
         Self { state: Arc::default(), set: watch::Sender::new(Arc::default()) }
     }
 
-    /// Tells of each change; a set that is another one differs.
+    /// Reports each change; a set that is another one differs.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<CredentialSet>> {
         self.set.subscribe()
     }
 
-    /// Says which token serves which host from now on. Hosts that are left out are retired, tokens that serve
+    /// Sets which token serves which host from now on. Hosts that are left out are retired, tokens that serve
     /// no key of `routes` or `kept` are dropped.
     pub(crate) fn route(&self, routes: BTreeMap<RegistryHost, TokenKey>, kept: &BTreeSet<TokenKey>) {
         let mut state = self.lock();

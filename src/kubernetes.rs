@@ -168,7 +168,7 @@ impl Cluster {
     }
 
     /// Everything in a scope, and the version from which to watch it.
-    async fn list(&self, scope: &Scope) -> Result<(Vec<ObjectState>, String), ApiError> {
+    pub(crate) async fn list(&self, scope: &Scope) -> Result<(Vec<ObjectState>, String), ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
         let mut size = PAGE;

@@ -62,15 +62,16 @@ pub(crate) enum Step {
 
 impl Step {
     /// The action that ECR asks IAM for
-    /// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html>); none of `/v2/`.
-    pub(crate) fn action(self) -> &'static str {
-        match self {
-            Self::Login => "ecr:GetAuthorizationToken",
+    /// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html>); none at `/v2/`, which any token
+    /// opens.
+    pub(crate) fn action(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Login => return None,
             Self::Tags => "ecr:ListImages",
             Self::Manifest => "ecr:BatchGetImage",
             Self::LayerExists => "ecr:BatchCheckLayerAvailability",
             Self::Layer => "ecr:GetDownloadUrlForLayer",
-        }
+        })
     }
 }
 
@@ -100,8 +101,8 @@ impl Outcome {
         match self.result {
             Ok(found) => Ok(format!("{step}: {found}")),
             Err(problem) => {
-                let message =
-                    format!("{step} ({}, credential of {place}): {}", step.action(), problem.message);
+                let action = step.action().map_or_else(String::new, |action| format!("{action}, "));
+                let message = format!("{step} ({action}credential of {place}): {}", problem.message);
                 Err(Problem { message, ..problem })
             }
         }
@@ -272,9 +273,9 @@ impl Pull<'_> {
         let secrets = self.session.secrets();
         let error = RegistryError::of(&answer.body);
         let (class, diagnosis) = meaning(step, answer.status, &error);
-        let remedy = match diagnosis {
-            Diagnosis::PullDenied => {
-                let denial = Denial::of(&error.message, step.action(), &secrets);
+        let remedy = match (diagnosis, step.action()) {
+            (Diagnosis::PullDenied, Some(action)) => {
+                let denial = Denial::of(&error.message, action, &secrets);
                 Remedy::with(diagnosis, self.remedy(&denial))
             }
             _ => diagnosis.into(),

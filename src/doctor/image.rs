@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     failure::Problem,
     kubernetes::Connection,
-    output::published::{Reading, published},
+    output::published::{Discovered, Reading, published},
     pull::{ImageRef, pull},
     pull_probe::{ProbeSettings, begin},
 };
@@ -65,7 +65,7 @@ pub(super) async fn check(
     let until = Instant::now() + LIMIT;
     let subject = format!("{}/{}", image.host, image.repository);
     let connection = Connection::default();
-    let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
+    let reading = published(&config.outputs, &image.host, &Discovered::Listed, &connection, clock).await;
     let mut findings = unread(&reading);
     if reading.found.is_none() && !findings.is_empty() {
         return findings;
@@ -92,18 +92,16 @@ async fn probe(config: &Config, sdk: &SdkConfig, clock: &Clock) -> Vec<Finding> 
     for ProbeSettings { image, .. } in config.probes() {
         let subject = image.to_string();
         let tried = timeout_at(until, async {
-            let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
-            if reading.found.is_none() && reading.problems.is_empty() && !reading.unknown.is_empty() {
-                return unread(&reading);
-            }
+            let reading =
+                published(&config.outputs, &image.host, &Discovered::Listed, &connection, clock).await;
             let result = match reading.into_credential(&image.host, clock.now()) {
                 Ok(found) => begin(image, &found, sdk).await,
                 Err(problem) => Err(problem),
             };
-            vec![finding(&subject, result)]
+            finding(&subject, result)
         });
         let left_out = || format!("not tried: the pull probes before it took {} s", LIMIT.as_secs());
-        findings.extend(tried.await.unwrap_or_else(|_| vec![Step::Pull.skip(&subject, left_out())]));
+        findings.push(tried.await.unwrap_or_else(|_| Step::Pull.skip(&subject, left_out())));
     }
     let why = "name an image by --image HOST/REPOSITORY[:TAG]";
     findings.push(match findings.len() {
@@ -113,16 +111,10 @@ async fn probe(config: &Config, sdk: &SdkConfig, clock: &Clock) -> Vec<Finding> 
     findings
 }
 
-/// Outputs of which it is not known what they hold.
+/// Outputs that cannot be read.
 fn unread(reading: &Reading) -> Vec<Finding> {
-    let unknown = reading.unknown.iter().map(|id| {
-        let why =
-            "not read: its Secrets are discovered while the sidecar runs; `ecr-sidecar status` shows them";
-        Step::Pull.skip(id.to_string(), why)
-    });
     let problems = reading.problems.iter();
-    let problems = problems.map(|(id, problem)| Step::Pull.problem(id.to_string(), problem.clone()));
-    problems.chain(unknown).collect()
+    problems.map(|(id, problem)| Step::Pull.problem(id.to_string(), problem.clone())).collect()
 }
 
 fn finding(subject: &str, result: Result<String, Problem>) -> Finding {

@@ -310,7 +310,7 @@ diagnoses! {
     SecretMissing = "secret-missing",
         "The Secret of an Argo CD repository does not exist; only its owner can create it.",
         "create the repository in Argo CD, or remove the name from this output";
-    SecretForeign = "secret-foreign",
+    SecretUnmanaged = "secret-unmanaged",
         "The Secret has credentials that are not managed by the sidecar.",
         "choose another name, or set `adopt: true` on this output to keep it from now on";
     CredentialWithheld = "credential-withheld",

@@ -37,7 +37,10 @@ pub use target::Target;
 use temp::TempFile;
 pub use temp::remove_stale;
 
-use crate::fs::{directory::Directory, version::Version};
+use crate::fs::{
+    directory::{Directory, raw_mode},
+    version::Version,
+};
 
 /// One replacement of a file.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ impl Replacement<'_> {
             fchown(temp.file(), None, Some(self.group))
                 .map_err(failed(Operation::SetGroup { group: self.group }))?;
         }
-        let mode = rustix::fs::Mode::from_raw_mode(self.mode.bits());
+        let mode = raw_mode(self.mode.bits());
         rustix::fs::fchmod(temp.file(), mode)
             .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
         temp.file().sync_all().map_err(failed(Operation::Sync))?;
@@ -213,7 +216,7 @@ fn make_private(directory: &Directory, aside: &OsStr, seen: Option<Version>) {
         metadata.is_file() && metadata.nlink() == 1 && metadata.uid() == rustix::process::geteuid().as_raw()
     };
     if file.metadata().is_ok_and(|metadata| same(&metadata) && only_ours(&metadata)) {
-        let _ = rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(FileMode::PRIVATE.bits()));
+        let _ = rustix::fs::fchmod(&file, raw_mode(FileMode::PRIVATE.bits()));
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::{
     collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::{File, Metadata},
     io,
     os::{
@@ -89,8 +89,7 @@ impl Directory {
 
     /// The metadata of what has the name, a link not followed; none when nothing has it.
     pub fn entry(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
-        // O_PATH opens nothing: neither rights on it nor a writer at a FIFO is needed.
-        match self.openat(name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+        match self.openat(name, ENTRY, Mode::empty()) {
             Ok(entry) => File::from(entry).metadata().map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -106,7 +105,7 @@ impl Directory {
     /// Creates a file that is not there yet, for writing.
     pub fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        Ok(self.openat(name, flags, Mode::from_raw_mode(mode))?.into())
+        Ok(self.openat(name, flags, raw_mode(mode))?.into())
     }
 
     /// Gives an entry another name; what has that name goes.
@@ -153,12 +152,11 @@ impl Directory {
     /// Where the link `name` leads, if it is to be followed.
     pub fn target_of(&self, name: &OsStr) -> io::Result<PathBuf> {
         // A link of /proc may lead where its text does not.
-        let is_magic = rustix::fs::fstatfs(&self.descriptor)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
-        if is_magic && name != "self" && name != "thread-self" {
+        if self.is_of_proc()? && name != "self" && name != "thread-self" {
             return Err(Errno::LOOP.into());
         }
-        let link = self.openat(name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
-        let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+        let link = self.openat(name, ENTRY, Mode::empty())?;
+        let target = self.read_link(&link, name)?;
         let (link, directory) = (File::from(link).metadata()?, self.metadata()?);
         let trusted = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
         let mode = directory.mode() & 0o7777;
@@ -182,7 +180,28 @@ impl Directory {
         walk(start, path, false)
     }
 
-    /// This directory for reading: the descriptor is O_PATH.
+    #[cfg(target_os = "linux")]
+    fn is_of_proc(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstatfs(&self.descriptor)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_of_proc(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_link(&self, link: &OwnedFd, _: &OsStr) -> rustix::io::Result<CString> {
+        rustix::fs::readlinkat(link, "", Vec::new())
+    }
+
+    /// By its name, which leads to another link only where others may write: such a link is not followed.
+    #[cfg(not(target_os = "linux"))]
+    fn read_link(&self, _: &OwnedFd, name: &OsStr) -> rustix::io::Result<CString> {
+        rustix::fs::readlinkat(&self.descriptor, name, Vec::new())
+    }
+
+    /// This directory for reading: on Linux, the descriptor is O_PATH.
     fn opened(&self) -> io::Result<OwnedFd> {
         Ok(self.openat(OsStr::new("."), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
@@ -197,7 +216,7 @@ impl Directory {
     }
 
     fn make(&self, name: &OsStr) -> io::Result<()> {
-        match rustix::fs::mkdirat(&self.descriptor, name, Mode::from_raw_mode(MODE)) {
+        match rustix::fs::mkdirat(&self.descriptor, name, raw_mode(MODE)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(()), // another process has made it meanwhile
             Err(error) => return Err(error.into()),
@@ -217,7 +236,27 @@ impl Directory {
     }
 }
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = PASSED.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+
+/// O_PATH opens nothing: neither rights on it nor a writer at a FIFO is needed.
+#[cfg(target_os = "linux")]
+const PASSED: OFlags = OFlags::PATH;
+#[cfg(target_os = "linux")]
+const ENTRY: OFlags = PASSED.union(OFlags::NOFOLLOW);
+
+/// Opens a symbolic link itself: open(2) of macOS.
+#[cfg(not(target_os = "linux"))]
+const O_SYMLINK: u32 = 0x0020_0000;
+/// Without O_PATH, what may not be read can't be inspected either.
+#[cfg(not(target_os = "linux"))]
+const PASSED: OFlags = OFlags::RDONLY;
+#[cfg(not(target_os = "linux"))]
+const ENTRY: OFlags = PASSED.union(OFlags::NONBLOCK).union(OFlags::from_bits_retain(O_SYMLINK));
+
+/// The type of a mode differs between systems.
+pub(super) fn raw_mode(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode as rustix::fs::RawMode)
+}
 
 /// Walks from `directory`, which is the root for an absolute path, along `path`.
 fn walk(mut directory: Directory, path: &Path, make: bool) -> io::Result<Directory> {

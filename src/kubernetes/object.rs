@@ -58,7 +58,7 @@ struct ManagedFields {
 
 impl Meta {
     /// Which other field manager holds one of these keys of `data`, or else wrote last: keys that were removed have none.
-    pub(crate) fn foreign_manager(&self, keys: &[&str]) -> Option<&str> {
+    pub(crate) fn other_manager(&self, keys: &[&str]) -> Option<&str> {
         let foreign = self.managed_fields.iter().filter(|fields| !fields.is_ours());
         let holds = |fields: &ManagedFields| keys.iter().any(|key| fields.has(key));
         foreign
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_foreign_writer_is_named_and_ours_known_by_manager_and_operation() {
+    fn the_last_other_writer_is_named_and_ours_known_by_manager_and_operation() {
         let meta: Meta = serde_json::from_value(serde_json::json!({
             "name": "s", "namespace": "n", "resourceVersion": "7",
             "managedFields": [
@@ -234,8 +234,8 @@ mod tests {
             ],
         }))
         .unwrap();
-        assert_eq!(meta.foreign_manager(&["password"]), Some("kubectl-edit"));
-        assert_eq!(meta.foreign_manager(&["url"]), Some("ecr-sidecar")); // not by apply: another client uses our name
+        assert_eq!(meta.other_manager(&["password"]), Some("kubectl-edit"));
+        assert_eq!(meta.other_manager(&["url"]), Some("ecr-sidecar")); // not by apply: another client uses our name
         assert!(meta.we_own("password") && !meta.we_own("url"));
         assert!(meta.we_applied() && !meta.we_annotated("a") && !meta.we_typed() && !meta.made_by_another());
     }

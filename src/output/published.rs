@@ -56,11 +56,19 @@ pub(crate) struct Reading {
     pub(crate) unknown: Vec<OutputId>,
 }
 
-/// Reads `outputs` in their order. `known` is a Secret that holds the credential, of an output that discovers its Secrets.
+/// Which Secrets are read of an output that discovers them.
+pub(crate) enum Discovered<'a> {
+    /// Those that the API server lists now.
+    Listed,
+    /// The one that is known to hold the credential, if any: a list may be long, and a tenant's Secret anything.
+    Known(&'a (dyn Fn(&OutputId) -> Option<ObjectRef> + Sync)),
+}
+
+/// Reads `outputs` in their order.
 pub(crate) async fn published(
     outputs: &[OutputConfig],
     host: &RegistryHost,
-    known: &(dyn Fn(&OutputId) -> Option<ObjectRef> + Sync),
+    discovered: &Discovered<'_>,
     connection: &Connection,
     clock: &Clock,
 ) -> Reading {
@@ -77,11 +85,16 @@ pub(crate) async fn published(
                 (timeout_at(until, read).await, Diagnosis::VolumeHangs)
             }
             _ => {
-                let known = known(&id);
-                if known.is_none() && secrets::are_discovered(output) {
-                    reading.unknown.push(id);
-                    continue;
-                }
+                let known = match discovered {
+                    Discovered::Known(known) if secrets::are_discovered(output) => {
+                        let Some(at) = known(&id) else {
+                            reading.unknown.push(id);
+                            continue;
+                        };
+                        Some(at)
+                    }
+                    _ => None,
+                };
                 let read = in_secrets(output, host, known.as_ref(), connection, clock.now());
                 (timeout_at(until, read).await, Diagnosis::ApiServerUnreachable)
             }
@@ -214,7 +227,7 @@ mod tests {
     async fn credential(outputs: &[OutputConfig]) -> Result<(String, String), Problem> {
         let host = HOST.parse().unwrap();
         let (connection, clock) = (Connection::default(), Clock::System);
-        let reading = published(outputs, &host, &|_| None, &connection, &clock).await;
+        let reading = published(outputs, &host, &Discovered::Listed, &connection, &clock).await;
         let found = reading.into_credential(&host, clock.now())?;
         Ok((found.place, found.auth.expose().clone()))
     }

@@ -88,7 +88,7 @@ impl Denial {
         let action = &self.action;
         let principal = self.principal.as_deref().filter(|_| owner.is_some());
         let who = principal.map_or_else(|| "the principal".to_owned(), role_of);
-        let is_foreign = match (account_of(principal), owner) {
+        let is_of_other_account = match (account_of(principal), owner) {
             (Some(ours), Some(owner)) => ours != owner.as_str(),
             _ => false,
         };
@@ -96,7 +96,7 @@ impl Denial {
         let of_repository = || statement(action, repository_arn, Some(&who));
         let file = match &**action {
             "ecr:BatchImportUpstreamImage" | "ecr:CreateRepository" => PULL_THROUGH,
-            _ if is_foreign => OTHER_ACCOUNT,
+            _ if is_of_other_account => OTHER_ACCOUNT,
             _ => SAME_ACCOUNT,
         };
         if self.is_explicit {
@@ -134,7 +134,7 @@ impl Denial {
             Some(Policy::Session) => {
                 format!("{action}: add to the session policy with which {who} was assumed: {}", identity())
             }
-            None if is_foreign => format!(
+            None if is_of_other_account => format!(
                 "{action}: the repository is of another account, so both policies have to allow it; add to the identity \
                  policy of {who} ({file}): {}; add to the policy of the repository ({REPOSITORY}): {}",
                 identity(),

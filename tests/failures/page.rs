@@ -16,7 +16,7 @@ const HERE: [&str; 4] = [
 ];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 32] = [
+const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/file/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -61,7 +61,7 @@ const ELSEWHERE: [(D, &str, &str); 32] = [
     (D::SecretInvalid, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::RightMissing, "tests/secrets/doctor.rs", "rights_that_are_missing_are_reported_with_the_rule"),
     (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_reported"),
-    (D::SecretForeign, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
+    (D::SecretUnmanaged, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
     (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_reported"),
     (
         D::CredentialWithheld,
@@ -74,7 +74,6 @@ const ELSEWHERE: [(D, &str, &str); 32] = [
         "an_ownership_conflict_is_reported_and_leaves_no_consumer_without_a_credential",
     ),
     (D::SecretTooLarge, "src/output/secrets/desired/tests.rs", "no_secret_is_larger_than_is_possible"),
-    (D::UpstreamRefused, "src/pull.rs", "each_answer_has_its_diagnosis"),
     (D::InputUnreadable, "tests/failures/aws.rs", "a_token_that_this_user_may_not_read"),
     (D::NameUnresolved, "tests/failures/aws.rs", "a_name_that_resolves_to_nothing"),
 ];

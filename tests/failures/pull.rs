@@ -1,7 +1,7 @@
 //! A pull with the published credential, under the policies of `patches/iam`: what consumers do, and what keeps them
 //! from it.
 
-use std::process::Command;
+use std::{ffi::OsString, fs, process::Command, time::SystemTime};
 
 use ecr_emulator::{Attachment, CHART, Fault, IMAGE, Service};
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
@@ -41,17 +41,28 @@ fn publish(world: &Harness, registries: &str) {
     });
 }
 
-/// What doctor reports of a pull; the credential that is published is shown nowhere.
+/// What doctor reports of a pull; the credential that is published is shown nowhere, and its file stays as it is.
 fn pull(world: &Harness, image: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+    let before = files(world);
     let report = doctor(world, |command| {
         command.envs(KEYS).args(["--image", image]);
         prepare(command);
     });
+    assert_eq!(files(world), before, "it writes nothing");
     let text = report.to_string();
     for auth in world.auths().values() {
         assert!(!text.contains(auth.as_str()), "{text}");
     }
     report
+}
+
+/// What is next to the published file, with the times of the last changes.
+fn files(world: &Harness) -> Vec<(OsString, SystemTime)> {
+    let entries = fs::read_dir(world.at("out")).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect();
+    files.sort();
+    files
 }
 
 /// `policy` without one of its actions.
@@ -170,6 +181,13 @@ fn what_else_keeps_a_consumer_from_its_image() {
         row(D::ImageMissing, |world, command| {
             publish(world, HOST);
             command.envs(KEYS).args(["--image", &format!("{HOST}/app:0.0")]);
+        }),
+        row(D::UpstreamRefused, |world, command| {
+            publish(world, HOST);
+            world.emulator.add_pull_through_cache("docker-hub");
+            world.emulator.refuse_upstream(true);
+            command.envs(KEYS).args(["--as-consumer", "docker", "--image"]);
+            command.arg(format!("{HOST}/docker-hub/{IMAGE}"));
         }),
     ]);
 }

@@ -1,9 +1,11 @@
-//! The image, in a real docker: what is in it, what works in it, and the trial that compose.yaml makes of it.
+//! What a release offers: the image, in a real docker: what is in it, what works in it, and the trial that compose.yaml
+//! makes of it; and the archives for laptops.
 //!
 //! Both images of the Dockerfile are built once, and kept as archives; each test loads them into a docker of its own.
 //! Nothing is pulled: the base image of the build is made of this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail by panicking")]
 
+mod archive;
 mod compose;
 mod image;
 

@@ -203,8 +203,15 @@ fn thousands_of_scrapes_cost_no_growth() {
         }
     };
     scrape(200); // all that it will ever need is in memory
-    let before = sidecar.rss_kib();
-    scrape(MANY);
-    let grown = sidecar.rss_kib().saturating_sub(before);
-    assert!(grown < GROWTH, "{grown} KiB more after {MANY} scrapes");
+    // What leaks grows every time; what an allocator does on a busy machine does not.
+    let grown = [(); 3].map(|()| {
+        let before = sidecar.rss_kib();
+        scrape(MANY / 3);
+        sidecar.rss_kib().saturating_sub(before)
+    });
+    assert!(
+        grown.iter().any(|grown| *grown < GROWTH / 3),
+        "KiB more after {} scrapes each: {grown:?}",
+        MANY / 3
+    );
 }

@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
+use ecr_emulator::IMAGE;
 use serde_json::Value;
 use test_support::{
     Running,
     harness::{DEADLINE, HOST},
+    iam::{allow_all_but, allow_what_we_ship},
+    kubernetes::audit::Request,
     output,
 };
 
@@ -158,7 +161,107 @@ fn a_secret_that_others_filled_is_reported() {
         &format!("--from-literal=.dockerconfigjson={config}"),
     ]);
     let (report, findings) = doctor(&cluster, |_| {});
-    assert_eq!(findings[1]["diagnosis"], "secret-foreign", "{report:#}");
+    assert_eq!(findings[1]["diagnosis"], "secret-unmanaged", "{report:#}");
     assert!(!report.to_string().contains("Zm9vOmJhcg"), "{report:#}");
-    is_reported(&cluster.start(|_| {}), "secret-foreign");
+    is_reported(&cluster.start(|_| {}), "secret-unmanaged");
+}
+
+/// The findings about a pull, with what it saw.
+fn pull_findings(report: &Value) -> Vec<(&str, &str)> {
+    let findings = report["findings"].as_array().unwrap().iter().filter(|it| it["step"] == "pull");
+    findings.map(|it| (it["outcome"].as_str().unwrap(), it["saw"].as_str().unwrap())).collect()
+}
+
+/// With the credential in a Secret of each kind of output, under the rights that `manifests` prints, and the policies in
+/// `patches/iam`.
+#[test]
+fn a_pull_is_tried_with_the_credential_in_the_secret() {
+    let Some(cluster) = Cluster::new("doctor-pulls") else { return };
+    allow_what_we_ship(&cluster.rig.emulator);
+    cluster.namespace_with("doctor-pulls-team", "{doctor-pulls: on-it}");
+    for (at, output) in [
+        ("doctor-pulls/ecr-credentials", "{type: docker-config-secret, name: ecr-credentials}"),
+        (
+            "doctor-pulls/ecr-123456789012-eu-west-1-helm",
+            "{type: argocd-repo-creds, namespace: doctor-pulls}",
+        ),
+        (
+            "doctor-pulls/team-charts",
+            "{type: argocd-repositories, namespace: doctor-pulls, selector: doctor-pulls=on-it}",
+        ),
+        // Last: from then on its policy holds the account to these Secrets.
+        (
+            "doctor-pulls-team/selected",
+            "{type: docker-config-secret, name: selected, namespaces: {selector: doctor-pulls=on-it}}",
+        ),
+    ] {
+        cluster.server.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: team-charts, namespace: doctor-pulls, labels: \
+             {{doctor-pulls: on-it, argocd.argoproj.io/secret-type: repository}}}}, stringData: {{url: '{HOST}/charts', type: helm}}}}"
+        ));
+        let text = format!("registries: [{{host: {HOST}}}]\noutputs: [{output}]\n");
+        let file = cluster.rig.put("pulls.yaml", &text);
+        let image = |command: &mut Command| {
+            by_file(&file)(command);
+            command.args(["--image", &format!("{HOST}/{IMAGE}"), "--as-consumer", "kubelet"]);
+        };
+        cluster.permit(&cluster.manifests(by_file(&file)));
+        let (report, _) = doctor(&cluster, image);
+        let before = pull_findings(&report);
+        let nothing = format!("no output holds a credential for {HOST}");
+        assert_eq!(before, [("fail", &*nothing)], "{at}: {report:#}");
+
+        let done = cluster.once_with(by_file(&file));
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let mark = cluster.server.audit_mark();
+        let (report, _) = doctor(&cluster, image);
+        assert_eq!(report["healthy"], true, "{at}: {report:#}");
+        let pulled = pull_findings(&report);
+        assert_eq!(pulled.len(), 4, "{report:#}");
+        allow_all_but(&cluster.rig.emulator, "ecr:BatchGetImage");
+        let (report, _) = doctor(&cluster, image);
+        allow_what_we_ship(&cluster.rig.emulator);
+        let denied = pull_findings(&report);
+        let (_, saw) = denied.iter().find(|(outcome, _)| *outcome == "fail").unwrap();
+        assert!(saw.contains("ecr:BatchGetImage") && saw.contains(&format!("Secret {at}")), "{at}: {saw}");
+        let user = cluster.account.user();
+        let count = |condition: fn(&Request) -> bool| {
+            cluster.server.count_requests(mark, |request| request.user == user && condition(request))
+        };
+        assert_eq!(count(|request| request.code == 403), 0, "{at}: it needs no other right");
+        let written = count(|it| it.is_write() && it.resource != "selfsubjectaccessreviews");
+        assert_eq!(written, 0, "{at}: it changes nothing");
+    }
+}
+
+/// Whoever has a namespace that the selector matches can fill the Secret there before us.
+#[test]
+fn a_pull_is_not_tried_with_what_a_tenant_put_into_its_secret() {
+    let Some(cluster) = Cluster::new("doctor-tenant") else { return };
+    for name in ["doctor-tenant-a", "doctor-tenant-b"] {
+        cluster.namespace_with(name, "{doctor-tenant: on-it}");
+    }
+    let config = format!(r#"{{"auths":{{"{HOST}":{{"auth":"QVdTOmZha2U="}}}}}}"#);
+    cluster.server.kubectl([
+        "create",
+        "secret",
+        "generic",
+        SECRET,
+        "--namespace=doctor-tenant-a",
+        "--type=kubernetes.io/dockerconfigjson",
+        &format!("--from-literal=.dockerconfigjson={config}"),
+    ]);
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\n\
+         outputs: [{{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: doctor-tenant=on-it}}}}]\n"
+    );
+    let file = cluster.rig.put("tenant.yaml", &text);
+    cluster.permit(&cluster.manifests(by_file(&file)));
+    cluster.once_with(by_file(&file));
+    let (report, _) = doctor(&cluster, |command| {
+        by_file(&file)(command);
+        command.args(["--image", &format!("{HOST}/{IMAGE}")]);
+    });
+    let pulled = pull_findings(&report);
+    assert!(pulled.len() == 5 && pulled.iter().all(|(outcome, _)| *outcome == "ok"), "{report:#}");
 }

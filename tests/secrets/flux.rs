@@ -182,7 +182,8 @@ fn nothing_is_written_between_refreshes() {
     writes
         .retain(|request| request.user == cluster.account.user() && request.is_write() && request.code < 400);
     let (count, writes) = (writes.len(), tally(&writes));
-    assert!(count <= 6, "{writes:?} of two sidecars for a start, an annotation and a deletion");
+    // How often each loses to the other is a matter of time; two that fight write without end.
+    assert!(count <= 12, "{writes:?} of two sidecars for a start, an annotation and a deletion");
     // Nothing to wait for: that nothing happens is what is shown.
     let writes_in_a_while = || {
         let mark = cluster.server.audit_mark();

@@ -81,7 +81,7 @@ fn a_tenants_secret_takes_readiness_from_no_other() {
     let remedy = immutable["remedy"].as_str().unwrap();
     assert!(remedy.contains("kubectl -n tenants-x-immutable delete secret tenants-pull"), "{remedy}");
     let (_, metrics) = sidecar.get("/metrics");
-    for diagnosis in [D::SecretImmutable, D::SecretType, D::SecretForeign] {
+    for diagnosis in [D::SecretImmutable, D::SecretType, D::SecretUnmanaged] {
         let series = format!("diagnosis=\"{}\"}} 1", diagnosis.id());
         assert!(metrics.contains(&series), "{series}");
     }

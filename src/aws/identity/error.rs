@@ -93,7 +93,7 @@ pub enum IdentityError {
     /// STS answered 200 without what it promises.
     #[error("{operation} answered without complete credentials")]
     NoCredentialsInAnswer { operation: &'static str },
-    /// Somebody else's account.
+    /// An account other than the expected one.
     #[error("identity `{identity}` is {arn} of account {account}, but expectAccount says {expected}")]
     WrongAccount { identity: String, expected: AccountId, account: String, arn: String },
 }

@@ -1,6 +1,6 @@
 //! The credential that a consumer finds in the Secrets of an output.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::time::SystemTime;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -10,6 +10,7 @@ use super::{
     desired::{Content, DOCKER_CONFIG_KEY},
     ownership::{Memory, Ownership},
     targets::targets,
+    watches::discovered_now,
 };
 use crate::{
     credentials::CredentialSet,
@@ -34,8 +35,12 @@ pub(crate) fn are_discovered(config: &OutputConfig) -> bool {
     matches!(Output::new(config), Output::Secrets(kind) if kind.is_discovered())
 }
 
-/// The first credential for `host` in the Secrets of an output: of those whose names are known, or of the one that is
-/// `known` where they are discovered.
+/// How many docker configs of an output are read: all of them hold the same.
+const MOST: usize = 20;
+
+/// The credential for `host` in the Secrets of an output: the first that a sidecar put there, else the first. Where a
+/// selector decides, whoever has a namespace can put another one into its Secret; then only the one that is `known` is
+/// read, else as many as the selector matches now.
 pub(crate) async fn published(
     config: &OutputConfig,
     cluster: &Cluster,
@@ -46,12 +51,16 @@ pub(crate) async fn published(
     let Output::Secrets(kind) = Output::new(config) else { return Ok(None) };
     let mut desired = CredentialSet::default();
     desired.awaited.insert(host.clone());
-    let discovered = known.map(|at| match &kind {
-        Kind::Repositories(_) => at.name.clone(),
-        Kind::DockerConfig(_) | Kind::RepoCreds(_) => at.namespace.clone(),
-    });
-    let discovered: BTreeSet<_> = discovered.into_iter().collect();
-    for (at, content) in targets(&kind, cluster.namespace(), &discovered, &desired, None) {
+    let discovered = match (known, &kind) {
+        (None, _) => discovered_now(&kind, cluster).await?,
+        (Some(at), Kind::Repositories(_)) => [at.name.clone()].into(),
+        (Some(at), Kind::DockerConfig(_) | Kind::RepoCreds(_)) => [at.namespace.clone()].into(),
+    };
+    let most = if matches!(kind, Kind::DockerConfig(_)) { MOST } else { usize::MAX };
+    let mut unmanaged = None;
+    for (at, content) in
+        targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(most)
+    {
         let found = cluster.secret(&at).await.map_err(|error| {
             let ObjectRef { namespace, name } = &at;
             error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })
@@ -59,9 +68,13 @@ pub(crate) async fn published(
         let Some((auth, expires_at)) = found.and_then(|found| credential(&found, &content, host, now)) else {
             continue;
         };
-        return Ok(Some(Published { at, auth, expires_at }));
+        let published = Published { at, auth, expires_at };
+        if published.expires_at.is_some() {
+            return Ok(Some(published));
+        }
+        unmanaged.get_or_insert(published);
     }
-    Ok(None)
+    Ok(unmanaged)
 }
 
 fn credential(

@@ -116,7 +116,7 @@ impl Reconciliation {
             return Ok(true);
         }
         let drift = found.as_ref().map_or(Drift::Gone, |found| {
-            let manager = found.metadata.foreign_manager(self.job.content.keys());
+            let manager = found.metadata.other_manager(self.job.content.keys());
             Drift::Edited(clean(manager.unwrap_or("unknown")))
         });
         let is_there = found.is_some();

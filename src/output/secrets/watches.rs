@@ -70,33 +70,12 @@ impl Watches {
             failing: BTreeMap::new(),
             reminders: BTreeMap::new(),
         };
-        for scope in watches.scopes() {
+        for scope in scopes(&watches.kind) {
             if stay || discovers(&scope) {
                 watches.watch(scope);
             }
         }
         watches
-    }
-
-    /// What is watched as a whole; nothing where all names are known.
-    fn scopes(&self) -> Vec<Scope> {
-        match &self.kind {
-            Kind::DockerConfig(settings) => {
-                let labels = match &settings.namespaces {
-                    Namespaces::All { .. } => None,
-                    Namespaces::Selector(selector) => Some(selector.as_str().to_owned()),
-                    Namespaces::Own | Namespaces::Names(_) => return Vec::new(),
-                };
-                let name = Some(settings.name.as_str().to_owned());
-                vec![Scope { labels, ..Scope::of(NAMESPACES) }, Scope { name, ..Scope::of(SECRETS) }]
-            }
-            Kind::Repositories(RepositoriesSettings { namespace, which: Which::Selector(selector) }) => {
-                let namespace = Some(namespace.as_str().to_owned());
-                let labels = Some(selector.as_str().to_owned());
-                vec![Scope { namespace, labels, ..Scope::of(SECRETS) }]
-            }
-            Kind::Repositories(_) | Kind::RepoCreds(_) => Vec::new(),
-        }
     }
 
     /// The names that a selector matches: none where no selector decides, `None` while they are not known.
@@ -152,12 +131,7 @@ impl Watches {
     }
 
     fn note_failure(&mut self, scope: &Arc<Scope>, error: &ApiError) -> Class {
-        let problem = error.problem(&Wanted {
-            verb: "watch",
-            resource: scope.resource,
-            namespace: scope.namespace.as_deref().unwrap_or_default(),
-            name: scope.name.as_deref().unwrap_or_default(),
-        });
+        let problem = error.problem(&wanted("watch", scope));
         if self.reminders.entry(Arc::clone(scope)).or_default().is_due(&problem) {
             log_problem!(warn, problem, { output = %self.output }, "changes go unnoticed");
         }
@@ -180,6 +154,47 @@ impl Watches {
     }
 }
 
+/// What is watched as a whole; nothing where all names are known.
+fn scopes(kind: &Kind) -> Vec<Scope> {
+    match kind {
+        Kind::DockerConfig(settings) => {
+            let labels = match &settings.namespaces {
+                Namespaces::All { .. } => None,
+                Namespaces::Selector(selector) => Some(selector.as_str().to_owned()),
+                Namespaces::Own | Namespaces::Names(_) => return Vec::new(),
+            };
+            let name = Some(settings.name.as_str().to_owned());
+            vec![Scope { labels, ..Scope::of(NAMESPACES) }, Scope { name, ..Scope::of(SECRETS) }]
+        }
+        Kind::Repositories(RepositoriesSettings { namespace, which: Which::Selector(selector) }) => {
+            let namespace = Some(namespace.as_str().to_owned());
+            let labels = Some(selector.as_str().to_owned());
+            vec![Scope { namespace, labels, ..Scope::of(SECRETS) }]
+        }
+        Kind::Repositories(_) | Kind::RepoCreds(_) => Vec::new(),
+    }
+}
+
+/// The names that the selector of an output matches now; none where no selector decides.
+pub(super) async fn discovered_now(kind: &Kind, cluster: &Cluster) -> Result<BTreeSet<String>, Problem> {
+    let Some(scope) = scopes(kind).into_iter().find(discovers) else { return Ok(BTreeSet::new()) };
+    let (all, _) = cluster.list(&scope).await.map_err(|error| error.problem(&wanted("list", &scope)))?;
+    Ok(all.into_iter().filter(|one| is_wanted(one, |name| kind.excludes(name))).map(|one| one.name).collect())
+}
+
+fn is_wanted(object: &ObjectState, is_excluded: impl Fn(&str) -> bool) -> bool {
+    object.deletion_timestamp.is_none() && !is_excluded(&object.name)
+}
+
+fn wanted<'a>(verb: &'static str, scope: &'a Scope) -> Wanted<'a> {
+    Wanted {
+        verb,
+        resource: scope.resource,
+        namespace: scope.namespace.as_deref().unwrap_or_default(),
+        name: scope.name.as_deref().unwrap_or_default(),
+    }
+}
+
 /// Whether a watch decides which Secrets there should be.
 fn discovers(scope: &Scope) -> bool {
     scope.resource == NAMESPACES || scope.labels.is_some()
@@ -192,7 +207,7 @@ fn discover(
     event: WatchEvent,
     is_excluded: impl Fn(&str) -> bool,
 ) -> Change {
-    let is_wanted = |object: &ObjectState| object.deletion_timestamp.is_none() && !is_excluded(&object.name);
+    let is_wanted = |object: &ObjectState| is_wanted(object, &is_excluded);
     let is_other = match &event {
         WatchEvent::All(all) => {
             let wanted = all.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone());

@@ -201,6 +201,11 @@ impl Emulator {
         self.state().registry.pull_through.add(prefix);
     }
 
+    /// Whether the upstream of each pull-through cache refuses what is to be imported; what a cache holds stays there.
+    pub fn refuse_upstream(&self, refuses: bool) {
+        self.state().registry.pull_through.refuse_upstream(refuses);
+    }
+
     /// A web-identity token that the emulator's STS takes, for the content of `AWS_WEB_IDENTITY_TOKEN_FILE`.
     /// Its audience should be `sts.amazonaws.com`.
     pub fn web_identity_token(&self, subject: &str, audience: &str, lifetime: Duration) -> String {

@@ -127,6 +127,10 @@ async fn serve_cached(
     arn: String,
     cached: Cached,
 ) -> Reply {
+    let imports = !cached.actions(target).is_empty();
+    if let Some(refusal) = shared.registry.pull_through.refusal().filter(|_| imports) {
+        return refusal.reply(Service::Registry);
+    }
     let Cached { upstream, references } = cached;
     if target.manifest.is_none() {
         let Some(held) = references else { return content::unknown_repository().reply(Service::Registry) };

@@ -43,7 +43,7 @@ pub(super) fn decide(
     if found.is_some() && is_filled && !ownership.is_managed() && !adopt {
         return Err(Problem {
             message: format!("the Secret {at} holds unmanaged credentials and is left as it is"),
-            remedy: Diagnosis::SecretForeign.into(),
+            remedy: Diagnosis::SecretUnmanaged.into(),
             class: Class::Denied,
         });
     }

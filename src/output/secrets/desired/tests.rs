@@ -160,7 +160,7 @@ fn what_others_filled_is_theirs() {
     let problem =
         decide(&here(), &flux(false), Some(&found), &credentials("ours", 1000), at(0)).err().unwrap();
     assert!(
-        problem.message.contains("unmanaged") && problem.remedy.diagnosis == Diagnosis::SecretForeign,
+        problem.message.contains("unmanaged") && problem.remedy.diagnosis == Diagnosis::SecretUnmanaged,
         "{problem}"
     );
     let (adopted, _) = step(&flux(true), Some(&theirs), &credentials("ours", 1000), 0).unwrap();

@@ -55,7 +55,7 @@ async fn what_another_filled_is_not_taken_over_unless_asked_to() {
     api.put_secret(&at("apps"), filled);
     let harness = Harness::start(&api, &named(&["apps"]));
     let output = harness.wait("failing", |output| output.last_error.is_some()).await;
-    assert_eq!(output.last_error.unwrap().remedy.diagnosis, Diagnosis::SecretForeign);
+    assert_eq!(output.last_error.unwrap().remedy.diagnosis, Diagnosis::SecretUnmanaged);
     assert_eq!(harness.writes(), 0);
     let adopting = DockerConfigSecretSettings { adopt: true, ..docker_config(Namespaces::Own) };
     let harness = Harness::start(&api, &OutputConfig::DockerConfigSecret(adopting));

@@ -5,10 +5,13 @@
 //! <https://docs.aws.amazon.com/AmazonECR/latest/userguide/pull-through-cache-iam.html>.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::permission::Target;
-use crate::locked;
+use crate::{locked, reply::Failure};
 
 /// The caches of every registry, and what pulls have brought there.
 #[derive(Default)]
@@ -16,6 +19,7 @@ pub(crate) struct PullThrough {
     prefixes: Mutex<BTreeSet<String>>,
     /// Tags and digests, by the ARN of the repository.
     imported: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    upstream_refuses: AtomicBool,
 }
 
 /// A repository below the prefix of a cache, as one request finds it.
@@ -37,6 +41,22 @@ impl PullThrough {
         let upstream = prefixes.iter().find_map(|prefix| repository.strip_prefix(prefix))?.to_owned();
         let references = locked(&self.imported).get(arn).cloned();
         Some(Cached { upstream, references: references.or(is_created.then(BTreeSet::new)) })
+    }
+
+    pub(crate) fn refuse_upstream(&self, refuses: bool) {
+        self.upstream_refuses.store(refuses, Relaxed);
+    }
+
+    /// What an import is answered with while the upstream refuses it, after `UnableToGetUpstreamImageException` of
+    /// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html>: the API's status and
+    /// message, in the registry's format.
+    pub(crate) fn refusal(&self) -> Option<Failure> {
+        self.upstream_refuses.load(Relaxed).then(|| {
+            let message = "The image or images were unable to be pulled using the pull through cache rule. This is \
+                           usually caused because of an issue with the Secrets Manager secret containing the \
+                           credentials for the upstream registry.";
+            Failure::new(400, "UNKNOWN", message)
+        })
     }
 
     pub(crate) fn import(&self, arn: String, references: impl IntoIterator<Item = String>) {

@@ -93,7 +93,7 @@ fn what_this_process_kept_is_restored_after_a_replacement() {
     }
     let theirs = edited(&printed("hand", "Update"), &[(docker_config::KEY, &bogus())]);
     let problem = corrected(&theirs, &Memory::default()).unwrap_err();
-    assert_eq!(problem.remedy.diagnosis, Diagnosis::SecretForeign);
+    assert_eq!(problem.remedy.diagnosis, Diagnosis::SecretUnmanaged);
 }
 
 /// The content is right and the annotation gone: it is there again, for the next process.
