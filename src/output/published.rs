@@ -114,11 +114,7 @@ pub(crate) async fn published(
                 }
             },
             Ok(Err(problem)) => reading.problems.push((id, problem)),
-            Err(_) => {
-                let message = format!("no answer within {} s", READ_LIMIT.as_secs());
-                let problem = Problem { message, remedy: diagnosis.into(), class: Class::Transient };
-                reading.problems.push((id, problem));
-            }
+            Err(_) => reading.problems.push((id, no_answer(diagnosis))),
         }
     }
     reading
@@ -148,6 +144,11 @@ impl Reading {
             }
         }
     }
+}
+
+fn no_answer(diagnosis: Diagnosis) -> Problem {
+    let message = format!("no answer within {} s", READ_LIMIT.as_secs());
+    Problem { message, remedy: diagnosis.into(), class: Class::Transient }
 }
 
 fn nothing(message: String) -> Problem {
@@ -181,10 +182,10 @@ async fn in_file(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Op
     let found = match within(READ_LIMIT, path, move || Ok(find(&file, &host, now))).await {
         Ok(found) => found,
         Err(error) => {
-            let hangs = matches!(error, ReadError::TimedOut);
-            let diagnosis = if hangs { Diagnosis::VolumeHangs } else { Diagnosis::VolumeBroken };
-            let message = error.to_string();
-            return Err(Problem { message, remedy: diagnosis.into(), class: Class::Transient });
+            return Err(match error {
+                ReadError::TimedOut => no_answer(Diagnosis::VolumeHangs),
+                _ => Problem { remedy: Diagnosis::VolumeBroken.into(), ..nothing(error.to_string()) },
+            });
         }
     };
     let held = found.map_err(|error| nothing(error.to_string()))?;

@@ -111,6 +111,24 @@ fn a_probe_without_a_tag_is_about_the_right_alone_and_with_one_about_the_image()
     }
 }
 
+/// A proxy or mirror may give that answer to anyone.
+#[test]
+fn a_host_that_is_not_of_ecr_has_to_have_the_image() {
+    const MIRROR: &str = "ecr.internal.example";
+    for (probe, diagnosis) in [("repository: app", "image-missing"), ("repository: app, tag: '1.0'", "")] {
+        let world = world();
+        world.emulator.name_registry(MIRROR, "eu-west-1");
+        let text = file(&world, &[(HOST, probe)]).replace(HOST, &format!("{MIRROR}, region: eu-west-1"));
+        let path = world.put("ecr-sidecar.yaml", &text);
+        let running = world.run(|command| {
+            configured_by(command, &path);
+            command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+        });
+        let probe = probed(&running);
+        assert_eq!(probe["last_error"]["diagnosis"].as_str().unwrap_or_default(), diagnosis, "{probe}");
+    }
+}
+
 /// Whatever the registry does: a sentence of its own, no credential in it, no other host asked, and nothing else affected.
 #[test]
 fn a_registry_that_does_anything_but_answer_is_reported_and_gets_nothing_more() {
@@ -168,6 +186,18 @@ fn is_reported(fault: &Fault, diagnosis: &str, sentence: &str) {
 
 fn decoded(auth: &str) -> Vec<u8> {
     base64::Engine::decode(&base64::engine::general_purpose::STANDARD, auth).unwrap()
+}
+
+#[test]
+fn a_failure_that_lasts_is_logged_once() {
+    let world = world();
+    world.emulator.set_fault(Service::Registry, Fault::AccessDenied);
+    let running = run(&world, "repository: app, every: 1m");
+    running.wait_status("a second failure", |status| status["probes"][0]["failures_in_a_row"] == 2);
+    assert_eq!(world.emulator.count(Service::Registry), 2);
+    world.put("ecr-sidecar.yaml", &file(&world, &[]));
+    running.wait_log("configuration reloaded", DEADLINE); // every line before it is there
+    assert_eq!(running.count_log("pull probe failed"), 1);
 }
 
 #[test]
