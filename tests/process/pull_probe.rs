@@ -6,7 +6,7 @@ use ecr_emulator::{Fault, Service};
 use serde_json::Value;
 use test_support::{
     Harness, Running, Signal,
-    harness::{DEADLINE, HOST, KEYS, SIBLING, configured_by},
+    harness::{DEADLINE, HOST, KEYS, PUBLIC, SIBLING, configured_by},
     output,
 };
 
@@ -222,11 +222,18 @@ fn probes_are_added_and_removed_while_it_runs() {
 }
 
 #[test]
-fn once_probes_nothing_and_exits_as_without() {
+fn once_probes_nothing() {
     let world = world();
-    world.emulator.set_fault(Service::Registry, Fault::AccessDenied);
-    let once = world.once(|command| prepare(&world, command, "repository: app"));
-    assert_eq!(once.code, Some(0), "{}", once.stderr);
+    // It waits for a second registry, longer than a first probe would.
+    world.emulator.set_fault(Service::EcrPublic, Fault::Hang);
+    let text = file(&world, &[(HOST, "repository: app")]).replace(SIBLING, PUBLIC);
+    let path = world.put("ecr-sidecar.yaml", &text);
+    let once = world.once(|command| {
+        configured_by(command, &path);
+        command.args(["--timeout", "10s"]).envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    });
+    assert_eq!(once.code, Some(69), "{}", once.stderr);
+    assert!(world.auths().contains_key(HOST));
     assert_eq!(world.emulator.count(Service::Registry), 0);
 }
 
