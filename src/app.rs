@@ -31,28 +31,24 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
-/// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
     #[error("{0}")]
     UsageHint(UsageHint),
     #[error(transparent)]
     Configuration(#[from] Violations),
-    /// An output can never work.
     #[error("{0}")]
     Output(Problem),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
-    /// `once` could not do it.
     #[error("not all required outputs could be written:\n{0}")]
     NotWritten(String),
     #[error(transparent)]
     Panicked(#[from] TaskPanicked),
 }
 
-/// Keeps every output fresh until SIGTERM or SIGINT.
 pub(crate) async fn run(flags: &Flags, context: &Context) -> Result<(), AppError> {
     let mut signals = Signals::install().map_err(AppError::Signals)?;
     let config = tokio::select! {
@@ -96,7 +92,6 @@ async fn load(flags: &Flags, context: &Context) -> Result<Config, AppError> {
     }
 }
 
-/// Logs what is worth knowing of the context, and stops nothing.
 fn warn_of(config: &Config, context: &Context) {
     if let ProfileFiles::Unusable { why, may_be_absent: false } = &context.sdk.profile_files {
         let (diagnosis, remedy) = (Diagnosis::ProfileFile.id(), Diagnosis::ProfileFile.remedy());
@@ -108,7 +103,6 @@ fn warn_of(config: &Config, context: &Context) {
     }
 }
 
-/// The SDK's settings, for a configuration whose outputs can work.
 async fn checked_sdk_config(config: &Config, context: &Context) -> Result<SdkConfig, AppError> {
     warn_of(config, context);
     let client = http::client(&context.env);
@@ -123,7 +117,9 @@ struct App {
     engine: Engine,
     status: StatusBoard,
     log: FilterHandle,
-    health: HealthServer,
+    health: server::Health,
+    health_hosts: watch::Sender<Vec<String>>,
+    health_task: AbortHandle,
     config_changed: Arc<Notify>,
     _config_watched: Option<Watched>,
 }
@@ -149,10 +145,9 @@ impl App {
             watcher: Some(FileWatcher::default()),
         });
         status.update(|status| status.startup_grace = config.health.startup_grace);
-        let (names, hosts) = watch::channel(config.health.hosts.clone());
-        let answers = server::Health { status: status.clone(), clock: clock.clone(), hosts };
-        let task = HealthServer::serve(&mut engine, listener, &answers);
-        let health = HealthServer { answers, names, task };
+        let (health_hosts, hosts) = watch::channel(config.health.hosts.clone());
+        let health = server::Health { status: status.clone(), clock: clock.clone(), hosts };
+        let health_task = serve(&mut engine, listener, &health);
         let config_watched = match &config.path {
             Some(path) => {
                 // One of its own: an output's volume that hangs must not hold it up.
@@ -173,12 +168,13 @@ impl App {
             status,
             log,
             health,
+            health_hosts,
+            health_task,
             config_changed,
             _config_watched: config_watched,
         })
     }
 
-    /// Applies a changed file; a bad one is logged, counted and ignored.
     async fn reload(&mut self) {
         match self.try_reload().await {
             Ok(false) => {}
@@ -209,9 +205,11 @@ impl App {
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Output)?;
         if config.health.listen != self.config.health.listen {
-            self.health.move_to(config.health.listen, &mut self.engine)?;
+            let listener = server::bind(config.health.listen)?;
+            self.health_task.abort();
+            self.health_task = serve(&mut self.engine, listener, &self.health);
         }
-        self.health.names.send_replace(config.health.hosts.clone());
+        self.health_hosts.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
@@ -220,27 +218,9 @@ impl App {
     }
 }
 
-/// The health endpoint and the task that serves it.
-struct HealthServer {
-    answers: server::Health,
-    /// What `Host` may be.
-    names: watch::Sender<Vec<String>>,
-    task: AbortHandle,
-}
-
-impl HealthServer {
-    fn serve(engine: &mut Engine, listener: TcpListener, answers: &server::Health) -> AbortHandle {
-        let serving = server::serve(listener, answers.clone());
-        engine.spawn(async move { match serving.await {} })
-    }
-
-    /// Serves at another address; when that fails, still at the old one.
-    fn move_to(&mut self, address: SocketAddr, engine: &mut Engine) -> Result<(), BindError> {
-        let listener = server::bind(address)?;
-        self.task.abort();
-        self.task = Self::serve(engine, listener, &self.answers);
-        Ok(())
-    }
+fn serve(engine: &mut Engine, listener: TcpListener, health: &server::Health) -> AbortHandle {
+    let serving = server::serve(listener, health.clone());
+    engine.spawn(async move { match serving.await {} })
 }
 
 fn announce(config: &Config, health: SocketAddr) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// Pauses that double from `min` to `max`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     pub(crate) min: Duration,
@@ -17,7 +16,6 @@ impl Backoff {
         self.jittered(self.longest(failures), random)
     }
 
-    /// The same without jitter.
     pub(crate) fn longest(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.min.saturating_mul(1 << doublings).min(self.max)

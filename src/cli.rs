@@ -4,8 +4,10 @@ pub mod admin_client;
 mod arguments;
 pub mod credential_helper;
 mod examples;
+mod kubelet_provider;
 pub mod lookup;
 mod manual;
+mod standard_input;
 pub mod status;
 
 use std::{
@@ -43,10 +45,8 @@ const FINDINGS: u8 = 1;
 /// Exit status of a fault of the program itself.
 const FAULT: u8 = 1;
 
-/// An idle thread for blocking work exits after this time.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
-/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     forbid_dumps();
     let mut arguments = std::env::args_os();
@@ -120,6 +120,10 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
                 failed(&error, if unavailable { UNAVAILABLE } else { BAD_CONFIGURATION })
             }
         },
+        Command::KubeletCredentialProvider { install: Some(folder), .. } => {
+            kubelet_provider::install(&folder)
+        }
+        Command::KubeletCredentialProvider { rules, .. } => kubelet_provider::run(flags, env, &rules).await,
         command => match Context::load(env).await {
             Ok(context) => work(command, flags, &context).await,
             Err(problems) if let Command::Doctor { output, .. } = command => {

@@ -13,12 +13,10 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The time of day.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     #[default]
     System,
-    /// A clock that starts at a given time and moves with tokio's time.
     Simulated(SimulatedClock),
 }
 
@@ -38,7 +36,6 @@ pub fn whole_seconds(time: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
-/// A clock for simulations: tokio's time plus steps.
 #[derive(Debug, Clone)]
 pub struct SimulatedClock {
     start: SystemTime,

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use tracing_subscriber::filter::Targets;
 use zeroize::Zeroizing;
 
 use self::{effective::Effective, resolve::Purpose};
@@ -34,12 +35,9 @@ use crate::{
     pull_probe::ProbeSettings,
     refresh::plan::Policy,
     registry::RegistryHost,
-    units::LogFilter,
 };
 
-/// Where the docker config.json is kept unless configured.
 pub const DEFAULT_DOCKER_CONFIG: &str = "/var/run/ecr-sidecar/config.json";
-/// Where the health endpoint listens unless configured.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
 const FILE_LIMIT: usize = 1 << 20;
 /// A probe has a second by default.
@@ -48,7 +46,6 @@ const LISTEN_EXPECTED: &str = "an IP address and a port such as 127.0.0.1:9808";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The file that it came from, if any.
     pub path: Option<PathBuf>,
     pub identities: BTreeMap<String, IdentitySpec>,
     pub registries: Registries,
@@ -87,7 +84,7 @@ pub struct Health {
 pub struct Log {
     /// `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    pub filter: LogFilter,
+    pub filter: Targets,
 }
 
 /// The values of flags, by the names of their variables ([`variable`]).
@@ -103,30 +100,21 @@ pub struct Context {
 impl Context {
     /// The environment, and the settings for AWS in it and in the AWS profile. Never asks the metadata service.
     pub(crate) async fn load(env: Environment) -> Result<Self, Violations> {
-        let mut violations: Vec<_> = match Proxies::of(&env) {
-            Ok(_) => Vec::new(),
-            Err(invalid) => {
-                invalid.into_iter().map(|it| Violation::new(it.variable, it.found, it.expected)).collect()
-            }
-        };
+        let mut invalid = Proxies::of(&env).err().unwrap_or_default();
         match SdkSettings::load(&env).await {
-            Ok(sdk) if violations.is_empty() => return Ok(Self { env, sdk }),
+            Ok(sdk) if invalid.is_empty() => return Ok(Self { env, sdk }),
             Ok(_) => {}
-            Err(invalid) => {
-                violations
-                    .extend(invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected)));
-            }
+            Err(more) => invalid.extend(more),
         }
-        Err(Violations(violations))
+        let violations = invalid.into_iter().map(|it| Violation::new(it.place, it.found, it.expected));
+        Err(Violations(violations.collect()))
     }
 }
 
-/// Reads and parses the configuration, or reports every violation in it.
 pub async fn load(flags: &Flags, context: &Context) -> Result<Config, Violations> {
     resolve(flags, context, Purpose::Keep).await.map(|(config, _)| config)
 }
 
-/// The effective configuration as YAML, with the origin of each value as a comment.
 pub async fn effective(flags: &Flags, context: &Context) -> Result<String, Violations> {
     resolve(flags, context, Purpose::Keep).await.map(|(_, effective)| effective.to_yaml())
 }
@@ -162,14 +150,12 @@ pub async fn health_listen(flags: &Flags, env: &Environment) -> Result<SocketAdd
     Ok(file.and_then(|file| sources::listen_of(&file.text)).unwrap_or(DEFAULT_LISTEN))
 }
 
-/// The configuration file as it was read.
 struct ConfigFile {
     path: PathBuf,
     text: Zeroizing<String>,
 }
 
 impl ConfigFile {
-    /// The file that a flag or variable names, if any.
     async fn read(flags: &Flags, env: &Environment) -> Result<Option<Self>, Violations> {
         let Some(path) = sources::file_path(flags, env) else { return Ok(None) };
         match read_text(&path, FILE_LIMIT).await {
@@ -201,7 +187,6 @@ impl Config {
         registries.iter().filter_map(|registry| registry.probe.as_ref())
     }
 
-    /// The registries by the token that serves them.
     pub fn tokens(&self) -> BTreeMap<&TokenKey, Vec<&Registry>> {
         let mut tokens: BTreeMap<_, Vec<_>> = BTreeMap::new();
         match &self.registries {
@@ -218,7 +203,6 @@ impl Config {
     }
 }
 
-/// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
     /// The flag of this variable.
@@ -273,13 +257,11 @@ pub struct Violation {
     /// Where: a path in the file, a variable, or a flag.
     pub path: String,
     pub found: String,
-    /// What is expected, or how to fix it.
     pub expected: String,
     pub nearest: Option<String>,
 }
 
 impl Violation {
-    /// One that is not of a key with a near name.
     pub fn new(path: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
         let (found, expected) = (clean(&found.into()), clean(&expected.into()));
         Self { path: path.into(), found, expected, nearest: None }
@@ -315,7 +297,6 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The known name that `word` was probably meant to be.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness =
         |name: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());

@@ -46,7 +46,6 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
-/// The report on a configuration that cannot be used.
 pub(crate) fn of_bad_configuration(problems: &Violations) -> Report {
     let saw = problems.to_string();
     Report::new(vec![Step::Configuration.fail("configuration", saw, Diagnosis::Configuration)])
@@ -73,7 +72,7 @@ pub(crate) async fn run(
     let sdk = plain.to_builder().http_client(recording.client(client)).timeout_config(limits).build();
     let identities = aws::identities(&config, env, &sdk, &clock);
 
-    let mut findings = vec![Step::Configuration.ok(origin(&config), summary(&config))];
+    let configuration = vec![Step::Configuration.ok(origin(&config), summary(&config))];
     let to_aws = async {
         let asked = aws::ask(&config, &identities, &sdk, &clock);
         let aws = match finished(Step::Identity, "AWS", asked).await {
@@ -96,14 +95,9 @@ pub(crate) async fn run(
         finished::findings(Step::Kubernetes, "kubernetes", cluster),
         finished::findings(Step::Pull, "image", image)
     );
-    findings.extend(files);
-    findings.extend(recording.findings(env));
-    findings.extend(network::in_clear(&config, context));
-    findings.extend(aws);
-    findings.extend(outputs);
-    findings.extend(cluster);
-    findings.extend(image);
-    Report::new(findings)
+    let mut network = recording.findings(env);
+    network.extend(network::in_clear(&config, context));
+    Report::new([configuration, files, network, aws, outputs, cluster, image].concat())
 }
 
 fn origin(config: &Config) -> String {

@@ -47,7 +47,6 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Dependencies {
     pub env: Environment,
-    /// Endpoints, FIPS, time-outs, HTTP client.
     pub sdk: SdkConfig,
     pub clock: Clock,
     pub status: StatusBoard,
@@ -63,7 +62,6 @@ pub struct Engine {
     identities: BTreeMap<String, Arc<Identity>>,
     refreshers: BTreeMap<TokenKey, RunningRefresher>,
     reconcilers: BTreeMap<OutputId, RunningReconciler>,
-    /// The outputs of the running configuration.
     outputs: watch::Sender<Arc<[OutputConfig]>>,
     input_watches: BTreeMap<String, InputWatch>,
     probers: Probers,
@@ -121,7 +119,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs `config` from now on.
     pub async fn apply(&mut self, config: &Config) {
         // Dropped when the inputs are watched: a change after an attempt has read them is not missed.
         let (watching, watched) = watch::channel(());
@@ -139,13 +136,11 @@ impl Engine {
         self.tasks.spawn(task)
     }
 
-    /// Refreshes and reconciles everything now.
     pub fn refresh_now(&self) {
         self.refreshers.values().for_each(|refresher| refresher.wake.notify_one());
         self.reconcilers.values().for_each(|reconciler| reconciler.wake.notify_one());
     }
 
-    /// Waits for a task to panic.
     pub async fn panicked(&mut self) -> TaskPanicked {
         loop {
             match self.tasks.join_next().await {
@@ -311,7 +306,6 @@ impl Engine {
         self.reconcilers.insert(id, RunningReconciler { config, wake, stop, ended, _watched: watched });
     }
 
-    /// A change of the files that an identity rests on is used at once.
     async fn watch_inputs(&mut self) {
         let Some(watcher) = &self.dependencies.watcher else { return };
         let mut before = std::mem::take(&mut self.input_watches);

@@ -57,7 +57,6 @@ impl Environment {
         self.get("KUBERNETES_SERVICE_HOST").is_some()
     }
 
-    /// The names that begin with `prefix` and have a value.
     pub fn names_with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         let names = self.values.keys().map(String::as_str);
         names.filter(move |name| name.starts_with(prefix) && self.get(name).is_some())

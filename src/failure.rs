@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use self::foreign_text::clean;
 use diagnosis::{Diagnosis, Remedy};
 
-/// When it makes sense to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Network, time-out, 5xx: waiting is enough.
@@ -42,7 +41,6 @@ impl Class {
         Self::Denied,
     ];
 
-    /// The class as it appears in logs and `/status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -72,15 +70,24 @@ impl fmt::Display for Class {
     }
 }
 
-/// A failure as a person reads it, in a log line and in `/status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What failed, where and why: one sentence.
     pub message: String,
-    /// What has gone wrong, and what to do about it.
     pub remedy: Remedy,
-    /// When it makes sense to try again.
     pub class: Class,
+}
+
+impl Problem {
+    /// One that only a person can fix.
+    pub fn denied(message: String, remedy: impl Into<Remedy>) -> Self {
+        Self { message, remedy: remedy.into(), class: Class::Denied }
+    }
+
+    /// A fault of this program.
+    pub fn fault(message: String) -> Self {
+        Self { message, remedy: Diagnosis::Fault.into(), class: Class::Transient }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -95,7 +102,6 @@ pub trait Diagnose: fmt::Display {
 
     fn remedy(&self) -> Remedy;
 
-    /// The failure as a person reads it.
     fn problem(&self) -> Problem {
         Problem { message: self.to_string(), remedy: self.remedy(), class: self.class() }
     }

@@ -40,9 +40,7 @@ pub(crate) use self::{
 };
 use rbac::Right;
 
-/// Our name among the field managers of an object.
 pub(crate) const FIELD_MANAGER: &str = "ecr-sidecar";
-/// However much the outputs want.
 pub(crate) const REQUESTS_A_SECOND: u64 = 400;
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -78,7 +76,6 @@ impl Connection {
     }
 }
 
-/// An API server and who we are there.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     link: Arc<Link>,
@@ -105,7 +102,6 @@ impl Cluster {
         &self.namespace
     }
 
-    /// The Secret, if there is one.
     pub(crate) async fn secret(&self, at: &ObjectRef) -> Result<Option<SecretObject>, ApiError> {
         let request = request(Method::GET, at.path(), JSON, Body::empty());
         match self.ask(request).await {

@@ -11,12 +11,14 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Write},
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
+
+use crate::tasks::locked;
 
 /// The most that waits to be written, in bytes.
 const LIMIT: usize = 256 << 10;
@@ -25,10 +27,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The thread formats at most a line.
 const STACK: usize = 256 << 10;
 
-/// The lines of this process.
 pub(crate) static LOG: LogQueue = LogQueue::new(LIMIT);
 
-/// Lines that wait to be written.
 pub(crate) struct LogQueue {
     limit: usize,
     state: Mutex<State>,
@@ -61,7 +61,7 @@ impl LogQueue {
     /// Has a thread write the lines from now on; it starts with the first one. Before this call, and where no thread
     /// can be started, lines are written where they arise.
     pub(crate) fn start(&'static self) {
-        let mut state = self.lock();
+        let mut state = locked(&self.state);
         if state.writer == Writer::Caller {
             state.writer = Writer::ThreadOnDemand;
         }
@@ -69,7 +69,7 @@ impl LogQueue {
 
     /// Queues one line, its end included. Never waits for a reader.
     pub(crate) fn push(&'static self, line: &[u8]) {
-        let mut state = self.lock();
+        let mut state = locked(&self.state);
         if state.writer == Writer::ThreadOnDemand {
             let thread = thread::Builder::new().name("log".into()).stack_size(STACK);
             let started = thread.spawn(|| self.write_all_to(io::stderr(), report_dropped));
@@ -92,11 +92,10 @@ impl LogQueue {
 
     /// Waits until everything is written, for no longer than `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
-        let state = self.lock();
+        let state = locked(&self.state);
         let _ = self.changed.wait_timeout_while(state, limit, |state| state.bytes > 0);
     }
 
-    /// Lines that were dropped since the process started.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -108,11 +107,11 @@ impl LogQueue {
         loop {
             let line = self.next();
             let written = write(&mut out, &line);
-            self.lock().bytes -= line.len();
+            locked(&self.state).bytes -= line.len();
             self.changed.notify_all();
             let dropped = self.dropped();
             // The report takes a place in the queue like any line.
-            let has_room = self.lock().bytes <= self.limit / 2;
+            let has_room = locked(&self.state).bytes <= self.limit / 2;
             match written {
                 Ok(()) if dropped > reported && has_room => {
                     report(dropped - reported);
@@ -127,17 +126,13 @@ impl LogQueue {
     }
 
     fn next(&self) -> Box<[u8]> {
-        let mut state = self.lock();
+        let mut state = locked(&self.state);
         loop {
             if let Some(line) = state.lines.pop_front() {
                 return line;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,7 +176,7 @@ mod tests {
 
     fn queue(limit: usize) -> &'static LogQueue {
         let queue = Box::leak(Box::new(LogQueue::new(limit)));
-        queue.lock().writer = Writer::Thread;
+        locked(&queue.state).writer = Writer::Thread;
         queue
     }
 
@@ -192,7 +187,7 @@ mod tests {
             queue.push(line.as_bytes());
         }
         assert_eq!(queue.dropped(), 2);
-        assert_eq!(queue.lock().lines.len(), 3);
+        assert_eq!(locked(&queue.state).lines.len(), 3);
         queue.flush(Duration::ZERO); // nothing writes: it returns all the same
     }
 

@@ -93,13 +93,11 @@ pub(crate) fn rights(
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
-    /// The Secrets of each namespace.
     roles: BTreeMap<String, BTreeSet<String>>,
     /// The names that Secrets have wherever they are.
     everywhere: BTreeMap<String, Everywhere>,
     /// The namespaces in which Secrets are found by their labels.
     by_labels: BTreeSet<String>,
-    /// The Secrets to create beforehand.
     secrets: BTreeSet<String>,
 }
 

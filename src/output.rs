@@ -33,19 +33,16 @@ use crate::{
     status::{OutputId, StatusBoard},
 };
 
-/// A place where credentials are published.
 pub(crate) enum Output {
     DockerConfig(Box<DockerConfigFile>),
     Secrets(Kind),
 }
 
-/// What a reconciler works with.
 pub(crate) struct ReconcilerContext {
     pub id: OutputId,
     pub credentials: watch::Receiver<Arc<CredentialSet>>,
     pub status: StatusBoard,
     pub clock: Clock,
-    /// Asks for a reconciliation now.
     pub wake: Arc<Notify>,
     /// Whether it reacts to what other processes do: `once` has no time for it.
     pub stays: bool,

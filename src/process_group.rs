@@ -7,7 +7,7 @@
 use std::{
     io,
     process::{ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -17,17 +17,15 @@ use tokio::{
     time::sleep,
 };
 
+use crate::tasks::locked;
+
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// Kills every group that runs. For the end of this process, where nothing is dropped any more.
 pub(crate) fn kill_all() {
-    for group in running().drain(..) {
+    for group in locked(&RUNNING).drain(..) {
         let _ = kill_process_group(group, Signal::KILL); // it may have exited
     }
-}
-
-fn running() -> MutexGuard<'static, Vec<Pid>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child and what it has started, killed on drop unless the child has exited.
@@ -38,20 +36,18 @@ impl ProcessGroup {
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command.stdin(Stdio::null()).process_group(0).kill_on_drop(true).spawn()?;
         let group = Self(child);
-        running().extend(group.leader());
+        locked(&RUNNING).extend(group.leader());
         Ok(group)
     }
 
-    /// What the child writes, if that is piped; once.
     pub(crate) fn take_output(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.0.stdout.take(), self.0.stderr.take())
     }
 
-    /// Waits for the child to end.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let leader = self.leader();
         let status = self.0.wait().await;
-        running().retain(|group| Some(*group) != leader);
+        locked(&RUNNING).retain(|group| Some(*group) != leader);
         status
     }
 
@@ -64,7 +60,7 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let Some(group) = self.leader() else { return };
-        running().retain(|other| *other != group);
+        locked(&RUNNING).retain(|other| *other != group);
         let _ = kill_process_group(group, Signal::KILL);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(reap(group));

@@ -28,25 +28,20 @@ use crate::{
     status::{Served, StatusBoard},
 };
 
-/// The longest sleep before the wall clock is read again.
 const STRETCH: Duration = Duration::from_secs(60);
 /// However often it is woken, a refresher pauses this long between two attempts.
 const SPACING: Duration = Duration::from_secs(5);
 
-/// Keeps the token of one key fresh.
 pub(crate) struct Refresher {
     pub source: TokenSource,
-    /// When to refresh; a reload may change it.
     pub policy: watch::Receiver<Policy>,
     pub clock: Clock,
     pub credentials: CredentialStore,
     pub status: StatusBoard,
-    /// "Try now".
     pub wake: Arc<Notify>,
 }
 
 impl Refresher {
-    /// Refreshes for ever; dropped to end.
     pub(crate) async fn run(mut self) -> Infallible {
         let mut state = State { roll: fastrand::f64(), ..State::default() };
         let mut reminder = Reminder::default();
@@ -108,9 +103,7 @@ impl Refresher {
             Err(_) => Err(TokenError::TimedOut { operation: "asking for a token", seconds: limit.as_secs() }),
         }
     }
-}
 
-impl Refresher {
     /// What a process before this one left in the outputs, if it serves every registry: how urgent the first token is.
     fn found_in_outputs(&self) -> Option<Lifetime> {
         let expires_at = self.status.read(|status| {

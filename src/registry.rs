@@ -34,7 +34,6 @@ pub(crate) use partition::Partition;
 pub struct RegistryHost(Arc<str>);
 
 impl RegistryHost {
-    /// The host as text, with its port when it has one.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -161,7 +160,6 @@ pub struct PrivateRegistry {
     pub dual_stack: bool,
 }
 
-/// An AWS region, such as `eu-west-1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Region(Arc<str>);
 
@@ -175,7 +173,6 @@ impl Region {
         &self.0
     }
 
-    /// The partition that the region belongs to, going by its prefix.
     pub fn partition(&self) -> Option<Partition> {
         partition::TABLE.iter().find(|row| row.has_region(self)).map(|row| row.partition)
     }

@@ -8,17 +8,14 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
-/// A value that never appears in logs, errors or endpoints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Wraps `value`.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself, for the one place that has to write or send it.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -4,16 +4,12 @@ use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT: end.
     Stop,
-    /// SIGHUP: refresh everything now.
     Refresh,
 }
 
-/// The signals that the program listens to.
 pub struct Signals {
     terminate: Stream,
     interrupt: Stream,

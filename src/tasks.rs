@@ -1,6 +1,11 @@
-//! Tasks and blocking work that are waited for: a panic in one goes on where it is waited for.
+//! Tasks and blocking work that are waited for: a panic in one goes on where it is waited for, and nowhere else.
 
-use std::{future::pending, panic::resume_unwind, time::Duration};
+use std::{
+    future::pending,
+    panic::resume_unwind,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{task::JoinError, time::timeout};
 
@@ -25,6 +30,11 @@ pub(crate) async fn blocking_within<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     timeout(limit, blocking(work)).await.ok()
+}
+
+/// Locks it, also when a task has panicked that held it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a task returned; `None` if it was aborted or the runtime ends.

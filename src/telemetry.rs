@@ -36,20 +36,17 @@ use crate::{
     config::{Log, LogFormat},
     failure::foreign_text::clean,
     log_queue::{LOG, Line},
-    units::LogFilter,
 };
 
 /// How long the end of the process waits for whoever reads the log.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
-/// Changes the filter while the program runs.
 pub(crate) struct FilterHandle(reload::Handle<Capped, Registry>);
 
 impl FilterHandle {
-    /// Uses `filter` from now on.
-    pub(crate) fn set(&self, filter: &LogFilter) {
+    pub(crate) fn set(&self, filter: &Targets) {
         // Fails only when the subscriber is gone, with the process.
-        let _ = self.0.modify(|capped| capped.0.clone_from(filter.targets()));
+        let _ = self.0.modify(|capped| capped.0.clone_from(filter));
     }
 }
 
@@ -59,7 +56,7 @@ pub(crate) fn start(log: &Log) -> FilterHandle {
         // Its message may quote what is being worked on.
         LOG.push(format!("{}\n", clean(&panic.to_string())).as_bytes());
     }));
-    let (filter, handle) = reload::Layer::new(Capped(log.filter.targets().clone()));
+    let (filter, handle) = reload::Layer::new(Capped(log.filter.clone()));
     let format =
         log.format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     // Fails only when logging has been started already, as a test may.
@@ -73,7 +70,6 @@ pub(crate) fn print_error(text: &str) {
     flush();
 }
 
-/// Waits until the log is written, if standard error is read.
 pub(crate) fn flush() {
     LOG.flush(FLUSH_LIMIT);
 }
@@ -94,7 +90,6 @@ where
     }
 }
 
-/// Whether an event is of this program.
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
 }
@@ -138,7 +133,6 @@ where
     }
 }
 
-/// The message and the fields of an event as one text.
 struct Fields(String);
 
 impl Visit for Fields {

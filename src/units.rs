@@ -1,15 +1,12 @@
-//! Values that a configuration has as text: percentages, durations, log filters.
+//! Values that a configuration has as text: percentages and durations.
 
 use std::{fmt, str::FromStr, time::Duration};
-
-use tracing_subscriber::filter::{ParseError, Targets};
 
 /// A part of a whole, written `50%`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u8);
 
 impl Percent {
-    /// The part as a number of [0, 1].
     pub fn as_fraction(self) -> f64 {
         f64::from(self.0) / 100.0
     }
@@ -33,7 +30,6 @@ impl fmt::Display for Percent {
     }
 }
 
-/// Why a text is not the value it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     #[error("a whole percentage such as 50%")]
@@ -55,39 +51,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         _ => None,
     };
     seconds.filter(|seconds| *seconds <= 366 * 86_400).map(Duration::from_secs).ok_or(UnitError::Duration)
-}
-
-/// Which events are logged: a level, or `target=level` pairs separated by commas.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogFilter {
-    text: String,
-    targets: Targets,
-}
-
-impl LogFilter {
-    pub fn targets(&self) -> &Targets {
-        &self.targets
-    }
-}
-
-impl Default for LogFilter {
-    fn default() -> Self {
-        Self { text: "info".into(), targets: Targets::new().with_default(tracing::Level::INFO) }
-    }
-}
-
-impl FromStr for LogFilter {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        Ok(Self { text: text.to_owned(), targets: text.parse()? })
-    }
-}
-
-impl fmt::Display for LogFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
 }
 
 #[cfg(test)]

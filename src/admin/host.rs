@@ -32,7 +32,6 @@ pub(super) fn check<B>(request: &Request<B>, names: &[String]) -> Result<(), Rej
     all.then_some(()).ok_or(Rejected::Unknown)
 }
 
-/// Without its port.
 fn host_of(value: &HeaderValue) -> Option<&str> {
     let text = value.to_str().ok()?;
     let (host, port) = match text.strip_prefix('[') {

@@ -20,7 +20,6 @@ pub struct ProcessMetrics {
     pub open_fds: Option<u64>,
     /// How many there may be; `None` too when there is no limit.
     pub max_fds: Option<u64>,
-    /// Log lines that were dropped, since standard error was not read.
     pub log_lines_dropped: u64,
 }
 

@@ -47,7 +47,6 @@ pub enum Weight {
 }
 
 impl ProbeResult {
-    /// Whether every required check passed.
     pub fn is_good(&self) -> bool {
         self.checks.iter().all(|check| check.failure.is_none() || check.weight != Weight::Required)
     }
@@ -82,7 +81,6 @@ pub fn live(status: &Status, now: Instant) -> ProbeResult {
     ProbeResult { checks: tokens.chain(outputs).map(check).collect() }
 }
 
-/// Whether every required registry has an unexpired credential in every output.
 pub fn ready(status: &Status, now: SystemTime) -> ProbeResult {
     let mut checks = Vec::new();
     for token in status.tokens.values() {
@@ -109,7 +107,6 @@ pub fn ready(status: &Status, now: SystemTime) -> ProbeResult {
     ProbeResult { checks }
 }
 
-/// Whether a main container that waits for us may start.
 pub fn started(status: &Status, now: SystemTime) -> ProbeResult {
     let mut result = ready(status, now);
     let age = now.duration_since(status.started_at).unwrap_or_default();
@@ -120,7 +117,6 @@ pub fn started(status: &Status, now: SystemTime) -> ProbeResult {
     result
 }
 
-/// How many Secrets of an output are in sync, and the first of those that fail: a line each.
 fn failing(id: &OutputId, targets: &Targets) -> Vec<Check> {
     let reported = |name, failure| Check { name, failure: Some(failure), weight: Weight::Reported };
     let count = targets.failing();

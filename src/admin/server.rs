@@ -28,9 +28,7 @@ use crate::{
 
 /// The largest request head. hyper's minimum.
 const HEAD_LIMIT: usize = 8 << 10;
-/// A request's head has to arrive within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection lasts no longer than this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// Connections at a time that have sent nothing yet.
 const SILENT: usize = 512;
@@ -50,7 +48,6 @@ const RESERVED: u64 = 40;
 /// A failed accept is logged again after this time.
 const REMINDER: Duration = Duration::from_secs(600);
 
-/// How many connections there may be at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limits {
     silent: usize,
@@ -90,7 +87,6 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listen().map_err(|source| BindError { address, source })
 }
 
-/// Serves for ever; dropped to end.
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let limits = Limits::of(getrlimit(Resource::Nofile).current);
     let mut silent = ConnectionPool::of(limits.silent);
@@ -169,7 +165,6 @@ impl<T: Send + 'static> ConnectionPool<T> {
     }
 }
 
-/// The connection, once its client has sent something or closed.
 async fn await_first_byte(
     stream: TcpStream,
     turn: OwnedSemaphorePermit,

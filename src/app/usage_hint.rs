@@ -9,7 +9,6 @@ use crate::{
     failure::diagnosis::Diagnosis,
 };
 
-/// Nothing is configured, and there is no identity for AWS.
 #[derive(Debug)]
 pub(crate) struct UsageHint {
     looked: Vec<Looked>,

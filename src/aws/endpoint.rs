@@ -22,7 +22,6 @@ pub struct EndpointError {
 }
 
 impl EndpointUrl {
-    /// What is accepted, for messages.
     pub const EXPECTED: &str =
         "a URL such as https://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com, without user or query";
 
@@ -30,7 +29,6 @@ impl EndpointUrl {
         &self.0
     }
 
-    /// Whether what is sent there crosses a network unencrypted.
     pub fn is_plain_http_beyond_loopback(&self) -> bool {
         let Ok(uri) = self.0.parse::<http::Uri>() else { return false };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

@@ -4,7 +4,7 @@
 //! one code for several causes: a clock that is off is an `InvalidSignatureException`, like a wrong key. Held by
 //! `codes_have_their_class_and_diagnosis`.
 
-use std::{error::Error, fmt, time::SystemTime};
+use std::{error::Error, time::SystemTime};
 
 use aws_smithy_runtime_api::{
     client::{orchestrator::HttpResponse, result::SdkError},
@@ -22,8 +22,8 @@ use crate::failure::{
 const INVALID_CONFIGURATION: &str = "Invalid Configuration";
 const WEB_IDENTITY: &str = "sts:AssumeRoleWithWebIdentity";
 
-/// A call to an AWS API that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{operation}: {detail}")]
 pub struct AwsFailure {
     operation: &'static str,
     detail: String,
@@ -87,14 +87,6 @@ impl Diagnose for AwsFailure {
     }
 }
 
-impl fmt::Display for AwsFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.detail)
-    }
-}
-
-impl Error for AwsFailure {}
-
 /// What `operation` failed with: the first row that fits.
 fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, Diagnosis) {
     use Class::{Clock, Denied, StaleCredentials, StaleInput, Throttled, Transient};
@@ -143,7 +135,6 @@ fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, D
     }
 }
 
-/// For answers without a code that we know.
 fn meaning_of_status(status: u16, message: &str) -> (Class, Diagnosis) {
     match status {
         429 => (Class::Throttled, Diagnosis::Throttled),
@@ -153,7 +144,6 @@ fn meaning_of_status(status: u16, message: &str) -> (Class, Diagnosis) {
     }
 }
 
-/// Whose policy has to allow it.
 fn denial_of(operation: &str) -> Diagnosis {
     match operation {
         WEB_IDENTITY => Diagnosis::TrustWebIdentity,
@@ -182,7 +172,6 @@ fn service_detail(
     }
 }
 
-/// How far this machine's clock is off, for people.
 pub fn skew(seconds: i64) -> String {
     let direction = if seconds < 0 { "ahead" } else { "behind" };
     format!("it is {} s {direction}", seconds.unsigned_abs())

@@ -40,9 +40,10 @@ use tokio::sync::OnceCell;
 
 pub use self::{
     get::{Answer, ask, get},
-    proxy::{InvalidProxy, Proxies},
+    proxy::Proxies,
 };
 use crate::{
+    aws::variables::InvalidSetting,
     env::Environment,
     failure::shown_value::clean_path,
     fs::read::{ReadError, read},
@@ -71,9 +72,9 @@ pub fn client(env: &Environment) -> SharedHttpClient {
         .into_iter()
         .find_map(|variable| Some((variable, PathBuf::from(env.get(variable)?))));
     let proxies = Proxies::of(env);
-    let configs = proxies.as_ref().map_or_else(|_| routes(&Proxies::default()), routes);
+    let configs = proxies.as_ref().map_or_else(|_| Proxies::default().routes(), Proxies::routes);
     SharedHttpClient::new(Client(Arc::new(Transports {
-        plain: configs.clone().map(plain_client),
+        plain: configs.clone().map(|proxy| client_of(proxy, None)),
         configs,
         proxies,
         bundle,
@@ -81,7 +82,6 @@ pub fn client(env: &Environment) -> SharedHttpClient {
     })))
 }
 
-/// How a request goes: directly, or by a proxy.
 #[derive(Clone, Copy)]
 enum Route {
     Direct,
@@ -89,17 +89,20 @@ enum Route {
     HttpsProxy,
 }
 
-fn routes(proxies: &Proxies) -> [ProxyConfig; 3] {
-    [ProxyConfig::disabled(), proxies.http(), proxies.https()]
-}
-
 /// Plain and TLS clients, each by [`Route`].
 struct Transports {
     plain: [SharedHttpClient; 3],
     configs: [ProxyConfig; 3],
-    proxies: Result<Proxies, Vec<InvalidProxy>>,
+    proxies: Result<Proxies, Vec<InvalidSetting>>,
     bundle: Option<(&'static str, PathBuf)>,
     tls: OnceCell<[SharedHttpClient; 3]>,
+}
+
+/// A proxy's URL may hold a password.
+impl std::fmt::Debug for Transports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Transports(..)")
+    }
 }
 
 impl Transports {
@@ -133,31 +136,21 @@ impl Transports {
             .build()
             .map_err(|_| TransportError::EmptyBundle(path))?;
         let context = Arc::new(context);
-        Ok(self.configs.clone().map(|proxy| tls_client(proxy, Arc::clone(&context))))
+        Ok(self.configs.clone().map(|proxy| client_of(proxy, Some(Arc::clone(&context)))))
     }
 }
 
-fn plain_client(proxy: ProxyConfig) -> SharedHttpClient {
+/// The TLS context holds the whole bundle: it is shared, and copied for a connection's builder only.
+fn client_of(proxy: ProxyConfig, tls: Option<Arc<TlsContext>>) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        builder.build_http()
+        let Some(tls) = &tls else { return builder.build_http() };
+        builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(TlsContext::clone(tls)).build()
     })
 }
 
-/// The context holds the whole bundle: it is shared, and copied for a connection's builder only.
-fn tls_client(proxy: ProxyConfig, context: Arc<TlsContext>) -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder =
-            Connector::builder().proxy_config(proxy.clone()).tls_provider(Provider::Rustls(CryptoMode::Ring));
-        builder.set_connector_settings(settings.cloned());
-        builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        builder.tls_context(TlsContext::clone(&context)).build()
-    })
-}
-
-/// Loopback and link-local: never behind a proxy.
 fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
     match address {
@@ -167,7 +160,6 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-/// Why no request can be sent.
 #[derive(Debug, thiserror::Error)]
 enum TransportError {
     #[error("no bundle of certificate authorities found (tried {})", BUNDLES.join(", "))]
@@ -177,16 +169,15 @@ enum TransportError {
     #[error("the CA bundle {} holds no usable certificate", clean_path(.0))]
     EmptyBundle(PathBuf),
     #[error("the proxy cannot be used: {0}")]
-    Proxy(InvalidProxy),
+    Proxy(InvalidSetting),
 }
 
 impl TransportError {
-    fn of(invalid: &[InvalidProxy]) -> Self {
+    fn of(invalid: &[InvalidSetting]) -> Self {
         invalid.first().map_or(Self::NoBundle, |invalid| Self::Proxy(invalid.clone()))
     }
 }
 
-/// The bundle that a variable names, else that of the distribution.
 async fn read_bundle(named: Option<&(&'static str, PathBuf)>) -> Result<(PathBuf, Vec<u8>), TransportError> {
     if let Some((variable, path)) = named {
         return match read(path, BUNDLE_LIMIT).await {
@@ -224,14 +215,8 @@ fn usable_certificates(pem: &[u8]) -> Vec<u8> {
     usable
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Client(Arc<Transports>);
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("http::Client")
-    }
-}
 
 impl HttpClient for Client {
     fn http_connector(
@@ -248,17 +233,11 @@ impl HttpClient for Client {
 }
 
 /// Picks the transport when the request is known.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct ByScheme {
     transports: Arc<Transports>,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
-}
-
-impl std::fmt::Debug for ByScheme {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("http::ByScheme")
-    }
 }
 
 impl HttpConnector for ByScheme {

@@ -16,6 +16,7 @@ mod default_chain;
 mod error;
 mod process;
 mod profile;
+mod service_account;
 mod sso;
 mod static_keys;
 mod sts;
@@ -34,12 +35,14 @@ pub(crate) use self::static_keys::read_line;
 pub use self::{
     default_chain::no_source_configured,
     error::{IdentityError, Looked},
+    service_account::{InvalidServiceAccount, ServiceAccount},
 };
 use crate::{
     aws::profile_file,
     clock::Clock,
     env::Environment,
     registry::{AccountId, Region},
+    tasks::locked,
 };
 
 /// Credentials are resolved again when less than this is left of them.
@@ -47,18 +50,12 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 /// The name of a session that is given none.
 const SESSION_NAME: &str = "ecr-sidecar";
 
-/// Where an identity comes from, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySpec {
-    /// The name that registries refer to it by.
     pub name: String,
-    /// Where the first credentials come from.
     pub source: Source,
-    /// Roles to assume from there, in order.
     pub assume_roles: Vec<AssumeRole>,
-    /// The region whose STS is called.
     pub sts_region: Region,
-    /// The account that has to answer.
     pub expect_account: Option<AccountId>,
 }
 
@@ -74,6 +71,8 @@ pub enum Source {
     WebIdentity { role_arn: Option<String>, token_file: Option<PathBuf> },
     /// The EKS Pod Identity agent or the ECS agent: `AWS_CONTAINER_CREDENTIALS_*`.
     PodIdentity,
+    /// A pod's ServiceAccount, whose token the kubelet passes. Never configured.
+    ServiceAccount(ServiceAccount),
     /// Keys in files, read again each time.
     Static(StaticFiles),
     /// The node's role, by the instance metadata service.
@@ -90,31 +89,23 @@ impl Source {
     }
 }
 
-/// The files of static keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticFiles {
-    /// Holds the access key id.
     pub access_key_id: PathBuf,
-    /// Holds the secret access key.
     pub secret_access_key: PathBuf,
-    /// Holds the session token of temporary keys.
     pub session_token: Option<PathBuf>,
 }
 
-/// One link of a chain of roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssumeRole {
     pub role_arn: String,
-    /// What the role's trust policy may ask for.
     pub external_id: Option<String>,
-    /// The session's name, seen in CloudTrail.
     pub session_name: String,
 }
 
 impl IdentitySpec {
-    /// Whether it sends a web-identity token to STS.
     pub fn sends_web_identity(&self, env: &Environment) -> bool {
-        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. }))
+        matches!(self.source.behind_auto(env), Some(Source::WebIdentity { .. } | Source::ServiceAccount(_)))
     }
 
     /// The files whose content decides whose the credentials are. A web-identity token is not among them: it is renewed
@@ -128,17 +119,14 @@ impl IdentitySpec {
     }
 }
 
-/// Who the credentials in use belong to, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Principal {
     /// The source that gave the first credentials, for example `web identity`.
     pub source: String,
-    /// The ARN, once AWS has said it.
     pub arn: Option<String>,
 }
 
-/// An identity that can say who it is.
 pub struct Identity {
     spec: IdentitySpec,
     env: Environment,
@@ -159,10 +147,8 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Credentials and whose they are.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// What requests are signed with.
     pub credentials: Credentials,
     pub principal: Principal,
 }
@@ -172,7 +158,6 @@ pub fn secrets_of(credentials: &Credentials) -> [&str; 2] {
     [credentials.secret_access_key(), credentials.session_token().unwrap_or_default()]
 }
 
-/// Whom STS takes the credentials for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub account: String,
@@ -180,7 +165,6 @@ pub struct Caller {
 }
 
 impl Identity {
-    /// An identity by `spec`, that asks STS through the settings of `sdk`.
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
         let (sts, resolving, cached, login) = Default::default();
         Self { spec, env, sdk, sts, clock, resolving, cached, login }
@@ -190,22 +174,21 @@ impl Identity {
         &self.spec
     }
 
-    /// Credentials with some life left, from the cache or from their source.
     pub async fn credentials(&self) -> Result<Resolved, IdentityError> {
         let _one_at_a_time = self.resolving.lock().await;
         if let Some(resolved) = self.cached() {
             return Ok(resolved);
         }
         let resolved = self.resolve().await?;
-        *self.cache() = Some(resolved.clone());
+        *locked(&self.cached) = Some(resolved.clone());
         Ok(resolved)
     }
 
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
-        *self.cache() = None;
+        *locked(&self.cached) = None;
         // A login that was renewed here may be revoked, and a newer one on disk.
-        *self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *locked(&self.login) = None;
     }
 
     /// The source that it comes from, never `auto`. `None` where nothing announces one; then there may still be a
@@ -216,18 +199,24 @@ impl Identity {
 
     /// The files whose change may change the credentials.
     pub fn files(&self) -> Vec<PathBuf> {
-        inputs(&self.spec.source, &self.env)
+        let named = |variable| self.env.get(variable).map(PathBuf::from).into_iter().collect();
+        match self.source() {
+            None | Some(Source::Profile { .. }) => profile_file::paths(&self.env),
+            Some(Source::WebIdentity { token_file: Some(file), .. }) => vec![file],
+            Some(Source::WebIdentity { .. }) => named("AWS_WEB_IDENTITY_TOKEN_FILE"),
+            Some(Source::PodIdentity) => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            Some(Source::Static(keys)) => {
+                [keys.access_key_id, keys.secret_access_key].into_iter().chain(keys.session_token).collect()
+            }
+            Some(Source::Auto | Source::Environment | Source::Imds | Source::ServiceAccount(_)) => Vec::new(),
+        }
     }
 
     fn cached(&self) -> Option<Resolved> {
-        let cached = self.cache().clone()?;
+        let cached = locked(&self.cached).clone()?;
         // Static keys are cheap to read and may be rotated under us: only what expires is kept.
         let expiry = cached.credentials.expiry()?;
         (expiry > self.clock.now() + EXPIRY_MARGIN).then_some(cached)
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, Option<Resolved>> {
-        self.cached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn resolve(&self) -> Result<Resolved, IdentityError> {
@@ -260,6 +249,10 @@ impl Identity {
                     self.web_identity(role_arn.as_deref(), token_file.as_deref(), None).await?;
                 ("web identity", credentials, Some(arn))
             }
+            Source::ServiceAccount(account) => {
+                let (credentials, arn) = self.exchange(account.role_arn(), account.token(), None).await?;
+                ("service account", credentials, Some(arn))
+            }
             Source::PodIdentity => ("container", self.container().await?, None),
             Source::Profile { name } => {
                 let name = name.as_deref().or_else(|| self.env.get("AWS_PROFILE")).unwrap_or("default");
@@ -268,24 +261,5 @@ impl Identity {
             Source::Imds => ("imds", self.imds().await?, None),
         };
         Ok(Some(Resolved { credentials, principal: Principal { source: name.into(), arn } }))
-    }
-}
-
-/// The files whose change may change the credentials of `source`.
-fn inputs(source: &Source, env: &Environment) -> Vec<PathBuf> {
-    let named = |variable| env.get(variable).map(PathBuf::from);
-    let Some(source) = source.behind_auto(env) else { return profile_file::paths(env) };
-    match source {
-        Source::Auto | Source::Environment | Source::Imds => Vec::new(),
-        Source::Profile { .. } => profile_file::paths(env),
-        Source::WebIdentity { token_file, .. } => {
-            token_file.clone().or_else(|| named("AWS_WEB_IDENTITY_TOKEN_FILE")).into_iter().collect()
-        }
-        Source::PodIdentity => named("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").into_iter().collect(),
-        Source::Static(keys) => [&keys.access_key_id, &keys.secret_access_key]
-            .into_iter()
-            .chain(keys.session_token.as_ref())
-            .cloned()
-            .collect(),
     }
 }

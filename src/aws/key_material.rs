@@ -22,37 +22,27 @@ const LONGEST_ID: usize = 128;
 pub enum Malformed {
     #[error("it is empty")]
     Empty,
-    /// More than one word, or more than one line.
     #[error("it has white space in it")]
     WhiteSpace,
-    /// Quotes, braces or backslashes.
     #[error("it has quotes, braces or backslashes in it")]
     Punctuation,
-    /// Letters that are not ASCII, or control characters.
     #[error("it has characters that are not printable ASCII")]
     NotAscii,
-    /// Not the letters and digits that an access key id consists of.
     #[error("it does not have the form of an access key id")]
     NotAnId,
 }
 
-/// A value that cannot be a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {what} in {place} is malformed: {why}")]
 pub struct MalformedKey {
-    /// What the value should be.
     pub what: &'static str,
-    /// The source, file or variable.
     pub place: String,
-    /// What is wrong with it.
     pub why: Malformed,
 }
 
-/// A secret access key or session token that can be sent.
 pub(crate) struct KeyMaterial(Secret<String>);
 
 impl KeyMaterial {
-    /// `text` without the white space around it.
     pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
         let text = text.trim();
         if text.is_empty() {
@@ -75,36 +65,28 @@ impl KeyMaterial {
     }
 }
 
-pub(crate) struct AccessKeyId(String);
-
-impl AccessKeyId {
-    /// `text` without the white space around it. Test clouds have ids that are shorter than AWS's.
-    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
-        let id = KeyMaterial::parse(text)?.0.expose().clone();
-        let is_id =
-            id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_id { Ok(Self(id)) } else { Err(Malformed::NotAnId) }
-    }
+/// `text` without the white space around it. Test clouds have ids that are shorter than AWS's.
+pub(crate) fn access_key_id(text: &str) -> Result<String, Malformed> {
+    let id = KeyMaterial::parse(text)?.0.expose().clone();
+    let is_id = id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if is_id { Ok(id) } else { Err(Malformed::NotAnId) }
 }
 
 /// Where keys come from, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The provider's name, which the SDK shows.
     pub(crate) provider: &'static str,
     /// Of each value: completes "the session token in …".
     pub(crate) places: [String; 3],
 }
 
 impl Origin {
-    /// All values come from one place.
     pub(crate) fn of(provider: &'static str, place: impl fmt::Display) -> Self {
         Self { provider, places: std::array::from_fn(|_| place.to_string()) }
     }
 }
 
-/// Keys as they were found.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FoundKeys<'a> {
     pub(crate) access_key_id: &'a str,
     pub(crate) secret_access_key: &'a str,
@@ -112,20 +94,23 @@ pub(crate) struct FoundKeys<'a> {
     pub(crate) expiry: Option<SystemTime>,
 }
 
+impl fmt::Debug for FoundKeys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FoundKeys(..)")
+    }
+}
+
 impl FoundKeys<'_> {
-    /// Credentials of these keys.
     pub(crate) fn into_credentials(self, origin: &Origin) -> Result<Credentials, MalformedKey> {
         let malformed = |what: &'static str, place: usize| {
             move |why| MalformedKey { what, place: origin.places[place].clone(), why }
         };
-        let id = AccessKeyId::parse(self.access_key_id).map_err(malformed("access key id", 0))?;
+        let id = access_key_id(self.access_key_id).map_err(malformed("access key id", 0))?;
         let secret = KeyMaterial::parse(self.secret_access_key).map_err(malformed("secret access key", 1))?;
-        let session = match self.session_token.filter(|token| !token.trim().is_empty()) {
-            Some(token) => Some(KeyMaterial::parse(token).map_err(malformed("session token", 2))?),
-            None => None,
-        };
+        let session = self.session_token.filter(|token| !token.trim().is_empty()).map(KeyMaterial::parse);
+        let session = session.transpose().map_err(malformed("session token", 2))?;
         Ok(Credentials::new(
-            id.0,
+            id,
             secret.0.expose().as_str(),
             session.map(|token| token.0.expose().clone()),
             self.expiry,

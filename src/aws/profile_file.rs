@@ -24,7 +24,6 @@ use crate::{
     fs::read::{ReadError, read_text},
 };
 
-/// A profile file has a few lines.
 const SIZE_LIMIT: usize = 1 << 20;
 const WHITE_SPACE: [char; 2] = [' ', '\t'];
 
@@ -35,7 +34,6 @@ enum Kind {
     Credentials,
 }
 
-/// Where one of the files is.
 #[derive(Debug, Clone)]
 struct Place {
     kind: Kind,
@@ -44,27 +42,12 @@ struct Place {
     variable: Option<&'static str>,
 }
 
-/// Why a profile file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileFileError {
     #[error("cannot read {}{}: {source}", clean_path(path), named_by(*variable))]
-    Read {
-        path: PathBuf,
-        /// The variable that names it.
-        variable: Option<&'static str>,
-        source: ReadError,
-    },
-    /// It is no profile file.
+    Read { path: PathBuf, variable: Option<&'static str>, source: ReadError },
     #[error("{}{} is no AWS profile file: line {line} {what}", clean_path(path), named_by(*variable))]
-    Syntax {
-        path: PathBuf,
-        /// The variable that names it.
-        variable: Option<&'static str>,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        what: &'static str,
-    },
+    Syntax { path: PathBuf, variable: Option<&'static str>, line: usize, what: &'static str },
 }
 
 fn named_by(variable: Option<&'static str>) -> String {
@@ -83,17 +66,14 @@ impl ProfileFileError {
         }
     }
 
-    /// Whether this process, or the node, may open no more files.
     pub fn is_file_limit(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.is_file_limit())
     }
 
-    /// Whether a variable names a file that is not there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.is_not_found())
     }
 
-    /// Whether the file's volume does not respond.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Read { source: ReadError::TimedOut, .. })
     }
@@ -111,7 +91,6 @@ impl fmt::Debug for Section {
 }
 
 impl Section {
-    /// The value of `name`, unless it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
@@ -125,13 +104,11 @@ impl Section {
     }
 }
 
-/// What the profile files hold, laid over each other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Profiles {
     profiles: BTreeMap<String, Section>,
     /// Sections that are no profiles, by kind and name, such as `sso-session` and `services`.
     others: BTreeMap<(String, String), Section>,
-    /// Whether there is a file.
     found: bool,
 }
 
@@ -150,26 +127,20 @@ impl Profiles {
         let mut errors = Vec::new();
         // One after the other: a second thread would cost more than what it saves.
         for place in places(env) {
-            let text = read(&place).await;
-            let Place { kind, path, variable } = place;
-            match text {
-                Ok(text) => {
-                    profiles.found |= text.is_some();
-                    let added = profiles.add(kind, &text.unwrap_or_default());
-                    errors.extend(added.err().map(|(line, what)| ProfileFileError::Syntax {
-                        path,
-                        variable,
-                        line,
-                        what,
-                    }));
-                }
-                Err(error) => errors.push(error),
-            }
+            errors.extend(profiles.add_file(place).await.err());
         }
         errors.retain(|error| !(profiles.found && error.may_be_absent()));
         // The error about the one that certainly exists is more useful.
         errors.sort_by_key(ProfileFileError::may_be_absent);
         (profiles, errors.into_iter().next())
+    }
+
+    async fn add_file(&mut self, place: Place) -> Result<(), ProfileFileError> {
+        let text = read(&place).await?;
+        self.found |= text.is_some();
+        let Place { kind, path, variable } = place;
+        let syntax = |(line, what)| ProfileFileError::Syntax { path, variable, line, what };
+        self.add(kind, &text.unwrap_or_default()).map_err(syntax)
     }
 
     pub(crate) fn profile(&self, name: &str) -> Option<&Section> {
@@ -180,7 +151,6 @@ impl Profiles {
         self.others.get(&(kind.to_owned(), name.to_owned()))
     }
 
-    /// The files of a test.
     #[cfg(test)]
     pub(crate) fn of_texts(config: &str, credentials: &str) -> Result<Self, (usize, &'static str)> {
         let mut profiles = Self::default();
@@ -256,18 +226,12 @@ impl Profiles {
 /// What became of the profile files when they were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ProfileFiles {
-    /// There are none.
     #[default]
     Absent,
-    /// At least one was read.
+    /// At least one.
     Read,
-    /// One of them cannot be used.
-    Unusable {
-        /// The file and the reason.
-        why: String,
-        /// Whether there may be none, for all that can be seen.
-        may_be_absent: bool,
-    },
+    /// At least one cannot be used.
+    Unusable { why: String, may_be_absent: bool },
 }
 
 impl ProfileFiles {
@@ -287,11 +251,10 @@ impl ProfileFiles {
 
 /// Whether the profile file `path`, if it is one, can be used.
 pub(crate) async fn check(path: &Path, env: &Environment) -> Result<(), ProfileFileError> {
-    let Some(place) = places(env).into_iter().find(|place| place.path == path) else { return Ok(()) };
-    let text = read(&place).await?.unwrap_or_default();
-    let Place { kind, path, variable } = place;
-    let checked = Profiles::default().add(kind, &text);
-    checked.map_err(|(line, what)| ProfileFileError::Syntax { path, variable, line, what })
+    match places(env).into_iter().find(|place| place.path == path) {
+        Some(place) => Profiles::default().add_file(place).await,
+        None => Ok(()),
+    }
 }
 
 /// `line` without a comment that white space sets off, and without white space around it.

@@ -44,7 +44,6 @@ const SERVICES: [(&str, &str, &str); 5] = [
 /// The id under which the endpoint of the instance metadata service is kept.
 pub(crate) const METADATA: &str = "EC2 METADATA";
 
-/// What variables and the profile set for the SDK.
 #[derive(Debug, Clone, Default)]
 pub struct SdkSettings {
     /// The region of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
@@ -74,7 +73,6 @@ impl SdkSettings {
         Ok(Self { profile_files, ..settings })
     }
 
-    /// The settings of these variables and of the profile that they select among `profiles`.
     pub(crate) fn of(env: &Environment, profiles: &Profiles) -> Result<Self, Vec<InvalidSetting>> {
         let mut settings = Settings::new(env, profiles);
         let ignores_endpoints =
@@ -116,7 +114,6 @@ impl SdkSettings {
         builder.build()
     }
 
-    /// Where STS is called, if that is not left to the region.
     pub fn sts_endpoint(&self) -> Option<&EndpointUrl> {
         self.endpoints.0.get("STS")
     }
@@ -133,7 +130,6 @@ pub(crate) fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String
     config.service_config()?.load_config(key)
 }
 
-/// The endpoint of each service that has one of its own, by the service's id.
 #[derive(Debug, Clone, Default)]
 struct Endpoints(BTreeMap<&'static str, EndpointUrl>);
 
@@ -144,7 +140,6 @@ impl LoadServiceConfig for Endpoints {
     }
 }
 
-/// Parses settings, and gathers what does not parse.
 struct Settings<'a> {
     env: &'a Environment,
     name: &'a str,
@@ -173,13 +168,7 @@ impl<'a> Settings<'a> {
     }
 
     fn checked(&mut self, place: String, value: &'a str, form: Form) -> Option<&'a str> {
-        match form.check(&place, value) {
-            Ok(()) => Some(value),
-            Err(invalid) => {
-                self.invalid.push(invalid);
-                None
-            }
-        }
+        form.check(&place, value).map_err(|invalid| self.invalid.push(invalid)).ok().map(|()| value)
     }
 
     fn boolean(&mut self, variable: &str, property: &str) -> Option<bool> {
@@ -193,17 +182,12 @@ impl<'a> Settings<'a> {
 
     fn app_name(&mut self) -> Option<AppName> {
         let name = self.value("AWS_SDK_UA_APP_ID", "sdk_ua_app_id", Form::Name)?;
-        match AppName::new(name.to_owned()) {
-            Ok(name) => Some(name),
-            Err(_) => {
-                self.invalid.push(InvalidSetting {
-                    place: "AWS_SDK_UA_APP_ID or `sdk_ua_app_id` of the AWS profile".into(),
-                    found: quoted(name),
-                    expected: "letters, digits and !#$%&'*+-.^_`|~".into(),
-                });
-                None
-            }
-        }
+        let invalid = || InvalidSetting {
+            place: "AWS_SDK_UA_APP_ID or `sdk_ua_app_id` of the AWS profile".into(),
+            found: quoted(name),
+            expected: "letters, digits and !#$%&'*+-.^_`|~".into(),
+        };
+        AppName::new(name.to_owned()).map_err(|_| self.invalid.push(invalid())).ok()
     }
 
     fn endpoints(&mut self) -> Endpoints {
@@ -239,7 +223,7 @@ impl<'a> Settings<'a> {
             return url.parse().ok();
         }
         let (variable, property) = (format!("{variable}_MODE"), format!("{property}_mode"));
-        let mode = self.value(&variable, &property, Form::OneOf(&["IPv4", "IPv6"]))?;
+        let mode = self.value(&variable, &property, Form::IpVersion)?;
         mode.eq_ignore_ascii_case("IPv6").then(|| "http://[fd00:ec2::254]".parse().ok())?
     }
 }

@@ -39,12 +39,9 @@ pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// No stored expiry is later than so long from now, some minutes' difference of clocks included.
 pub(crate) const LATEST_EXPIRY: Duration = LONGEST_LIFE.saturating_add(Duration::from_secs(15 * 60));
 
-/// The API that hands out tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// Private registries.
     Ecr,
-    /// `public.ecr.aws`.
     EcrPublic,
 }
 
@@ -79,7 +76,6 @@ pub struct TokenKey {
     pub service: Service,
     /// The region that is asked, and in which the token is valid.
     pub region: Region,
-    /// A URL in place of the region's usual endpoint.
     pub endpoint: Option<EndpointUrl>,
     /// Ask the FIPS endpoint, unless an endpoint is named. `None`: as `AWS_USE_FIPS_ENDPOINT` says.
     pub fips: Option<bool>,
@@ -114,14 +110,11 @@ impl fmt::Display for TokenKey {
     }
 }
 
-/// What `GetAuthorizationToken` returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Padded base64 of `AWS:<password>`: already the `auth` value of a docker config.
     pub auth: Secret<String>,
-    /// When we asked for it.
     pub obtained_at: SystemTime,
-    /// When AWS says that it expires.
     pub expires_at: SystemTime,
 }
 
@@ -136,7 +129,6 @@ impl Token {
     }
 }
 
-/// A token, and what came with it.
 #[derive(Debug)]
 pub struct Fetched {
     pub token: Token,
@@ -145,7 +137,6 @@ pub struct Fetched {
     pub own_registry: Option<RegistryHost>,
 }
 
-/// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error(transparent)]
@@ -160,13 +151,8 @@ pub enum TokenError {
     NotBase64(&'static str),
     #[error("{0} answered with a token that is not of the form AWS:<password>")]
     NotAws(&'static str),
-    /// No answer within the time that one attempt may take.
     #[error("{operation} got no answer within {seconds} s")]
-    TimedOut {
-        operation: &'static str,
-        /// How long it was waited for.
-        seconds: u64,
-    },
+    TimedOut { operation: &'static str, seconds: u64 },
 }
 
 impl Diagnose for TokenError {
@@ -191,7 +177,6 @@ impl Diagnose for TokenError {
     }
 }
 
-/// Fetches the tokens of one key.
 #[derive(Debug)]
 pub struct TokenSource {
     key: TokenKey,
@@ -207,7 +192,6 @@ enum Client {
 }
 
 impl TokenSource {
-    /// A source for `key` that signs as `identity`, with the AWS settings of `sdk`.
     pub fn new(key: TokenKey, identity: Arc<Identity>, sdk: &SdkConfig, clock: Clock) -> Self {
         let mut builder = sdk.clone().into_builder();
         builder.set_region(Some(aws_config::Region::new(key.region.as_str().to_owned())));
@@ -217,12 +201,8 @@ impl TokenSource {
             builder.set_use_dual_stack(Some(false));
         } else if endpoint_of(sdk, key.service.id()).is_none() {
             // A FIPS or dual-stack registry host says nothing about an endpoint that a variable or profile names.
-            if let Some(fips) = key.fips {
-                builder.set_use_fips(Some(fips));
-            }
-            if let Some(dual_stack) = key.dual_stack {
-                builder.set_use_dual_stack(Some(dual_stack));
-            }
+            builder.set_use_fips(key.fips.or(sdk.use_fips()));
+            builder.set_use_dual_stack(key.dual_stack.or(sdk.use_dual_stack()));
         }
         let sdk = builder.build();
         let client = match key.service {
@@ -244,7 +224,6 @@ impl TokenSource {
         Self { key, identity, client, clock }
     }
 
-    /// What the tokens belong to.
     pub fn key(&self) -> &TokenKey {
         &self.key
     }
@@ -343,7 +322,6 @@ fn host_of_url(url: &str) -> Option<RegistryHost> {
 /// What is wrong with a token's dates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockFault {
-    /// It had expired on arrival.
     ExpiredOnArrival,
     /// It lives too shortly to be renewed in time.
     TooShort,

@@ -6,7 +6,7 @@
 
 use super::{
     endpoint::EndpointUrl,
-    key_material::{AccessKeyId, KeyMaterial},
+    key_material::{KeyMaterial, access_key_id},
 };
 use crate::{
     env::Environment,
@@ -14,8 +14,8 @@ use crate::{
     registry::{AccountId, Region},
 };
 
-/// A setting that does not parse.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place} is {found}, expected: {expected}")]
 pub struct InvalidSetting {
     /// The variable, or the property of a profile.
     pub place: String,
@@ -24,13 +24,12 @@ pub struct InvalidSetting {
     pub expected: String,
 }
 
-/// The form of a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form {
     Endpoint,
     Region,
     Boolean,
-    OneOf(&'static [&'static str]),
+    IpVersion,
     RoleArn,
     SessionName,
     ExternalId,
@@ -44,7 +43,7 @@ pub(crate) enum Form {
 }
 
 use Form::{
-    AccessKeyId as KeyId, Boolean, Endpoint, Header, Name, OneOf, Region as RegionName, RoleArn, Secret,
+    AccessKeyId as KeyId, Boolean, Endpoint, Header, IpVersion, Name, Region as RegionName, RoleArn, Secret,
     SessionName,
 };
 
@@ -58,7 +57,7 @@ const TABLE: &[(&str, Form)] = &[
     ("AWS_ENDPOINT_URL_SSO", Endpoint),
     ("AWS_ENDPOINT_URL_SSO_OIDC", Endpoint),
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", Endpoint),
-    ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", OneOf(&["IPv4", "IPv6"])),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", IpVersion),
     ("AWS_EC2_METADATA_DISABLED", Boolean),
     ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", Boolean),
     ("AWS_USE_FIPS_ENDPOINT", Boolean),
@@ -79,7 +78,6 @@ const RAW: [&str; 1] = ["AWS_EXECUTION_ENV"];
 /// The SDK panics when this one names no readable file of partitions, also when it is empty.
 const CUSTOM_PARTITION: &str = "SMITHY_CLIENT_SDK_CUSTOM_PARTITION";
 
-/// Every variable that does not parse.
 pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
     let ignores_endpoints = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").and_then(boolean) == Some(true);
     let counts = |name: &str| !(ignores_endpoints && name.starts_with("AWS_ENDPOINT_URL"));
@@ -103,7 +101,6 @@ pub(super) fn check(env: &Environment) -> Vec<InvalidSetting> {
     invalid
 }
 
-/// Whether the value of a variable of that name matters here.
 fn is_read_here(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     ["AWS_", "ECR_SIDECAR_", "KUBERNETES_SERVICE_"].iter().any(|prefix| name.starts_with(prefix))
@@ -114,57 +111,49 @@ fn is_read_here(name: &str) -> bool {
 impl Form {
     /// An error unless `value`, found in `place`, has this form.
     pub(crate) fn check(self, place: &str, value: &str) -> Result<(), InvalidSetting> {
-        let shown = || quoted(value);
-        let reject = |found: String, expected: &str| {
-            Err(InvalidSetting { place: place.to_owned(), found, expected: expected.to_owned() })
-        };
-        match self {
-            Self::Endpoint => match value.parse::<EndpointUrl>() {
-                Ok(_) => Ok(()),
-                Err(error) => reject(error.to_string(), EndpointUrl::EXPECTED),
-            },
-            Self::Region => match value.parse::<Region>() {
-                Ok(_) => Ok(()),
-                Err(_) => {
-                    reject(shown(), "a region such as eu-west-1, in lower case and without a zone letter")
-                }
-            },
-            Self::Boolean => match boolean(value) {
-                Some(_) => Ok(()),
-                None => reject(shown(), "true or false"),
-            },
-            Self::OneOf(texts) if texts.iter().any(|text| text.eq_ignore_ascii_case(value)) => Ok(()),
-            Self::OneOf(texts) => reject(shown(), &format!("one of {}", texts.join(", "))),
-            Self::RoleArn if is_role_arn(value) => Ok(()),
-            Self::RoleArn => reject(shown(), "a role's ARN such as arn:aws:iam::123456789012:role/NAME"),
-            Self::SessionName if is_session_name(value) => Ok(()),
-            Self::SessionName => reject(shown(), "2 to 64 letters, digits and _=,.@+-"),
-            Self::ExternalId if is_external_id(value) => Ok(()),
-            // It may serve as a shared secret.
-            Self::ExternalId => reject(
-                format!("a value of {} characters, not shown", value.chars().count()),
-                "2 to 1224 letters, digits and _+=,.@:/-",
+        let unless = |fits: bool| (!fits).then(|| quoted(value));
+        let hidden = || format!("a value of {} characters, not shown", value.chars().count());
+        let (found, expected) = match self {
+            Self::Endpoint => {
+                (value.parse::<EndpointUrl>().err().map(|error| error.to_string()), EndpointUrl::EXPECTED)
+            }
+            Self::Region => (
+                unless(value.parse::<Region>().is_ok()),
+                "a region such as eu-west-1, in lower case and without a zone letter",
             ),
-            Self::Account if value.parse::<AccountId>().is_ok() => Ok(()),
-            Self::Account => reject(shown(), "an account number of 12 digits"),
-            Self::Name if value.contains(char::is_control) => reject("control characters".into(), "a name"),
-            Self::Name if is_key_like(value) => {
-                reject(format!("a value of {} characters, not shown", value.chars().count()), "a name")
+            Self::Boolean => (unless(boolean(value).is_some()), "true or false"),
+            Self::IpVersion => {
+                let versions = ["IPv4", "IPv6"];
+                (unless(versions.iter().any(|it| it.eq_ignore_ascii_case(value))), "one of IPv4, IPv6")
             }
-            Self::Name => Ok(()),
-            Self::Header if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
+            Self::RoleArn => {
+                (unless(is_role_arn(value)), "a role's ARN such as arn:aws:iam::123456789012:role/NAME")
+            }
+            Self::SessionName => (unless(is_session_name(value)), "2 to 64 letters, digits and _=,.@+-"),
+            // It may serve as a shared secret.
+            Self::ExternalId => {
+                ((!is_external_id(value)).then(hidden), "2 to 1224 letters, digits and _+=,.@:/-")
+            }
+            Self::Account => (unless(value.parse::<AccountId>().is_ok()), "an account number of 12 digits"),
+            Self::Name if value.contains(char::is_control) => (Some("control characters".into()), "a name"),
+            Self::Name => (is_key_like(value).then(hidden), "a name"),
             Self::Header => {
-                reject("characters that are not printable ASCII".into(), "one line of ASCII text")
+                let fits = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+                let found = (!fits).then(|| "characters that are not printable ASCII".into());
+                (found, "one line of ASCII text")
             }
-            Self::AccessKeyId => match AccessKeyId::parse(value) {
-                Ok(_) => Ok(()),
-                Err(why) => reject(why.to_string(), "an access key id: letters and digits alone"),
-            },
-            Self::Secret => match KeyMaterial::parse(value) {
-                Ok(_) => Ok(()),
-                Err(why) => reject(why.to_string(), "the value alone, as AWS gave it"),
-            },
-        }
+            Self::AccessKeyId => {
+                let found = access_key_id(value).err().map(|why| why.to_string());
+                (found, "an access key id: letters and digits alone")
+            }
+            Self::Secret => {
+                let found = KeyMaterial::parse(value).err().map(|why| why.to_string());
+                (found, "the value alone, as AWS gave it")
+            }
+        };
+        let invalid =
+            |found| InvalidSetting { place: place.to_owned(), found, expected: expected.to_owned() };
+        found.map_or(Ok(()), |found| Err(invalid(found)))
     }
 }
 
@@ -212,7 +201,7 @@ mod tests {
             Endpoint => "http://localhost:4566",
             RegionName => "eu-west-1",
             Boolean => "TRUE",
-            OneOf(texts) => texts[0],
+            IpVersion => "IPv4",
             RoleArn => "arn:aws-us-gov:iam::123456789012:role/path/name",
             SessionName => "me@example.com",
             Form::ExternalId => "team/1",

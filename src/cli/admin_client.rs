@@ -8,9 +8,7 @@ use std::{
 
 /// What one question may take: the usual probe's `timeoutSeconds` is 1.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The most that is read of an answer.
 const ANSWER_LIMIT: u64 = 1 << 20;
-/// How long `wait` pauses between two questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +17,6 @@ pub struct Answer {
     pub text: String,
 }
 
-/// Asks `path`, such as `/readyz`, of the sidecar that listens on `listen`.
 pub fn ask(listen: SocketAddr, path: &str) -> io::Result<Answer> {
     let address = reachable(listen);
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
@@ -34,7 +31,6 @@ pub fn ask(listen: SocketAddr, path: &str) -> io::Result<Answer> {
     Ok(Answer { yes: status == Some("200"), text: body.to_owned() })
 }
 
-/// Asks `path` until the answer is yes or `timeout` is over, and returns the last answer.
 pub fn wait(listen: SocketAddr, path: &str, timeout: Duration) -> io::Result<Answer> {
     let deadline = Instant::now() + timeout;
     loop {

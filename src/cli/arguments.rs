@@ -2,12 +2,12 @@
 //!
 //! Every command shows examples, and the parser takes each of them (`examples`).
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::examples;
+use super::{examples, kubelet_provider::RoleRules};
 use crate::{
     cli::status::Format,
     config::{Flags, variable},
@@ -134,6 +134,15 @@ pub(super) enum Command {
         /// The registry
         #[arg(value_name = "HOST")]
         host: RegistryHost,
+    },
+    /// Give the kubelet credentials for its pulls: its exec protocol, on standard input and output
+    #[command(after_help = examples::KUBELET_CREDENTIAL_PROVIDER)]
+    KubeletCredentialProvider {
+        #[command(flatten)]
+        rules: RoleRules,
+        /// Instead, copy this program into the kubelet's --image-credential-provider-bin-dir, if another one is there
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["role_annotation", "role_arn"])]
+        install: Option<PathBuf>,
     },
     /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     #[command(after_help = examples::MANIFESTS)]

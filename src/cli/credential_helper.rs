@@ -9,19 +9,19 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::Path,
     process::ExitCode,
-    thread,
-    time::Duration,
 };
 
 use serde::Serialize;
-use tokio::{sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::lookup::{self, LookupError},
+    cli::{
+        lookup::{self, LookupError},
+        standard_input::{self, InputError},
+    },
     config::Flags,
     env::Environment,
     failure::chain,
@@ -34,10 +34,6 @@ const NAME: &str = "docker-credential-ecr-sidecar";
 const NOT_FOUND: &str = "credentials not found in native keychain";
 /// What docker's own helpers answer to an empty question.
 const NO_SERVER: &str = "no credentials server URL";
-/// How long the question may take.
-const QUESTION_LIMIT: Duration = Duration::from_secs(5);
-/// More than this is no question.
-const LARGEST: u64 = 64 << 10;
 
 /// Whether the program was called as a credential helper.
 pub fn is_called(name: &OsStr) -> bool {
@@ -107,30 +103,19 @@ async fn list() -> Result<String, String> {
     serde_json::to_string(&users).map_err(|error| error.to_string())
 }
 
+/// The question; nothing when that is more than one, or no text.
+async fn question() -> Result<Zeroizing<String>, String> {
+    match standard_input::read().await {
+        Ok(text) => Ok(Zeroizing::new(text.trim().to_owned())),
+        Err(InputError::TooLarge | InputError::Read(_)) => Ok(Zeroizing::default()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// What is written to standard input is read, lest its writer fail before it reads the answer.
 async fn reject(why: &str) -> Result<String, String> {
     let _ = question().await;
     Err(format!("{NAME}: {why}"))
-}
-
-/// What stands on standard input, whose writer may never close it; nothing when that is more than a
-/// question, or no text. The thread that reads is not waited for when the process exits.
-async fn question() -> Result<Zeroizing<String>, String> {
-    let (sender, receiver) = oneshot::channel();
-    let reader = thread::Builder::new().name("standard-input".into()).spawn(move || {
-        let mut text = Zeroizing::new(String::new());
-        let read = io::stdin().take(LARGEST + 1).read_to_string(&mut text);
-        let asked = match read {
-            Ok(length) if length as u64 <= LARGEST => Zeroizing::new(text.trim().to_owned()),
-            _ => Zeroizing::default(),
-        };
-        let _ = sender.send(asked); // the receiver may be gone
-    });
-    reader.map_err(|error| error.to_string())?;
-    match timeout(QUESTION_LIMIT, receiver).await {
-        Ok(asked) => Ok(asked.unwrap_or_default()),
-        Err(_) => Err(format!("standard input did not end within {} s", QUESTION_LIMIT.as_secs())),
-    }
 }
 
 /// The registry that is asked about: consumers add a scheme, a path or both.

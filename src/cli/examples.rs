@@ -63,6 +63,17 @@ Examples:
   ecr-sidecar print 123456789012.dkr.ecr.eu-west-1.amazonaws.com
   ecr-sidecar print public.ecr.aws | cut -d: -f2 | crane auth login public.ecr.aws -u AWS --password-stdin";
 
+pub(super) const KUBELET_CREDENTIAL_PROVIDER: &str =
+    "The kubelet runs it for each pull that its CredentialProviderConfig names; patches/kubelet has one. \
+Exit status: 0, also with nothing for an image of another registry; 1 with the reason on standard error.
+
+Examples:
+  echo '{\"apiVersion\": \"credentialprovider.kubelet.k8s.io/v1\", \"kind\": \"CredentialProviderRequest\",
+    \"image\": \"123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1.0\"}' > request.json
+  ecr-sidecar kubelet-credential-provider --config /etc/ecr-sidecar/config.yaml < request.json
+  ecr-sidecar kubelet-credential-provider --role-annotation example.com/ecr-role < request.json
+  ecr-sidecar kubelet-credential-provider --install /var/lib/rancher/credentialprovider/bin";
+
 pub(super) const MANIFESTS: &str = "Examples:
   ecr-sidecar manifests --docker-config-secret ecr-credentials --registries public.ecr.aws \\
     --namespace flux-system --service-account image-reflector-controller | kubectl apply -f -
@@ -97,7 +108,7 @@ mod tests {
             // Behind variables, or behind the `--` of `kubectl exec`; up to a pipe, a redirection or the next command.
             let line = line.rsplit(" -- ").next()?;
             let words = line.split_whitespace().skip_while(|word| word.contains('='));
-            let words: Vec<_> = words.take_while(|word| !["|", ">", "&&"].contains(word)).collect();
+            let words: Vec<_> = words.take_while(|word| !["|", ">", "<", "&&"].contains(word)).collect();
             (words.first() == Some(&"ecr-sidecar")).then(|| words.into_iter().map(str::to_owned).collect())
         };
         indented.lines().filter_map(of_this_program).collect()

@@ -1,6 +1,6 @@
 //! One credential for one registry, now: from the file that a sidecar keeps, else from AWS.
 //!
-//! For `ecr-sidecar print` and the docker credential helper. In this order:
+//! For `ecr-sidecar print`, the docker credential helper and the kubelet's credential provider. In this order:
 //!
 //! 1. a token in a docker config.json of the configuration that is known to be valid: returned at once, without a request
 //!    (`a_living_token_in_the_file_is_printed_without_asking_aws`);
@@ -19,6 +19,8 @@
 //! It returns within [`LIMIT`], whatever hangs: Argo CD Image Updater waits 10 s for a script, and kills it.
 
 mod cache;
+mod found;
+mod life;
 
 use std::{
     path::PathBuf,
@@ -29,21 +31,19 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::cache::Slot;
+pub use self::life::Life;
+use self::{cache::Slot, found::Found, life::is_fresh};
 use crate::{
     aws::{
         http,
-        identity::{Identity, IdentitySpec},
-        token::{LONGEST_LIFE, Token, TokenError, TokenKey, TokenSource},
+        identity::{Identity, IdentitySpec, ServiceAccount, Source},
+        token::{Token, TokenError, TokenKey, TokenSource},
     },
     clock::{Clock, rfc3339},
     config::{self, Config, Context, Flags, Registries, Violations},
     env::Environment,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, shown_value::clean_path},
-    output::{
-        OutputConfig,
-        file::lookup::{End, Held, find},
-    },
+    output::{OutputConfig, file::lookup::find},
     registry::RegistryHost,
     secret::Secret,
     tasks, telemetry,
@@ -111,12 +111,30 @@ impl Credential {
     }
 }
 
+/// A credential, and what is known of its life.
+#[derive(Debug)]
+pub struct Obtained {
+    pub credential: Credential,
+    pub life: Life,
+}
+
 /// The credential for `host` under the configuration of `flags` and `env`.
 pub async fn credential(
     host: &RegistryHost,
     flags: &Flags,
     env: Environment,
 ) -> Result<Credential, LookupError> {
+    obtain(host, None, flags, env).await.map(|obtained| obtained.credential)
+}
+
+/// The same for a pod's ServiceAccount, if there is one: by its role alone, and never by the configured identity
+/// (`a_role_that_is_refused_is_not_replaced_by_the_node_s_identity`). The registry's other settings apply.
+pub async fn obtain(
+    host: &RegistryHost,
+    account: Option<ServiceAccount>,
+    flags: &Flags,
+    env: Environment,
+) -> Result<Obtained, LookupError> {
     // On the heap: futures of AWS calls are large, and what holds several by value is too large for rustc.
     let found = Box::pin(async {
         let (config, context, invalid) = configuration(Some(host), flags, env).await?;
@@ -125,9 +143,37 @@ pub async fn credential(
         let spec = spec.ok_or_else(|| LookupError::NotOurs(host.clone()))?;
         telemetry::start(&config.log);
         let (clock, started) = (Clock::System, Instant::now());
-        Lookup { host, key, spec, config, context, invalid, clock, started }.run().await
+        let (files, spec) = match account {
+            // What a sidecar keeps in a file, it has obtained by the configured identity.
+            Some(account) => (Vec::new(), of_account(spec, account)),
+            None => (files(&config), spec),
+        };
+        Lookup { host, key, spec, files, context, invalid, clock, started }.run().await
     });
     timeout(LIMIT, found).await.map_err(|_| LookupError::TimedOut)?
+}
+
+/// Whether a credential for `host` would be asked for.
+pub async fn is_ours(host: &RegistryHost, flags: &Flags, env: Environment) -> Result<bool, LookupError> {
+    let loaded = timeout(LIMIT, Box::pin(configuration(Some(host), flags, env))).await;
+    let (config, ..) = loaded.map_err(|_| LookupError::TimedOut)??;
+    Ok(key_of(&config, host).is_some())
+}
+
+/// Who asks for a pod: its account in the role that it names, and nothing else of the configured identity than the
+/// region whose STS is called.
+fn of_account(spec: IdentitySpec, account: ServiceAccount) -> IdentitySpec {
+    let source = Source::ServiceAccount(account);
+    IdentitySpec { source, assume_roles: Vec::new(), expect_account: None, ..spec }
+}
+
+/// The docker configs that a sidecar of this configuration keeps.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let outputs = config.outputs.iter().filter_map(|output| match output {
+        OutputConfig::DockerConfig(settings) => Some(settings.path.clone()),
+        _ => None,
+    });
+    outputs.collect()
 }
 
 pub async fn hosts(flags: &Flags, env: Environment) -> Result<Vec<RegistryHost>, LookupError> {
@@ -166,7 +212,7 @@ struct Lookup<'a> {
     host: &'a RegistryHost,
     key: TokenKey,
     spec: IdentitySpec,
-    config: Config,
+    files: Vec<PathBuf>,
     context: Context,
     invalid: Option<Violations>,
     clock: Clock,
@@ -174,17 +220,13 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    async fn run(&self) -> Result<Credential, LookupError> {
+    async fn run(&self) -> Result<Obtained, LookupError> {
         let mut found = Found::default();
-        let kept = self.config.outputs.iter().filter_map(|output| match output {
-            OutputConfig::DockerConfig(settings) => Some(&settings.path),
-            _ => None,
-        });
-        for path in kept {
+        for path in &self.files {
             self.check_file(path.clone(), &mut found).await;
-            if let Some(credential) = found.living {
+            if let Some((credential, expires_at)) = found.living {
                 tracing::debug!(registry = %self.host, file = %clean_path(path), "the token in the file is valid");
-                return Ok(credential);
+                return Ok(Obtained { credential, life: Life::Known { expires_at } });
             }
         }
         let fetched = match &self.invalid {
@@ -198,7 +240,9 @@ impl Lookup<'_> {
         };
         let problem = match fetched {
             Ok(token) => match Credential::of_auth(&token.auth) {
-                Some(credential) => return Ok(credential),
+                Some(credential) => {
+                    return Ok(Obtained { credential, life: Life::of(&token, self.clock.now()) });
+                }
                 None => TokenError::NotAws("GetAuthorizationToken").problem(),
             },
             Err(problem) => problem,
@@ -209,7 +253,7 @@ impl Lookup<'_> {
                     warn, problem, { registry = %self.host, file = %clean_path(&path) },
                     "cannot fetch a token; using the one on disk, which may expire soon"
                 );
-                Ok(credential)
+                Ok(Obtained { credential, life: Life::Unknown })
             }
             None => Err(LookupError::None { host: self.host.clone(), found: found.notes, problem }),
         }
@@ -229,7 +273,7 @@ impl Lookup<'_> {
     async fn fetch_unless_cached(&self) -> Result<Token, TokenError> {
         let Some(slot) = self.slot().await else { return self.fetch(FETCH_LIMIT).await };
         let cached = read(&slot, self.clock.now()).await;
-        if let Some(token) = cached.clone().filter(|token| self.is_fresh(token)) {
+        if let Some(token) = cached.clone().filter(|token| is_fresh(token, self.clock.now())) {
             tracing::debug!(token = %self.key, "the cached token is not half over");
             return Ok(token);
         }
@@ -244,7 +288,9 @@ impl Lookup<'_> {
             }
             None => tasks::blocking_within(WAIT_LIMIT, move || waiting.fetching()).await.and_then(Result::ok),
         };
-        if let Some(token) = read(&slot, self.clock.now()).await.filter(|token| self.is_fresh(token)) {
+        if let Some(token) =
+            read(&slot, self.clock.now()).await.filter(|token| is_fresh(token, self.clock.now()))
+        {
             return Ok(token);
         }
         let limit = if living.is_some() { RENEWAL_LIMIT } else { FETCH_LIMIT };
@@ -260,14 +306,6 @@ impl Lookup<'_> {
             }
             (Err(error), None) => Err(error),
         }
-    }
-
-    /// Less than half of its life is over: after that, a newer one is requested, as the sidecar does.
-    fn is_fresh(&self, token: &Token) -> bool {
-        let now = self.clock.now();
-        let left = token.expires_at.duration_since(now).unwrap_or_default();
-        let life = token.expires_at.duration_since(token.obtained_at).unwrap_or_default();
-        left > SPARE && left > life / 2
     }
 
     async fn slot(&self) -> Option<Slot> {
@@ -323,61 +361,4 @@ impl Lookup<'_> {
 async fn read(slot: &Slot, now: SystemTime) -> Option<Token> {
     let slot = slot.clone();
     tasks::blocking_within(VOLUME_LIMIT, move || slot.token(now)).await.flatten()
-}
-
-#[derive(Default)]
-struct Found {
-    /// Known to be valid.
-    living: Option<Credential>,
-    /// Of near or unknown expiry, and where it is.
-    last_resort: Option<(Credential, PathBuf)>,
-    /// Why the others are of no use.
-    notes: Vec<String>,
-}
-
-impl Found {
-    fn judge(&mut self, Held { auth, end }: Held, path: PathBuf, now: SystemTime) {
-        let Some(credential) = Credential::of_auth(&auth) else {
-            return self.notes.push(format!("that of `{}` is not base64", clean_path(&path)));
-        };
-        match end {
-            End::Known(end) if end > now + SPARE => self.living = Some(credential),
-            End::Known(end) if end <= now => {
-                self.notes.push(format!("that of `{}` expired at {}", clean_path(&path), rfc3339(end)));
-            }
-            // The age of a file from the future is unknown.
-            End::Unknown { changed_at }
-                if now.duration_since(changed_at).is_ok_and(|age| age >= LONGEST_LIFE) =>
-            {
-                self.notes.push(format!("that of `{}` is older than 12 hours", clean_path(&path)));
-            }
-            End::Known(_) | End::Unknown { .. } => {
-                self.last_resort = self.last_resort.take().or(Some((credential, path)));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Any process that may write to the volume may set these times.
-    #[test]
-    fn an_absurd_time_of_a_file_is_taken() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
-        let held = |end| Held { auth: Secret::new(STANDARD.encode("AWS:x")), end };
-        for (changed_at, is_last_resort) in [
-            (latest, true),
-            (now + LONGEST_LIFE, true),
-            (now - LONGEST_LIFE, false),
-            (SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40), false),
-        ] {
-            let mut found = Found::default();
-            found.judge(held(End::Unknown { changed_at }), PathBuf::from("/x"), now);
-            assert_eq!(found.last_resort.is_some(), is_last_resort, "{changed_at:?}");
-            assert!(found.living.is_none());
-        }
-    }
 }

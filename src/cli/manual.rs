@@ -8,7 +8,6 @@ use clap_mangen::Man;
 
 use super::arguments::Cli;
 
-/// The script by which `shell` completes commands and flags.
 pub(super) fn completions(shell: Shell) -> String {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
@@ -65,7 +64,6 @@ fn section<'a>(sections: &'a BTreeMap<String, String>, name: &str) -> &'a str {
     sections.get(name).map(String::as_str).unwrap_or_default()
 }
 
-/// The text below the flags of a command: its examples keep their lines.
 fn with_examples(text: &str) -> String {
     let Some((before, rest)) = text.split_once("Examples:\n") else { return text.to_owned() };
     let (examples, after) = rest.split_once("\n\n").unwrap_or((rest, ""));

@@ -79,7 +79,6 @@ pub async fn run(
     }
 }
 
-/// How often the status is asked for again.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The terminal's line for "home, and nothing below".
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";

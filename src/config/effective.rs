@@ -18,7 +18,6 @@ pub(super) struct Effective {
     pub(super) origins: Origins,
 }
 
-/// A file in the order of its keys.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Tree {
@@ -50,7 +49,6 @@ impl Tree {
 }
 
 impl Effective {
-    /// A file that would give the configuration again.
     pub(super) fn to_yaml(&self) -> String {
         let mut yaml = Yaml { origins: &self.origins, text: String::new() };
         if let Some(path) = &self.path {

@@ -6,6 +6,8 @@ mod registries;
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
+use tracing_subscriber::filter::{ParseError, Targets};
+
 use self::identities::registries_region;
 use super::{
     Config, ConfigFile, Context, DEFAULT_LISTEN, Flags, Health, LISTEN_EXPECTED, Log, Origins, Violation,
@@ -15,7 +17,7 @@ use crate::{
     failure::shown_value::{may_be_secret, quoted},
     refresh::plan::Policy,
     registry::RegistryHost,
-    units::{LogFilter, Percent, parse_duration},
+    units::{Percent, parse_duration},
 };
 
 /// In place of an error that quotes a value which is not shown.
@@ -43,7 +45,6 @@ pub(super) fn load(
     }
 }
 
-/// What the configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose<'a> {
     /// Keeping outputs fresh: which registries has to be known.
@@ -52,7 +53,6 @@ pub(super) enum Purpose<'a> {
     Answer(Option<&'a RegistryHost>),
 }
 
-/// Parses values, and gathers what does not parse.
 struct Resolver<'a> {
     context: &'a Context,
     purpose: Purpose<'a>,
@@ -126,9 +126,9 @@ impl Resolver<'_> {
 
     fn log(&mut self, log: &mut file::Log) -> Log {
         let text = or_default(&mut log.filter, "info");
-        let filter = text.parse().unwrap_or_else(|error| {
+        let filter = text.parse().unwrap_or_else(|error: ParseError| {
             self.reject("log.filter", quoted(text), format!("a level, or target=level pairs ({error})"));
-            LogFilter::default()
+            Targets::default()
         });
         Log { format: log.format, filter }
     }

@@ -38,7 +38,6 @@ pub mod variable {
 
 const PREFIX: &str = "ECR_SIDECAR_";
 
-/// The flag that goes over a variable.
 pub(super) fn flag_of(variable: &str) -> String {
     let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
     format!("--{}", name.to_lowercase().replace('_', "-"))
@@ -54,7 +53,6 @@ impl Flags {
 }
 
 impl Origin {
-    /// The flag or variable, if it came from there.
     pub(super) fn name(&self) -> Option<String> {
         match self {
             Self::Flag(variable) => Some(flag_of(variable)),
@@ -64,7 +62,6 @@ impl Origin {
     }
 }
 
-/// What the layers amount to, in the shape of the file.
 #[derive(Default)]
 pub(super) struct Layers {
     pub(super) path: Option<PathBuf>,
@@ -218,12 +215,10 @@ impl Layers {
     }
 }
 
-/// The configuration file that a flag or variable names.
 pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
     flags.get(variable::CONFIG, env).map(|(path, _)| path.into())
 }
 
-/// Where the sidecar listens by flag or variable.
 pub(super) fn listen_outside_the_file(
     flags: &Flags,
     env: &Environment,

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::failure::shown_value;
 
-/// No more than these are reported.
 pub(super) const MOST: usize = 100;
 
 /// Every place where the document does not fit `schema`. What does not fit is taken out, so that the rest can be read on:
@@ -24,7 +23,6 @@ pub(super) fn check(document: &mut Document, schema: &Value) -> Vec<Violation> {
     violations.violations
 }
 
-/// What does not fit so far.
 struct Found<'a> {
     written: &'a Written,
     violations: Vec<Violation>,

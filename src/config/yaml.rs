@@ -19,7 +19,6 @@ pub(super) struct Document {
     pub(super) written: Written,
 }
 
-/// Numbers and booleans as they are written, by their path.
 pub(super) type Written = BTreeMap<String, String>;
 
 /// Why a text is no configuration; completes "found …".
@@ -91,7 +90,6 @@ fn into_value(node: Spanned<Node>, path: String, text: &str, written: &mut Writt
     }
 }
 
-/// What stands in the file, each value with its place.
 enum Node {
     Scalar(Value),
     List(Vec<Spanned<Node>>),

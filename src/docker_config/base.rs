@@ -51,7 +51,6 @@ impl Base {
         Document::parse(self.text.as_deref()?).ok()
     }
 
-    /// The keys that it has supplied up to now.
     pub(super) fn supplied(&self) -> &BaseKeys {
         &self.supplied
     }

@@ -1,6 +1,6 @@
 //! One entry of `auths`: its user, and whether docker and go-containerregistry can take it.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use base64::{
     Engine,
@@ -34,27 +34,16 @@ pub(crate) fn auth(entry: &RawValue) -> Result<Option<Cow<'_, str>>, BadAuth> {
 }
 
 /// What is wrong with an entry, such that docker and go-containerregistry reject the whole file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadAuth {
-    /// The entry is not an object.
+    #[error("it is not an object")]
     NotAnEntry,
-    /// `auth` is not a string.
+    #[error("its `auth` is not a string")]
     NotText,
-    /// `auth` is not padded base64.
+    #[error("its `auth` is not padded base64")]
     NotBase64,
-    /// `auth` decodes to something without a user name and a colon.
+    #[error("its `auth` does not decode to USER:PASSWORD")]
     NoUser,
-}
-
-impl fmt::Display for BadAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAnEntry => "it is not an object",
-            Self::NotText => "its `auth` is not a string",
-            Self::NotBase64 => "its `auth` is not padded base64",
-            Self::NoUser => "its `auth` does not decode to USER:PASSWORD",
-        })
-    }
 }
 
 /// Whether docker and go-containerregistry can take the entry.

@@ -80,23 +80,17 @@ async fn of_identity(
     clock: Clock,
 ) -> Answers {
     let name = &identity.spec().name;
+    let nothing = "no credentials";
+    let without = |finding| {
+        let skipped = keys.iter().map(|(key, _)| Step::Ecr.skip(key.to_string(), nothing));
+        Answers { findings: [finding].into_iter().chain(skipped).collect(), tokens: Vec::new() }
+    };
     let resolved = match within(CREDENTIALS_LIMIT, identity.credentials()).await {
         Some(Ok(resolved)) => resolved,
-        failed => {
-            let finding = match failed {
-                Some(Err(error)) => Step::Identity.problem(name, error.problem()),
-                _ => Step::Identity.timed_out(
-                    name,
-                    "no credentials",
-                    CREDENTIALS_LIMIT,
-                    Diagnosis::Unreachable,
-                ),
-            };
-            let skipped = keys.iter().map(|(key, _)| Step::Ecr.skip(key.to_string(), "no credentials"));
-            return Answers {
-                findings: [finding].into_iter().chain(skipped).collect(),
-                ..Answers::default()
-            };
+        Some(Err(error)) => return without(Step::Identity.problem(name, error.problem())),
+        None => {
+            let limit = CREDENTIALS_LIMIT;
+            return without(Step::Identity.timed_out(name, nothing, limit, Diagnosis::Unreachable));
         }
     };
     let mut asking = JoinSet::new();

@@ -21,12 +21,9 @@ use crate::{
     },
 };
 
-/// How long all of it may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
-/// Reviews that are asked for at a time.
 const AT_A_TIME: usize = 32;
 
-/// Reviews every right that an output needs, and inspects its Secrets.
 pub(super) async fn check(config: &Config, clock: &Clock) -> Vec<Finding> {
     let outputs: Vec<_> =
         config.outputs.iter().filter(|output| !matches!(output, OutputConfig::DockerConfig(_))).collect();

@@ -40,7 +40,6 @@ enum Holds {
     Profiles,
 }
 
-/// Checks the files of the identities, all at a time.
 pub(super) async fn check<'a>(
     identities: impl Iterator<Item = &'a Arc<Identity>>,
     env: &Environment,
@@ -88,7 +87,6 @@ async fn check_one(path: &Path, holds: Holds, env: &Environment, now: SystemTime
     })
 }
 
-/// Owner and mode, if the file can be seen.
 async fn attributes(path: &Path) -> Option<String> {
     let path = path.to_owned();
     let metadata = tasks::blocking(move || fs::metadata(path)).await.ok()?;

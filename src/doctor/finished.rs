@@ -28,7 +28,6 @@ pub(super) async fn finished<T>(
     outcome.ok_or_else(|| step.fail(subject, "this check did not finish: it panicked", Diagnosis::Fault))
 }
 
-/// The same for a check that gives findings.
 pub(super) async fn findings(
     step: Step,
     subject: &str,

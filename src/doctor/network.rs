@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use aws_smithy_runtime_api::client::{
@@ -26,6 +26,7 @@ use crate::{
         causes, classify_transport,
         diagnosis::{Diagnosis, Remedy},
     },
+    tasks::locked,
 };
 
 /// From so many seconds on AWS rejects requests.
@@ -33,7 +34,6 @@ const REJECTED_FROM: u64 = 240;
 /// From so many seconds on it is a warning.
 const ODD_FROM: u64 = 30;
 
-/// What became of the calls to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Calls {
     /// The status of the last answer.
@@ -62,12 +62,8 @@ impl RecordingClient {
         SharedHttpClient::new(Client { client, recording: self.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn findings(&self, env: &Environment) -> Vec<Finding> {
-        let notes = self.lock();
+        let notes = locked(&self.0);
         let mut findings: Vec<_> =
             notes.hosts.iter().map(|(host, calls)| of_host(host, calls, &by_proxy(env))).collect();
         findings.push(of_clock(notes.skew));
@@ -75,7 +71,6 @@ impl RecordingClient {
     }
 }
 
-/// A web-identity token that is sent unencrypted.
 pub(super) fn in_clear(config: &Config, context: &Context) -> Option<Finding> {
     let endpoint = config.web_identity_in_clear(context)?;
     let saw = "web-identity tokens are sent to STS unencrypted";
@@ -154,11 +149,11 @@ impl HttpConnector for Connector {
             return answer;
         };
         // Noted before it is waited for: an answer that never comes leaves no other trace.
-        self.recording.lock().hosts.entry(host.clone()).or_default();
+        locked(&self.recording.0).hosts.entry(host.clone()).or_default();
         let recording = self.recording.clone();
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
-            let mut notes = recording.lock();
+            let mut notes = locked(&recording.0);
             let now = notes.clock.now();
             match &answer {
                 Ok(response) => {

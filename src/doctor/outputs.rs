@@ -22,7 +22,6 @@ use crate::{
     tasks,
 };
 
-/// How long a volume may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
@@ -89,7 +88,6 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
     findings
 }
 
-/// A directory on the way to the file, and what it lets whom do.
 struct Directory {
     path: PathBuf,
     uid: u32,

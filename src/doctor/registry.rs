@@ -21,9 +21,7 @@ use crate::{
     registry::RegistryHost,
 };
 
-/// How long all of them may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(4);
-/// How many are asked at a time.
 const AT_A_TIME: usize = 16;
 
 pub(super) async fn ask(tokens: Vec<(Fetched, Vec<RegistryHost>)>, sdk: &SdkConfig) -> Vec<Finding> {

@@ -17,22 +17,15 @@ const LISTED: usize = 10;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Step {
     Configuration,
-    /// The files of keys and tokens.
     Files,
-    /// DNS, proxy, TLS.
     Network,
-    /// This machine's clock against AWS's.
     Clock,
     Identity,
-    /// Who AWS takes us for.
     Sts,
     Ecr,
-    /// Each registry, with its token.
     Registry,
     Output,
-    /// What the API server allows, and what is there.
     Kubernetes,
-    /// What a consumer does with what is published.
     Pull,
 }
 
@@ -50,7 +43,6 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub step: Step,
-    /// Which one: a file, a host, an identity, an output.
     pub subject: String,
     pub outcome: Outcome,
     pub saw: String,
@@ -68,7 +60,6 @@ impl Step {
         self.finding(subject, Outcome::Ok, saw)
     }
 
-    /// It was not checked, for that reason.
     pub(crate) fn skip(self, subject: impl Into<String>, why: impl Into<String>) -> Finding {
         self.finding(subject, Outcome::Skip, why)
     }
@@ -96,12 +87,10 @@ impl Step {
         Finding { outcome: Outcome::Fail, ..self.warn(subject, saw, remedy) }
     }
 
-    /// What the engine would log of it.
     pub(crate) fn problem(self, subject: impl Into<String>, problem: Problem) -> Finding {
         self.fail(subject, problem.message, problem.remedy)
     }
 
-    /// `what` did not happen within `limit`.
     pub(crate) fn timed_out(
         self,
         subject: impl Into<String>,
@@ -118,7 +107,6 @@ fn name(of: impl fmt::Debug) -> String {
     format!("{of:?}").to_lowercase()
 }
 
-/// Everything that was checked, in the order of the steps.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
     version: &'static str,
@@ -177,13 +165,8 @@ impl fmt::Display for Report {
             None if self.count(Outcome::Warn) == 0 => writeln!(f, "all is well"),
             None => writeln!(f, "all works; warnings: {}", self.count(Outcome::Warn)),
             Some(first) => {
-                writeln!(
-                    f,
-                    "failed: {}; begin with {}: {}",
-                    self.count(Outcome::Fail),
-                    first.id(),
-                    first.cause()
-                )
+                let failed = self.count(Outcome::Fail);
+                writeln!(f, "failed: {failed}; begin with {}: {}", first.id(), first.cause())
             }
         }
     }

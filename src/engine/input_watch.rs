@@ -12,7 +12,6 @@ use crate::{
     fs::watch::{FileWatcher, Watched},
 };
 
-/// The files of one identity are watched, and their change wakes its refreshers.
 pub(super) struct InputWatch {
     identity: Arc<Identity>,
     wakes: Vec<Arc<Notify>>,

@@ -86,7 +86,6 @@ fn without_pieces(text: &str, secret: &str) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// `text` up to where it begins to repeat a request.
 fn before_echo(text: &str) -> &str {
     let lower = text.to_ascii_lowercase(); // keeps the positions
     let piece = lower.find(ECHOED_PIECE).map(|end| lower[..end].find('\'').unwrap_or(end));

@@ -42,7 +42,6 @@ use crate::fs::{
     version::Version,
 };
 
-/// One replacement of a file.
 #[derive(Debug)]
 pub struct Replacement<'a> {
     /// It need not exist. A symbolic link is replaced, not followed.
@@ -56,14 +55,11 @@ pub struct Replacement<'a> {
     pub set_aside: &'a [OsString],
 }
 
-/// What became of a replacement that met no error.
 #[derive(Debug)]
 pub enum Replaced {
-    /// The new file is in place.
     Done {
         /// Its metadata, taken before it got its name.
         metadata: Box<Metadata>,
-        /// The name of the old file, if it was set aside.
         aside: Option<OsString>,
         /// Its name may be lost if the machine stops now.
         unsynced: Option<io::Error>,
@@ -73,32 +69,31 @@ pub enum Replaced {
 }
 
 impl Replacement<'_> {
-    /// Replaces the target by what `write` writes.
     pub fn run(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Replaced, FileError> {
         let failed = |operation| move |error| self.target.failed(operation, error);
         let temp = TempFile::create(self.target)?;
-        let mut buffer = BufWriter::with_capacity(BUFFER, temp.file());
+        let mut buffer = BufWriter::with_capacity(BUFFER, &temp.file);
         write(&mut buffer).and_then(|()| buffer.flush()).map_err(failed(Operation::Write))?;
         // A buffer that is dropped with content would be written once more.
         drop(buffer.into_parts());
 
-        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
+        let metadata = temp.file.metadata().map_err(failed(Operation::Inspect))?;
         if metadata.gid() != self.group {
-            fchown(temp.file(), None, Some(self.group))
+            fchown(&temp.file, None, Some(self.group))
                 .map_err(failed(Operation::SetGroup { group: self.group }))?;
         }
         let mode = raw_mode(self.mode.bits());
-        rustix::fs::fchmod(temp.file(), mode)
+        rustix::fs::fchmod(&temp.file, mode)
             .map_err(|error| self.target.failed(Operation::SetMode, error.into()))?;
-        temp.file().sync_all().map_err(failed(Operation::Sync))?;
-        let metadata = temp.file().metadata().map_err(failed(Operation::Inspect))?;
+        temp.file.sync_all().map_err(failed(Operation::Sync))?;
+        let metadata = temp.file.metadata().map_err(failed(Operation::Inspect))?;
 
         if self.target.version()? != self.seen {
             return Ok(Replaced::ChangedMeanwhile);
         }
         let mut aside = None;
         if self.set_aside.is_empty() {
-            temp.rename_to(self.target.name()).map_err(failed(Operation::Rename))?;
+            temp.rename_to(&self.target.name).map_err(failed(Operation::Rename))?;
         } else {
             aside = Some(self.set_aside(temp)?.to_owned());
         }
@@ -129,14 +124,14 @@ impl Replacement<'_> {
             }
             // `fs.protected_hardlinks`, or a file system without links.
             Err(_) => {
-                directory.exchange(temp.name(), name).map_err(failed)?;
-                match take_first(directory, temp.name(), self.set_aside) {
+                directory.exchange(&temp.name, name).map_err(failed)?;
+                match take_first(directory, &temp.name, self.set_aside) {
                     Ok(aside) => {
                         temp.renamed();
                         aside
                     }
                     Err(error) => {
-                        let back = directory.exchange(temp.name(), name);
+                        let back = directory.exchange(&temp.name, name);
                         if back.is_err() {
                             temp.renamed(); // what has its name is the old file, which is not lost
                         }
@@ -190,7 +185,7 @@ pub fn expected_group(directory: &Directory, wanted: Option<u32>) -> Result<u32,
 /// [`FileMode::PRIVATE`] only where the file system imposes them.
 pub fn made_here(target: &Target) -> Result<Metadata, FileError> {
     let temp = TempFile::create(target)?;
-    temp.file().metadata().map_err(|error| target.failed(Operation::Inspect, error))
+    temp.file.metadata().map_err(|error| target.failed(Operation::Inspect, error))
 }
 
 /// The directory that holds the file; `.` for a bare name.

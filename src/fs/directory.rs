@@ -41,9 +41,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 pub struct UntrustedLink {
     pub path: PathBuf,
     pub uid: u32,
-    /// The owner of the directory that holds it.
     pub directory_uid: u32,
-    /// The permission bits of that directory.
     pub directory_mode: u32,
 }
 
@@ -102,7 +100,6 @@ impl Directory {
         Ok(self.openat(name, flags, Mode::empty())?.into())
     }
 
-    /// Creates a file that is not there yet, for writing.
     pub fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         Ok(self.openat(name, flags, raw_mode(mode))?.into())
@@ -123,7 +120,6 @@ impl Directory {
         Ok(rustix::fs::linkat(&self.descriptor, name, &self.descriptor, second, AtFlags::empty())?)
     }
 
-    /// Removes an entry that is no directory.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
     }
@@ -171,7 +167,6 @@ impl Directory {
         }))
     }
 
-    /// The directory that `path` names, seen from this one.
     pub fn open_from(&self, path: &Path) -> io::Result<Self> {
         let start = match path.is_absolute() {
             true => Self::start(path)?,

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,7 +24,6 @@ use zeroize::Zeroizing;
 
 use crate::{failure::is_file_limit, tasks};
 
-/// How long a caller waits for a file.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -34,38 +33,28 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 pub enum ReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A directory, a FIFO, a socket or a device.
     #[error("it is {kind}, not a regular file")]
-    NotRegular {
-        /// What it is, with its article.
-        kind: &'static str,
-    },
-    /// More than was asked for.
+    NotRegular { kind: &'static str },
     #[error("it is larger than the limit of {limit} bytes")]
     TooLarge { limit: usize },
-    /// Binary data, or text in another encoding.
     #[error("it is not UTF-8 text")]
     NotText,
     /// UTF-16, as editors on Windows write it.
     #[error("it is UTF-16 text, not UTF-8")]
     Utf16,
-    /// Neither content nor an error within the time limit.
     #[error("its volume does not respond within {} s", TIME_LIMIT.as_secs())]
     TimedOut,
 }
 
 impl ReadError {
-    /// Whether there is no file.
     pub fn is_not_found(&self) -> bool {
         self.kind() == Some(io::ErrorKind::NotFound)
     }
 
-    /// Whether this process may not read the file.
     pub fn is_permission_denied(&self) -> bool {
         self.kind() == Some(io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether this process, or the node, may open no more files.
     pub fn is_file_limit(&self) -> bool {
         matches!(self, Self::Io(error) if is_file_limit(error))
     }
@@ -115,7 +104,6 @@ pub fn read_open(file: File, limit: usize) -> Result<Zeroizing<Vec<u8>>, ReadErr
     if content.len() > limit { Err(ReadError::TooLarge { limit }) } else { Ok(content) }
 }
 
-/// `content` as UTF-8 text, without a byte order mark.
 pub fn as_text(content: &[u8]) -> Result<Zeroizing<String>, ReadError> {
     if content.starts_with(&[0xff, 0xfe]) || content.starts_with(&[0xfe, 0xff]) {
         return Err(ReadError::Utf16);
@@ -157,7 +145,7 @@ pub(crate) async fn within<T: Send + 'static>(
 /// Held by the one pending read of `path`.
 fn slot_of(path: &Path) -> Arc<Semaphore> {
     static SLOTS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
-    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slots = tasks::locked(&SLOTS);
     slots.retain(|_, slot| Arc::strong_count(slot) > 1);
     Arc::clone(slots.entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))))
 }

@@ -23,7 +23,6 @@ impl Version {
         }
     }
 
-    /// Which file it is, whatever its state.
     pub(super) fn file(&self) -> (u64, u64) {
         (self.device, self.inode)
     }

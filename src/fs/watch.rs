@@ -19,7 +19,7 @@ mod inotify;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -29,7 +29,10 @@ use tokio::{
 };
 
 use self::inotify::Inotify;
-use crate::{fs::version::Version, tasks};
+use crate::{
+    fs::version::Version,
+    tasks::{self, locked},
+};
 
 /// How often to check when inotify works.
 const BACKSTOP: Duration = Duration::from_secs(10);
@@ -43,7 +46,6 @@ const FIRST_CHECK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_IF_LATE: Duration = Duration::from_secs(2);
 
-/// Watches any number of files with one inotify instance.
 #[derive(Clone, Default)]
 pub struct FileWatcher(Arc<Shared>);
 
@@ -71,7 +73,6 @@ struct Watching {
     file: PathBuf,
     /// This process keeps it: it is to be there.
     kept: bool,
-    /// What was seen of it last.
     last: Option<Sight>,
 }
 
@@ -83,31 +84,23 @@ pub struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.shared.lock().retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
+        locked(&self.shared.subscriptions)
+            .retain(|subscription| !Arc::ptr_eq(&subscription.changed, &self.changed));
         self.shared.check.notify_one();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Vec<Subscription>> {
-        locked(&self.subscriptions)
-    }
-
-    /// The files that can be checked, and whether they are kept.
     fn files(&self) -> BTreeMap<PathBuf, bool> {
         let hung = locked(&self.hung);
         let mut files = BTreeMap::new();
-        for watching in self.lock().iter().flat_map(|subscription| &subscription.files) {
+        for watching in locked(&self.subscriptions).iter().flat_map(|subscription| &subscription.files) {
             if !hung.contains(&watching.file) {
                 *files.entry(watching.file.clone()).or_default() |= watching.kept;
             }
         }
         files
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FileWatcher {
@@ -130,14 +123,17 @@ impl FileWatcher {
         let inputs = files.into_iter().map(|file| Watching { file, kept: false, last: None });
         let kept = kept.map(|file| Watching { file, kept: true, last: None });
         let files = inputs.chain(kept).collect();
-        self.0.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: Some(seen) });
+        locked(&self.0.subscriptions).push(Subscription {
+            files,
+            changed: Arc::clone(&changed),
+            seen: Some(seen),
+        });
         let watched = Watched { shared: Arc::clone(&self.0), changed };
         self.0.subscribed.notify_one();
         let _ = timeout(FIRST_CHECK, first_check).await;
         watched
     }
 
-    /// Watches for ever; dropped to end.
     pub async fn run(self) {
         let inotify = Arc::new(Inotify::start(Arc::clone(&self.0)));
         let mut last_regular = Instant::now();
@@ -181,7 +177,7 @@ async fn check(shared: &Arc<Shared>, inotify: &Arc<Inotify>, regular: bool) {
         seen.entry(file).or_insert(sight);
     }
     inotify.end();
-    for subscription in shared.lock().iter_mut() {
+    for subscription in locked(&shared.subscriptions).iter_mut() {
         let mut changed = false;
         for Watching { file, kept, last } in &mut subscription.files {
             let Some(now) = seen.get(file) else { continue };

@@ -26,16 +26,14 @@ use crate::{
 
 /// Where a pod has its service account: fixed in every client.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// No kubeconfig, token or certificate is larger.
 const FILE_LIMIT: usize = 1 << 20;
 /// The provider of `auth-provider` that kubectl still has; the rest became plugins.
 const OIDC: &str = "oidc";
 
+/// Of several kubeconfigs the first wins.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    /// The service account in this folder, and the API server's address.
     ServiceAccount { folder: PathBuf, host: String, port: String },
-    /// These files, the first of which wins.
     Kubeconfig(Vec<PathBuf>),
 }
 
@@ -48,7 +46,6 @@ pub(super) struct Access {
 }
 
 impl Source {
-    /// As kubectl decides it.
     pub(super) fn of_process() -> Self {
         let value = |name| env::var_os(name).filter(|value| !value.is_empty());
         let text = |name| value(name).map(|value| value.to_string_lossy().into_owned());
@@ -89,7 +86,6 @@ impl Access {
     }
 }
 
-/// Reads files, and digests their contents.
 #[derive(Default)]
 struct Reader(Sha256);
 
@@ -101,7 +97,6 @@ impl Reader {
         Ok(content)
     }
 
-    /// The text of a token, without white space around it.
     async fn token(&mut self, path: &Path) -> Result<Zeroizing<String>, ReadError> {
         let text = as_text(&self.read(path).await?)?;
         Ok(Zeroizing::new(text.trim().to_owned()))
@@ -149,12 +144,9 @@ async fn of_kubeconfig(paths: &[PathBuf]) -> Result<Access, ConnectError> {
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify == Some(true);
     config.tls_server_name = cluster.tls_server_name.clone().filter(|name| !name.is_empty());
     config.proxy_url = proxy_of(&cluster)?;
-    config.root_cert = match &authority {
-        Some(pem) => Some(
-            certificates(pem).ok_or(ConnectError::key("certificate-authority", "holds no certificate"))?,
-        ),
-        None => None,
-    };
+    let no_certificate = || ConnectError::key("certificate-authority", "holds no certificate");
+    let roots = authority.as_ref().map(|pem| certificates(pem).ok_or_else(no_certificate));
+    config.root_cert = roots.transpose()?;
     let plugin = user.exec.take().map(|plugin| {
         let cluster = plugin.provide_cluster_info.then(|| {
             let authority = authority.as_ref().map(|pem| STANDARD.encode(&**pem));
@@ -169,7 +161,6 @@ async fn of_kubeconfig(paths: &[PathBuf]) -> Result<Access, ConnectError> {
     Ok(Access { config, plugin, digest: reader.digest() })
 }
 
-/// The files that are there, merged.
 async fn merged(reader: &mut Reader, paths: &[PathBuf]) -> Result<Kubeconfig, ConnectError> {
     let mut merged: Option<Kubeconfig> = None;
     let mut missing = Vec::new();
@@ -218,7 +209,6 @@ fn resolve_paths(kubeconfig: &mut Kubeconfig, folder: &Path) {
     }
 }
 
-/// What the current context names.
 struct Selected {
     cluster: Cluster,
     user: AuthInfo,
@@ -245,18 +235,13 @@ impl Selected {
         })
     }
 
-    /// Names what is not supported.
     fn check(&self) -> Result<(), ConnectError> {
-        if let Some(provider) = &self.user.auth_provider {
-            let has_token = provider.name == OIDC && provider.config.contains_key("id-token");
-            if !has_token {
-                return Err(ConnectError::key(
-                    "auth-provider",
-                    "is not supported, but for oidc with an id-token: use an exec plugin",
-                ));
-            }
+        let Some(provider) = &self.user.auth_provider else { return Ok(()) };
+        if provider.name == OIDC && provider.config.contains_key("id-token") {
+            return Ok(());
         }
-        Ok(())
+        let reason = "is not supported, but for oidc with an id-token: use an exec plugin";
+        Err(ConnectError::key("auth-provider", reason))
     }
 }
 

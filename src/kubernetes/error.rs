@@ -20,10 +20,8 @@ use crate::{
     kubernetes::rbac::VERBS,
 };
 
-/// Why the API server cannot even be asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The pod has no service account.
     #[error("this pod's service account cannot be used: {0}")]
     InCluster(String),
     /// The kubeconfig cannot be used. Without the parser's text, which may quote a token.
@@ -31,18 +29,13 @@ pub(crate) enum ConnectError {
     Kubeconfig(String),
     /// A key of the kubeconfig cannot be used, or is not supported. Without its value, which may be a secret.
     #[error("the kubeconfig cannot be used: `{key}` {reason}")]
-    Key {
-        key: &'static str,
-        /// Why; completes the sentence.
-        reason: String,
-    },
+    Key { key: &'static str, reason: String },
     /// The plugin of the kubeconfig issues no credentials. Without its output, which may be a secret.
     #[error("the plugin {name} of the kubeconfig issues no credentials: {reason}")]
     Plugin { name: String, reason: String },
     /// Tokens are not sent in clear.
     #[error("the API server's address {0} does not begin with https://")]
     NotHttps(String),
-    /// The HTTP client cannot be made.
     #[error("the client for the API server cannot be made: {0}")]
     Client(&'static str),
     #[error("the process is ending")]
@@ -93,7 +86,6 @@ pub(crate) enum ApiError {
     /// The answer ended early, or is without end. The text is clean.
     #[error("the API server's answer was cut off: {0}")]
     Cut(String),
-    /// The answer is not of the API.
     #[error("the API server's answer does not parse (line {line} column {column})")]
     Garbled { line: usize, column: usize },
 }
@@ -117,7 +109,6 @@ impl ApiError {
         Self::Cut(clean(&error.to_string()))
     }
 
-    /// Whether a watch has to begin again with a list.
     pub(super) fn is_gone(&self) -> bool {
         self.is(Kind::Gone)
     }
@@ -127,7 +118,6 @@ impl ApiError {
         matches!(self, Self::TooLong(_) | Self::Garbled { .. })
     }
 
-    /// Whether there is no such object.
     pub(super) fn is_not_found(&self) -> bool {
         self.is(Kind::NotFound)
     }

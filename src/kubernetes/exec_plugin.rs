@@ -22,10 +22,8 @@ use crate::{failure::foreign_text::clean, fs::read::as_text, process_group::Proc
 
 /// How long a plugin may take: it may start an interpreter, and ask a cloud.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-/// The most that a plugin may write.
 const OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// Credentials that a plugin has issued.
 pub(super) struct Issued {
     pub(super) token: Option<Zeroizing<String>>,
     /// A client certificate and its key, in PEM.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use self::fields::Fields;
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, Wanted};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectRef {
@@ -20,6 +20,10 @@ impl ObjectRef {
     /// A Secret of this namespace and name, both valid ones: they go into paths as they are.
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    pub(crate) fn wanted(&self, verb: &'static str) -> Wanted<'_> {
+        Wanted { verb, resource: "secrets", namespace: &self.namespace, name: &self.name }
     }
 
     pub(super) fn path(&self) -> String {
@@ -71,22 +75,18 @@ impl Meta {
         !self.managed_fields.is_empty() && self.managed_fields.iter().all(ManagedFields::is_ours)
     }
 
-    /// Whether we applied the field of `data` with this name.
     pub(crate) fn we_own(&self, key: &str) -> bool {
         self.managed_fields.iter().any(|fields| fields.is_ours() && fields.has(key))
     }
 
-    /// Whether we applied the annotation with this name.
     pub(crate) fn we_annotated(&self, key: &str) -> bool {
         self.applied(FieldSet::Annotations).any(|name| name == key)
     }
 
-    /// Whether there is a field that we applied.
     pub(crate) fn we_applied(&self) -> bool {
         self.managed_fields.iter().any(ManagedFields::is_ours)
     }
 
-    /// The names of the fields of `set` that we applied.
     pub(crate) fn applied(&self, set: FieldSet) -> impl Iterator<Item = &str> {
         let ours = self.managed_fields.iter().filter(|fields| fields.is_ours());
         ours.flat_map(move |fields| fields.names(set))
@@ -137,7 +137,6 @@ pub(crate) struct ObjectState {
     /// Its namespace; empty for what has none.
     pub namespace: String,
     pub resource_version: String,
-    /// When its deletion was requested.
     pub deletion_timestamp: Option<String>,
 }
 

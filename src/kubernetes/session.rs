@@ -11,7 +11,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     failure::{Diagnose, log_problem},
     secret::Secret,
-    tasks,
+    tasks::{self, locked},
 };
 
 /// How often the files are compared, at most, and how often a rejected session is renewed.
@@ -42,7 +42,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// What a plugin issued is renewed so long before its expiry.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// A client, and what it rests on.
 pub(super) struct Session {
     client: Client,
     /// The pod's own, or the kubeconfig's.
@@ -53,7 +52,6 @@ pub(super) struct Session {
     secrets: Vec<Secret<String>>,
 }
 
-/// Why another session is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     /// It is time to compare.
@@ -78,7 +76,6 @@ struct State {
     session: Arc<Session>,
     check_at: Instant,
     rejected_at: Option<Instant>,
-    /// Why the last renewal failed.
     failure: Option<String>,
 }
 
@@ -164,9 +161,8 @@ impl Link {
         Self { connect, state: Mutex::new(state), gate: Gate::default() }
     }
 
-    /// The namespace of the session in use.
     pub(super) fn namespace(&self) -> String {
-        self.state().session.namespace.clone()
+        locked(&self.state).session.namespace.clone()
     }
 
     /// An answer without what we sent to prove who we are: whatever is in the API server's place may echo it.
@@ -195,7 +191,7 @@ impl Link {
     /// The session in use. Whoever finds that it is time compares; others don't wait for that.
     async fn session(&self) -> Arc<Session> {
         let (session, is_due) = {
-            let state = self.state();
+            let state = locked(&self.state);
             (Arc::clone(&state.session), Instant::now() >= state.check_at)
         };
         if !is_due {
@@ -206,13 +202,12 @@ impl Link {
         self.current()
     }
 
-    /// Another session than `rejected`, if there is one.
     async fn after_rejection(&self, rejected: &Arc<Session>) -> Option<Arc<Session>> {
         let _gate = self.gate.lock().await;
         let is_in_use = Arc::ptr_eq(&self.current(), rejected);
-        let is_early = self.state().rejected_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL);
+        let is_early = locked(&self.state).rejected_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL);
         if is_in_use && !is_early {
-            self.state().rejected_at = Some(Instant::now());
+            locked(&self.state).rejected_at = Some(Instant::now());
             self.renew(Reason::Rejected).await;
         }
         Some(self.current()).filter(|current| !Arc::ptr_eq(current, rejected))
@@ -221,7 +216,7 @@ impl Link {
     /// Under the gate.
     async fn renew(&self, reason: Reason) {
         let renewed = (self.connect)(self.current(), reason).await;
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         state.check_at = Instant::now() + CHECK_INTERVAL;
         match renewed {
             Ok(None) => state.failure = None,
@@ -248,11 +243,7 @@ impl Link {
     }
 
     fn current(&self) -> Arc<Session> {
-        Arc::clone(&self.state().session)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Arc::clone(&locked(&self.state).session)
     }
 }
 

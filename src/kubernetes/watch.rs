@@ -63,7 +63,6 @@ impl Scope {
 #[derive(Debug)]
 pub(crate) enum WatchEvent {
     All(Vec<ObjectState>),
-    /// One is new or changed.
     Changed(ObjectState),
     Gone(ObjectState),
     /// It is tried again.
@@ -166,7 +165,6 @@ impl Event {
     }
 }
 
-/// The lines of a body, each whole.
 struct Lines {
     body: Body,
     rest: Vec<u8>,

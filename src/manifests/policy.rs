@@ -20,7 +20,6 @@ pub(super) struct Everywhere {
     pub(super) excluded: BTreeSet<String>,
 }
 
-/// The policy and its binding, for an account whose Secrets are found out while it runs.
 pub(super) fn yaml(needs: &Needs, account: &Account) -> String {
     let name = account.role();
     let user = format!("system:serviceaccount:{}:{}", account.namespace.as_str(), account.name.as_str());
@@ -90,7 +89,6 @@ spec:
     )
 }
 
-/// What has to be true, each with the message when it isn't.
 fn validations(needs: &Needs) -> Vec<(String, String)> {
     let names = list(needs.everywhere.keys()).replace('\'', "");
     let mut validations = vec![

@@ -18,7 +18,6 @@ pub enum OutputConfig {
 }
 
 impl OutputConfig {
-    /// Its name in the status and in log lines.
     pub fn id(&self) -> OutputId {
         match self {
             Self::DockerConfig(settings) => OutputId::new("docker-config", clean_path(&settings.path)),

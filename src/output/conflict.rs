@@ -17,14 +17,12 @@ const CONFLICT_END: Duration = Duration::from_secs(10);
 /// The pause between two restores in a conflict.
 pub(super) const CONFLICT_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The restores of one output.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
     restores: VecDeque<Instant>,
     active: bool,
 }
 
-/// What a restore, or its absence, changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
     Began,

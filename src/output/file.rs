@@ -51,7 +51,6 @@ use crate::{
     registry::RegistryHost,
 };
 
-/// Where the file is, and its mode, group and base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfigSettings {
     /// The file that consumers read. A symbolic link to a docker config stays, and that file is replaced, if the link
@@ -64,7 +63,6 @@ pub struct DockerConfigSettings {
     pub base: Option<PathBuf>,
 }
 
-/// One docker `config.json`: its settings, and what this process knows to have written.
 #[derive(Debug)]
 pub(crate) struct DockerConfigFile {
     settings: DockerConfigSettings,
@@ -84,7 +82,6 @@ pub(crate) struct DockerConfigFile {
 }
 
 impl DockerConfigFile {
-    /// Nothing is read or written yet.
     pub(crate) fn new(settings: DockerConfigSettings) -> Self {
         let base = settings.base.clone().map(Base::new);
         Self {
@@ -278,7 +275,6 @@ impl DockerConfigFile {
     }
 }
 
-/// What one [`DockerConfigFile::reconcile`] found and did.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// The registries for which a consumer found one of our tokens before, and when that expires.
@@ -289,22 +285,18 @@ pub(crate) struct Report {
     /// Whether the file was not in the state that this process had left it in.
     pub drifted: bool,
     pub warnings: Vec<Warning>,
-    /// Whether the file now is as desired.
     pub result: Result<Written, DockerConfigError>,
 }
 
-/// What a successful reconcile did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
     Changed,
-    /// The file was right already.
     Unchanged,
 }
 
 /// How often a file that another process keeps changing is merged again before the retry is left to the caller.
 const TRIES: usize = 5;
 
-/// The number of the last name that a file is set aside under.
 const LAST_NAME_ASIDE: u32 = 9;
 
 fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHost, SystemTime> {
@@ -341,7 +333,6 @@ fn names_aside(target: &Target) -> Vec<OsString> {
     (0..=LAST_NAME_ASIDE).map(name).collect()
 }
 
-/// Permission bits and group.
 fn shown_by(metadata: &Metadata) -> (u32, u32) {
     (metadata.mode() & 0o7777, metadata.gid())
 }

@@ -26,20 +26,16 @@ enum Test {
     Below(i64),
 }
 
-/// Why a text is no label selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// Not of that form.
     #[error(
         "a label selector: requirements such as ecr=enabled, team in (a,b), tier!=test, ecr or !legacy, separated by commas"
     )]
     Syntax,
-    /// A key that no label can have.
     #[error(
         "label keys of at most 63 letters, digits, `-`, `_` and `.`, with a DNS subdomain and `/` before them if needed"
     )]
     Key,
-    /// A value that no label can have.
     #[error(
         "label values of at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
     )]
@@ -47,7 +43,6 @@ pub enum SelectorError {
 }
 
 impl LabelSelector {
-    /// The selector as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }

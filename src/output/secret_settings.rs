@@ -15,15 +15,12 @@ pub struct ObjectName(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceName(String);
 
-/// Why a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not a DNS subdomain.
     #[error(
         "a Secret's name: at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at each end of each part"
     )]
     Secret,
-    /// Not a DNS label.
     #[error(
         "a namespace's name: at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
     )]
@@ -67,7 +64,6 @@ impl NamespaceName {
     }
 }
 
-/// In which namespaces a Secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Namespaces {
     Own,
@@ -75,7 +71,6 @@ pub enum Namespaces {
     Names(BTreeSet<NamespaceName>),
     /// Every one but these, also those to come.
     All {
-        /// Left out.
         exclude: BTreeSet<NamespaceName>,
     },
     /// Those with such labels, also those to come.
@@ -115,7 +110,6 @@ impl fmt::Display for Namespaces {
     }
 }
 
-/// Secrets of one name that hold a docker config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfigSecretSettings {
     pub name: ObjectName,
@@ -128,22 +122,18 @@ pub struct DockerConfigSecretSettings {
     pub prune: bool,
 }
 
-/// Argo CD's credential templates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoCredsSettings {
-    /// Argo CD's namespace.
     pub namespace: NamespaceName,
 }
 
 /// Existing repositories of Argo CD: their user name and password are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoriesSettings {
-    /// Argo CD's namespace.
     pub namespace: NamespaceName,
     pub which: Which,
 }
 
-/// Which Secrets of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     /// These; never empty.

@@ -56,9 +56,7 @@ use crate::{
 
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    /// Docker configs in Secrets of one name.
     DockerConfig(DockerConfigSecretSettings),
-    /// Argo CD's templates for each registry.
     RepoCreds(RepoCredsSettings),
     /// Argo CD's repositories that another field manager made.
     Repositories(RepositoriesSettings),
@@ -71,7 +69,6 @@ pub(super) struct SecretsReconciler {
 }
 
 impl Kind {
-    /// The files whose change calls for a reconciliation.
     pub(crate) fn watched(&self) -> Vec<PathBuf> {
         match self {
             Self::DockerConfig(settings) => settings.base.iter().cloned().collect(),
@@ -79,7 +76,6 @@ impl Kind {
         }
     }
 
-    /// The entries that are carried along, not read yet.
     fn base(&self) -> Option<Base> {
         self.watched().into_iter().next().map(Base::new)
     }
@@ -99,7 +95,6 @@ impl Kind {
         exclude.iter().any(|name| name.as_str() == namespace)
     }
 
-    /// Whether Secrets that are ours alone are deleted when they are no longer wanted.
     fn prunes(&self) -> bool {
         matches!(self, Self::DockerConfig(settings) if settings.prune)
     }

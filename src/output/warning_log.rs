@@ -9,7 +9,6 @@ use tokio::time::Instant;
 const LINES: usize = 21;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The warnings about one file or Secret.
 #[derive(Debug, Default)]
 pub(super) struct WarningLog {
     current: Vec<String>,
@@ -18,7 +17,6 @@ pub(super) struct WarningLog {
 }
 
 impl WarningLog {
-    /// Those of the last reconciliation.
     pub(super) fn current(&self) -> &[String] {
         &self.current
     }

@@ -6,13 +6,10 @@ use thiserror::Error;
 
 use super::RegistryHost;
 
-/// A text that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{found} {reason}")]
 pub struct Invalid {
-    /// Fit to be shown.
     found: String,
-    /// What is wrong with it, and the remedy.
     reason: String,
 }
 
@@ -24,7 +21,6 @@ impl Invalid {
         Self { found: format!("`{shown}`"), reason: reason.into() }
     }
 
-    /// The host, which is not shown.
     pub(super) fn host(reason: impl Into<String>) -> Self {
         Self { found: "the registry host".into(), reason: reason.into() }
     }

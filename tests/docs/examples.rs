@@ -15,7 +15,12 @@ fn configuration_that_is_shown_is_accepted() {
     for page in pages::all() {
         for block in markdown::blocks(&page.text).iter().filter(|block| block.info == "yaml") {
             let place = format!("{}:{}", page.name, block.line);
-            let value: Value = serde_saphyr::from_str(&block.text).unwrap_or_else(|e| panic!("{place}: {e}"));
+            let mut value: Value =
+                serde_saphyr::from_str(&block.text).unwrap_or_else(|e| panic!("{place}: {e}"));
+            // The chart's values, of which the rest is held by its schema.
+            if page.name.starts_with("charts/") {
+                value = value["config"].take();
+            }
             let keys: Vec<_> = value.as_object().unwrap_or_else(|| panic!("{place}")).keys().collect();
             if value["kind"].is_string() || keys == ["spec"] {
                 continue;

@@ -41,7 +41,7 @@ fn each_line_of_the_threat_table_is_held_by_tests_that_exist() {
 fn each_situation_of_the_comparison_is_held_by_tests_that_exist() {
     let page = fs::read_to_string(format!("{ROOT}/docs/compare.md")).unwrap();
     let rows = rows_of(&page, "ecr-sidecar", "| situation | ecr-sidecar |");
-    assert_eq!(rows.len(), 5, "{rows:?}");
+    assert_eq!(rows.len(), 6, "{rows:?}");
     are_held_by_tests(&rows);
 }
 

@@ -9,6 +9,7 @@ use test_support::output;
 
 use crate::{
     build::{Build, Objects, Product, ROOT, container, kustomize, read, write},
+    chart,
     kustomize::operator_build,
     values,
 };
@@ -28,7 +29,7 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    /// Every one that `patches/` has, in each of its choices. Empty when kubectl is not here.
+    /// Every one that `patches/` and the chart have, in each of their choices. Empty when kubectl is not here.
     pub(crate) fn all() -> &'static [Self] {
         static ALL: LazyLock<Vec<Ours>> = LazyLock::new(Ours::build_all);
         &ALL
@@ -58,6 +59,10 @@ impl Ours {
         ] {
             let built = Objects::parse(&kustomize(&folder));
             all.extend(Self::of(place.into(), &built, kind, "ecr-sidecar"));
+        }
+        for (values, objects) in chart::all() {
+            let kind = if values == "cronjob" { "CronJob" } else { "Deployment" };
+            all.extend(Self::of(format!("deployment of the chart: {values}"), &objects, kind, "ecr-sidecar"));
         }
         let job = Objects::parse(&read("patches/standalone/init-container/job.yaml"));
         all.extend(Self::of("init-container".into(), &job, "Job", "pulls-a-chart"));

@@ -1,8 +1,10 @@
-//! What `patches/` has, on the stock manifests: what is built, whether it is admitted, whether it does its work.
+//! What `patches/` has, on the stock manifests, and the chart: what is built, whether it is admitted, whether it does its
+//! work.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admission;
 mod build;
+mod chart;
 mod containers;
 mod docs;
 mod iam;

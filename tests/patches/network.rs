@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     build::{Build, Objects, Product, ROOT, kustomize, read},
-    values,
+    chart, values,
 };
 
 /// The health endpoint's.
@@ -43,7 +43,7 @@ impl Scene {
         Self { name: name.into(), before, after, targets }
     }
 
-    /// Everything that `patches/` has a policy for; empty when kubectl is not here.
+    /// Everything that `patches/` and the chart have a policy for; empty when kubectl is not here.
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for product in Product::ALL {
@@ -57,6 +57,11 @@ impl Scene {
         let standalone = Objects::parse(&kustomize(&Path::new(ROOT).join("patches/standalone/deployment")));
         let open = Objects::parse(&kustomize(&Build::open_standalone().at("deployment")));
         all.push(Self::new("standalone", "ecr-sidecar", &standalone, &open));
+        if let Some(helm) = chart::Helm::newest() {
+            let [closed, open] =
+                ["false", "true"].map(|enabled| helm.rendered(&format!("metrics: {{enabled: {enabled}}}")));
+            all.push(Self::new("standalone, by the chart", "ecr-sidecar", &closed, &open));
+        }
         let chart = values::stock();
         for (files, objects) in values::all().iter().filter(|(files, _)| files.contains("open-health")) {
             for (name, more) in [
@@ -203,7 +208,7 @@ fn no_policy_of_ours_cuts_off_anybody_and_monitoring_is_let_in() {
                 assert!(after, "{}: {name}", scene.name);
             }
             // The standalone pod has this one port, and no client used it before.
-            if scene.name != "standalone" && scene.before(&peer, target, protocol, port) {
+            if !scene.name.starts_with("standalone") && scene.before(&peer, target, protocol, port) {
                 assert!(after, "{}: {name} {protocol} {port} by {peer:?}", scene.name);
             }
         }

@@ -5,6 +5,7 @@
 //! under the registries' true names, for the consumers.
 
 mod argocd;
+mod chart;
 mod consumers;
 mod flux;
 mod scene;

@@ -32,17 +32,25 @@ fn the_rights_of_every_container_are_those_that_manifests_prints() {
 
 /// Whether that object is a right of ours as this service account, or a Secret of ours.
 fn is_given_to(object: &Value, account: &str) -> bool {
-    let kind = object["kind"].as_str().unwrap();
     let name = object["metadata"]["name"].as_str().unwrap();
-    RIGHTS.contains(&kind)
-        && match kind {
-            "Secret" => name.starts_with("ecr-"),
+    is_right(object)
+        && match object["kind"].as_str() {
+            Some("Secret") => name.starts_with("ecr-"),
             _ => name.starts_with("ecr-sidecar-") && name.ends_with(account),
         }
 }
 
-fn sorted<'a>(objects: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+/// Whether it is of a kind that `manifests` prints.
+pub(crate) fn is_right(object: &Value) -> bool {
+    object["kind"].as_str().is_some_and(|kind| RIGHTS.contains(&kind))
+}
+
+/// By kind, namespace and name.
+pub(crate) fn sorted<'a>(objects: impl Iterator<Item = &'a Value>) -> Vec<Value> {
     let mut objects: Vec<_> = objects.cloned().collect();
-    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
+    objects.sort_by_key(|object| {
+        let metadata = &object["metadata"];
+        format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"])
+    });
     objects
 }

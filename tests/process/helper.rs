@@ -36,14 +36,14 @@ fn helper(world: &Harness, action: &str, prepare: impl FnOnce(&mut Command)) -> 
     command
 }
 
-fn start(command: &mut Command, question: &str) -> Child {
+pub(crate) fn start(command: &mut Command, question: &str) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
     child
 }
 
-fn ask(command: &mut Command, question: &str) -> Output {
+pub(crate) fn ask(command: &mut Command, question: &str) -> Output {
     start(command, question).wait_with_output().unwrap()
 }
 
@@ -74,7 +74,7 @@ fn failed(output: &Output, parts: &[&str]) {
 }
 
 /// The one token in the cache of the home folder.
-fn cached(world: &Harness) -> PathBuf {
+pub(crate) fn cached(world: &Harness) -> PathBuf {
     let entries = fs::read_dir(world.at(".cache/ecr-sidecar")).unwrap().map(|entry| entry.unwrap().path());
     let mut tokens: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|it| it == "token")).collect();
@@ -83,7 +83,7 @@ fn cached(world: &Harness) -> PathBuf {
 }
 
 /// Lets the cached token grow older.
-fn age(world: &Harness, hours: u64) {
+pub(crate) fn age(world: &Harness, hours: u64) {
     let path = cached(world);
     let mut token: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for time in ["obtained_at", "expires_at"] {

@@ -14,6 +14,7 @@ mod helper;
 mod hostile;
 mod identities;
 mod inputs;
+mod kubelet;
 mod lifecycle;
 mod log;
 mod print;

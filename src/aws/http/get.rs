@@ -11,7 +11,6 @@ use aws_smithy_runtime_api::client::{
 
 use crate::secret::Secret;
 
-/// What came back, whatever the status.
 pub struct Answer {
     pub status: u16,
     /// `WWW-Authenticate`, if it is text.

@@ -12,9 +12,8 @@ use std::{
 use aws_smithy_http_client::proxy::ProxyConfig;
 use http::Uri;
 
-use crate::env::Environment;
+use crate::{aws::variables::InvalidSetting, env::Environment};
 
-/// Which proxy serves which request.
 #[derive(Clone, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
@@ -29,16 +28,6 @@ pub(super) struct Proxy {
     pub(super) speaks_tls: bool,
 }
 
-/// A variable that names no proxy, or no hosts to reach without one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is {found}, expected: {expected}")]
-pub struct InvalidProxy {
-    pub variable: &'static str,
-    /// What it holds, without the value.
-    pub found: String,
-    pub expected: &'static str,
-}
-
 const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
@@ -47,13 +36,14 @@ const HOSTS_EXPECTED: &str = "`*`, or host names (a leading `.` or `*.` is allow
 
 impl Proxies {
     /// Those of the environment, or every variable that is invalid.
-    pub fn of(env: &Environment) -> Result<Self, Vec<InvalidProxy>> {
+    pub fn of(env: &Environment) -> Result<Self, Vec<InvalidSetting>> {
         let mut invalid = Vec::new();
+        let mut reject = |variable: &str, found: String, expected: &str| {
+            invalid.push(InvalidSetting { place: variable.into(), found, expected: expected.into() });
+        };
         let mut proxy = |names| {
             let (variable, text) = first(env, names)?;
-            parse_proxy(text)
-                .map_err(|found| invalid.push(InvalidProxy { variable, found, expected: URL_EXPECTED }))
-                .ok()
+            parse_proxy(text).map_err(|found| reject(variable, found, URL_EXPECTED)).ok()
         };
         let is_set = |names| first(env, names).is_some();
         let https = proxy(HTTPS);
@@ -66,14 +56,12 @@ impl Proxies {
             for (index, entry) in
                 text.split([',', ' ', '\t']).map(str::trim).filter(|entry| !entry.is_empty()).enumerate()
             {
-                match Exempt::parse(entry) {
-                    Some(parsed) => exempt.push(parsed),
-                    None => {
-                        let found = format!("a list whose entry {} is not understood", index + 1);
-                        invalid.push(InvalidProxy { variable, found, expected: HOSTS_EXPECTED });
-                        break;
-                    }
-                }
+                let Some(parsed) = Exempt::parse(entry) else {
+                    let found = format!("a list whose entry {} is not understood", index + 1);
+                    reject(variable, found, HOSTS_EXPECTED);
+                    break;
+                };
+                exempt.push(parsed);
             }
         }
         if !invalid.is_empty() {
@@ -93,12 +81,10 @@ impl Proxies {
         if is_https { self.https.as_ref() } else { self.http.as_ref() }
     }
 
-    pub(super) fn http(&self) -> ProxyConfig {
-        config(self.http.as_ref())
-    }
-
-    pub(super) fn https(&self) -> ProxyConfig {
-        config(self.https.as_ref())
+    /// The settings of a client for each [`Route`](super::Route).
+    pub(super) fn routes(&self) -> [ProxyConfig; 3] {
+        [None, self.http.as_ref(), self.https.as_ref()]
+            .map(|proxy| proxy.map_or_else(ProxyConfig::disabled, |proxy| proxy.config.clone()))
     }
 }
 
@@ -113,11 +99,6 @@ impl fmt::Debug for Proxies {
     }
 }
 
-fn config(proxy: Option<&Proxy>) -> ProxyConfig {
-    proxy.map_or_else(ProxyConfig::disabled, |proxy| proxy.config.clone())
-}
-
-/// The first of the variables that is set, and its value.
 fn first<'a>(env: &'a Environment, names: [&'static str; 2]) -> Option<(&'static str, &'a str)> {
     names.into_iter().find_map(|name| {
         let value = env.get(name)?.trim();
@@ -269,7 +250,7 @@ impl Hosts {
 mod tests {
     use super::*;
 
-    fn proxies(variables: &[(&str, &str)]) -> Result<Proxies, Vec<InvalidProxy>> {
+    fn proxies(variables: &[(&str, &str)]) -> Result<Proxies, Vec<InvalidSetting>> {
         Proxies::of(&Environment::from_pairs(variables.iter().copied()))
     }
 
@@ -320,7 +301,7 @@ mod tests {
         }
         let several =
             proxies(&[("HTTPS_PROXY", "x://"), ("ALL_PROXY", "y://"), ("NO_PROXY", "a,?")]).unwrap_err();
-        let named: Vec<_> = several.iter().map(|invalid| invalid.variable).collect();
+        let named: Vec<_> = several.iter().map(|invalid| &invalid.place).collect();
         assert_eq!(named, ["HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]);
     }
 

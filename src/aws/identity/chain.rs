@@ -7,46 +7,23 @@
 use super::{AssumeRole, IdentityError};
 use crate::{
     aws::{
+        key_material::FoundKeys,
         profile_file::{Profiles, Section},
         variables::{Form, InvalidSetting},
     },
     failure::{Class, foreign_text::clean, shown_value::clean_name},
 };
 
-/// Where the first keys come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base<'a> {
-    /// Keys that stand in the profile.
-    Keys(Keys<'a>),
-    /// A command that prints keys.
+    Keys(FoundKeys<'a>),
     Process(&'a str),
-    /// A token file exchanged at STS.
-    WebIdentity {
-        role_arn: &'a str,
-        token_file: &'a str,
-        session_name: Option<&'a str>,
-    },
-    /// A role of IAM Identity Center, by the token of a login.
+    WebIdentity { role_arn: &'a str, token_file: &'a str, session_name: Option<&'a str> },
     Sso(Sso<'a>),
-    /// `credential_source`.
     Environment,
     Container,
     Metadata,
-    /// A login by `aws login`.
     LoginSession,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Keys<'a> {
-    pub(super) access_key_id: &'a str,
-    pub(super) secret_access_key: &'a str,
-    pub(super) session_token: Option<&'a str>,
-}
-
-impl std::fmt::Debug for Keys<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(..)")
-    }
 }
 
 /// A role of IAM Identity Center.
@@ -60,7 +37,6 @@ pub(super) struct Sso<'a> {
     pub(super) session: Option<&'a str>,
 }
 
-/// A profile, resolved.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chain<'a> {
     /// The profile that the first keys come from.
@@ -71,7 +47,6 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The chain of the profile `name`.
     pub(super) fn of(profiles: &'a Profiles, name: &'a str) -> Result<Self, IdentityError> {
         let mut roles = Vec::new();
         let mut visited: Vec<&str> = Vec::new();
@@ -101,20 +76,15 @@ impl<'a> Chain<'a> {
 
 fn find<'a>(profiles: &'a Profiles, name: &str, from: Option<&str>) -> Result<&'a Section, IdentityError> {
     profiles.profile(name).ok_or_else(|| {
-        let detail = match from {
-            Some(from) => {
-                format!(
-                    "the profile `{}` names it as its source_profile, and there is none of that name",
-                    clean_name(from)
-                )
-            }
-            None => "there is none of that name in the AWS profile files".into(),
+        let nowhere = "there is none of that name";
+        let detail = match from.map(clean_name) {
+            Some(from) => format!("the profile `{from}` names it as its source_profile, and {nowhere}"),
+            None => format!("{nowhere} in the AWS profile files"),
         };
         IdentityError::ProfileNotFound { profile: clean_name(name), detail }
     })
 }
 
-/// A profile and its name.
 #[derive(Clone, Copy)]
 struct Named<'a> {
     name: &'a str,
@@ -130,15 +100,12 @@ impl<'a> Named<'a> {
         self.get(property).ok_or_else(|| self.broken(&format!("`{property}` is missing")))
     }
 
-    /// The value of a property, if it has that form.
     fn checked(&self, property: &str, form: Form) -> Result<Option<&'a str>, IdentityError> {
-        let Some(value) = self.get(property) else { return Ok(None) };
-        match form.check(property, value) {
-            Ok(()) => Ok(Some(value)),
-            Err(InvalidSetting { found, expected, .. }) => {
-                Err(self.broken(&format!("`{property}` is {found}, expected {expected}")))
-            }
+        let value = self.get(property);
+        if let Some(Err(InvalidSetting { found, expected, .. })) = value.map(|it| form.check(property, it)) {
+            return Err(self.broken(&format!("`{property}` is {found}, expected {expected}")));
         }
+        Ok(value)
     }
 
     fn required(&self, property: &str, form: Form) -> Result<&'a str, IdentityError> {
@@ -214,17 +181,11 @@ impl<'a> Named<'a> {
 
     fn sso(&self, profiles: &'a Profiles) -> Result<Sso<'a>, IdentityError> {
         let session = self.get("sso_session");
-        let login = match session {
-            Some(name) => match profiles.section("sso-session", name) {
-                Some(section) => Named { name: self.name, section },
-                None => {
-                    return Err(
-                        self.broken(&format!("there is no section [sso-session {}]", clean_name(name)))
-                    );
-                }
-            },
-            None => *self,
-        };
+        let mut login = *self;
+        if let Some(name) = session {
+            let missing = || self.broken(&format!("there is no section [sso-session {}]", clean_name(name)));
+            login.section = profiles.section("sso-session", name).ok_or_else(missing)?;
+        }
         Ok(Sso {
             account_id: self.required("sso_account_id", Form::Account)?,
             role_name: self.required("sso_role_name", Form::Name)?,
@@ -240,10 +201,11 @@ impl<'a> Named<'a> {
             let detail = "it holds none, and no other source of them".to_owned();
             return Err(IdentityError::ProfileNotFound { profile: clean_name(self.name), detail });
         }
-        Ok(Base::Keys(Keys {
+        Ok(Base::Keys(FoundKeys {
             access_key_id: self.require(keys[0])?,
             secret_access_key: self.require(keys[1])?,
             session_token: self.get(keys[2]),
+            expiry: None,
         }))
     }
 }
@@ -274,7 +236,9 @@ mod tests {
                 session,
             })
         };
-        let keys = Base::Keys(Keys { access_key_id: "K", secret_access_key: "S", session_token: None });
+        let keys =
+            FoundKeys { access_key_id: "K", secret_access_key: "S", session_token: None, expiry: None };
+        let keys = Base::Keys(keys);
         let role = "[profile me]\nrole_arn = arn:aws:iam::123456789012:role/R\n";
         for (config, profile, base, roles) in [
             (&*format!("{role}source_profile = keys\n"), "keys", keys, 1),

@@ -32,7 +32,6 @@ const RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
-/// The most that is read of an answer that is an error.
 const MESSAGE_LIMIT: usize = 4 << 10;
 /// Where ECS answers relative URIs.
 const ECS_AGENT: &str = "http://169.254.170.2";
@@ -41,7 +40,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const NOT_CREDENTIALS: IdentityError =
     IdentityError::NoCredentialsInAnswer { operation: "the container credentials agent" };
 
-/// What the agent answers, as EKS and ECS document it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {

@@ -31,7 +31,6 @@ pub fn no_source_configured(env: &Environment, files: &ProfileFiles) -> Option<V
     nothing.then(|| looked(env, files))
 }
 
-/// The error: what was looked for, what was found, and the likely fix.
 pub(super) async fn nothing_found(spec: &IdentitySpec, env: &Environment) -> IdentityError {
     let mut looked = looked(env, &ProfileFiles::of(&Profiles::read_usable(env).await));
     looked.push(Looked {

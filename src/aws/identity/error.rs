@@ -1,6 +1,6 @@
 //! Why there are no credentials, and what to do about it.
 
-use std::{fmt::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use crate::{
     aws::{error::AwsFailure, key_material::MalformedKey, profile_file::ProfileFileError},
@@ -13,7 +13,6 @@ use crate::{
     registry::AccountId,
 };
 
-/// One source of `auto` that was not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
     pub source: &'static str,
@@ -22,78 +21,47 @@ pub struct Looked {
     pub saw: String,
 }
 
-/// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// `auto` found no source.
     #[error("identity `{identity}`: no AWS credentials found: {}", list(looked))]
-    NothingFound {
-        identity: String,
-        /// What was looked for and seen.
-        looked: Vec<Looked>,
-        diagnosis: Diagnosis,
-    },
-    /// A source lacks a part.
+    NothingFound { identity: String, looked: Vec<Looked>, diagnosis: Diagnosis },
     #[error("the identity source `{source_name}` is incomplete: {missing} is unset")]
     Incomplete { source_name: &'static str, missing: &'static str },
-    /// A key or token file cannot be read.
     #[error("cannot read the {what} in {}: {source}", clean_path(path))]
     File { what: &'static str, path: PathBuf, source: ReadError },
-    /// A key or token file is empty.
     #[error("the {what} in {} is empty", clean_path(path))]
     EmptyFile { what: &'static str, path: PathBuf },
-    /// A value that cannot be a key or token.
     #[error(transparent)]
     MalformedKey(#[from] MalformedKey),
-    /// The profile is not there, or holds no credentials.
     #[error("the profile `{profile}` has no credentials: {detail}")]
     ProfileNotFound { profile: String, detail: String },
-    /// The profile is there and does not work.
     #[error("the profile `{profile}` is broken: {detail}")]
-    Profile {
-        profile: String,
-        /// What is wrong with it.
-        detail: String,
-        /// Decides when to try again.
-        class: Class,
-    },
-    /// The AWS profile files cannot be used.
+    Profile { profile: String, detail: String, class: Class },
     #[error(transparent)]
     ProfileFile(#[from] ProfileFileError),
     #[error("the profile `{profile}` uses `aws login` (login_session), which is not supported")]
     LoginSession { profile: String },
-    /// The URL of the credentials agent is not acceptable.
     #[error("{variable} is {shown}: {why}")]
     AgentUrl {
         variable: &'static str,
         /// Its value, unless that may hold a password.
         shown: String,
-        /// What is wrong with it.
         why: &'static str,
     },
-    /// The credentials agent's authorization token is not one. It is not shown.
     #[error(
         "the container authorization token of {variable} cannot be sent: it holds characters that no header may hold"
     )]
     AgentToken { variable: &'static str },
-    /// The credentials agent does not answer.
     #[error("the credentials agent {url} cannot be reached: {why}")]
     AgentUnreachable { url: String, why: String },
     #[error("the credentials agent {url} answers HTTP {status}: {message}")]
     AgentRefused { url: String, status: u16, message: String },
-    /// The instance metadata service gives no credentials.
     #[error("the instance metadata service returns no credentials: {detail}")]
-    Imds {
-        /// In the SDK's words.
-        detail: String,
-    },
-    /// STS refused or failed.
+    Imds { detail: String },
     #[error("{failure} (for {subject})")]
     Sts { subject: String, failure: AwsFailure },
-    /// STS answered 200 without what it promises.
     #[error("{operation} answered without complete credentials")]
     NoCredentialsInAnswer { operation: &'static str },
-    /// An account other than the expected one.
     #[error("identity `{identity}` is {arn} of account {account}, but expectAccount says {expected}")]
     WrongAccount { identity: String, expected: AccountId, account: String, arn: String },
 }
@@ -143,12 +111,8 @@ impl Diagnose for IdentityError {
 }
 
 fn list(looked: &[Looked]) -> String {
-    let mut text = String::new();
-    for Looked { source, looked_for, saw } in looked {
-        let separator = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{separator}{source}: looked for {looked_for}, {saw}"); // a String takes any text
-    }
-    text
+    let text = |it: &Looked| format!("{}: looked for {}, {}", it.source, it.looked_for, it.saw);
+    looked.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -30,11 +30,9 @@ use crate::{
     process_group::ProcessGroup,
 };
 
-/// How long a command may take.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Keys have a few hundred bytes, a session token a few thousand.
 const OUTPUT_LIMIT: usize = 64 << 10;
-/// The most that is kept of what it complains.
 const COMPLAINT_LIMIT: usize = 8 << 10;
 /// A line of its complaints with one of these may hold a key: `sh -x` repeats what is printed.
 const KEY_WORDS: [&str; 6] = ["key", "secret", "token", "password", "credential", "{"];
@@ -64,7 +62,6 @@ pub(super) enum ProcessError {
     Malformed(#[from] MalformedKey),
 }
 
-/// The keys that `command` prints; `profile` is where it stands.
 pub(super) async fn credentials(command: &str, profile: &str) -> Result<Credentials, ProcessError> {
     let output = timeout(TIME_LIMIT, output_of(command)).await.map_err(|_| ProcessError::TimedOut)??;
     parse(&output, profile)
@@ -137,13 +134,9 @@ fn parse(output: &[u8], profile: &str) -> Result<Credentials, ProcessError> {
         _ => Err(ProcessError::Missing(name)),
     };
     let optional = |name| if get(name).is_some() { text(name).map(Some) } else { Ok(None) };
-    let expiry = match optional("Expiration")?.map(str::trim).filter(|text| !text.is_empty()) {
-        Some(text) => {
-            let time: jiff::Timestamp = text.parse().map_err(|_| ProcessError::Expiration)?;
-            Some(SystemTime::from(time))
-        }
-        None => None,
-    };
+    let expiry = optional("Expiration")?.map(str::trim).filter(|text| !text.is_empty());
+    let expiry = expiry.map(str::parse::<jiff::Timestamp>).transpose();
+    let expiry = expiry.map_err(|_| ProcessError::Expiration)?.map(SystemTime::from);
     let keys = FoundKeys {
         access_key_id: text("AccessKeyId")?,
         secret_access_key: text("SecretAccessKey")?,

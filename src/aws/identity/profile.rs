@@ -22,7 +22,6 @@ use crate::{
 };
 
 impl Identity {
-    /// The credentials of the profile `name`.
     pub(super) async fn profile(&self, name: &str) -> Result<Resolved, IdentityError> {
         let (profiles, error) = Profiles::read_usable(&self.env).await;
         match (error, self.profile_of(&profiles, name)) {
@@ -55,16 +54,8 @@ impl Identity {
         let mut arn = None;
         let credentials = match base {
             Base::Keys(keys) => {
-                let keys = FoundKeys {
-                    access_key_id: keys.access_key_id,
-                    secret_access_key: keys.secret_access_key,
-                    session_token: keys.session_token,
-                    expiry: None,
-                };
-                keys.into_credentials(&Origin::of(
-                    "profile",
-                    format_args!("profile `{}`", clean_name(profile)),
-                ))?
+                let place = format!("profile `{}`", clean_name(profile));
+                keys.into_credentials(&Origin::of("profile", place))?
             }
             Base::Process(command) => process::credentials(command, profile).await.map_err(|error| {
                 let class = match error {
@@ -95,7 +86,6 @@ impl Identity {
         Ok(resolved)
     }
 
-    /// The credentials of the node's role.
     pub(super) async fn imds(&self) -> Result<Credentials, IdentityError> {
         let unavailable = |detail: String| IdentityError::Imds { detail };
         if self.env.get("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {

@@ -8,7 +8,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -29,12 +28,11 @@ use crate::{
         shown_value::{clean_name, clean_path},
     },
     fs::read::read,
-    tasks,
+    tasks::{self, locked},
 };
 
 /// Login tokens have a few kilobytes.
 const SIZE_LIMIT: usize = 256 << 10;
-/// A token that expires sooner is renewed.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// The file of a login, as the AWS CLI writes it.
@@ -54,7 +52,6 @@ pub(super) struct Login {
     rest: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Text that is wiped, in a file of a login.
 type Wiped = Zeroizing<String>;
 
 impl Login {
@@ -70,7 +67,6 @@ impl Login {
 }
 
 impl Identity {
-    /// The credentials of the role.
     pub(super) async fn sso(&self, profile: &str, sso: Sso<'_>) -> Result<Credentials, IdentityError> {
         let sdk = self.sdk.to_builder().region(aws_config::Region::new(sso.region.to_owned())).build();
         let login = self.login(profile, sso, &sdk).await?;
@@ -86,7 +82,7 @@ impl Identity {
         let answer = answer.map_err(|error| {
             if error.as_service_error().is_some_and(|error| error.is_unauthorized_exception()) {
                 // The login was revoked: the next attempt reads the file again, where a newer one may be.
-                *self.kept_login() = None;
+                *locked(&self.login) = None;
             }
             self.of_sso(
                 profile,
@@ -106,14 +102,10 @@ impl Identity {
         Ok(keys.into_credentials(&Origin::of("sso", "the answer of sso:GetRoleCredentials"))?)
     }
 
-    fn kept_login(&self) -> MutexGuard<'_, Option<Login>> {
-        self.login.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A login with some life left: that of the file, or one that it is renewed by.
     async fn login(&self, profile: &str, sso: Sso<'_>, sdk: &SdkConfig) -> Result<Login, IdentityError> {
         let now = self.clock.now();
-        let kept = self.kept_login().clone();
+        let kept = locked(&self.login).clone();
         if let Some(login) = kept.filter(|login| login.outlives(now + EXPIRY_MARGIN)) {
             return Ok(login);
         }
@@ -135,7 +127,7 @@ impl Identity {
         }
         match self.renewed(&login, sso, sdk).await {
             Ok(Some(renewed)) => {
-                *self.kept_login() = Some(renewed.clone());
+                *locked(&self.login) = Some(renewed.clone());
                 keep(path.clone(), renewed.clone()).await;
                 Ok(renewed)
             }
@@ -198,7 +190,6 @@ fn path_of(home: &str, identifier: &str) -> PathBuf {
     Path::new(home).join(".aws/sso/cache").join(name).with_extension("json")
 }
 
-/// Writes a renewed login back, if that can be done.
 async fn keep(path: PathBuf, login: Login) {
     let write = move || -> io::Result<()> {
         let text = Zeroizing::new(serde_json::to_vec(&login)?);

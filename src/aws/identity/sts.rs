@@ -15,6 +15,7 @@ use crate::{
     },
     failure::foreign_text::clean,
     registry::AccountId,
+    secret::Secret,
 };
 
 impl Identity {
@@ -32,6 +33,16 @@ impl Identity {
             .or_else(|| self.env.get("AWS_WEB_IDENTITY_TOKEN_FILE").map(Path::new))
             .ok_or(missing("AWS_WEB_IDENTITY_TOKEN_FILE"))?;
         let token = static_keys::read_line("web-identity token", token_file).await?;
+        self.exchange(role_arn, &token, session_name).await
+    }
+
+    /// The credentials of the role that `token` is exchanged for, and its session's ARN.
+    pub(super) async fn exchange(
+        &self,
+        role_arn: &str,
+        token: &Secret<String>,
+        session_name: Option<&str>,
+    ) -> Result<(Credentials, String), IdentityError> {
         let session_name = session_name.or_else(|| self.env.get("AWS_ROLE_SESSION_NAME"));
         let session_name = session_name.unwrap_or(SESSION_NAME);
         let answer = self
@@ -49,7 +60,6 @@ impl Identity {
         Ok((self.temporary(answer.credentials, "sts:AssumeRoleWithWebIdentity")?, arn))
     }
 
-    /// The role's credentials, obtained with those of `from`.
     pub(super) async fn assume_role(
         &self,
         role: &AssumeRole,

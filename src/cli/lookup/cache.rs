@@ -2,12 +2,15 @@
 //! one call to AWS.
 //!
 //! A file a token, for its owner alone, in `$XDG_RUNTIME_DIR/ecr-sidecar`, else in `ecr-sidecar` of `$XDG_CACHE_HOME` or
-//! `~/.cache`. A folder or file of another user, or that other users may read or change, is not used
+//! `~/.cache`; root, which may have none of these as a service, has one in `/var/run`. There are at most [`MOST`] of them
+//! (`one_fetches_at_a_time_and_old_tokens_go`), since on a node whoever may create pods and ServiceAccounts brings them
+//! about. A folder or file of another user, or that other users may read or change, is not used
 //! (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
 //!
 //! A file's name is a digest of all that decides what is in it: the token key, the identity, the AWS variables and files that
-//! decide whose the credentials are (`another_profile_does_not_get_this_ones_token`). Secret keys and session tokens are
-//! left out of it: they are renewed while the principal stays.
+//! decide whose the credentials are (`another_profile_does_not_get_this_ones_token`); for a ServiceAccount its role, issuer,
+//! subject and uid (`no_service_account_gets_another_one_s_token`). Secret keys and session tokens are left out of it: they
+//! are renewed while the principal stays.
 //!
 //! It blocks on the file system.
 
@@ -43,6 +46,10 @@ const LARGEST: usize = 64 << 10;
 const LARGEST_INPUT: usize = 1 << 20;
 /// A token that was written longer ago than this has expired.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// There are no more tokens than this: the oldest go first.
+const MOST: usize = 1000;
+/// Root's alone, and in memory.
+const OF_ROOT: &str = "/var/run";
 /// Variables that change while the principal stays.
 const RENEWED: [&str; 4] = [
     "AWS_SECRET_ACCESS_KEY",
@@ -76,7 +83,7 @@ impl Slot {
     /// The place for the token of `key`, as the identity `spec` in this environment would get it.
     pub(super) fn open(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> Result<Self, CacheError> {
         let mut error = CacheError::Nowhere;
-        for folder in folders(env) {
+        for folder in folders(env, rustix::process::geteuid().is_root()) {
             match make(&folder) {
                 Ok(()) => return Ok(Self { folder, name: name(key, spec, env) }),
                 Err(rejected) => error = rejected,
@@ -143,11 +150,14 @@ impl Slot {
 
     fn tidy(&self, now: SystemTime) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
-            let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
-            let age = modified.map(|then| now.duration_since(then).unwrap_or_default());
-            if ours && age.is_ok_and(|age| age > KEPT) {
+        let paths = entries.flatten().map(|entry| entry.path());
+        let tokens = paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+        let mut by_age: Vec<_> = tokens
+            .filter_map(|path| Some((fs::symlink_metadata(&path).and_then(|it| it.modified()).ok()?, path)))
+            .collect();
+        by_age.sort_unstable_by(|a, b| b.cmp(a));
+        for (index, (modified, path)) in by_age.iter().enumerate() {
+            if index >= MOST || now.duration_since(*modified).is_ok_and(|age| age > KEPT) {
                 let _ = fs::remove_file(path); // the next one tries again
             }
         }
@@ -172,11 +182,14 @@ fn time(seconds: u64) -> Option<SystemTime> {
 }
 
 /// Where the folder may be, by the XDG base directories; relative paths are ignored, as specified there.
-fn folders(env: &Environment) -> Vec<PathBuf> {
+fn folders(env: &Environment, is_root: bool) -> Vec<PathBuf> {
     let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    let bases = absolute("XDG_RUNTIME_DIR").into_iter().chain(cache);
-    bases.map(|base| base.join("ecr-sidecar")).collect()
+    let mut bases: Vec<_> = absolute("XDG_RUNTIME_DIR").into_iter().chain(cache).collect();
+    if bases.is_empty() && is_root {
+        bases.push(PathBuf::from(OF_ROOT));
+    }
+    bases.into_iter().map(|base| base.join("ecr-sidecar")).collect()
 }
 
 /// Makes the folder, if it is ours to make, and rejects one that is not for us alone.

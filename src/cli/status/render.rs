@@ -15,7 +15,6 @@ use crate::{
     status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token},
 };
 
-/// The status as text, with a line break at its end.
 pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
     let mut page = Page::new(medium);
     page.line(&headline(status, now));
@@ -40,9 +39,7 @@ const REGISTRIES: [Column; 5] =
 const PROBES: [Column; 4] = [("PULL PROBE", 16), ("STATE", 5), ("CHECKED", 8), ("NEXT ATTEMPT", 12)];
 const OUTPUTS: [Column; 2] = [("OUTPUT", 20), ("STATE", 12)];
 
-/// How many glyphs the bar of a token has.
 const BAR: usize = 10;
-/// In an empty cell.
 const NOTHING: &str = "-";
 
 fn headline(status: &Status, now: SystemTime) -> String {
@@ -258,12 +255,8 @@ fn notes(status: &Status) -> Vec<Note> {
 fn failing(targets: &Targets) -> impl Iterator<Item = Note> {
     let listed =
         targets.failing.iter().map(|target| Note::of(format!("Secret {}", target.name), &target.last_error));
-    let more = (targets.more_failing > 0).then(|| Note {
-        tone: Tone::Bad,
-        place: format!("{} more Secrets", targets.more_failing),
-        message: "not in sync either".into(),
-        remedy: None,
-    });
+    let more = format!("{} more Secrets", targets.more_failing);
+    let more = (targets.more_failing > 0).then(|| Note::plain(Tone::Bad, more, "not in sync either"));
     listed.chain(more)
 }
 

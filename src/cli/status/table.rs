@@ -6,12 +6,8 @@ use std::{borrow::Cow, fmt::Write};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
-    /// A pipe or a file.
     Plain,
-    Terminal {
-        width: usize,
-        colour: bool,
-    },
+    Terminal { width: usize, colour: bool },
 }
 
 /// A column: its head, and how narrow it may get.
@@ -25,7 +21,6 @@ pub(super) enum Tone {
     Bad,
 }
 
-/// What stands in one row and column.
 pub(super) struct Cell {
     text: String,
     tone: Tone,
@@ -57,7 +52,6 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Something that is wrong: where, what, and the remedy.
 pub(super) struct Note {
     pub(super) tone: Tone,
     pub(super) place: String,
@@ -135,7 +129,6 @@ impl Page {
         }
     }
 
-    /// Lines of text, broken between words at the width of the terminal.
     fn paragraph(&mut self, indent: &str, text: &str, tone: Tone) {
         for line in plain(text).lines().filter(|line| !line.trim().is_empty()) {
             for piece in self.broken(line, indent.len()) {

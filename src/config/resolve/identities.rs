@@ -49,7 +49,6 @@ impl Resolver<'_> {
         region
     }
 
-    /// Keys that belong to another source are mistakes, not decoration.
     fn reject_foreign_keys(&mut self, path: &str, identity: &file::Identity) {
         use file::SourceKind::{Profile, Static, WebIdentity};
         let owned = [
@@ -71,7 +70,6 @@ impl Resolver<'_> {
         }
     }
 
-    /// A violation unless `value` has the form.
     fn check(&mut self, path: &str, value: Option<&str>, form: Form) {
         if let Some(Err(InvalidSetting { found, expected, .. })) = value.map(|value| form.check(path, value))
         {

@@ -38,11 +38,8 @@ impl Resolver<'_> {
                 continue;
             };
             if let Some((twin, _)) = resolved.iter().find(|(_, other)| other.collides_with(&output)) {
-                self.reject(
-                    &place,
-                    format!("what outputs[{twin}] keeps already"),
-                    "each file and each Secret once",
-                );
+                let found = format!("what outputs[{twin}] keeps already");
+                self.reject(&place, found, "each file and each Secret once");
             }
             resolved.push((index, output));
         }
@@ -138,11 +135,8 @@ impl Resolver<'_> {
     fn namespaces(&mut self, path: &str, configured: &file::Namespaces) -> Option<Namespaces> {
         let file::Namespaces { names, all, exclude, selector } = configured;
         if !exclude.is_empty() && !*all {
-            self.reject_unless_reported(
-                &format!("{path}.exclude"),
-                "a list",
-                "this key only with `all: true`",
-            );
+            let place = format!("{path}.exclude");
+            self.reject_unless_reported(&place, "a list", "this key only with `all: true`");
             return None;
         }
         match (names.is_empty(), all, selector) {

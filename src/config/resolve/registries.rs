@@ -59,7 +59,6 @@ impl Resolver<'_> {
         Registries::Listed(registries)
     }
 
-    /// Nothing configured: the registry of the caller, in the surrounding region.
     fn own_registry(&mut self) -> Registries {
         let region = self.context.sdk.region.clone().unwrap_or_else(|| {
             if self.purpose == Purpose::Keep {
@@ -135,7 +134,6 @@ impl Resolver<'_> {
         Some(ProbeSettings { image: ImageRef::new(host.clone(), repository?, tag), every: every? })
     }
 
-    /// Which API to ask, and where.
     fn key(
         &mut self,
         path: &str,
@@ -180,7 +178,6 @@ impl Resolver<'_> {
     }
 }
 
-/// The key of a private registry whose host doesn't name it.
 fn private_key(identity: &str, region: Region) -> TokenKey {
     let identity = identity.to_owned();
     TokenKey { identity, service: Service::Ecr, region, endpoint: None, fips: None, dual_stack: None }

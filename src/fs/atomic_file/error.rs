@@ -24,28 +24,21 @@ use crate::{
 #[error("cannot {operation} `{}`: {cause}", path.display())]
 pub struct FileError {
     pub operation: Operation,
-    /// The file or directory that it was for.
     pub path: PathBuf,
-    /// Why, as far as it is known.
     pub cause: Cause,
     source: io::Error,
 }
 
-/// A step of reading or replacing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Asking for type, owner and mode.
     Inspect,
     Read,
     CreateDirectory,
     CreateTemp,
     Write,
     SetMode,
-    SetGroup {
-        group: u32,
-    },
+    SetGroup { group: u32 },
     Sync,
-    /// Keeping the unusable old file under another name.
     SetAside,
     Rename,
 }
@@ -78,7 +71,6 @@ pub enum Cause {
     Other(io::ErrorKind),
 }
 
-/// Who owns a directory, and what it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     pub path: PathBuf,

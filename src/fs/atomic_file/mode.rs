@@ -9,8 +9,9 @@ use thiserror::Error;
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// `0600`: for the owner alone.
     pub const PRIVATE: Self = Self(0o600);
+    /// `0755`: a program that everyone may run.
+    pub const PROGRAM: Self = Self(0o755);
 
     pub fn bits(self) -> u32 {
         self.0
@@ -18,7 +19,6 @@ impl FileMode {
 }
 
 impl Default for FileMode {
-    /// `0640`: the owner writes, the group reads.
     fn default() -> Self {
         Self(0o640)
     }
@@ -69,7 +69,6 @@ impl fmt::Debug for FileMode {
     }
 }
 
-/// Why a text is not a file mode that credentials can have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the file mode `{found}` {reason}")]
 pub struct FileModeError {

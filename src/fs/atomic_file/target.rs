@@ -1,7 +1,7 @@
 //! The file that is replaced: a name in an open directory.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::Metadata,
     io,
     path::{Path, PathBuf},
@@ -45,7 +45,6 @@ impl Target {
         Ok(Self { directory: open(directory_of(path)).map_err(failed)?, name })
     }
 
-    /// Another name in the same directory.
     pub fn sibling(&self, name: impl Into<OsString>) -> io::Result<Self> {
         Ok(Self { directory: self.directory.open_from(Path::new("."))?, name: name.into() })
     }
@@ -60,7 +59,6 @@ impl Target {
         self.directory.entry(&self.name).map_err(|error| self.failed(Operation::Inspect, error))
     }
 
-    /// The state of what is there; none when nothing is.
     pub fn version(&self) -> Result<Option<Version>, FileError> {
         Ok(self.metadata()?.as_ref().map(Version::of))
     }
@@ -85,9 +83,5 @@ impl Target {
 
     pub(super) fn failed(&self, operation: Operation, error: io::Error) -> FileError {
         FileError::new(operation, &self.path(), error)
-    }
-
-    pub(super) fn name(&self) -> &OsStr {
-        &self.name
     }
 }

@@ -23,8 +23,8 @@ use crate::fs::directory::Directory;
 #[derive(Debug)]
 pub(super) struct TempFile<'a> {
     directory: &'a Directory,
-    name: OsString,
-    file: File,
+    pub(super) name: OsString,
+    pub(super) file: File,
     renamed: bool,
 }
 
@@ -34,7 +34,7 @@ impl<'a> TempFile<'a> {
         let failed = |error| target.failed(Operation::CreateTemp, error);
         let directory = &target.directory;
         for _ in 0..TRIES {
-            let name = new_name(target.name());
+            let name = new_name(&target.name);
             let file = match directory.create_new(&name, FileMode::PRIVATE.bits()) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -54,27 +54,17 @@ impl<'a> TempFile<'a> {
         Err(failed(io::ErrorKind::ResourceBusy.into()))
     }
 
-    pub(super) fn name(&self) -> &OsStr {
-        &self.name
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
     /// A name for the file that is replaced, which a later [`remove_stale`] knows too.
     pub(super) fn old_name(&self) -> OsString {
         Path::new(&self.name).with_extension("old.tmp").into()
     }
 
-    /// Gives the file its name.
     pub(super) fn rename_to(self, name: &OsStr) -> io::Result<()> {
         take_name(self.directory, &self.name, name)?;
         self.renamed();
         Ok(())
     }
 
-    /// Its temporary name is gone.
     pub(super) fn renamed(mut self) {
         self.renamed = true;
     }
@@ -92,7 +82,7 @@ impl Drop for TempFile<'_> {
 ///
 /// What cannot be opened is another user's, and is left alone.
 pub fn remove_stale(target: &Target) -> io::Result<usize> {
-    let prefix = prefix(target.name());
+    let prefix = prefix(&target.name);
     let mut removed = 0;
     target.directory.any_name(|name| {
         if is_temp_name(name, &prefix)

@@ -181,7 +181,7 @@ fn a_stale_temporary_file_goes_a_live_one_stays() {
     assert_eq!(remove_stale(&target).unwrap(), stale.len());
     let names = place.names();
     assert!(stale.iter().all(|name| !names.contains(&(*name).to_owned())), "{names:?}");
-    assert!(directory.join(live.name()).exists());
+    assert!(directory.join(&live.name).exists());
     assert_eq!(names.len(), others.len() + 3, "{names:?}");
     drop(live);
     assert_eq!(place.names().len(), others.len() + 2);

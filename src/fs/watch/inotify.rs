@@ -8,8 +8,8 @@ use std::{
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::{Shared, locked};
-use crate::failure::diagnosis::Diagnosis;
+use super::Shared;
+use crate::{failure::diagnosis::Diagnosis, tasks::locked};
 
 /// The kernel's hints. Without them the caller polls.
 pub(super) struct Inotify {
@@ -29,7 +29,6 @@ struct Followed {
 /// Which events concern a file: upper folders, such as `/run`, have many that do not.
 #[derive(Default)]
 struct Relevant {
-    /// The files and all folders above them.
     components: BTreeSet<PathBuf>,
     /// Upper folders: of these only events of components count.
     upper: BTreeSet<PathBuf>,
@@ -82,7 +81,6 @@ impl Inotify {
         self.watcher.is_some() && locked(&self.followed).complete
     }
 
-    /// A check of `files` begins.
     pub(super) fn begin(&self, files: &BTreeMap<PathBuf, bool>) {
         *locked(&self.relevant) = Relevant::of(files);
         let mut followed = locked(&self.followed);
@@ -90,7 +88,6 @@ impl Inotify {
         followed.complete = true;
     }
 
-    /// Watches the folders in which a change of a file would show.
     pub(super) fn follow<'a>(&self, folders: impl Iterator<Item = &'a PathBuf>) {
         let Some(watcher) = &self.watcher else { return };
         for folder in folders {

@@ -102,7 +102,7 @@ async fn a_kept_file_that_is_missing_is_reported_until_it_is_back() {
     let changed = Arc::new(Notify::new());
     let watching = |file: &Path, kept| Watching { file: file.to_owned(), kept, last: None };
     let files = vec![watching(&kept, true), watching(&folder.path().join("input"), false)];
-    shared.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: None });
+    locked(&shared.subscriptions).push(Subscription { files, changed: Arc::clone(&changed), seen: None });
     let is_notified = async |regular| {
         check(&shared, &inotify, regular).await;
         timeout(Duration::ZERO, changed.notified()).await.is_ok()
@@ -178,13 +178,13 @@ async fn a_file_that_is_seen_late_has_changed_only_if_it_differs() {
     let (shared, changed) = (Arc::new(Shared::default()), Arc::new(Notify::new()));
     let inotify = Arc::new(Inotify::start(Arc::clone(&shared)));
     let files = vec![Watching { file: file.clone(), kept: false, last: None }];
-    shared.lock().push(Subscription { files, changed: Arc::clone(&changed), seen: None });
+    locked(&shared.subscriptions).push(Subscription { files, changed: Arc::clone(&changed), seen: None });
     check(&shared, &inotify, false).await;
     for differs in [false, true] {
         if differs {
             fs::create_dir(&file).unwrap();
         }
-        let last = shared.lock()[0].files[0].last.clone().unwrap();
+        let last = locked(&shared.subscriptions)[0].files[0].last.clone().unwrap();
         locked(&shared.late).insert(file.clone(), last);
         check(&shared, &inotify, false).await;
         let notified = tokio::time::timeout(Duration::ZERO, changed.notified()).await.is_ok();

@@ -31,7 +31,6 @@ impl Names {
 
 /// What is filled by the entries of a map.
 trait Entries: Default {
-    /// Takes the value of that key from `map`.
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 

@@ -20,15 +20,12 @@ use crate::{
     },
 };
 
-/// What the file would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DryRun {
-    /// Whether there is one already.
     pub exists: bool,
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,
-    /// What consumers may stumble over.
     pub warnings: Vec<String>,
 }
 

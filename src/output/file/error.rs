@@ -65,14 +65,7 @@ pub(crate) enum Warning {
          group {wanted_group}; set them by the options of its mount",
         path.display()
     )]
-    ModeNotKept {
-        path: PathBuf,
-        wanted: FileMode,
-        wanted_group: u32,
-        /// The mode that it shows, in octal.
-        found: String,
-        found_group: u32,
-    },
+    ModeNotKept { path: PathBuf, wanted: FileMode, wanted_group: u32, found: String, found_group: u32 },
     #[error(
         "only user {uid} may read `{}`, by its mode {mode}; {}",
         path.display(),

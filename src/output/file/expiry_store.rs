@@ -41,7 +41,6 @@ use crate::{
     secret::Secret,
 };
 
-/// More than this is not ours.
 const LARGEST: usize = 1 << 20;
 const WRITABLE_BY_ALL: u32 = 0o002;
 
@@ -90,7 +89,6 @@ impl ExpiryStore {
         recalled
     }
 
-    /// When the token with this `auth` expires, if that is stored.
     pub(super) fn expiry_of(&self, auth: &str) -> Option<SystemTime> {
         self.0.get(&digest(auth)).and_then(|expiry| time(*expiry))
     }
@@ -114,7 +112,6 @@ impl ExpiryStore {
         self.replace_by(kept, &store, seen, readers)
     }
 
-    /// Whether the expiries of `tokens` are stored.
     pub(super) fn has<'a>(&self, tokens: impl Iterator<Item = &'a Arc<Token>>) -> bool {
         Self::of(tokens).0.iter().all(|token| self.0.get(token.0) == Some(token.1))
     }
@@ -149,7 +146,6 @@ impl ExpiryStore {
     }
 }
 
-/// Why the expiries are not stored.
 #[derive(Debug, Error)]
 pub(super) enum NotKept {
     #[error("`{}` was changed by another program before it could be replaced", path.display())]

@@ -20,7 +20,6 @@ use crate::{
     secret::Secret,
 };
 
-/// A token in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     /// Padded base64 of `AWS:<password>`.
@@ -28,17 +27,13 @@ pub(crate) struct Held {
     pub end: End,
 }
 
-/// When a token in the file expires.
+/// When a token in the file expires. `Unknown`: none is stored, but the token is not younger than the file's last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Known(SystemTime),
-    /// No expiry is stored, but the token is not younger than the file's last change.
-    Unknown {
-        changed_at: SystemTime,
-    },
+    Unknown { changed_at: SystemTime },
 }
 
-/// Why the file cannot be read. `Display` states what failed, where and why.
 #[derive(Debug, Error)]
 pub(crate) enum FindError {
     #[error("`{}` cannot be used: {unfit}", path.display())]
@@ -75,12 +70,8 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
     // The store has a token before the file does.
     let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).expiry_of(&auth) {
         Some(end) => End::Known(end),
-        None => End::Unknown { changed_at: changed_at(metadata.modified()) },
+        // Without a time of its own, a file is taken to be from long ago.
+        None => End::Unknown { changed_at: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) },
     };
     Ok(Some(Held { auth: Secret::new(auth.into_owned()), end }))
-}
-
-/// Without a time of its own, a file is taken to be from long ago.
-fn changed_at(modified: io::Result<SystemTime>) -> SystemTime {
-    modified.unwrap_or(SystemTime::UNIX_EPOCH)
 }

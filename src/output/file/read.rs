@@ -14,7 +14,6 @@ use crate::{
     },
 };
 
-/// What was found under a name.
 pub(super) enum Found {
     Absent,
     Config(Zeroizing<String>, Metadata),
@@ -25,7 +24,6 @@ pub(super) enum Found {
 }
 
 impl Found {
-    /// What consumers find there.
     pub(super) fn document(&self) -> Document<'_> {
         match self {
             Self::Config(text, _) => Document::parse(text).unwrap_or_default(),

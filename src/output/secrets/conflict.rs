@@ -32,15 +32,10 @@ pub(super) struct Conflict {
     unlogged: u64,
 }
 
-/// What is to be logged of a restore.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
     Restored,
-    /// It happened so often that it is an ownership conflict.
-    Conflict {
-        /// Restores since the last report.
-        restores: u64,
-    },
+    Conflict { restores: u64 },
     Silent,
 }
 
@@ -63,7 +58,6 @@ impl Conflict {
         Report::Conflict { restores: std::mem::take(&mut self.unlogged).max(self.restores.len() as u64) }
     }
 
-    /// Whether another field manager keeps changing the Secret.
     pub(super) fn is_active(&mut self, now: Instant) -> bool {
         self.forget_old(now);
         self.is_active

@@ -38,7 +38,6 @@ use crate::{
 const RESYNC_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// How long the base's volume may take.
 const BASE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the cleanup may take.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) struct Controller {

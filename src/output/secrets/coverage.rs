@@ -14,7 +14,6 @@ use crate::{
     registry::RegistryHost,
 };
 
-/// What is known of a Secret's ability to hold credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Standing {
     /// It has not been written yet.
@@ -41,7 +40,6 @@ impl Standing {
     }
 }
 
-/// What a Secret is to hold, and holds.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) standing: Standing,
@@ -52,15 +50,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Nothing is known of the Secret yet.
     pub(super) fn new(coverage: Coverage) -> Self {
         Self { standing: Standing::New, coverage, in_place: Arc::default() }
     }
-}
-
-/// Whether each of the Secrets has been tried.
-pub(super) fn are_all_tried<'a>(mut secrets: impl Iterator<Item = &'a Held>) -> bool {
-    secrets.all(|secret| secret.standing != Standing::New)
 }
 
 /// What a consumer finds whichever of the Secrets it reads: of each registry the earliest expiry of its credential, if

@@ -26,7 +26,7 @@ use crate::{
     credentials::CredentialSet,
     docker_config::Base,
     failure::{
-        Class, Problem,
+        Problem,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
     },
@@ -40,23 +40,12 @@ const LARGEST: usize = 1 << 20;
 /// When the credential of each registry expires that a consumer finds.
 pub(super) type InPlace = BTreeMap<RegistryHost, SystemTime>;
 
-/// What a Secret is for.
+/// What a Secret is for: a docker config of all registries, Argo CD's template for one, or a repository of Argo CD, whose
+/// own `url` names its registry.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// A docker config of all registries.
-    DockerConfig {
-        /// Take over a Secret with unmanaged credentials.
-        adopt: bool,
-        /// Entries to carry along.
-        base: Option<Arc<Base>>,
-    },
-    /// Argo CD's template for one registry.
-    Template {
-        host: RegistryHost,
-        /// For which kind of source.
-        flavour: Flavour,
-    },
-    /// A repository of Argo CD, whose own `url` names its registry.
+    DockerConfig { adopt: bool, base: Option<Arc<Base>> },
+    Template { host: RegistryHost, flavour: Flavour },
     Repository,
 }
 
@@ -71,7 +60,6 @@ pub(super) enum Coverage {
 }
 
 impl Coverage {
-    /// Whether the registry is one of them.
     pub(super) fn is_for(&self, host: &RegistryHost) -> bool {
         match self {
             Self::All => true,
@@ -84,17 +72,13 @@ impl Coverage {
 /// The body of an apply, and what consumers find after it.
 pub(super) type Apply = (Zeroizing<Vec<u8>>, InPlace);
 
-/// What is to be done with a Secret.
 pub(super) struct Decision {
-    /// What it is to hold.
     pub(super) coverage: Coverage,
-    /// What consumers find there now.
     pub(super) in_place: InPlace,
     /// What is to be applied, if anything, and what they find then.
     pub(super) apply: Option<Apply>,
     /// What is to be applied removes something that some client would have used in place of ours.
     pub(super) removes: bool,
-    /// What consumers may stumble over.
     pub(super) warnings: Vec<String>,
     /// Why it gets no credential, also after what is to be applied.
     pub(super) problem: Option<Problem>,
@@ -113,16 +97,13 @@ impl Decision {
     }
 }
 
-/// What a decision rests on, next to the Secret.
 pub(super) struct Basis<'a> {
     pub(super) desired: &'a CredentialSet,
-    /// What this process knows of the Secret.
     pub(super) memory: &'a Memory,
     pub(super) now: SystemTime,
 }
 
 impl Content {
-    /// The keys that we keep.
     pub(super) fn keys(&self) -> &'static [&'static str] {
         match self {
             Self::DockerConfig { .. } => &[docker_config::KEY],
@@ -139,7 +120,6 @@ impl Content {
     }
 }
 
-/// Decides for the Secret `at`, which was found as `found`.
 pub(super) fn decide(
     at: &ObjectRef,
     content: &Content,
@@ -157,25 +137,17 @@ pub(super) fn decide(
 
 fn reject_type(at: &ObjectRef, found: Option<&SecretObject>, wanted: &str) -> Result<(), Problem> {
     let Some(found) = found.filter(|found| found.kind != wanted) else { return Ok(()) };
-    Err(Problem {
-        message: format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind)),
-        remedy: Remedy::with(
-            Diagnosis::SecretType,
-            format!("kubectl -n {} delete secret {}", at.namespace, at.name),
-        ),
-        class: Class::Denied,
-    })
+    let message = format!("the Secret {at} is of type {}: consumers read {wanted}", clean(&found.kind));
+    let command = format!("kubectl -n {} delete secret {}", at.namespace, at.name);
+    Err(Problem::denied(message, Remedy::with(Diagnosis::SecretType, command)))
 }
 
 fn reject_size(at: &ObjectRef, size: usize) -> Result<(), Problem> {
     if size <= LARGEST {
         return Ok(());
     }
-    Err(Problem {
-        message: format!("the Secret {at} would hold {size} bytes: no more than 1 MiB is possible"),
-        remedy: Diagnosis::SecretTooLarge.into(),
-        class: Class::Denied,
-    })
+    let message = format!("the Secret {at} would hold {size} bytes: no more than 1 MiB is possible");
+    Err(Problem::denied(message, Diagnosis::SecretTooLarge))
 }
 
 #[cfg(test)]

@@ -13,22 +13,12 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incident {
     Warning(String),
-    Written {
-        registries: usize,
-    },
-    /// Another field manager's change was undone.
+    Written { registries: usize },
     Restored(Drift),
-    /// The same, again and again.
-    Conflict {
-        drift: Drift,
-        restores: u64,
-    },
+    Conflict { drift: Drift, restores: u64 },
     Failed(Problem),
-    /// It is in sync after a failure.
     Recovered,
-    /// It is no longer wanted, and our entries are out of it.
     Removed,
-    /// It is no longer wanted, and we may not change it.
     NotRemoved(Problem),
 }
 

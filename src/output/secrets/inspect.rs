@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::Problem,
-    kubernetes::{Cluster, ObjectRef, Wanted},
+    kubernetes::{Cluster, ObjectRef},
     output::{Output, OutputConfig},
 };
 
@@ -43,10 +43,7 @@ pub(crate) async fn inspect(
                 let decision = decide(&at, &content, Some(&found), &basis);
                 Some(decision.and_then(|it| it.problem.map_or(Ok(it.warnings), Err)))
             }
-            Err(error) => {
-                let ObjectRef { namespace, name } = &at;
-                Some(Err(error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })))
-            }
+            Err(error) => Some(Err(error.problem(&at.wanted("get")))),
         };
         inspected.push(Inspection { at, state });
     }

@@ -61,7 +61,6 @@ impl Recorded {
     }
 }
 
-/// What this process knows of a Secret.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     /// It has had the Secret in sync.

@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     credentials::CredentialSet,
     failure::{Problem, diagnosis::Diagnosis, foreign_text::clean},
-    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject, Wanted},
+    kubernetes::{ApiError, Cluster, ObjectRef, SecretObject},
     tasks,
 };
 
@@ -23,7 +23,6 @@ const TRIES: usize = 5;
 const LARGE: usize = 32 << 10;
 static LARGE_DECISIONS: Semaphore = Semaphore::const_new(1);
 
-/// What a target asks for.
 pub(super) struct Job {
     pub(super) content: Content,
     /// It is no longer wanted: our entries are removed.
@@ -42,7 +41,6 @@ pub(super) struct Outcome {
     /// What is there; `None` when that could not be found out.
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
-    /// How it differed, if it did.
     pub(super) drift: Option<Drift>,
     pub(super) warnings: Vec<String>,
     /// It differs in nothing that a consumer finds, and was left so for now.
@@ -148,12 +146,8 @@ impl Reconciliation {
     ) -> Result<Decision, Problem> {
         let now = self.clock.now();
         if found.as_ref().is_none_or(|found| found.size() <= LARGE) {
-            return decide(
-                &self.at,
-                &self.job.content,
-                found.as_ref(),
-                &Basis { desired, memory: &self.memory, now },
-            );
+            let basis = Basis { desired, memory: &self.memory, now };
+            return decide(&self.at, &self.job.content, found.as_ref(), &basis);
         }
         // Never closed.
         let _permit = LARGE_DECISIONS.acquire().await;
@@ -166,7 +160,6 @@ impl Reconciliation {
     }
 
     fn problem(&self, error: &ApiError, verb: &'static str) -> Problem {
-        let ObjectRef { namespace, name } = &self.at;
-        error.problem(&Wanted { verb, resource: "secrets", namespace, name })
+        error.problem(&self.at.wanted(verb))
     }
 }

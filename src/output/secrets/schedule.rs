@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::target::Target;
 use crate::kubernetes::ObjectRef;
 
-/// Reconciliations at a time.
 pub(super) const CONCURRENCY: usize = 16;
 /// The loop runs at least this often, whatever happens.
 const HEARTBEAT: Duration = Duration::from_secs(30);

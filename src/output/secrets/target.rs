@@ -66,9 +66,7 @@ enum Pending {
 }
 
 pub(super) enum Event {
-    /// It is to be kept, with this content.
     Wanted(Content),
-    /// It is no longer to be kept.
     Unwanted,
     /// A watch or a list has it in this version.
     Observed(String),
@@ -190,7 +188,6 @@ impl Target {
         self.in_sync_with.as_ref()
     }
 
-    /// Why it is not in sync, if that failed.
     pub(super) fn problem(&self) -> Option<&Problem> {
         self.problem.as_ref()
     }
@@ -203,7 +200,6 @@ impl Target {
         self.warnings.current()
     }
 
-    /// Whether there was a Secret when it was reconciled last.
     fn existed(&self) -> bool {
         !self.version.is_empty()
     }
@@ -300,7 +296,6 @@ impl Target {
         self.request(Pending::Yes);
     }
 
-    /// A change by another field manager was undone.
     fn restored(&mut self, drift: Drift, now: Instant) -> Option<Incident> {
         match self.conflict.note(now) {
             Report::Restored => Some(Incident::Restored(drift)),

@@ -43,7 +43,6 @@ pub(super) struct Watches {
 pub(super) enum Change {
     /// Other Secrets are to be kept than before.
     Targets,
-    /// A Secret exists in this version.
     Observed(ObjectRef, String),
     /// The versions of all that exist: of all that are kept, or of the one. Of all, others may be to be kept.
     Listed(Option<ObjectRef>, BTreeMap<ObjectRef, String>),
@@ -84,12 +83,10 @@ impl Watches {
         if self.kind.is_discovered() { self.discovered.as_ref() } else { Some(&NONE) }
     }
 
-    /// Why a watch fails, if one does.
     pub(super) fn problem(&self) -> Option<&Problem> {
         self.failing.values().next()
     }
 
-    /// Whether it is known that there is no such Secret.
     pub(super) fn is_absent(&self, at: &ObjectRef) -> bool {
         self.present.as_ref().is_some_and(|present| !present.contains(at))
     }
@@ -200,7 +197,6 @@ fn discovers(scope: &Scope) -> bool {
     scope.resource == NAMESPACES || scope.labels.is_some()
 }
 
-/// Takes an event of a watch that decides which Secrets there should be.
 fn discover(
     discovered: &mut Option<BTreeSet<String>>,
     scope: &Scope,
@@ -225,13 +221,8 @@ fn discover(
         WatchEvent::Failed(_) => false,
     };
     match event {
-        _ if scope.resource == NAMESPACES => {
-            if is_other {
-                Change::Targets
-            } else {
-                Change::None
-            }
-        }
+        _ if scope.resource == NAMESPACES && !is_other => Change::None,
+        _ if scope.resource == NAMESPACES => Change::Targets,
         // Also where there are others now: of those that stay, one may have been edited while nothing was watched.
         WatchEvent::All(_) => observed(scope, event),
         _ if is_other => Change::Targets,
@@ -239,7 +230,6 @@ fn discover(
     }
 }
 
-/// What an event of a watch of Secrets means.
 fn observed(scope: &Scope, event: WatchEvent) -> Change {
     let version = |one: ObjectState| (ObjectRef::new(one.namespace, one.name), one.resource_version);
     match event {

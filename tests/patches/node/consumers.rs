@@ -1,13 +1,18 @@
 //! What runs in the main containers: crane for Flux's controller, helm 3 for repo-server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use test_support::{ImageConfig, Node, libraries, program, release_program};
 
 use crate::build::write;
 
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar:0.1.0";
+const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar";
 /// What a consumer says of a pull that was let in, and of one that was not.
 pub(crate) const PULLED: &str = "PULLED";
 pub(crate) const REFUSED: &str = "REFUSED";
@@ -23,12 +28,8 @@ pub(crate) fn import(node: &Node) -> bool {
     else {
         return false;
     };
-    let user = ImageConfig {
-        entrypoint: &["/usr/local/bin/ecr-sidecar"],
-        user: "65534:65534",
-        ..ImageConfig::default()
-    };
-    node.import_image(SIDECAR, [("/usr/local/bin/ecr-sidecar", release_program().as_path())], user);
+    import_sidecar(node, "0.1.0");
+    let _turn = one_at_a_time();
     let consumer = |image: &str, user: &str, port: u16, tool: (&str, &Path), pull: &str| {
         let folder = tempfile::tempdir().unwrap();
         let (script, healthy) = (folder.path().join("consume"), folder.path().join("healthz"));
@@ -74,6 +75,28 @@ pub(crate) fn import(node: &Node) -> bool {
         ImageConfig { entrypoint: &["/bin/helm"], ..ImageConfig::default() },
     );
     true
+}
+
+/// Gives the node the image of the sidecar with that tag.
+pub(crate) fn import_sidecar(node: &Node, tag: &str) {
+    let _turn = one_at_a_time();
+    let config = ImageConfig {
+        entrypoint: &["/usr/local/bin/ecr-sidecar"],
+        user: "65534:65534",
+        ..ImageConfig::default()
+    };
+    let files = [("/usr/local/bin/ecr-sidecar", release_program())];
+    node.import_image(
+        &format!("{SIDECAR}:{tag}"),
+        files.iter().map(|(path, file)| (*path, file.as_path())),
+        config,
+    );
+}
+
+/// containerd rejects an image that is imported twice at once, as by two tests.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A library, at the same path.

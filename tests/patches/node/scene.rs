@@ -9,7 +9,7 @@ use std::{
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, Role, SECRET_ACCESS_KEY, Settings, Trust};
 use serde_json::{Value, json};
-use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, wait::within};
+use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, wait::within, wait_for};
 
 use crate::{
     build::{Build, Objects, Product, read, write},
@@ -165,8 +165,9 @@ impl Scene {
         http_get(SocketAddr::from((Ipv4Addr::LOCALHOST, self.health)), path).unwrap().1
     }
 
-    /// Runs a script with `kubectl` as the cluster's admin.
-    pub(crate) fn run(&self, script: &str) {
+    /// Runs a script with `kubectl` as the cluster's admin; hands over what it prints.
+    #[track_caller]
+    pub(crate) fn run(&self, script: &str) -> String {
         let kubectl = test_support::program("kubectl").unwrap();
         let home = tempfile::tempdir().unwrap();
         let mut shell: Command = clean_command("bash", home.path());
@@ -174,7 +175,40 @@ impl Scene {
         shell.args(["-euxc", script]).env("PATH", path).env("KUBECONFIG", self.node.kubeconfig());
         let done = output(&mut shell, DEADLINE);
         let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stdout));
+        let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{said}\n{printed}");
+        printed
+    }
+
+    /// Gives every pod that is created here the machine's network, whoever creates it, and waits until that is so.
+    pub(crate) fn use_machines_network(&self) {
+        let (namespace, name) = (self.namespace, format!("network-of-{}", self.namespace));
+        let api = "admissionregistration.k8s.io/v1";
+        let policy = json!({
+            "apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+                "matchConstraints": {"resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+                ]},
+                "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
+                    "expression": "Object{spec: Object.spec{hostNetwork: true}}",
+                }}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": api, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name, "matchResources": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            }},
+        });
+        self.apply(&[policy, binding]);
+        let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe", "namespace": namespace},
+            "spec": {"containers": [{"name": "probe", "image": "probe"}]}});
+        wait_for("the policy to count", DEADLINE, || {
+            let tried = self.node.apply_with(["--dry-run=server", "-o=json"], &probe.to_string());
+            String::from_utf8_lossy(&tried.stdout).contains("\"hostNetwork\": true").then_some(())
+        });
     }
 
     /// What a container has said; nothing before it has started.

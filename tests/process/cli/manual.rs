@@ -6,7 +6,7 @@ use test_support::{clean_command, output, program};
 
 use super::{BINARY, DEADLINE, printed, sidecar};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "once",
     "health",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 11] = [
     "doctor",
     "status",
     "print",
+    "kubelet-credential-provider",
     "manifests",
     "config",
     "completions",

@@ -60,7 +60,9 @@ fn the_runtime_folder_goes_before_the_cache_and_that_before_the_home() {
     }
     let relative = [("XDG_RUNTIME_DIR", "run"), ("HOME", &*home)];
     assert!(slot(&relative).unwrap().folder.starts_with(&home));
-    assert!(matches!(slot(&[]), Err(CacheError::Nowhere)));
+    let nothing = Environment::from_pairs([]);
+    assert_eq!(folders(&nothing, false), [] as [&Path; 0]);
+    assert_eq!(folders(&nothing, true), [Path::new("/var/run/ecr-sidecar")]);
 }
 
 #[test]
@@ -164,4 +166,11 @@ fn one_fetches_at_a_time_and_old_tokens_go() {
     assert!(old.exists());
     slot.keep(&token(), written_at + KEPT * 2).unwrap();
     assert!(!old.exists() && slot.token(at(100)).is_some());
+
+    for number in 0..MOST {
+        File::create(slot.folder.join(format!("{number}.token"))).unwrap().set_modified(written_at).unwrap();
+    }
+    slot.keep(&token(), written_at).unwrap();
+    assert_eq!(fs::read_dir(&slot.folder).unwrap().count(), MOST + 1, "and the lock");
+    assert!(slot.token(at(100)).is_some(), "the newest stays");
 }

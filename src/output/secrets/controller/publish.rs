@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        coverage::{are_all_tried, everywhere, where_it_works},
+        coverage::{Standing, everywhere, where_it_works},
         desired::InPlace,
         target::SHOWN,
     },
@@ -36,7 +36,7 @@ impl Controller {
         let desired = self.it.with.credentials.borrow();
         let kept = || self.targets.iter().filter(|(_, target)| target.is_wanted());
         let held = || kept().map(|(_, target)| target.held());
-        self.has_been_tried |= is_complete && are_all_tried(held());
+        self.has_been_tried |= is_complete && held().all(|it| it.standing != Standing::New);
         let discovered = self.it.kind.is_discovered();
         let in_place = match (is_complete, discovered) {
             (false, _) => InPlace::new(),

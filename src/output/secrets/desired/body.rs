@@ -10,14 +10,13 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::Problem,
     kubernetes::{FieldSet, ObjectRef, SecretObject},
 };
 
 /// The label by which a Secret shows who manages it.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// What is to be applied to a Secret.
 pub(super) struct Body<'a> {
     at: &'a ObjectRef,
     /// Applied only if the Secret still is as it was found.
@@ -42,7 +41,6 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Everything that we have applied to a Secret.
     pub(super) fn carrying(at: &'a ObjectRef, found: &'a SecretObject) -> Self {
         let meta = &found.metadata;
         let of = |set, map: &'a BTreeMap<String, String>| {
@@ -60,7 +58,6 @@ impl<'a> Body<'a> {
         Self { at, version: Some(&meta.resource_version), kind, labels, annotations, data }
     }
 
-    /// The body for a Secret that may exist.
     pub(super) fn of(at: &'a ObjectRef, found: Option<&'a SecretObject>, kind: &'a str) -> Self {
         found.map_or_else(|| Self::creating(at, kind), |found| Self::carrying(at, found))
     }
@@ -95,11 +92,7 @@ impl<'a> Body<'a> {
             annotations,
         };
         let json = Json { api_version: "v1", kind: "Secret", type_: *kind, metadata, data };
-        let failed = |error: serde_json::Error| Problem {
-            message: format!("cannot write the body of a request: {error}"),
-            remedy: Diagnosis::Fault.into(),
-            class: Class::Transient,
-        };
+        let failed = |error| Problem::fault(format!("cannot write the body of a request: {error}"));
         let mut size = Size(0);
         serde_json::to_writer(&mut size, &json).map_err(failed)?;
         let mut body = Zeroizing::new(Vec::with_capacity(size.0));

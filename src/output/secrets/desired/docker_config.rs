@@ -1,6 +1,6 @@
 //! The Secret that Flux and kubelet read: a docker config of all registries.
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use base64::{engine::general_purpose::STANDARD, write::EncoderWriter};
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ use crate::{
     clock::whole_seconds,
     credentials::CredentialSet,
     docker_config::{Base, Document, Merged, merge},
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Problem, diagnosis::Diagnosis},
     kubernetes::{ObjectRef, SecretObject},
     registry::RegistryHost,
 };
@@ -41,11 +41,8 @@ pub(super) fn decide(
     let parsed = Document::parse(text);
     let is_filled = parsed.as_ref().map_or(true, |document| !document.auths.is_empty());
     if found.is_some() && is_filled && !ownership.is_managed() && !adopt {
-        return Err(Problem {
-            message: format!("the Secret {at} holds unmanaged credentials and is left as it is"),
-            remedy: Diagnosis::SecretUnmanaged.into(),
-            class: Class::Denied,
-        });
+        let message = format!("the Secret {at} holds unmanaged credentials and is left as it is");
+        return Err(Problem::denied(message, Diagnosis::SecretUnmanaged));
     }
     let existing = parsed.unwrap_or_default();
     let known = classify(&existing, &ownership, basis);
@@ -102,12 +99,10 @@ fn expiries(known: &BTreeMap<RegistryHost, Known>) -> InPlace {
     known.iter().map(|(host, it)| (host.clone(), it.expires_at)).collect()
 }
 
-/// What the Secret is to be.
 struct Plan {
     /// What is merged into the document. The token that is there already is merged too, so that its twins and helpers go.
     merged: CredentialSet,
     annotation: ExpiryAnnotation,
-    /// What consumers find then.
     in_place: InPlace,
 }
 
@@ -141,11 +136,7 @@ fn plan(
 }
 
 fn encode(at: &ObjectRef, merged: &Merged<'_>) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let failed = |error: io::Error| Problem {
-        message: format!("cannot write the content of {at}: {error}"),
-        remedy: Diagnosis::Fault.into(),
-        class: Class::Transient,
-    };
+    let failed = |error| Problem::fault(format!("cannot write the content of {at}: {error}"));
     let mut size = Size(0);
     merged.write_to(&mut size).map_err(failed)?;
     reject_size(at, size.0)?;

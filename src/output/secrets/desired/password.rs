@@ -19,7 +19,7 @@ use crate::{
     aws::token::Token,
     clock::whole_seconds,
     credentials::CredentialSet,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Problem, diagnosis::Diagnosis},
     kubernetes::{FieldSet, ObjectRef, SecretObject},
     registry::RegistryHost,
 };
@@ -28,15 +28,12 @@ use crate::{
 const SECRET_TYPE: &str = "argocd.argoproj.io/secret-type";
 const TEMPLATE: &str = "repo-creds";
 const WITH_CREDENTIALS: [&str; 4] = ["repository", TEMPLATE, "repository-write", "repo-write-creds"];
-/// The type of Argo CD's Secrets.
 const TYPE: &str = "Opaque";
 const USER: &str = "AWS";
-/// The keys that we keep.
 const KEYS: [&str; 2] = ["username", "password"];
 /// The keys by which Argo CD sends a password to whoever answers, or in clear.
 const INSECURE: [&str; 3] = ["insecure", "insecureIgnoreHostKey", "insecureOCIForceHttp"];
 
-/// Decides for the template of a registry.
 pub(super) fn of_template(
     at: &ObjectRef,
     host: &RegistryHost,
@@ -66,11 +63,8 @@ pub(super) fn of_repository(
     found: Option<&SecretObject>,
     basis: &Basis<'_>,
 ) -> Result<Decision, Problem> {
-    let found = found.ok_or_else(|| Problem {
-        message: format!("there is no Secret {at}"),
-        remedy: Diagnosis::SecretMissing.into(),
-        class: Class::Denied,
-    })?;
+    let missing = || Problem::denied(format!("there is no Secret {at}"), Diagnosis::SecretMissing);
+    let found = found.ok_or_else(missing)?;
     let Some(host) = registry_of(found, basis.desired) else {
         let warning =
             format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
@@ -97,7 +91,6 @@ fn knows_no_registry(CredentialSet { current, awaited, retired }: &CredentialSet
     current.is_empty() && awaited.is_empty() && retired.is_empty()
 }
 
-/// The registry that a repository's URL is in.
 fn registry_in_url(found: &SecretObject) -> Option<RegistryHost> {
     let url = found.value("url")?;
     let url = std::str::from_utf8(&url).ok()?.trim().to_ascii_lowercase();
@@ -114,7 +107,6 @@ fn is_where_it_was_put(found: &SecretObject, basis: &Basis<'_>) -> bool {
     is_annotated && INSECURE.iter().all(|key| is_false(found, key))
 }
 
-/// The registry that a repository's URL is in, if it is one of ours.
 fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<RegistryHost> {
     let host = registry_in_url(found)?;
     let is_ours = desired.current.contains_key(&host)
@@ -123,7 +115,6 @@ fn registry_of(found: &SecretObject, desired: &CredentialSet) -> Option<Registry
     is_ours.then_some(host)
 }
 
-/// Where a password may go: the Secret, and the registry that it is for.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     at: &'a ObjectRef,
@@ -157,7 +148,6 @@ impl Place<'_> {
         self.with_credential(body, decision)
     }
 
-    /// Decides for a Secret that Argo CD uses for `host`.
     fn decide(&self, found: &SecretObject, warnings: Vec<String>) -> Result<Decision, Problem> {
         let Self { at, host, basis } = *self;
         if let Some(key) = INSECURE.into_iter().find(|key| !is_false(found, key)) {
@@ -191,7 +181,6 @@ impl Place<'_> {
         self.with_credential(Body::carrying(at, found), decision)
     }
 
-    /// Applies `body` with the credential of `host`, if there is one.
     fn with_credential(&self, body: Body<'_>, decision: Decision) -> Result<Decision, Problem> {
         let Self { at, host, .. } = *self;
         let Some((token, bare)) = self.desired() else { return Ok(decision) };
@@ -211,23 +200,19 @@ impl Place<'_> {
         let Self { at, host, basis } = *self;
         let decision = self.unchanged(InPlace::new(), Vec::new());
         // Of a registry that is no longer configured, none is wanted there.
-        let problem = (!basis.desired.retired.contains(host)).then(|| Problem {
-            message: format!("the Secret {at} gets no credentials: {reason}"),
-            remedy: Diagnosis::CredentialWithheld.into(),
-            class: Class::Denied,
-        });
+        let message = format!("the Secret {at} gets no credentials: {reason}");
+        let is_configured = !basis.desired.retired.contains(host);
+        let problem = is_configured.then(|| Problem::denied(message, Diagnosis::CredentialWithheld));
         Ok(Decision { apply: without_ours(at, found)?, problem, ..decision })
     }
 }
 
-/// The annotation for one credential.
 fn annotation(host: &RegistryHost, bare: &[u8], expires_at: std::time::SystemTime) -> ExpiryAnnotation {
     let mut annotation = ExpiryAnnotation::default();
     annotation.set(host, bare, expires_at);
     annotation
 }
 
-/// What takes our credential out of a Secret, if one is there.
 fn without_ours(at: &ObjectRef, found: &SecretObject) -> Result<Option<Apply>, Problem> {
     let meta = &found.metadata;
     if !meta.applied(FieldSet::Data).any(|key| KEYS.contains(&key)) && !meta.we_annotated(EXPIRES) {
@@ -245,7 +230,6 @@ fn is_false(found: &SecretObject, key: &str) -> bool {
     ["", "0", "f", "F", "false", "False", "FALSE"].iter().any(|text| text.as_bytes() == value.as_slice())
 }
 
-/// What keeps Argo CD from using a template.
 fn template_warnings(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<String> {
     let mut warnings = Vec::new();
     if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != TEMPLATE) {

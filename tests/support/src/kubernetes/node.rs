@@ -27,6 +27,7 @@ mod machine;
 mod pods;
 
 use std::{
+    ffi::OsString,
     ops::Deref,
     path::{Path, PathBuf},
     process::Command,
@@ -40,6 +41,7 @@ pub use images::ImageConfig;
 pub use pods::{container_status, restart_count};
 
 use crate::{
+    files::replace,
     kubernetes::{
         ApiServer,
         api_server::{CONTROLLER_MANAGER, SCHEDULER},
@@ -132,6 +134,40 @@ impl Node {
     #[track_caller]
     pub fn restart_kubelet(&self) {
         self.kubelet.restart(&self.machine, &self.server);
+    }
+
+    /// Restarts the kubelet with this CredentialProviderConfig, whose programs are in the folder `bin`.
+    ///
+    /// # Panics
+    /// When the kubelet does not take it.
+    #[track_caller]
+    pub fn use_credential_provider(&self, config: &Path, bin: &Path) {
+        let flags = ["--image-credential-provider-config", "--image-credential-provider-bin-dir"];
+        let arguments = flags.map(OsString::from).into_iter().zip([config, bin].map(OsString::from));
+        let arguments = arguments.flat_map(|(flag, value)| [flag, value]).collect();
+        self.kubelet.restart_with(arguments, &self.machine, &self.server);
+    }
+
+    /// Has every registry of whatever name be pulled from at `url`, from now on; `None`: at its own name.
+    ///
+    /// # Panics
+    /// When the file that says so cannot be written.
+    pub fn pull_from(&self, url: Option<&str>) {
+        let file = self.folder().join("certs.d/_default/hosts.toml");
+        let text = url.map(|url| {
+            format!("server = \"{url}\"\n[host.\"{url}\"]\ncapabilities = [\"pull\", \"resolve\"]\n")
+        });
+        replace(&file, &text.unwrap_or_default());
+    }
+
+    /// A path as processes on the node see it, from outside.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        self.machine.inside(path)
+    }
+
+    /// What the kubelet has logged since it was last started.
+    pub fn kubelet_log(&self) -> String {
+        self.kubelet.log()
     }
 
     /// Where containerd and the kubelet keep what they have, volumes included (`kubelet/pods/…`; what is mounted

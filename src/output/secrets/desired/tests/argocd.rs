@@ -1,7 +1,7 @@
 //! The Secrets that Argo CD reads, and how other field managers change them.
 
 use super::*;
-use crate::output::secrets::expiry_annotation::EXPIRES;
+use crate::{failure::Class, output::secrets::expiry_annotation::EXPIRES};
 
 fn helm() -> Content {
     Content::Template { host: host(), flavour: Flavour::Helm }

@@ -1,6 +1,7 @@
 //! Who runs the containers.
 
 use std::{
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -30,6 +31,8 @@ const END: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Kubelet {
     program: PathBuf,
+    /// Besides those that it always has.
+    arguments: Mutex<Vec<OsString>>,
     health: SocketAddr,
     /// `nsenter`, which waits for the kubelet's end.
     process: Mutex<Process>,
@@ -41,8 +44,8 @@ impl Kubelet {
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, steady_port()));
         let configuration = configuration(machine, health, steady_port());
         write(&machine.folder().join("kubelet.json"), &configuration.to_string());
-        let process = Mutex::new(spawn(&program, machine, server));
-        Self { program, health, process }
+        let process = Mutex::new(spawn(&program, &[], machine, server));
+        Self { program, arguments: Mutex::default(), health, process }
     }
 
     /// Ends it, starts it again, and waits until it works.
@@ -51,11 +54,24 @@ impl Kubelet {
         let mut process = self.process();
         kill_process(child(&process, "kubelet"), Signal::TERM).expect("a signal to the kubelet");
         process.wait_exit(END);
-        *process = spawn(&self.program, machine, server);
+        let arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        *process = spawn(&self.program, &arguments, machine, server);
         wait_for("the kubelet to be healthy", START, || {
             assert_runs(&process, "kubelet");
             http_get(self.health, "/healthz").ok().filter(|(status, _)| *status == 200)
         });
+    }
+
+    /// The same, with these arguments from then on.
+    #[track_caller]
+    pub(super) fn restart_with(&self, arguments: Vec<OsString>, machine: &Machine, server: &ApiServer) {
+        *self.arguments.lock().unwrap_or_else(PoisonError::into_inner) = arguments;
+        self.restart(machine, server);
+    }
+
+    /// What it has logged since it was started.
+    pub(super) fn log(&self) -> String {
+        self.process().stderr()
     }
 
     #[track_caller]
@@ -69,13 +85,13 @@ impl Kubelet {
 }
 
 #[track_caller]
-fn spawn(program: &Path, machine: &Machine, server: &ApiServer) -> Process {
+fn spawn(program: &Path, arguments: &[OsString], machine: &Machine, server: &ApiServer) -> Process {
     let mut command = machine.command_inside(program);
     command.arg("--config").arg(machine.folder().join("kubelet.json"));
     command.arg("--kubeconfig").arg(server.kubeconfig_of(KUBELET));
     command.arg("--root-dir").arg(machine.folder().join("kubelet"));
     command.arg("--cert-dir").arg(machine.folder().join("kubelet/pki"));
-    command.args(["--hostname-override", Node::NAME]);
+    command.args(["--hostname-override", Node::NAME]).args(arguments);
     Process::spawn(&mut command)
 }
 
@@ -109,6 +125,10 @@ fn configuration(machine: &Machine, health: SocketAddr, port: u16) -> Value {
         "imageGCHighThresholdPercent": 100,
         "makeIPTablesUtilChains": false,
         "oomScoreAdj": 0,
+
+        // Pulls wait for nothing but the registry.
+        "serializeImagePulls": false,
+        "registryPullQPS": 0,
 
         // In a test's time: an edited ConfigMap is in its pods, a killed container runs again within seconds.
         "configMapAndSecretChangeDetectionStrategy": "Watch",

@@ -112,6 +112,12 @@ impl Machine {
         self.folder().join("containerd.sock")
     }
 
+    /// A path as processes on the node see it.
+    pub(super) fn inside(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.init.as_raw_nonzero());
+        Path::new(&root).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// What all cgroups of containers are below, as `/NAME`.
     pub(super) fn cgroup(&self) -> String {
         cgroup_of(self.folder())
@@ -205,6 +211,8 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "{cni}"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{registries}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native" # works on every file system
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -215,6 +223,7 @@ runtime_type = "io.containerd.runc.v2"
             opt = at("opt"),
             image = super::Node::BUSYBOX,
             cni = at("cni"),
+            registries = at("certs.d"),
         ),
     );
 }
