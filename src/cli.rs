@@ -146,12 +146,17 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
             let checked = doctor::run(flags, context, consumer.as_ref(), check.as_ref());
             report(&Box::pin(checked).await, output)
         }
-        Command::Manifests { service_account: name, namespace } => {
+        Command::Manifests { service_account: name, namespace, pod_pull_secrets } => {
             let config = match config::load(flags, context).await {
                 Ok(config) => config,
                 Err(problems) => return failed(&problems, BAD_CONFIGURATION),
             };
-            match manifests::yaml(&config, &Account { namespace, name }) {
+            let account = Account { namespace, name };
+            let printed = manifests::yaml(&config, &account).and_then(|yaml| {
+                let more = pod_pull_secrets.then(|| manifests::pull_secrets::yaml(&config, &account));
+                Ok(yaml + &more.transpose()?.unwrap_or_default())
+            });
+            match printed {
                 Ok(yaml) => print(&yaml),
                 Err(error) => failed(&error, BAD_CONFIGURATION),
             }

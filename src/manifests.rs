@@ -8,6 +8,7 @@
 //! ([`policy`]) then holds the account to the type, which RBAC does not know.
 
 mod policy;
+pub(crate) mod pull_secrets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,21 @@ pub(crate) enum ManifestsError {
         "Argo CD's templates are named after their registries: list these, for the caller's own is known only to AWS"
     )]
     RegistriesUnknown,
+    #[error(
+        "no Secret to name in pods: the configuration keeps none. Add one, by --docker-config-secret NAME, \
+         ECR_SIDECAR_DOCKER_CONFIG_SECRET or an output `type: docker-config-secret` in the configuration file"
+    )]
+    NoPullSecret,
+    #[error(
+        "whether an image needs the Secret depends on its registry: list the registries, for the caller's own is known \
+         only to AWS"
+    )]
+    ImagesUnknown,
+    #[error(
+        "the selector `{selector}` cannot bind an admission policy, which compares no numbers: use =, !=, in, notin, KEY \
+         or !KEY instead of > and <"
+    )]
+    SelectorCompares { selector: String },
 }
 
 /// The service account of the sidecar's pod.

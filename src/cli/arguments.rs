@@ -153,6 +153,9 @@ pub(super) enum Command {
         /// The namespace of the sidecar's pod
         #[arg(long, value_name = "NAMESPACE")]
         namespace: NamespaceName,
+        /// Also print an admission policy that names the Secrets in new pods with an image of the registries (Kubernetes 1.36)
+        #[arg(long)]
+        pod_pull_secrets: bool,
     },
     /// Print the effective configuration and where each value came from
     #[command(after_help = examples::CONFIG)]

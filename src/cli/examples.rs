@@ -77,7 +77,8 @@ Examples:
 pub(super) const MANIFESTS: &str = "Examples:
   ecr-sidecar manifests --docker-config-secret ecr-credentials --registries public.ecr.aws \\
     --namespace flux-system --service-account image-reflector-controller | kubectl apply -f -
-  ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar";
+  ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar
+  ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar --pod-pull-secrets";
 
 pub(super) const CONFIG: &str = "Exit status: 0, or 64 with every problem and its place.
 

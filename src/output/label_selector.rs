@@ -47,6 +47,23 @@ impl LabelSelector {
         &self.text
     }
 
+    /// Key, operator and values of each requirement, as `matchExpressions` has them; `None` if one compares numbers,
+    /// for which it has no operator.
+    pub(crate) fn match_expressions(&self) -> Option<Vec<(&str, &'static str, &[String])>> {
+        let expression = |requirement| {
+            let Requirement { key, test }: &Requirement = requirement;
+            let (operator, values) = match test {
+                Test::Exists => ("Exists", [].as_slice()),
+                Test::Missing => ("DoesNotExist", [].as_slice()),
+                Test::In(values) => ("In", values.as_slice()),
+                Test::NotIn(values) => ("NotIn", values.as_slice()),
+                Test::Above(_) | Test::Below(_) => return None,
+            };
+            Some((key.as_str(), operator, values))
+        };
+        self.requirements.iter().map(expression).collect()
+    }
+
     /// Whether an object with these labels, and no others, is selected.
     pub fn matches(&self, labels: &[(&str, &str)]) -> bool {
         self.requirements.iter().all(|Requirement { key, test }| {

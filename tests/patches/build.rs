@@ -58,6 +58,7 @@ impl Product {
                 &["image-reflector-controller", "source-controller", "sidecar", "static-keys"],
                 &["image-reflector-controller", "sidecar", "irsa", "several-accounts"],
                 &["image-reflector-controller", "sidecar", "irsa", "open-health"],
+                &["image-reflector-controller", "sidecar", "irsa", "openshift"],
                 &["image-reflector-controller", "sidecar", "irsa", "plain-container"],
                 &[
                     "image-reflector-controller",
@@ -66,6 +67,7 @@ impl Product {
                     "web-identity",
                     "several-accounts",
                     "open-health",
+                    "openshift",
                     "plain-container",
                 ],
             ],
@@ -76,8 +78,9 @@ impl Product {
                 &["sidecar", "static-keys"],
                 &["sidecar", "irsa", "several-accounts"],
                 &["sidecar", "irsa", "open-health"],
+                &["sidecar", "irsa", "openshift"],
                 &["sidecar", "irsa", "plain-container"],
-                &["sidecar", "web-identity", "oci-sources", "open-health", "plain-container"],
+                &["sidecar", "web-identity", "oci-sources", "open-health", "openshift", "plain-container"],
             ],
         }
     }

@@ -11,7 +11,8 @@ use crate::{
     build::{Build, Objects, Product, ROOT, container, kustomize, read, write},
     chart,
     kustomize::operator_build,
-    values,
+    openshift::by_argocd_operator,
+    scc, values,
 };
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");
@@ -42,12 +43,18 @@ impl Ours {
                 let Some(build) = Build::chosen(product, components) else { return all };
                 let objects = build.objects();
                 for (name, _) in product.deployments() {
-                    all.extend(Self::of(format!("{product:?} {components:?}"), &objects, "Deployment", name));
+                    let ours = Self::of(format!("{product:?} {components:?}"), &objects, "Deployment", name);
+                    all.extend(match components.contains(&"openshift") {
+                        true => ours.map(|ours| Self { pod: scc::assigned(&ours.pod), ..ours }),
+                        false => ours,
+                    });
                 }
             }
         }
         let operator = operator_build(|_| {}).unwrap().objects();
         all.extend(Self::of("flux-operator".into(), &operator, "Deployment", "image-reflector-controller"));
+        let operator = by_argocd_operator().unwrap();
+        all.extend(Self::of("argocd-operator".into(), &operator, "Deployment", "argocd-repo-server"));
         for (place, objects) in values::all() {
             all.extend(Self::of(place, &objects, "Deployment", "argocd-repo-server"));
         }

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, Role, SECRET_ACCESS_KEY, Settings, Trust};
 use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
@@ -14,7 +14,11 @@ use test_support::{
 use crate::{
     build::{Build, Product, ROOT, read, write},
     containers::BINARY,
+    openshift::apply_definition,
 };
+
+const USER: &str = "arn:aws:iam::123456789012:user/emulated";
+const PARTNER_ROLE: &str = "arn:aws:iam::999999999999:role/ecr-pull";
 
 /// A folder with a clone of this repository, a repository of Flux's, and Argo CD's plain install.
 fn surroundings() -> Option<TempDir> {
@@ -152,6 +156,24 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     assert!(server.get("fluxinstance", "flux-system", "flux").is_some());
     assert_eq!(pull_secret(), None);
 
+    apply_definition(&server);
+    let blocks = blocks_for_a_server("patches/argocd-operator/README.md");
+    let [apply, undo, oci_sources] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let account = || server.get("serviceaccount", "argocd", "argocd-repo-server");
+    server.kubectl(["delete", "serviceaccount", "argocd-repo-server", "-n", "argocd"]);
+    for block in [apply, oci_sources] {
+        run(block, "ecr-sidecar/patches/argocd-operator");
+    }
+    let sidecar =
+        server.get("argocd", "argocd", "argocd").unwrap()["spec"]["repo"]["initContainers"][0].clone();
+    let has =
+        |list: &str, name: &str| sidecar[list].as_array().unwrap().iter().any(|entry| entry["name"] == name);
+    assert!(has("env", "ECR_SIDECAR_ARGOCD_NAMESPACE") && has("volumeMounts", "kubernetes-api"), "{sidecar}");
+    assert!(account().is_some());
+    run(undo, "ecr-sidecar/patches/argocd-operator");
+    assert_eq!(account(), None);
+    server.kubectl(["delete", "-f", &format!("{ROOT}/patches/argocd/oci-sources/rights.yaml")]);
+
     helm_takes_the_values(&blocks_for_a_server("patches/argocd-helm/README.md"), &folder, &server);
 }
 
@@ -234,27 +256,48 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
 
 #[test]
 fn the_laptops_commands_work() {
-    let (Some(helm), Some(server)) = (program("helm4"), ApiServer::shared()) else { return };
-    let aws = Emulator::start(Settings::default()).unwrap();
+    let (Some(helm), Some(crane), Some(server)) = (program("helm4"), program("crane"), ApiServer::shared())
+    else {
+        return;
+    };
+    let mut partner = Role::new(PARTNER_ROLE, [Trust::Principal(USER.to_owned())]);
+    partner.external_id = Some("gitops".to_owned());
+    let aws = Emulator::start(Settings { roles: vec![partner], ..Settings::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join(".aws")).unwrap();
     let keys =
         format!("[me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
     write(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
-    let (_, text) = readme.split_once("On a laptop or in a CI job").unwrap();
-    let block = blocks_of("sh", text).swap_remove(0);
-    let (install, block) = block.split_once('\n').unwrap();
-    assert_eq!(install, "cargo install --path .");
+    let (_, text) = readme.split_once("**On a laptop or in a CI job,**").unwrap();
+    let blocks = blocks_of("sh", text);
+    let [install, once, helper] = &blocks[..3] else { panic!("{blocks:?}") };
+    assert!(once.contains("ecr-sidecar once") && helper.contains("credHelpers"), "{blocks:?}");
     // Whatever name is asked for, it stays on this machine.
     let ca = aws.ca_file().display().to_string();
     let proxy = aws.proxy();
     let environment = [("HTTPS_PROXY", proxy.as_str()), ("AWS_CA_BUNDLE", &ca), ("SSL_CERT_FILE", &ca)];
-    let chart = block.replace("charts/app", "charts/hello");
-    let script = format!("mkdir bin; ln -s '{}' bin/helm; PATH=$PWD/bin:$PATH\n{chart}", helm.display());
+    // In the place of the release, what packaging/archive makes of this program.
+    let mut pack = std::process::Command::new(Path::new(ROOT).join("packaging/archive"));
+    let packed = output(pack.arg(BINARY).arg(folder.path().join("release")), Duration::from_secs(120));
+    assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+    let curl = "curl() { local it; for it; do if [[ $it == https://*/v0.1.0/* ]]; then cp \"$HOME/release/${it##*/}\" .; \
+                fi; done; }";
+    let programs =
+        format!("mkdir bin; ln -s '{}' bin/helm; ln -s '{}' bin/crane", helm.display(), crane.display());
+    let text = format!("{install}\n{once}\n{helper}")
+        .replace("charts/app", "charts/hello")
+        .replace("team/app", "app");
+    let script = format!(
+        "{curl}\n{programs}\nPATH=$PWD/bin:/usr/local/bin:/usr/bin:/bin\n{text}\n\
+         [[ $(command -v ecr-sidecar) == \"$PWD/$name/ecr-sidecar\" ]]"
+    );
     let done = bash(&script, &folder, ".", &server, &environment);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(folder.path().join("hello-1.0.0.tgz").exists());
+    let pulls = aws.pulls();
+    let by = |who: &str| pulls.iter().any(|pull| pull.path.contains("/app/") && pull.principal.contains(who));
+    assert!(by("user/emulated") && by("999999999999:assumed-role/ecr-pull"), "{pulls:?}");
 }
 
 /// A shell at a place in its home, with the programs of the text and the API server's admin.

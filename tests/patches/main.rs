@@ -12,5 +12,7 @@ mod image_updater;
 mod kustomize;
 mod network;
 mod node;
+mod openshift;
 mod rights;
+mod scc;
 mod values;

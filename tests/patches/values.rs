@@ -32,29 +32,34 @@ pub(crate) fn all() -> Vec<(String, Objects)> {
 fn rendered(stock: &Objects, files: &[&str]) -> Objects {
     let mut objects = stock.clone();
     for file in files {
-        let values = Objects::parse(&read(&format!("{FOLDER}/{file}")));
-        let [values] = values.0.as_slice() else { panic!("{file}: one document") };
-        known_keys(values, file);
-        for object in &mut objects.0 {
-            match object["kind"].as_str().unwrap() {
-                "Deployment" => into_deployment(&mut object["spec"]["template"], &values["repoServer"]),
-                "ServiceAccount" if values["repoServer"]["serviceAccount"].is_object() => {
-                    object["metadata"]["annotations"] =
-                        values["repoServer"]["serviceAccount"]["annotations"].clone();
-                }
-                _ => {}
-            }
-        }
-        if values["configs"].is_object() {
-            objects.0.push(json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "argocd-cmd-params-cm", "namespace": "argocd"},
-                "data": values["configs"]["params"],
-            }));
-        }
-        objects.0.extend(values["extraObjects"].as_array().into_iter().flatten().cloned());
+        merge(&mut objects, &read(&format!("{FOLDER}/{file}")), file);
     }
     objects
+}
+
+/// Puts the values of one file in.
+pub(crate) fn merge(objects: &mut Objects, text: &str, file: &str) {
+    let values = Objects::parse(text);
+    let [values] = values.0.as_slice() else { panic!("{file}: one document") };
+    known_keys(values, file);
+    for object in &mut objects.0 {
+        match object["kind"].as_str().unwrap() {
+            "Deployment" => into_deployment(&mut object["spec"]["template"], &values["repoServer"]),
+            "ServiceAccount" if values["repoServer"]["serviceAccount"].is_object() => {
+                object["metadata"]["annotations"] =
+                    values["repoServer"]["serviceAccount"]["annotations"].clone();
+            }
+            _ => {}
+        }
+    }
+    if values["configs"].is_object() {
+        objects.0.push(json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "argocd-cmd-params-cm", "namespace": "argocd"},
+            "data": values["configs"]["params"],
+        }));
+    }
+    objects.0.extend(values["extraObjects"].as_array().into_iter().flatten().cloned());
 }
 
 /// Helm takes any key and says nothing of one that the chart does not know.
@@ -97,7 +102,7 @@ fn into_deployment(template: &mut Value, repo_server: &Value) {
     extend(&mut pod["containers"], &repo_server["extraContainers"]);
 }
 
-fn extend(list: &mut Value, more: &Value) {
+pub(crate) fn extend(list: &mut Value, more: &Value) {
     list.as_array_mut().unwrap().extend(more.as_array().into_iter().flatten().cloned());
 }
 

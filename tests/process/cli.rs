@@ -1,5 +1,6 @@
 //! What the program says of itself, and to whoever meets it for the first time.
 
+mod manifests;
 mod manual;
 mod usage;
 mod usage_hint;

@@ -61,6 +61,12 @@ impl Cluster {
         self.account.namespace()
     }
 
+    #[track_caller]
+    pub(crate) fn node(&self) -> &Node {
+        let Server::Node(node) = &self.server else { panic!("the cluster of this test has no node") };
+        node
+    }
+
     /// The sidecar's way to the API server, and one Secret as its only output.
     pub(crate) fn prepare(&self, command: &mut Command) {
         command.env("KUBECONFIG", self.account.kubeconfig()).env_remove("ECR_SIDECAR_DOCKER_CONFIG");

@@ -76,7 +76,7 @@ fn start(cluster: &Cluster, name: &str, image: &str, secrets: &[&str]) {
 }
 
 fn wait_ready(cluster: &Cluster, pod: &str) {
-    node(cluster).wait_pod_ready(NAMESPACE, pod);
+    cluster.node().wait_pod_ready(NAMESPACE, pod);
 }
 
 fn assert_not_pulled(cluster: &Cluster, pod: &str) {
@@ -84,10 +84,5 @@ fn assert_not_pulled(cluster: &Cluster, pod: &str) {
         let reason = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
         ["ErrImagePull", "ImagePullBackOff"].iter().any(|wanted| reason == wanted)
     };
-    node(cluster).wait_pod(NAMESPACE, pod, "to be without its image", waits);
-}
-
-fn node(cluster: &Cluster) -> &Node {
-    let Server::Node(node) = &cluster.server else { unreachable!("the cluster of this test has a node") };
-    node
+    cluster.node().wait_pod(NAMESPACE, pod, "to be without its image", waits);
 }

@@ -14,6 +14,7 @@ mod outages;
 mod ownership;
 mod policy;
 mod pull_probe;
+mod pull_secrets;
 mod reach;
 mod rights;
 mod tenants;

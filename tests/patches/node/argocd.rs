@@ -6,9 +6,11 @@ use test_support::wait_for;
 use crate::{
     build::Product,
     node::{
-        consumers::{HOST, PULLED, REFUSED, WITHOUT_FILE},
-        scene::{DEADLINE, Scene, built, config_map},
+        consumers::{HOST, PULLED, REFUSED, WITH_FILE, WITHOUT_FILE},
+        scene::{DEADLINE, Scene, built, config_map, kubelet},
     },
+    openshift::by_argocd_operator,
+    scc::FIRST,
 };
 
 const NAMESPACE: &str = "argocd";
@@ -32,14 +34,37 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
         "--from-literal=auth=x",
     ]);
     argocd.aws.set_fault(Service::Sts, Fault::Status(503));
+    let steady = kubelet();
     argocd.apply_changed(built(Product::ArgoCd, &["sidecar", "web-identity", "oci-sources"]));
 
     it_starts_after_the_grace_and_not_before(&argocd);
+    drop(steady);
     argocd.aws.clear_faults();
     it_pulls_without_a_restart(&argocd);
     helm_alone_reads_the_file(&argocd);
     the_templates_are_filled_and_only_the_sidecar_has_a_token(&argocd);
     argocd.run_of_readme("patches/argocd/README.md", "**Verify:**");
+
+    // A uid and an fsGroup of the namespace's range: the file is theirs, in a folder that keeps the group.
+    argocd.deploy_on_openshift(built(Product::ArgoCd, &["sidecar", "web-identity", "openshift"]), MAIN);
+    helm_pulls_with(&argocd, FIRST, &format!("{FIRST}:{FIRST} 640"));
+
+    argocd.deploy_on_openshift(by_argocd_operator().unwrap(), MAIN);
+    helm_pulls_with(&argocd, FIRST, &format!("{FIRST}:{FIRST} 644"));
+    argocd.run_of_readme("patches/argocd-operator/README.md", "**Verify:**");
+    // Where nothing sets a uid, each container has its image's.
+    argocd.roll_out_changed(by_argocd_operator().unwrap(), MAIN);
+    helm_pulls_with(&argocd, 999, "65534:0 644"); // kubelet takes the uid of an image's user, and not its group
+}
+
+/// As a pod that has just been made: from its first pull on.
+fn helm_pulls_with(argocd: &Scene, uid: u64, file: &str) {
+    argocd.wait_log(POD, MAIN, PULLED);
+    let log = argocd.logs(POD, MAIN);
+    assert!(log.starts_with(WITH_FILE) && !log.contains(REFUSED), "{log}");
+    let seen =
+        argocd.shell(POD, MAIN, "cd $DOCKER_CONFIG; busybox id -u; busybox stat -c '%u:%g %a' config.json");
+    assert_eq!(seen, format!("{uid}\n{file}"));
 }
 
 fn it_starts_after_the_grace_and_not_before(argocd: &Scene) {

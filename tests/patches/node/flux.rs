@@ -12,9 +12,10 @@ use test_support::{
 use crate::{
     build::Product,
     node::{
-        consumers::{ENDS, HOST, PULLED, WITH_FILE},
-        scene::{DEADLINE, ROLE, Scene, add_env, built, config_map, push},
+        consumers::{ENDS, HOST, PULLED, REFUSED, WITH_FILE},
+        scene::{DEADLINE, ROLE, Scene, add_env, built, config_map, kubelet, push},
     },
+    scc::FIRST,
 };
 
 const NAMESPACE: &str = "flux-system";
@@ -53,6 +54,9 @@ fn image_reflector_controller_always_has_a_credential() {
     flux.make_keys("patches/flux/README.md");
     flux.deploy(Product::Flux, &["image-reflector-controller", "sidecar", "static-keys", "plain-container"]);
     a_plain_container_does_the_same_with_static_keys(&flux);
+
+    deploy_on_openshift(&flux);
+    the_consumer_reads_the_file_with_a_uid_of_openshift(&flux);
 }
 
 fn the_main_container_started_with_the_file(flux: &Scene) {
@@ -125,6 +129,7 @@ fn a_renewed_token_is_noticed(flux: &Scene) {
             .count()
     };
     let before = asked();
+    let _alone = kubelet();
     flux.node.restart_kubelet(); // which gives each pod a new token
     wait_for("STS to be asked with the new token", DEADLINE, || (asked() > before).then_some(()));
 }
@@ -297,6 +302,25 @@ fn a_plain_container_does_the_same_with_static_keys(flux: &Scene) {
     assert!(status(flux).contains("\"source\":\"profile\""), "{}", status(flux));
     let pull = flux.aws.pulls().into_iter().next_back().unwrap();
     assert!(pull.principal.ends_with("user/emulated"), "{}", pull.principal);
+}
+
+/// Without Flux's own fsGroup, which its OpenShift patches remove.
+fn deploy_on_openshift(flux: &Scene) {
+    let mut objects =
+        built(Product::Flux, &["image-reflector-controller", "sidecar", "web-identity", "openshift"]);
+    let deployment = objects.0.iter_mut().find(|object| object["kind"] == "Deployment").unwrap();
+    let removed = deployment["spec"]["template"]["spec"].as_object_mut().unwrap().remove("securityContext");
+    assert_eq!(removed, Some(json!({"fsGroup": 1337})));
+    flux.deploy_on_openshift(objects, "image-reflector-controller");
+}
+
+fn the_consumer_reads_the_file_with_a_uid_of_openshift(flux: &Scene) {
+    flux.wait_log(POD, MAIN, PULLED);
+    let file = "cd $DOCKER_CONFIG; busybox id -u; busybox stat -c '%u:%g %a' config.json";
+    assert_eq!(flux.shell(POD, MAIN, file), format!("{FIRST}\n{FIRST}:{FIRST} 640"));
+    assert!(flux.hosts_in_secret("ecr-credentials").contains(&HOST.to_owned()));
+    let log = flux.logs(POD, MAIN);
+    assert!(log.starts_with(WITH_FILE) && !log.contains(REFUSED), "{log}");
 }
 
 fn configure(flux: &Scene, text: &str) {

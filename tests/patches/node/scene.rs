@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, 
 use crate::{
     build::{Build, Objects, Product, read, write},
     node::consumers::{self, REFUSED},
+    scc,
 };
 
 pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
@@ -21,6 +22,13 @@ const PARTNER: &str = "arn:aws:iam::999999999999:role/ecr-pull";
 const SIDECAR: &str = "ecr-sidecar";
 /// How long anything may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
+
+/// Held by who restarts the node's kubelet, and by who waits for a startup probe: a kubelet that has just started takes
+/// containers that run already for started.
+pub(crate) fn kubelet() -> MutexGuard<'static, ()> {
+    static KUBELET: Mutex<()> = Mutex::new(());
+    KUBELET.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A namespace of the node, and an AWS of its own.
 pub(crate) struct Scene {
@@ -60,8 +68,23 @@ impl Scene {
 
     /// Applies what `components` make of one Deployment of the stock, and waits until it is rolled out.
     pub(crate) fn deploy(&self, product: Product, components: &[&str]) {
-        self.apply_changed(built(product, components));
-        self.roll_out(product.deployments()[0].0);
+        self.roll_out_changed(built(product, components), product.deployments()[0].0);
+    }
+
+    /// Applies these as OpenShift's SCC `restricted-v2` admits their pods, and waits until the Deployment is rolled out.
+    pub(crate) fn deploy_on_openshift(&self, mut objects: Objects, deployment: &str) {
+        for object in objects.0.iter_mut().filter(|object| object["kind"] == "Deployment") {
+            let pod = &mut object["spec"]["template"]["spec"];
+            *pod = scc::restricted_v2(pod).unwrap();
+        }
+        self.roll_out_changed(objects, deployment);
+    }
+
+    /// Applies these with the overlay, and waits until the Deployment is rolled out.
+    pub(crate) fn roll_out_changed(&self, objects: Objects, deployment: &str) {
+        let _steady = kubelet();
+        self.apply_changed(objects);
+        self.roll_out(deployment);
     }
 
     /// Applies these with the overlay.
