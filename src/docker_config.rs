@@ -10,7 +10,7 @@ mod warning;
 
 pub(crate) use self::{
     base::Base,
-    document::{Document, LARGEST, Unfit},
+    document::{Document, LARGEST, Unfit, entry_of},
     entry::{auth, is_ecr_token},
     merge::{Merged, creds_store, merge},
     warning::Warning,

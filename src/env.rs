@@ -52,6 +52,13 @@ impl Environment {
         &self.not_unicode
     }
 
+    /// The same with `value` for `name`, as if it were set.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.values.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// Whether this process runs in a pod: kubelet sets the variable in each.
     pub fn is_in_a_cluster(&self) -> bool {
         self.get("KUBERNETES_SERVICE_HOST").is_some()

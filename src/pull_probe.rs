@@ -33,7 +33,7 @@ use crate::{
     kubernetes::{Connection, ObjectRef},
     output::{
         OutputConfig,
-        published::{Published, published},
+        published::{Discovered, Published, published},
     },
     pull::{self, ImageRef},
     registry::RegistryHost,
@@ -168,7 +168,8 @@ impl Prober {
     async fn credential(&self) -> Result<Published, Problem> {
         let outputs = Arc::clone(&self.outputs.borrow());
         let known = |output: &OutputId| self.status.read(|status| known(status, output, self.host()));
-        let reading = published(&outputs, self.host(), &known, &self.connection, &self.clock).await;
+        let discovered = Discovered::Known(&known);
+        let reading = published(&outputs, self.host(), &discovered, &self.connection, &self.clock).await;
         reading.into_credential(self.host(), self.clock.now())
     }
 

@@ -40,6 +40,8 @@ use crate::{
     telemetry,
 };
 
+/// Where root's processes may write, and no other; in memory.
+const OF_ROOT: &str = "/var/run";
 const API_VERSION: &str = "credentialprovider.kubelet.k8s.io/v1";
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ enum ProviderError {
 
 /// Answers the request on standard input.
 pub(super) async fn run(flags: &Flags, env: Environment, rules: &RoleRules) -> ExitCode {
-    let answered = match answer(flags, env, rules).await {
+    let answered = match answer(flags, with_cache(env), rules).await {
         Ok(response) => print(&response).map_err(ProviderError::from),
         Err(error) => Err(error),
     };
@@ -72,6 +74,13 @@ pub(super) async fn run(flags: &Flags, env: Environment, rules: &RoleRules) -> E
             ExitCode::FAILURE
         }
     }
+}
+
+/// With a place for tokens: a kubelet is a service of root's, which may have no home
+/// (`a_service_without_a_home_keeps_its_tokens_in_memory`).
+fn with_cache(env: Environment) -> Environment {
+    let has_none = ["XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "HOME"].iter().all(|name| env.get(name).is_none());
+    if has_none && rustix::process::geteuid().is_root() { env.with("XDG_RUNTIME_DIR", OF_ROOT) } else { env }
 }
 
 /// Puts this program into the folder where the kubelet looks for it.

@@ -85,6 +85,36 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The entry of the host in a docker config, if it has one. The same as in a [`Document`] (`a_lookup_finds_what_a_document_has`),
+/// and however many entries there are, they take no memory.
+pub(crate) fn entry_of<'a>(text: &'a str, host: &str) -> Result<Option<&'a RawValue>, Unfit> {
+    if text.starts_with('\u{feff}') {
+        return Err(Unfit::ByteOrderMark);
+    }
+    if text.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let mut left = MOST_ENTRIES;
+    let (mut auths, mut helpers, mut found) = (None, None, None);
+    each(text, None, &mut left, |key, value| match &*key {
+        AUTHS => auths = Some(value),
+        CRED_HELPERS => helpers = Some(value),
+        _ => {}
+    })?;
+    let is_there = |value: &&RawValue| value.get() != "null";
+    if let Some(auths) = auths.filter(is_there) {
+        each(auths.get(), Some(AUTHS), &mut left, |key, value| {
+            if key == host {
+                found = Some(value);
+            }
+        })?;
+    }
+    if let Some(helpers) = helpers.filter(is_there) {
+        each(helpers.get(), Some(CRED_HELPERS), &mut left, |_, _| {})?;
+    }
+    Ok(found)
+}
+
 /// Why a text cannot serve as a docker config. Displays as what is wrong with "it".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Unfit {
@@ -146,6 +176,25 @@ fn object<'a>(text: &'a str, left: &mut usize) -> Option<Result<Entries<'a>, Unf
         })?;
         Ok(entries)
     })
+}
+
+/// Hands each entry of the object under `name` to `take`, and takes them off what is `left`.
+fn each<'a>(
+    text: &'a str,
+    name: Option<&'static str>,
+    left: &mut usize,
+    mut take: impl FnMut(Cow<'a, str>, &'a RawValue),
+) -> Result<(), Unfit> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Unfit::NotAnObject { key: name });
+    }
+    let mut count = 0;
+    parse(text, |key, value| {
+        count += 1;
+        take(key, value);
+    })?;
+    *left = left.checked_sub(count).ok_or(Unfit::TooManyEntries { limit: MOST_ENTRIES })?;
+    Ok(())
 }
 
 /// Hands each entry of the object to `take`.
@@ -211,6 +260,39 @@ mod tests {
         }
         for text in ["", " \n", "{}", "{\"auths\":null}", "{\"auths\":{}, \"credHelpers\": {} }\n"] {
             assert!(Document::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lookup_finds_what_a_document_has() {
+        let many = (0..=MOST_ENTRIES).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(",");
+        let helped = format!("{{\"auths\":{{\"h\":1}},\"credHelpers\":{{{many}}}}}");
+        let too_many = format!("{{\"auths\":{{{many}}}}}");
+        for text in [
+            "",
+            " \n",
+            "{}",
+            "\u{feff}{}",
+            "[]",
+            "null",
+            "hunter2",
+            "{",
+            "{} x",
+            "{\"a\":1,}",
+            "{\"auths\":null,\"credHelpers\":null}",
+            "{\"auths\":[]}",
+            "{\"auths\":\"hunter2\"}",
+            "{\"credHelpers\":3,\"auths\":{\"h\":1}}",
+            "{\"auths\":{\"h\":{\"auth\":\"1\"},\"other\":2,\"h\":{\"auth\":\"3\"}}}",
+            "{\"auths\":{\"h\":1},\"auths\":{\"h\":2}}",
+            "{\"auths\":{\"\\u0068\":1,\"H\":2,\"https://h\":3}}",
+            "{\"auths\":{\"h\":}}",
+            &helped,
+            &too_many,
+        ] {
+            let of_document = Document::parse(text).map(|it| it.auths.get("h").map(|raw| raw.get()));
+            let start = &text[..text.len().min(60)];
+            assert_eq!(entry_of(text, "h").map(|raw| raw.map(RawValue::get)), of_document, "{start}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     failure::Problem,
     kubernetes::Connection,
-    output::published::{Reading, published},
+    output::published::{Discovered, Reading, published},
     pull::{ImageRef, pull},
     pull_probe::{ProbeSettings, begin},
 };
@@ -65,7 +65,7 @@ pub(super) async fn check(
     let until = Instant::now() + LIMIT;
     let subject = format!("{}/{}", image.host, image.repository);
     let connection = Connection::default();
-    let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
+    let reading = published(&config.outputs, &image.host, &Discovered::Listed, &connection, clock).await;
     let mut findings = unread(&reading);
     if reading.found.is_none() && !findings.is_empty() {
         return findings;
@@ -92,7 +92,8 @@ async fn probe(config: &Config, sdk: &SdkConfig, clock: &Clock) -> Vec<Finding> 
     for ProbeSettings { image, .. } in config.probes() {
         let subject = image.to_string();
         let tried = timeout_at(until, async {
-            let reading = published(&config.outputs, &image.host, &|_| None, &connection, clock).await;
+            let reading =
+                published(&config.outputs, &image.host, &Discovered::Listed, &connection, clock).await;
             let result = match reading.into_credential(&image.host, clock.now()) {
                 Ok(found) => begin(image, &found, sdk).await,
                 Err(problem) => Err(problem),

@@ -5,6 +5,7 @@
 //! (`what_no_token_can_be_is_no_credential`).
 
 use std::{
+    fmt::Write,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -51,13 +52,23 @@ pub(crate) struct Reading {
     pub(crate) found: Option<Published>,
     /// Outputs before it that cannot be read.
     pub(crate) problems: Vec<(OutputId, Problem)>,
+    /// Outputs before it of whose discovered Secrets none is known.
+    pub(crate) unknown: Vec<OutputId>,
 }
 
-/// Reads `outputs` in their order. `known` is a Secret that holds the credential, of an output that discovers its Secrets.
+/// Which Secrets are read of an output that discovers them.
+pub(crate) enum Discovered<'a> {
+    /// Those that the API server lists now.
+    Listed,
+    /// The one that is known to hold the credential, if any: a list may be long, and a tenant's Secret anything.
+    Known(&'a (dyn Fn(&OutputId) -> Option<ObjectRef> + Sync)),
+}
+
+/// Reads `outputs` in their order.
 pub(crate) async fn published(
     outputs: &[OutputConfig],
     host: &RegistryHost,
-    known: &(dyn Fn(&OutputId) -> Option<ObjectRef> + Sync),
+    discovered: &Discovered<'_>,
     connection: &Connection,
     clock: &Clock,
 ) -> Reading {
@@ -74,7 +85,16 @@ pub(crate) async fn published(
                 (timeout_at(until, read).await, Diagnosis::VolumeHangs)
             }
             _ => {
-                let known = known(&id);
+                let known = match discovered {
+                    Discovered::Known(known) if secrets::are_discovered(output) => {
+                        let Some(at) = known(&id) else {
+                            reading.unknown.push(id);
+                            continue;
+                        };
+                        Some(at)
+                    }
+                    _ => None,
+                };
                 let read = in_secrets(output, host, known.as_ref(), connection, clock.now());
                 (timeout_at(until, read).await, Diagnosis::ApiServerUnreachable)
             }
@@ -94,11 +114,7 @@ pub(crate) async fn published(
                 }
             },
             Ok(Err(problem)) => reading.problems.push((id, problem)),
-            Err(_) => {
-                let message = format!("no answer within {} s", READ_LIMIT.as_secs());
-                let problem = Problem { message, remedy: diagnosis.into(), class: Class::Transient };
-                reading.problems.push((id, problem));
-            }
+            Err(_) => reading.problems.push((id, no_answer(diagnosis))),
         }
     }
     reading
@@ -119,9 +135,20 @@ impl Reading {
             (None, Some((id, problem))) => {
                 Err(Problem { message: format!("{id}: {}", problem.message), ..problem })
             }
-            (None, None) => Err(nothing(format!("no output holds a credential for {host}"))),
+            (None, None) => {
+                let mut message = format!("no output holds a credential for {host}");
+                for id in self.unknown {
+                    let _ = write!(message, ", {id} in none of the Secrets that it discovers"); // a String takes any text
+                }
+                Err(nothing(message))
+            }
         }
     }
+}
+
+fn no_answer(diagnosis: Diagnosis) -> Problem {
+    let message = format!("no answer within {} s", READ_LIMIT.as_secs());
+    Problem { message, remedy: diagnosis.into(), class: Class::Transient }
 }
 
 fn nothing(message: String) -> Problem {
@@ -155,10 +182,10 @@ async fn in_file(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<Op
     let found = match within(READ_LIMIT, path, move || Ok(find(&file, &host, now))).await {
         Ok(found) => found,
         Err(error) => {
-            let hangs = matches!(error, ReadError::TimedOut);
-            let diagnosis = if hangs { Diagnosis::VolumeHangs } else { Diagnosis::VolumeBroken };
-            let message = error.to_string();
-            return Err(Problem { message, remedy: diagnosis.into(), class: Class::Transient });
+            return Err(match error {
+                ReadError::TimedOut => no_answer(Diagnosis::VolumeHangs),
+                _ => Problem { remedy: Diagnosis::VolumeBroken.into(), ..nothing(error.to_string()) },
+            });
         }
     };
     let held = found.map_err(|error| nothing(error.to_string()))?;
@@ -201,7 +228,7 @@ mod tests {
     async fn credential(outputs: &[OutputConfig]) -> Result<(String, String), Problem> {
         let host = HOST.parse().unwrap();
         let (connection, clock) = (Connection::default(), Clock::System);
-        let reading = published(outputs, &host, &|_| None, &connection, &clock).await;
+        let reading = published(outputs, &host, &Discovered::Listed, &connection, &clock).await;
         let found = reading.into_credential(&host, clock.now())?;
         Ok((found.place, found.auth.expose().clone()))
     }

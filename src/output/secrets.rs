@@ -40,7 +40,7 @@ use tokio::{sync::oneshot, time::Instant};
 use self::{controller::Controller, target::retry_pause};
 pub(crate) use self::{
     inspect::{Inspection, inspect},
-    published::published,
+    published::{are_discovered, published},
 };
 use super::{
     ReconcilerContext, Remaining,

@@ -6,7 +6,7 @@ use ecr_emulator::{Fault, Service};
 use serde_json::Value;
 use test_support::{
     Harness, Running, Signal,
-    harness::{DEADLINE, HOST, KEYS, SIBLING, configured_by},
+    harness::{DEADLINE, HOST, KEYS, PUBLIC, SIBLING, configured_by},
     output,
 };
 
@@ -111,6 +111,24 @@ fn a_probe_without_a_tag_is_about_the_right_alone_and_with_one_about_the_image()
     }
 }
 
+/// A proxy or mirror may give that answer to anyone.
+#[test]
+fn a_host_that_is_not_of_ecr_has_to_have_the_image() {
+    const MIRROR: &str = "ecr.internal.example";
+    for (probe, diagnosis) in [("repository: app", "image-missing"), ("repository: app, tag: '1.0'", "")] {
+        let world = world();
+        world.emulator.name_registry(MIRROR, "eu-west-1");
+        let text = file(&world, &[(HOST, probe)]).replace(HOST, &format!("{MIRROR}, region: eu-west-1"));
+        let path = world.put("ecr-sidecar.yaml", &text);
+        let running = world.run(|command| {
+            configured_by(command, &path);
+            command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+        });
+        let probe = probed(&running);
+        assert_eq!(probe["last_error"]["diagnosis"].as_str().unwrap_or_default(), diagnosis, "{probe}");
+    }
+}
+
 /// Whatever the registry does: a sentence of its own, no credential in it, no other host asked, and nothing else affected.
 #[test]
 fn a_registry_that_does_anything_but_answer_is_reported_and_gets_nothing_more() {
@@ -171,6 +189,18 @@ fn decoded(auth: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_failure_that_lasts_is_logged_once() {
+    let world = world();
+    world.emulator.set_fault(Service::Registry, Fault::AccessDenied);
+    let running = run(&world, "repository: app, every: 1m");
+    running.wait_status("a second failure", |status| status["probes"][0]["failures_in_a_row"] == 2);
+    assert_eq!(world.emulator.count(Service::Registry), 2);
+    world.put("ecr-sidecar.yaml", &file(&world, &[]));
+    running.wait_log("configuration reloaded", DEADLINE); // every line before it is there
+    assert_eq!(running.count_log("pull probe failed"), 1);
+}
+
+#[test]
 fn probes_are_added_and_removed_while_it_runs() {
     let world = world();
     let running = run(&world, "repository: app, tag: '1.0'");
@@ -192,11 +222,18 @@ fn probes_are_added_and_removed_while_it_runs() {
 }
 
 #[test]
-fn once_probes_nothing_and_exits_as_without() {
+fn once_probes_nothing() {
     let world = world();
-    world.emulator.set_fault(Service::Registry, Fault::AccessDenied);
-    let once = world.once(|command| prepare(&world, command, "repository: app"));
-    assert_eq!(once.code, Some(0), "{}", once.stderr);
+    // It waits for a second registry, longer than a first probe would.
+    world.emulator.set_fault(Service::EcrPublic, Fault::Hang);
+    let text = file(&world, &[(HOST, "repository: app")]).replace(SIBLING, PUBLIC);
+    let path = world.put("ecr-sidecar.yaml", &text);
+    let once = world.once(|command| {
+        configured_by(command, &path);
+        command.args(["--timeout", "10s"]).envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    });
+    assert_eq!(once.code, Some(69), "{}", once.stderr);
+    assert!(world.auths().contains_key(HOST));
     assert_eq!(world.emulator.count(Service::Registry), 0);
 }
 

@@ -2,9 +2,8 @@
 //! one call to AWS.
 //!
 //! A file a token, for its owner alone, in `$XDG_RUNTIME_DIR/ecr-sidecar`, else in `ecr-sidecar` of `$XDG_CACHE_HOME` or
-//! `~/.cache`; root, which may have none of these as a service, has one in `/var/run`. There are at most [`MOST`] of them
-//! (`one_fetches_at_a_time_and_old_tokens_go`), since on a node whoever may create pods and ServiceAccounts brings them
-//! about. A folder or file of another user, or that other users may read or change, is not used
+//! `~/.cache`. There are at most [`MOST`] of them (`one_fetches_at_a_time_and_old_tokens_go`), since on a node whoever may
+//! create pods and ServiceAccounts brings them about. A folder or file of another user, or that other users may read or change, is not used
 //! (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
 //!
 //! A file's name is a digest of all that decides what is in it: the token key, the identity, the AWS variables and files that
@@ -48,8 +47,6 @@ const LARGEST_INPUT: usize = 1 << 20;
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// There are no more tokens than this: the oldest go first.
 const MOST: usize = 1000;
-/// Root's alone, and in memory.
-const OF_ROOT: &str = "/var/run";
 /// Variables that change while the principal stays.
 const RENEWED: [&str; 4] = [
     "AWS_SECRET_ACCESS_KEY",
@@ -83,7 +80,7 @@ impl Slot {
     /// The place for the token of `key`, as the identity `spec` in this environment would get it.
     pub(super) fn open(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> Result<Self, CacheError> {
         let mut error = CacheError::Nowhere;
-        for folder in folders(env, rustix::process::geteuid().is_root()) {
+        for folder in folders(env) {
             match make(&folder) {
                 Ok(()) => return Ok(Self { folder, name: name(key, spec, env) }),
                 Err(rejected) => error = rejected,
@@ -182,14 +179,11 @@ fn time(seconds: u64) -> Option<SystemTime> {
 }
 
 /// Where the folder may be, by the XDG base directories; relative paths are ignored, as specified there.
-fn folders(env: &Environment, is_root: bool) -> Vec<PathBuf> {
+fn folders(env: &Environment) -> Vec<PathBuf> {
     let absolute = |name| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    let mut bases: Vec<_> = absolute("XDG_RUNTIME_DIR").into_iter().chain(cache).collect();
-    if bases.is_empty() && is_root {
-        bases.push(PathBuf::from(OF_ROOT));
-    }
-    bases.into_iter().map(|base| base.join("ecr-sidecar")).collect()
+    let bases = absolute("XDG_RUNTIME_DIR").into_iter().chain(cache);
+    bases.map(|base| base.join("ecr-sidecar")).collect()
 }
 
 /// Makes the folder, if it is ours to make, and rejects one that is not for us alone.

@@ -14,7 +14,7 @@ use super::{
     read::{Found, read},
 };
 use crate::{
-    docker_config::{Unfit, auth, is_ecr_token},
+    docker_config::{Unfit, auth, entry_of, is_ecr_token},
     fs::atomic_file::{FileError, Operation, Target},
     registry::RegistryHost,
     secret::Secret,
@@ -57,16 +57,15 @@ pub(crate) fn find(path: &Path, host: &RegistryHost, now: SystemTime) -> Result<
         Err(error) => return Err(FileError::new(Operation::Inspect, path, error).into()),
     };
     let found = read(&target)?;
-    let metadata = match &found {
+    let (text, metadata) = match &found {
         Found::Absent => return Ok(None),
         Found::Unfit(unfit) => {
             return Err(FindError::Unfit { path: path.to_owned(), unfit: unfit.clone() });
         }
         Found::Other(_) => return Err(DockerConfigError::NotAFile { path: path.to_owned() }.into()),
-        Found::Config(_, metadata) => metadata,
+        Found::Config(text, metadata) => (text, metadata),
     };
-    let document = found.document();
-    let entry = document.auths.get(host.as_str()).filter(|entry| is_ecr_token(entry));
+    let entry = entry_of(text, host.as_str()).ok().flatten().filter(|entry| is_ecr_token(entry));
     let Some(auth) = entry.and_then(|entry| auth(entry).ok().flatten()) else { return Ok(None) };
     // The store has a token before the file does.
     let end = match ExpiryStore::load(&target, now, || Some(metadata.clone())).expiry_of(&auth) {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::error::DockerConfigError;
 use crate::{
-    docker_config::{Document, LARGEST, Unfit},
+    docker_config::{Document, LARGEST, Unfit, entry_of},
     fs::{
         atomic_file::{FileError, Operation, Target},
         read::{ReadError, read_open},
@@ -61,7 +61,7 @@ pub(super) fn read(target: &Target) -> Result<Found, DockerConfigError> {
                 return Ok(Found::Unfit(Unfit::NotText));
             };
             let text = Zeroizing::new(text);
-            let unfit = Document::parse(&text).err();
+            let unfit = entry_of(&text, "").err();
             Ok(unfit.map_or_else(|| Found::Config(text, metadata), Found::Unfit))
         }
         Err(ReadError::TooLarge { limit }) => Ok(Found::Unfit(Unfit::TooLarge { limit })),

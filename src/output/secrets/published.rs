@@ -30,12 +30,17 @@ pub(crate) struct Published {
     pub(crate) expires_at: Option<SystemTime>,
 }
 
-/// How many Secrets of an output are read: all of them hold the same.
+/// Whether only the API server knows which Secrets the output keeps.
+pub(crate) fn are_discovered(config: &OutputConfig) -> bool {
+    matches!(Output::new(config), Output::Secrets(kind) if kind.is_discovered())
+}
+
+/// How many docker configs of an output are read: all of them hold the same.
 const MOST: usize = 20;
 
 /// The credential for `host` in the Secrets of an output: the first that a sidecar put there, else the first. Where a
-/// selector decides, whoever has a namespace can put another one into its Secret; if one is `known` to be in sync, no
-/// other is read there.
+/// selector decides, whoever has a namespace can put another one into its Secret; then only the one that is `known` is
+/// read, else as many as the selector matches now.
 pub(crate) async fn published(
     config: &OutputConfig,
     cluster: &Cluster,
@@ -51,9 +56,10 @@ pub(crate) async fn published(
         (Some(at), Kind::Repositories(_)) => [at.name.clone()].into(),
         (Some(at), Kind::DockerConfig(_) | Kind::RepoCreds(_)) => [at.namespace.clone()].into(),
     };
+    let most = if matches!(kind, Kind::DockerConfig(_)) { MOST } else { usize::MAX };
     let mut unmanaged = None;
     for (at, content) in
-        targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(MOST)
+        targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(most)
     {
         let found = cluster.secret(&at).await.map_err(|error| {
             let ObjectRef { namespace, name } = &at;

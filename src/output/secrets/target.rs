@@ -141,7 +141,8 @@ impl Target {
                 }
                 self.observed_version = version;
             }
-            Event::NotListed if !self.existed() => {}
+            // While one that did not exist is being written, the list may be older than that, or newer.
+            Event::NotListed if !self.existed() && !self.running => {}
             Event::NotListed | Event::Deleted => {
                 self.observed_version.clear();
                 self.request(Pending::Urgent);

@@ -310,10 +310,11 @@ fn a_job_fills_the_secret_after_an_installation_and_after_a_rollback() {
     release.run(&install, "./chart");
     wait_filled("after the installation");
     let watch = Watch::start(&release, "chart-cronjob", SECRET);
-    release.run(&upgrade, "./newer");
-    release.run("helm test ecr-sidecar -n ecr-sidecar", "./newer");
+    // To the same: nothing that a pod depends on is another one.
+    release.run(&upgrade, "./chart");
+    release.run("helm test ecr-sidecar -n ecr-sidecar", "./chart");
     watch.assert_never_empty();
-    release.run("helm rollback ecr-sidecar 1 -n ecr-sidecar", "./newer");
+    release.run("helm rollback ecr-sidecar 1 -n ecr-sidecar", "./chart");
     wait_filled("after the rollback");
 
     let (uninstall, _) = uninstall.split_once('\n').unwrap();

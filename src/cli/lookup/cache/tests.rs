@@ -60,9 +60,7 @@ fn the_runtime_folder_goes_before_the_cache_and_that_before_the_home() {
     }
     let relative = [("XDG_RUNTIME_DIR", "run"), ("HOME", &*home)];
     assert!(slot(&relative).unwrap().folder.starts_with(&home));
-    let nothing = Environment::from_pairs([]);
-    assert_eq!(folders(&nothing, false), [] as [&Path; 0]);
-    assert_eq!(folders(&nothing, true), [Path::new("/var/run/ecr-sidecar")]);
+    assert!(matches!(slot(&[]), Err(CacheError::Nowhere)));
 }
 
 #[test]

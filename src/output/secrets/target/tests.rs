@@ -199,6 +199,17 @@ fn a_version_observed_during_a_run_counts_unless_we_wrote_it() {
     }
 }
 
+/// It may have been created, and deleted again before the list, of which no watch then reports anything.
+#[test]
+fn a_list_without_it_during_its_creation_calls_for_another_run() {
+    let mut driver = Driver::new();
+    driver.send(Event::NotListed);
+    driver.start();
+    driver.send(Event::NotListed);
+    driver.finish(written("1", Drift::Gone));
+    assert!(driver.is_due());
+}
+
 #[test]
 fn what_fails_is_retried_after_growing_pauses() {
     let mut driver = Driver::new();
