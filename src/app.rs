@@ -188,7 +188,7 @@ impl App {
             Err(error) => {
                 tracing::error!(%error, "configuration reload rejected; keeping the current configuration");
                 self.status.update(|status| {
-                    status.configuration.refused += 1;
+                    status.configuration.rejected += 1;
                     status.configuration.last_error = Some(error.to_string());
                 });
             }

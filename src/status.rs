@@ -47,7 +47,7 @@ pub struct ConfigurationStatus {
     /// Valid changes applied since the start.
     pub reloads: u64,
     /// Changes that were rejected; the configuration before them stays.
-    pub refused: u64,
+    pub rejected: u64,
     /// Why the last change was rejected, if it was.
     pub last_error: Option<String>,
 }

@@ -173,7 +173,7 @@ fn of_the_whole(page: &mut Page, status: &Status, now: SystemTime) {
     page.counter(
         "ecr_sidecar_config_reloads_total",
         "Changes of the configuration file, by whether they were applied.",
-        results(&Labels::default(), configuration.reloads, configuration.refused),
+        results(&Labels::default(), configuration.reloads, configuration.rejected),
     );
     page.info("ecr_sidecar_build_info", "The program.", [Labels::of("version", status.version)]);
 }

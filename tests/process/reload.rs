@@ -1,4 +1,4 @@
-//! The configuration file changes while the sidecar runs: a valid change is applied, a bad one refused, and
+//! The configuration file changes while the sidecar runs: a valid change is applied, a bad one rejected, and
 //! either way what is published stays whole.
 
 use std::{fs, net::TcpListener, os::unix::fs::symlink};
@@ -152,7 +152,7 @@ fn a_health_address_that_is_taken_is_rejected_and_the_one_before_answers() {
     running.wait_ready();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     rig.put("ecr-sidecar.yaml", &text(&taken.local_addr().unwrap().to_string()));
-    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    let status = running.wait_status("the rejection", |status| status["configuration"]["rejected"] == 1);
     let error = status["configuration"]["last_error"].as_str().unwrap();
     assert!(error.contains("in use") && error.contains("health.listen"), "{error}");
     assert_eq!(running.get("/readyz").0, 200);
@@ -183,7 +183,7 @@ fn a_file_that_goes_is_a_rejection_and_going_back_fixes_it() {
     let running = running(&rig);
     let path = rig.at("ecr-sidecar.yaml");
     fs::remove_file(&path).unwrap();
-    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    let status = running.wait_status("the rejection", |status| status["configuration"]["rejected"] == 1);
     assert!(status["configuration"]["last_error"].as_str().unwrap().contains("ecr-sidecar.yaml"), "{status}");
 
     // The running configuration does its work as before.
@@ -238,10 +238,10 @@ fn a_bad_file_is_reported_and_counted_and_changes_nothing() {
         ("registries: [{hots: x}]", "registries[0].hots"),
         ("registries: [{host: 'https://x'}]", "registries[0].host"),
     ];
-    for (refused, (text, named)) in (1..).zip(bad) {
+    for (rejected, (text, named)) in (1..).zip(bad) {
         rig.put("ecr-sidecar.yaml", text);
         let status =
-            running.wait_status("the refusal", |status| status["configuration"]["refused"] == refused);
+            running.wait_status("the rejection", |status| status["configuration"]["rejected"] == rejected);
         assert!(status["configuration"]["last_error"].as_str().unwrap().contains(named), "{status}");
         assert_eq!(running.get("/readyz").0, 200);
     }
@@ -268,7 +268,7 @@ fn an_output_that_can_never_work_is_rejected_and_the_running_one_stays() {
     let text = file(&rig, &[HOST], "")
         .replace(&rig.file().display().to_string(), &rig.at("a-directory").display().to_string());
     rig.put("ecr-sidecar.yaml", &text);
-    let status = running.wait_status("the refusal", |status| status["configuration"]["refused"] == 1);
+    let status = running.wait_status("the rejection", |status| status["configuration"]["rejected"] == 1);
     assert!(status["configuration"]["last_error"].as_str().unwrap().contains("directory"), "{status}");
     assert_eq!(status["outputs"][0]["target"], rig.file().display().to_string());
     running.wait_ready();
@@ -292,7 +292,7 @@ fn an_output_that_stays_as_it_is_has_no_reload_rejected() {
     rig.put("ecr-sidecar.yaml", &text);
     wait_auth(&second, HOST);
     wait_reloads(&running, 1);
-    assert_eq!(running.status()["configuration"]["refused"], 0);
+    assert_eq!(running.status()["configuration"]["rejected"], 0);
     fs::remove_dir(rig.file().join("x")).unwrap(); // what is empty is replaced
     running.wait_ready();
 }
@@ -312,7 +312,7 @@ fn the_probes_of_a_sidecar_whose_file_is_rejected_go_on() {
     sidecar.wait_ready();
     for broken in [good.replace("registries", "registrys"), format!("{good}a: [")] {
         replace(&path, &broken);
-        sidecar.wait_status("the refusal", |status| !status["configuration"]["last_error"].is_null());
+        sidecar.wait_status("the rejection", |status| !status["configuration"]["last_error"].is_null());
         for question in ["live", "startup", "ready"] {
             let mut probe = clean_command(BINARY, &rig.at("."));
             let answer = output(probe.args(["health", question]).env("ECR_SIDECAR_CONFIG", &path), DEADLINE);

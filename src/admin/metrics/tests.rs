@@ -97,7 +97,7 @@ async fn every_figure_is_that_of_the_status() {
     let token = status.tokens.values_mut().next().unwrap();
     token.failures_in_a_row = 3;
     (0..3).for_each(|_| token.failed.add(Class::Denied));
-    status.configuration.refused = 2;
+    status.configuration.rejected = 2;
     status.configuration.last_error = Some("no".into());
     let other = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
     let probe = |error: bool, checked_at| ProbeStatus {

@@ -71,7 +71,7 @@ fn full_board() -> StatusBoard {
         status.probes.insert(probed, probe);
         status.has_been_ready = true;
         status.configuration =
-            ConfigurationStatus { reloads: 1, refused: 2, last_error: Some("invalid".into()) };
+            ConfigurationStatus { reloads: 1, rejected: 2, last_error: Some("invalid".into()) };
         status.tokens.insert(key, token);
         status.outputs.insert(id, output);
     });
@@ -86,7 +86,7 @@ fn a_full_board_round_trips() {
     let expected = [
         &format!(r#"{{"version":"{}","#, env!("CARGO_PKG_VERSION")),
         r#""started_at":"1970-01-01T00:00:00Z","has_been_ready":true,"#,
-        r#""configuration":{"reloads":1,"refused":2,"last_error":"invalid"},"#,
+        r#""configuration":{"reloads":1,"rejected":2,"last_error":"invalid"},"#,
         r#""tokens":[{"identity":"billing","service":"ecr-public","region":"eu-west-1","#,
         r#""endpoint":"https://ecr.example","fips":true,"dual_stack":false,"#,
         r#""registries":[{"host":"registry.example:8443","required":true}],"awaits_own_registry":true,"#,

@@ -14,7 +14,7 @@ fn shown(status: &str, now: u64, medium: Medium) -> String {
 fn mixed() -> String {
     format!(
         r#"{{"version": "0.1.0", "started_at": "1970-01-01T00:00:00Z", "has_been_ready": false,
-        "configuration": {{"reloads": 0, "refused": 1, "last_error": "two problems:\n  a: found 1\n  b: found 2"}},
+        "configuration": {{"reloads": 0, "rejected": 1, "last_error": "two problems:\n  a: found 1\n  b: found 2"}},
         "tokens": [
           {{"identity": "default", "service": "ecr", "region": "eu-west-1",
             "registries": [{{"host": "{HOST}", "required": true}}],
