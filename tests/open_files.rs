@@ -26,9 +26,9 @@ fn limited(command: &Command, files: u64) -> Command {
 
 #[test]
 fn a_flood_leaves_descriptors_for_the_work() {
-    let world = Harness::new(BINARY).without_keys();
-    let usual = world.command("run");
-    let sidecar = world.spawn("sh", |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let usual = harness.command("run");
+    let sidecar = harness.spawn("sh", |command| {
         command.args(limited(&usual, 64).get_args()).envs(KEYS);
     });
     let health = sidecar.health();
@@ -65,8 +65,8 @@ fn a_flood_leaves_descriptors_for_the_work() {
 fn five_thousand_idle_connections_hold_up_no_probe() {
     const CROWD: usize = 5000;
     const ROUNDS: usize = 3;
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {}); // before the limit of this process is raised, which it would inherit
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {}); // before the limit of this process is raised, which it would inherit
     sidecar.wait_ready();
     let limit = getrlimit(Resource::Nofile);
     let wanted = CROWD as u64 + 1000;
@@ -92,11 +92,11 @@ fn five_thousand_idle_connections_hold_up_no_probe() {
 
 #[test]
 fn whatever_the_limit_is_it_is_named() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let mut diagnosed = 0;
     // With fewer the runtime itself, which panics, cannot start.
     for files in 10..24 {
-        let mut usual = world.command("once");
+        let mut usual = harness.command("once");
         usual.args(["--timeout", "2s"]).envs(KEYS);
         let output = output(&mut limited(&usual, files), DEADLINE);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -75,7 +75,7 @@ fn unrun(page: &Page, block: &Block) -> Option<String> {
 
 /// An AWS, an API server with what the pages suppose, and the sidecars of two pods.
 struct Scene {
-    rig: Harness,
+    harness: Harness,
     server: Arc<ApiServer>,
     kubectl: PathBuf,
     _sidecars: [Running; 2],
@@ -89,22 +89,22 @@ impl Scene {
         server.apply(surroundings);
         server.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
         server.apply(of_others);
-        let rig = Harness::new(BINARY);
+        let harness = Harness::new(BINARY);
         let flux = server.service_account("flux-system", "image-reflector-controller");
         let variables =
             [("ECR_SIDECAR_REGISTRIES", HOST), ("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "ecr-credentials")];
-        let mut manifests = clean_command(BINARY, rig.folder());
+        let mut manifests = clean_command(BINARY, harness.folder());
         manifests.args(["manifests", "--namespace", "flux-system", "--service-account", flux.name()]);
         let printed = output(manifests.envs(variables), Duration::from_secs(60));
         server.apply(&String::from_utf8(printed.stdout).unwrap());
-        let flux = sidecar(&rig, "flux", &flux.kubeconfig(), |command| {
+        let flux = sidecar(&harness, "flux", &flux.kubeconfig(), |command| {
             command.envs(variables);
         });
         let standalone = server.service_account("ecr-sidecar", "ecr-sidecar");
-        let standalone = sidecar(&rig, "standalone", &standalone.kubeconfig(), |command| {
+        let standalone = sidecar(&harness, "standalone", &standalone.kubeconfig(), |command| {
             configured_by(command, &Path::new(ROOT).join("patches/standalone/deployment/config.yaml"));
         });
-        Some(Self { rig, server, kubectl, _sidecars: [flux, standalone] })
+        Some(Self { harness, server, kubectl, _sidecars: [flux, standalone] })
     }
 
     /// Runs the blocks of a page in one shell, in a folder of its own with a clone of this repository. How many commands
@@ -128,7 +128,7 @@ impl Scene {
         }
         let home = tempfile::tempdir().unwrap();
         let printed = markdown::run_shown(&mut self.shell(&home), &shown);
-        let file = self.rig.at("flux/out/config.json").display().to_string();
+        let file = self.harness.at("flux/out/config.json").display().to_string();
         for index in compared {
             let printed = printed[index].replace(&file, "/var/run/ecr-sidecar/config.json");
             let Shown { command, output } = &shown[index];
@@ -143,7 +143,7 @@ impl Scene {
 
     /// The health endpoint of the sidecar next to Flux.
     fn health(&self) -> String {
-        fs::read_to_string(self.rig.at("flux/health")).unwrap()
+        fs::read_to_string(self.harness.at("flux/health")).unwrap()
     }
 
     /// Standard error goes where standard output goes, as on a terminal.
@@ -161,24 +161,24 @@ impl Scene {
         shell.current_dir(place).env("BASH_ENV", start);
         shell.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
         shell.env("KUBECTL", &self.kubectl).env("KUBECONFIG", self.server.kubeconfig());
-        shell.env("SIDECARS", self.rig.folder()).env("ECR_SIDECAR_HEALTH_LISTEN", self.health());
-        shell.env("AWS_ENDPOINT_URL", self.rig.emulator.endpoint());
+        shell.env("SIDECARS", self.harness.folder()).env("ECR_SIDECAR_HEALTH_LISTEN", self.health());
+        shell.env("AWS_ENDPOINT_URL", self.harness.emulator.endpoint());
         shell.env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
         shell
     }
 }
 
 /// A sidecar whose folder shows the shell's `kubectl` where it listens and what it logs.
-fn sidecar(rig: &Harness, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut Command)) -> Running {
+fn sidecar(harness: &Harness, name: &str, kubeconfig: &Path, prepare: impl FnOnce(&mut Command)) -> Running {
     let listen = format!("127.0.0.1:{}", steady_port());
-    rig.put(&format!("{name}/health"), &listen);
-    let folder = rig.at(name);
-    rig.spawn("bash", |command| {
+    harness.put(&format!("{name}/health"), &listen);
+    let folder = harness.at(name);
+    harness.spawn("bash", |command| {
         command.args(["-c", "echo $$ >\"$1/pid\"; exec \"$0\" run 2>\"$1/log\"", BINARY]).arg(&folder);
         command.env("ECR_SIDECAR_DOCKER_CONFIG", folder.join("out/config.json"));
         command.env("ECR_SIDECAR_HEALTH_LISTEN", listen).env("KUBECONFIG", kubeconfig);
         // Who asks the registries finds them by their true names.
-        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        command.env("HTTPS_PROXY", harness.emulator.proxy()).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         prepare(command);
     })
 }

@@ -75,8 +75,8 @@ fn every_variable_exists() {
 
 #[test]
 fn every_metric_exists() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     // A family without a sample is not there: names are in the source, their endings on the page.
     let metrics = sidecar.get("/metrics").1 + &source_text(Path::new(&format!("{ROOT}/src/admin")));

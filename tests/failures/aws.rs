@@ -19,35 +19,35 @@ use crate::{
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/irsa";
 
-fn refuses(world: &Harness, service: Service, status: u16, code: &str, message: &str) {
+fn refuses(harness: &Harness, service: Service, status: u16, code: &str, message: &str) {
     let (code, message) = (code.to_owned(), message.to_owned());
-    world.emulator.set_fault(service, Fault::Error { status, code, message });
+    harness.emulator.set_fault(service, Fault::Error { status, code, message });
 }
 
 /// IRSA, with a token for that audience.
-fn irsa(world: &Harness, command: &mut Command, audience: &str) {
-    let token = world.emulator.web_identity_token(
+fn irsa(harness: &Harness, command: &mut Command, audience: &str) {
+    let token = harness.emulator.web_identity_token(
         "system:serviceaccount:flux-system:me",
         audience,
         Duration::from_secs(3600),
     );
-    irsa_with(world, command, &token);
+    irsa_with(harness, command, &token);
 }
 
-fn irsa_with(world: &Harness, command: &mut Command, token: &str) {
+fn irsa_with(harness: &Harness, command: &mut Command, token: &str) {
     command.env("AWS_ROLE_ARN", ROLE);
-    command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.write("web-identity/token", token));
+    command.env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.write("web-identity/token", token));
 }
 
-fn pod_identity(world: &Harness, command: &mut Command) {
-    let url = format!("{}/v1/credentials", world.emulator.endpoint());
+fn pod_identity(harness: &Harness, command: &mut Command) {
+    let url = format!("{}/v1/credentials", harness.emulator.endpoint());
     command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
     command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", POD_IDENTITY_TOKEN);
 }
 
 /// One identity, by a file.
-fn identity(world: &Harness, command: &mut Command, yaml: &str) {
-    let file = world.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
+fn identity(harness: &Harness, command: &mut Command, yaml: &str) {
+    let file = harness.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
     command.env("ECR_SIDECAR_CONFIG", file);
 }
 
@@ -77,20 +77,20 @@ fn who_asks() {
         row(D::InputMissing, |_, command| {
             command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token");
         }),
-        row(D::InputMalformed, |world, command| irsa_with(world, command, "two words")),
+        row(D::InputMalformed, |harness, command| irsa_with(harness, command, "two words")),
         row(D::ProfileMissing, |_, command| {
             command.env("AWS_PROFILE", "no-such");
         }),
-        row(D::ProfileBroken, |world, command| {
-            world.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
+        row(D::ProfileBroken, |harness, command| {
+            harness.write(".aws/config", "[profile broken]\ncredential_process = /nowhere/give-keys\n");
             command.env("AWS_PROFILE", "broken");
         }),
-        row(D::ProfileFile, |world, command| {
-            world.write(".aws/credentials", "{\"AccessKeyId\": \"of another tool\"}");
+        row(D::ProfileFile, |harness, command| {
+            harness.write(".aws/credentials", "{\"AccessKeyId\": \"of another tool\"}");
             command.env("AWS_PROFILE", "me");
         }),
-        row(D::LoginSession, |world, command| {
-            world.write(".aws/config", "[profile me]\nlogin_session = arn:aws:iam::123456789012:user/me\n");
+        row(D::LoginSession, |harness, command| {
+            harness.write(".aws/config", "[profile me]\nlogin_session = arn:aws:iam::123456789012:user/me\n");
             command.env("AWS_PROFILE", "me");
         }),
         row(D::AgentUrl, |_, command| {
@@ -100,25 +100,25 @@ fn who_asks() {
             let url = format!("http://127.0.0.1:{}/v1/credentials", free_port());
             command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
         }),
-        row(D::AgentBusy, |world, command| {
-            world.emulator.set_fault(Service::PodIdentity, Fault::Status(503));
-            pod_identity(world, command);
+        row(D::AgentBusy, |harness, command| {
+            harness.emulator.set_fault(Service::PodIdentity, Fault::Status(503));
+            pod_identity(harness, command);
         }),
-        row(D::NoAssociation, |world, command| {
-            refuses(world, Service::PodIdentity, 404, "ResourceNotFoundException", "No association found");
-            pod_identity(world, command);
+        row(D::NoAssociation, |harness, command| {
+            refuses(harness, Service::PodIdentity, 404, "ResourceNotFoundException", "No association found");
+            pod_identity(harness, command);
         }),
         // A pod one hop too far from the metadata service that the configuration names.
-        row(D::NoImds, |world, command| {
+        row(D::NoImds, |harness, command| {
             command.env_remove("AWS_EC2_METADATA_DISABLED");
             command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://127.0.0.1:{}", free_port()));
-            identity(world, command, "{source: imds}");
+            identity(harness, command, "{source: imds}");
         }),
         // The node's role instead of IRSA's.
-        row(D::WrongAccount, |world, command| {
+        row(D::WrongAccount, |harness, command| {
             command.env_remove("AWS_EC2_METADATA_DISABLED");
-            command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", world.emulator.endpoint());
-            identity(world, command, "{source: imds, expectAccount: '999999999999'}");
+            command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", harness.emulator.endpoint());
+            identity(harness, command, "{source: imds, expectAccount: '999999999999'}");
         }),
     ]);
 }
@@ -126,8 +126,8 @@ fn who_asks() {
 /// The token goes to a name of the emulated AWS's proxy, over plain http.
 #[test]
 fn what_the_doctor_warns_of() {
-    are_reported_by_the_doctor(vec![row(D::StsInClear, |world, command| {
-        irsa(world, command, "sts.amazonaws.com");
+    are_reported_by_the_doctor(vec![row(D::StsInClear, |harness, command| {
+        irsa(harness, command, "sts.amazonaws.com");
         command.env("AWS_ENDPOINT_URL_STS", "http://sts.eu-west-1.amazonaws.com");
     })]);
 }
@@ -135,37 +135,37 @@ fn what_the_doctor_warns_of() {
 #[test]
 fn sts() {
     are_reported_everywhere(vec![
-        row(D::WrongAudience, |world, command| irsa(world, command, "vault")),
-        row(D::OidcProviderMissing, |world, command| {
+        row(D::WrongAudience, |harness, command| irsa(harness, command, "vault")),
+        row(D::OidcProviderMissing, |harness, command| {
             let elsewhere = Emulator::start(Settings::default()).unwrap();
             let hour = Duration::from_secs(3600);
-            irsa_with(world, command, &elsewhere.web_identity_token("me", "sts.amazonaws.com", hour));
+            irsa_with(harness, command, &elsewhere.web_identity_token("me", "sts.amazonaws.com", hour));
         }),
-        row(D::WebIdentityExpired, |world, command| {
-            let token = world.emulator.web_identity_token("me", "sts.amazonaws.com", Duration::ZERO);
-            irsa_with(world, command, &token);
+        row(D::WebIdentityExpired, |harness, command| {
+            let token = harness.emulator.web_identity_token("me", "sts.amazonaws.com", Duration::ZERO);
+            irsa_with(harness, command, &token);
         }),
-        with(D::TrustWebIdentity, trusting(ROLE, Trust::Subject("another".into())), |world, command| {
-            irsa(world, command, "sts.amazonaws.com");
+        with(D::TrustWebIdentity, trusting(ROLE, Trust::Subject("another".into())), |harness, command| {
+            irsa(harness, command, "sts.amazonaws.com");
         }),
         with(
             D::TrustAssumeRole,
             trusting("arn:aws:iam::999999999999:role/pull", Trust::Principal("arn:aws:iam::1:root".into())),
-            |world, command| {
+            |harness, command| {
                 command.envs(KEYS);
                 let role = "{roleArn: 'arn:aws:iam::999999999999:role/pull'}";
-                identity(world, command, &format!("{{source: environment, assumeRoles: [{role}]}}"));
+                identity(harness, command, &format!("{{source: environment, assumeRoles: [{role}]}}"));
             },
         ),
-        row(D::RegionDisabled, |world, command| {
+        row(D::RegionDisabled, |harness, command| {
             refuses(
-                world,
+                harness,
                 Service::Sts,
                 403,
                 "RegionDisabledException",
                 "STS is not activated in this region",
             );
-            irsa(world, command, "sts.amazonaws.com");
+            irsa(harness, command, "sts.amazonaws.com");
         }),
     ]);
 }
@@ -184,9 +184,9 @@ fn keys_and_permissions() {
         row(D::WrongSecretKey, |_, command| {
             command.envs(KEYS).env("AWS_SECRET_ACCESS_KEY", "not-the-secret");
         }),
-        row(D::Unsigned, |world, command| {
+        row(D::Unsigned, |harness, command| {
             refuses(
-                world,
+                harness,
                 Service::Ecr,
                 400,
                 "MissingAuthenticationTokenException",
@@ -194,9 +194,9 @@ fn keys_and_permissions() {
             );
             command.envs(KEYS);
         }),
-        row(D::SessionExpired, |world, command| {
-            let [id, secret, token] = world.session();
-            world.emulator.expire_credentials();
+        row(D::SessionExpired, |harness, command| {
+            let [id, secret, token] = harness.session();
+            harness.emulator.expire_credentials();
             command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
             command.env("AWS_SESSION_TOKEN", token);
         }),
@@ -206,8 +206,8 @@ fn keys_and_permissions() {
         with(D::EcrPublicDenied, denying("sts:GetServiceBearerToken"), |_, command| {
             command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", PUBLIC);
         }),
-        row(D::Denied, |world, command| {
-            world.emulator.set_fault(Service::Ecr, Fault::Status(403));
+        row(D::Denied, |harness, command| {
+            harness.emulator.set_fault(Service::Ecr, Fault::Status(403));
             command.envs(KEYS);
         }),
     ]);
@@ -216,40 +216,40 @@ fn keys_and_permissions() {
 #[test]
 fn the_way_to_aws() {
     are_reported_everywhere(vec![
-        row(D::Throttled, |world, command| {
-            world.emulator.set_fault(Service::Ecr, Fault::Throttled);
+        row(D::Throttled, |harness, command| {
+            harness.emulator.set_fault(Service::Ecr, Fault::Throttled);
             command.envs(KEYS);
         }),
-        row(D::NotAws, |world, command| {
-            world.emulator.set_fault(Service::Ecr, Fault::Html);
+        row(D::NotAws, |harness, command| {
+            harness.emulator.set_fault(Service::Ecr, Fault::Html);
             command.envs(KEYS);
         }),
         row(D::Unreachable, |_, command| {
             let closed = format!("http://127.0.0.1:{}", free_port());
             command.envs(KEYS).env("AWS_ENDPOINT_URL", closed);
         }),
-        row(D::UnknownCa, |world, command| {
+        row(D::UnknownCa, |harness, command| {
             let other_aws = Emulator::start(Settings::default()).unwrap();
-            let ca = world.write("stranger.pem", &fs::read_to_string(other_aws.ca_file()).unwrap());
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+            let ca = harness.write("stranger.pem", &fs::read_to_string(other_aws.ca_file()).unwrap());
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
             command.env("AWS_CA_BUNDLE", ca);
         }),
-        row(D::NoCaBundle, |world, command| {
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+        row(D::NoCaBundle, |harness, command| {
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
             command.env("AWS_CA_BUNDLE", "/nowhere/ca.pem");
         }),
-        row(D::ProxyRefuses, |world, command| {
-            world.emulator.refuse_proxy(Some(403));
+        row(D::ProxyRefuses, |harness, command| {
+            harness.emulator.refuse_proxy(Some(403));
             command.envs(KEYS).env_remove("AWS_ENDPOINT_URL");
-            command.env("AWS_CA_BUNDLE", world.emulator.ca_file());
+            command.env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         }),
         row(D::EndpointConflict, |_, command| {
             command.envs(KEYS).env("AWS_USE_FIPS_ENDPOINT", "true");
         }),
         // The SDK corrects itself by the answer's `Date`; this is a clock that it cannot correct.
-        row(D::ClockOff, |world, command| {
+        row(D::ClockOff, |harness, command| {
             refuses(
-                world,
+                harness,
                 Service::Ecr,
                 403,
                 "InvalidSignatureException",
@@ -264,9 +264,9 @@ fn the_way_to_aws() {
 #[test]
 fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
     for (offset, direction) in [(1200, "behind"), (-1200, "ahead")] {
-        let world = Harness::new(BINARY).without_keys();
-        world.emulator.set_clock_offset(offset);
-        let report = doctor(&world, |command| {
+        let harness = Harness::new(BINARY).without_keys();
+        harness.emulator.set_clock_offset(offset);
+        let report = doctor(&harness, |command| {
             command.envs(KEYS);
         });
         let found = first(&report);
@@ -278,9 +278,9 @@ fn a_clock_that_is_twenty_minutes_off_is_found_by_the_doctor() {
 /// ECR of a region that the account has not enabled knows none of its keys; STS elsewhere does.
 #[test]
 fn a_key_that_sts_knows_and_ecr_does_not_is_one_of_a_region_that_is_not_enabled() {
-    let world = Harness::new(BINARY).without_keys();
-    refuses(&world, Service::Ecr, 400, "UnrecognizedClientException", "The security token is invalid");
-    let report = doctor(&world, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    refuses(&harness, Service::Ecr, 400, "UnrecognizedClientException", "The security token is invalid");
+    let report = doctor(&harness, |command| {
         command.envs(KEYS);
     });
     assert_eq!(first(&report)["diagnosis"], D::RegionDisabled.id(), "{report:#}");
@@ -292,18 +292,18 @@ fn a_name_that_resolves_to_nothing() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let nsswitch = rig.put("nsswitch.conf", "hosts: files\n");
-    let file = rig.put(
+    let harness = Harness::new(BINARY);
+    let nsswitch = harness.put("nsswitch.conf", "hosts: files\n");
+    let file = harness.put(
         "config.yaml",
         &format!(
             "registries: [{{host: {HOST}, endpoint: 'http://vpce-0abc.api.ecr.eu-west-1.vpce.amazonaws.com'}}]\n\
              outputs: [{{type: docker-config, path: {}}}]\n",
-            rig.file().display()
+            harness.file().display()
         ),
     );
     let mounts = format!("mount --bind {} /etc/nsswitch.conf", nsswitch.display());
-    let sidecar = rig.run_with_mounts(&mounts, |command| configured_by(command, &file));
+    let sidecar = harness.run_with_mounts(&mounts, |command| configured_by(command, &file));
     sidecar.wait_log(&format!("\"diagnosis\":\"{}\"", D::NameUnresolved.id()), DEADLINE);
     sidecar.wait_status("it in /status", |status| {
         status["tokens"][0]["last_error"]["diagnosis"] == D::NameUnresolved.id()
@@ -311,7 +311,7 @@ fn a_name_that_resolves_to_nothing() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
     command.arg(format!("{mounts}\nexec {BINARY} doctor --output json"));
-    command.env_clear().envs(rig.environment());
+    command.env_clear().envs(harness.environment());
     configured_by(&mut command, &file);
     let report = report_of(&mut command);
     assert_eq!(first(&report)["diagnosis"], D::NameUnresolved.id(), "{report:#}");
@@ -324,18 +324,18 @@ fn a_token_that_this_user_may_not_read() {
     if !root() {
         return;
     }
-    let world = Harness::new(BINARY).without_keys();
-    let binary = world.at("ecr-sidecar");
+    let harness = Harness::new(BINARY).without_keys();
+    let binary = harness.at("ecr-sidecar");
     install(BINARY, &binary);
-    let token = world.web_identity_file("me");
-    fs::create_dir(world.at("out")).unwrap();
-    for (path, mode) in [(world.at("."), 0o777), (world.at("out"), 0o777), (token.clone(), 0o600)] {
+    let token = harness.web_identity_file("me");
+    fs::create_dir(harness.at("out")).unwrap();
+    for (path, mode) in [(harness.at("."), 0o777), (harness.at("out"), 0o777), (token.clone(), 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let as_nobody = |name: &str| {
-        let template = world.command(name);
+        let template = harness.command(name);
         let mut command = Command::new(&binary);
-        command.args(template.get_args()).env_clear().current_dir(world.at("."));
+        command.args(template.get_args()).env_clear().current_dir(harness.at("."));
         command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
         command.uid(NOBODY).gid(NOBODY);
@@ -350,5 +350,5 @@ fn a_token_that_this_user_may_not_read() {
     );
     let saw = found["saw"].as_str().unwrap();
     assert!(saw.contains("owner 0:0, mode 0600") && saw.contains("uid 65534"), "{saw}");
-    world.run_once(&mut as_nobody("once")).failed_with(&["Permission denied", D::InputUnreadable.remedy()]);
+    harness.run_once(&mut as_nobody("once")).failed_with(&["Permission denied", D::InputUnreadable.remedy()]);
 }

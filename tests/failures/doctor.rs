@@ -39,15 +39,16 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
 
 #[test]
 fn it_changes_nothing_and_shows_no_secret() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}},"credsStore":"desktop"}"#);
-    world.write("out/..stale.tmp", "left by another process");
-    let before = snapshot(&world.at("."));
-    let token = world.web_identity_token("me");
+    let harness = Harness::new(BINARY).without_keys();
+    harness
+        .write("out/config.json", r#"{"auths":{"ghcr.io":{"auth":"Zm9vOmJhcg=="}},"credsStore":"desktop"}"#);
+    harness.write("out/..stale.tmp", "left by another process");
+    let before = snapshot(&harness.at("."));
+    let token = harness.web_identity_token("me");
     for format in ["text", "json"] {
-        let mut command = world.command("doctor");
-        command.args(["--output", format]).envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
-        command.env("HTTPS_PROXY", world.emulator.proxy().replace("http://", "http://me:hunter2@"));
+        let mut command = harness.command("doctor");
+        command.args(["--output", format]).envs(KEYS).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
+        command.env("HTTPS_PROXY", harness.emulator.proxy().replace("http://", "http://me:hunter2@"));
         command.env("ECR_SIDECAR_LOG", "trace").env("RUST_LOG", "trace");
         let output = output(&mut command, DEADLINE);
         let said = [output.stdout, output.stderr].concat();
@@ -57,8 +58,8 @@ fn it_changes_nothing_and_shows_no_secret() {
             assert!(!said.contains(secret), "{secret} is in:\n{said}");
         }
     }
-    assert!(snapshot(&world.at(".")) == before, "it has changed something");
-    assert!(world.emulator.pulls().len() >= 2);
+    assert!(snapshot(&harness.at(".")) == before, "it has changed something");
+    assert!(harness.emulator.pulls().len() >= 2);
 }
 
 /// It has a time for each step, so that it ends at all; `limits_add_up` holds what they come to.
@@ -75,15 +76,15 @@ fn it_ends_when_everything_hangs() {
         (Service::Ecr, D::Unreachable),
         (Service::Registry, D::RegistryUnreachable),
     ] {
-        let world = Harness::new(BINARY).without_keys();
+        let harness = Harness::new(BINARY).without_keys();
         if service == Service::Registry {
-            world.once(|command| {
+            harness.once(|command| {
                 command.envs(KEYS);
             });
         }
-        world.emulator.set_fault(service, Fault::Hang);
-        let report = doctor(&world, |command: &mut Command| {
-            command.env("KUBECONFIG", world.write("kubeconfig", &kubeconfig));
+        harness.emulator.set_fault(service, Fault::Hang);
+        let report = doctor(&harness, |command: &mut Command| {
+            command.env("KUBECONFIG", harness.write("kubeconfig", &kubeconfig));
             command.args(["--image", &format!("{HOST}/app:1.0")]);
             command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", "apps/ecr-credentials,shop/ecr-credentials");
             // One token for each: they hang at the same time, not one after the other.
@@ -92,7 +93,7 @@ fn it_ends_when_everything_hangs() {
             command.env("ECR_SIDECAR_REGISTRIES", hosts.join(","));
             if service == Service::Sts {
                 command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
-                command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.web_identity_file("me"));
+                command.env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.web_identity_file("me"));
             } else {
                 command.envs(KEYS);
             }

@@ -20,25 +20,25 @@ use crate::{
 const AS_NOBODY: &str = "chmod 755 .\nexec setpriv --reuid=65534 --regid=65534 --clear-groups ./ecr-sidecar";
 
 /// The doctor in a mount namespace of its own, after the shell commands of `mounts`, which may end in the program itself.
-fn doctor(rig: &Harness, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+fn doctor(harness: &Harness, mounts: &str, prepare: impl FnOnce(&mut Command)) -> Value {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]);
-    let folder = rig.folder().display();
+    let folder = harness.folder().display();
     let last = if mounts.contains("exec ") { String::new() } else { format!("\nexec {BINARY}") };
     command.arg(format!("cd '{folder}'\n{mounts}{last} doctor --output json"));
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(rig.environment());
-    command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(harness.environment());
+    command.env("HTTPS_PROXY", harness.emulator.proxy()).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
     prepare(&mut command);
     report_of(&mut command)
 }
 
 /// Told in the log, in `/status`, and by the doctor.
 fn is_reported(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
-    let rig = Harness::new(BINARY);
-    install(BINARY, &rig.at("ecr-sidecar"));
+    let harness = Harness::new(BINARY);
+    install(BINARY, &harness.at("ecr-sidecar"));
     let id = diagnosis.id();
     let started = if mounts.contains("exec ") { format!("{mounts} run") } else { mounts.to_owned() };
-    let sidecar = rig.run_with_mounts(&started, &prepare);
+    let sidecar = harness.run_with_mounts(&started, &prepare);
     let line = sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
     let line: Value = serde_json::from_str(&line).unwrap();
     assert!(line["remedy"].as_str().unwrap().starts_with(diagnosis.remedy()), "{line}");
@@ -47,17 +47,17 @@ fn is_reported(diagnosis: D, mounts: &str, prepare: impl Fn(&mut Command)) {
         problem["diagnosis"] == id && problem["remedy"] == line["remedy"]
     });
     drop(sidecar);
-    let report = doctor(&rig, mounts, prepare);
+    let report = doctor(&harness, mounts, prepare);
     assert_eq!(first(&report)["diagnosis"], id, "{report:#}");
 }
 
 /// What can never work is refused at the start, with the same words.
 fn is_rejected(diagnosis: D, mounts: &str) {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run_with_mounts(mounts, |_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
     assert!(sidecar.stderr().contains(diagnosis.remedy()), "{}", sidecar.stderr());
-    let report = doctor(&rig, mounts, |_| {});
+    let report = doctor(&harness, mounts, |_| {});
     assert_eq!(first(&report)["diagnosis"], diagnosis.id(), "{report:#}");
 }
 
@@ -106,25 +106,25 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let private = |command: &mut Command| {
         command.env("ECR_SIDECAR_FILE_MODE", "0600");
     };
-    let sidecar = rig.run(private);
+    let sidecar = harness.run(private);
     let line = sidecar.wait_log("output has a warning", DEADLINE);
     assert!(line.contains(D::ConsumerCannotRead.remedy()), "{line}");
     sidecar.wait_status("the warning in /status", |status| {
         let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
         warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.remedy()))
     });
-    let report = doctor(&rig, "true", private);
+    let report = doctor(&harness, "true", private);
     assert_eq!(first(&report)["diagnosis"], D::ConsumerCannotRead.id(), "{report:#}");
 
     let of_user = |consumer: &str, mode: &str| {
         let mut command = Command::new(BINARY);
         command.args(["doctor", "--output", "json", "--consumer", consumer]).env_clear();
-        command.envs(rig.environment()).env("ECR_SIDECAR_FILE_MODE", mode);
-        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        command.envs(harness.environment()).env("ECR_SIDECAR_FILE_MODE", mode);
+        command.env("HTTPS_PROXY", harness.emulator.proxy()).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         report_of(&mut command)
     };
     let closed = of_user("999:999", "0640");
@@ -140,14 +140,14 @@ fn a_node_that_is_out_of_inotify() {
         return;
     }
     for limit in ["max_inotify_instances", "max_inotify_watches"] {
-        let rig = Harness::new(BINARY);
-        let base = rig.put("base.json", r#"{"auths": {"ghcr.io": {"auth": "YTpi"}}}"#);
+        let harness = Harness::new(BINARY);
+        let base = harness.put("base.json", r#"{"auths": {"ghcr.io": {"auth": "YTpi"}}}"#);
         let configure = |more: &str| {
-            let output = format!("{{type: docker-config, path: {}{more}}}", rig.file().display());
-            rig.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs: [{output}]\n"))
+            let output = format!("{{type: docker-config, path: {}{more}}}", harness.file().display());
+            harness.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs: [{output}]\n"))
         };
         let file = configure("");
-        let sidecar = rig.spawn("unshare", |command| {
+        let sidecar = harness.spawn("unshare", |command| {
             command.args(["--user", "--map-root-user", "sh", "-e", "-c"]);
             command.arg(format!("echo 0 > /proc/sys/user/{limit}\nexec {BINARY} run"));
             configured_by(command, &file);
@@ -157,18 +157,18 @@ fn a_node_that_is_out_of_inotify() {
         assert_eq!(line["remedy"], D::InotifyExhausted.remedy());
         sidecar.wait_ready();
         configure(&format!(", base: {}", base.display()));
-        wait_auth(&rig.file(), "ghcr.io");
+        wait_auth(&harness.file(), "ghcr.io");
     }
 }
 
 #[test]
 fn a_consumer_that_reads_elsewhere() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let report = {
         let mut command = Command::new(BINARY);
-        command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
+        command.args(["doctor", "--output", "json"]).env_clear().envs(harness.environment());
         command.env("DOCKER_CONFIG", "/somewhere/else");
-        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        command.env("HTTPS_PROXY", harness.emulator.proxy()).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         report_of(&mut command)
     };
     assert_eq!(first(&report)["diagnosis"], D::ConsumerReadsElsewhere.id(), "{report:#}");
@@ -177,9 +177,9 @@ fn a_consumer_that_reads_elsewhere() {
 
 #[test]
 fn a_configuration_that_cannot_be_used() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let mut command = Command::new(BINARY);
-    command.args(["doctor", "--output", "json"]).env_clear().envs(rig.environment());
+    command.args(["doctor", "--output", "json"]).env_clear().envs(harness.environment());
     command.env("ECR_SIDECAR_REGISTRIES", "https://public.ecr.aws").env("ECR_SIDECAR_FILE_MODE", "rw-r-----");
     let report = report_of(&mut command);
     let found = first(&report);

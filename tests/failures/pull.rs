@@ -30,35 +30,35 @@ fn user() -> Attachment {
 
 /// A published credential for `registries`.
 fn published(registries: &str) -> Harness {
-    let world = Harness::new(BINARY).without_keys();
-    publish(&world, registries);
-    world
+    let harness = Harness::new(BINARY).without_keys();
+    publish(&harness, registries);
+    harness
 }
 
-fn publish(world: &Harness, registries: &str) {
-    world.once(|command| {
+fn publish(harness: &Harness, registries: &str) {
+    harness.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", registries);
     });
 }
 
 /// What doctor reports of a pull; the credential that is published is shown nowhere, and its file stays as it is.
-fn pull(world: &Harness, image: &str, prepare: impl FnOnce(&mut Command)) -> Value {
-    let before = files(world);
-    let report = doctor(world, |command| {
+fn pull(harness: &Harness, image: &str, prepare: impl FnOnce(&mut Command)) -> Value {
+    let before = files(harness);
+    let report = doctor(harness, |command| {
         command.envs(KEYS).args(["--image", image]);
         prepare(command);
     });
-    assert_eq!(files(world), before, "it writes nothing");
+    assert_eq!(files(harness), before, "it writes nothing");
     let text = report.to_string();
-    for auth in world.auths().values() {
+    for auth in harness.auths().values() {
         assert!(!text.contains(auth.as_str()), "{text}");
     }
     report
 }
 
 /// What is next to the published file, with the times of the last changes.
-fn files(world: &Harness) -> Vec<(OsString, SystemTime)> {
-    let entries = fs::read_dir(world.at("out")).unwrap().map(|entry| entry.unwrap());
+fn files(harness: &Harness) -> Vec<(OsString, SystemTime)> {
+    let entries = fs::read_dir(harness.at("out")).unwrap().map(|entry| entry.unwrap());
     let mut files: Vec<_> =
         entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect();
     files.sort();
@@ -86,8 +86,8 @@ fn steps(report: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn under_the_shipped_policies_every_consumers_steps_pass() {
-    let world = published(HOST);
-    world.emulator.set_policies(user(), &[PULL]);
+    let harness = published(HOST);
+    harness.emulator.set_policies(user(), &[PULL]);
     let all = ["login", "list of tags", "manifest", "first layer, HEAD", "first layer, GET"];
     for (consumer, expected) in [
         (None, &all[..]),
@@ -98,7 +98,7 @@ fn under_the_shipped_policies_every_consumers_steps_pass() {
         (Some("docker"), &["login", "manifest", "first layer, HEAD", "first layer, GET"][..]),
     ] {
         let image = if consumer == Some("helm") { CHART } else { IMAGE };
-        let report = pull(&world, &format!("{HOST}/{image}"), |command| {
+        let report = pull(&harness, &format!("{HOST}/{image}"), |command| {
             command.args(consumer.iter().flat_map(|name| ["--as-consumer", name]));
         });
         assert_eq!(report["healthy"], true, "{consumer:?}: {report:#}");
@@ -122,10 +122,10 @@ fn the_first_failure_names_the_action_that_is_missing_and_the_file_that_has_it()
         ("ecr:BatchImportUpstreamImage", &cached, "patches/iam/pull-through-cache-policy.json"),
         ("ecr:CreateRepository", &cached, "patches/iam/pull-through-cache-policy.json"),
     ] {
-        let world = published(HOST);
-        world.emulator.add_pull_through_cache("docker-hub");
-        world.emulator.set_policies(user(), &[&without(PULL, action), &without(CACHE, action)]);
-        let report = pull(&world, image, |command| {
+        let harness = published(HOST);
+        harness.emulator.add_pull_through_cache("docker-hub");
+        harness.emulator.set_policies(user(), &[&without(PULL, action), &without(CACHE, action)]);
+        let report = pull(&harness, image, |command| {
             command.args(["--as-consumer", if image == &cached { "docker" } else { "flux" }]);
         });
         let first = first(&report);
@@ -138,15 +138,15 @@ fn the_first_failure_names_the_action_that_is_missing_and_the_file_that_has_it()
 
 #[test]
 fn a_repository_policy_without_the_principal_is_named() {
-    let world = published(OTHER_HOST);
-    world.emulator.set_policies(user(), &[PULL, ACROSS]);
+    let harness = published(OTHER_HOST);
+    harness.emulator.set_policies(user(), &[PULL, ACROSS]);
     let repository = || Attachment::Repository(OTHER_REPOSITORY.to_owned());
-    world.emulator.set_policies(repository(), &[REPOSITORY]);
+    harness.emulator.set_policies(repository(), &[REPOSITORY]);
     let image = format!("{OTHER_HOST}/{IMAGE}");
     let prepare = |command: &mut Command| {
         command.env("ECR_SIDECAR_REGISTRIES", OTHER_HOST);
     };
-    let report = pull(&world, &image, prepare);
+    let report = pull(&harness, &image, prepare);
     let denied = first(&report);
     assert_eq!(denied["diagnosis"], D::PullDenied.id(), "{report:#}");
     let remedy = denied["remedy"].as_str().unwrap();
@@ -156,8 +156,8 @@ fn a_repository_policy_without_the_principal_is_named() {
     );
     assert!(remedy.contains(&format!(r#""Principal":{{"AWS":"{USER}"}}"#)), "{remedy}");
     let admitted = REPOSITORY.replace("arn:aws:iam::123456789012:role/ecr-pull", USER);
-    world.emulator.set_policies(repository(), &[&admitted]);
-    let report = pull(&world, &image, prepare);
+    harness.emulator.set_policies(repository(), &[&admitted]);
+    let report = pull(&harness, &image, prepare);
     assert_eq!(report["healthy"], true, "{report:#}");
 }
 
@@ -167,25 +167,25 @@ fn what_else_keeps_a_consumer_from_its_image() {
         row(D::NothingPublished, |_, command| {
             command.envs(KEYS).args(["--image", &format!("{HOST}/{IMAGE}")]);
         }),
-        row(D::PublishedExpired, |world, command| {
+        row(D::PublishedExpired, |harness, command| {
             // A sidecar that stopped long ago, next to an AWS that issues good tokens.
-            world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
-            publish(world, HOST);
-            world.emulator.clear_faults();
+            harness.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
+            publish(harness, HOST);
+            harness.emulator.clear_faults();
             command.envs(KEYS).args(["--image", &format!("{HOST}/{IMAGE}")]);
         }),
-        row(D::RepositoryMissing, |world, command| {
-            publish(world, HOST);
+        row(D::RepositoryMissing, |harness, command| {
+            publish(harness, HOST);
             command.envs(KEYS).args(["--image", &format!("{HOST}/team/nothing:1.0")]);
         }),
-        row(D::ImageMissing, |world, command| {
-            publish(world, HOST);
+        row(D::ImageMissing, |harness, command| {
+            publish(harness, HOST);
             command.envs(KEYS).args(["--image", &format!("{HOST}/app:0.0")]);
         }),
-        row(D::UpstreamRefused, |world, command| {
-            publish(world, HOST);
-            world.emulator.add_pull_through_cache("docker-hub");
-            world.emulator.refuse_upstream(true);
+        row(D::UpstreamRefused, |harness, command| {
+            publish(harness, HOST);
+            harness.emulator.add_pull_through_cache("docker-hub");
+            harness.emulator.refuse_upstream(true);
             command.envs(KEYS).args(["--as-consumer", "docker", "--image"]);
             command.arg(format!("{HOST}/docker-hub/{IMAGE}"));
         }),
@@ -193,45 +193,45 @@ fn what_else_keeps_a_consumer_from_its_image() {
 }
 
 /// A configuration with a pull probe.
-fn probing(world: &Harness, command: &mut Command, probe: &str) {
-    let path = world.file();
+fn probing(harness: &Harness, command: &mut Command, probe: &str) {
+    let path = harness.file();
     let text = format!(
         "registries: [{{host: {HOST}, probe: {{{probe}}}}}]\noutputs: [{{type: docker-config, path: {}}}]\n",
         path.display()
     );
-    configured_by(command, &world.put("ecr-sidecar.yaml", &text));
-    command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    configured_by(command, &harness.put("ecr-sidecar.yaml", &text));
+    command.envs(KEYS).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
 }
 
 #[test]
 fn a_probe_reports_what_keeps_a_consumer_from_its_image() {
     are_reported_everywhere(vec![
-        row(D::PullDenied, |world, command| {
-            world.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
-            probing(world, command, "repository: app");
+        row(D::PullDenied, |harness, command| {
+            harness.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
+            probing(harness, command, "repository: app");
         }),
-        row(D::RepositoryMissing, |world, command| probing(world, command, "repository: team/nothing")),
-        row(D::ImageMissing, |world, command| probing(world, command, "repository: app, tag: '0.0'")),
-        row(D::NotAws, |world, command| {
-            world.emulator.set_fault(Service::Registry, Fault::Html);
-            probing(world, command, "repository: app");
+        row(D::RepositoryMissing, |harness, command| probing(harness, command, "repository: team/nothing")),
+        row(D::ImageMissing, |harness, command| probing(harness, command, "repository: app, tag: '0.0'")),
+        row(D::NotAws, |harness, command| {
+            harness.emulator.set_fault(Service::Registry, Fault::Html);
+            probing(harness, command, "repository: app");
         }),
-        row(D::RegistryUnreachable, |world, command| {
-            world.emulator.set_fault(Service::Registry, Fault::Hang);
-            probing(world, command, "repository: app");
+        row(D::RegistryUnreachable, |harness, command| {
+            harness.emulator.set_fault(Service::Registry, Fault::Hang);
+            probing(harness, command, "repository: app");
         }),
     ]);
 }
 
 #[test]
 fn a_probe_is_reported_in_the_same_words_by_log_status_and_doctor() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
-    let running = world.run(|command| probing(&world, command, "repository: app"));
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_policies(user(), &[&without(PULL, "ecr:BatchGetImage")]);
+    let running = harness.run(|command| probing(&harness, command, "repository: app"));
     let line: Value = serde_json::from_str(&running.wait_log("pull probe failed", DEADLINE)).unwrap();
     let status = running.wait_status("the probe", |status| status["probes"][0]["failures_in_a_row"] == 1);
     let problem = &status["probes"][0]["last_error"];
-    let report = doctor(&world, |command| probing(&world, command, "repository: app"));
+    let report = doctor(&harness, |command| probing(&harness, command, "repository: app"));
     let found = first(&report);
     let message = found["saw"].as_str().unwrap();
     assert!(message.starts_with("manifest (ecr:BatchGetImage, credential of docker-config "), "{message}");
@@ -243,11 +243,11 @@ fn a_probe_is_reported_in_the_same_words_by_log_status_and_doctor() {
 
 #[test]
 fn doctor_tries_the_probes_and_reports_that_it_tried_nothing_else() {
-    let world = published(HOST);
-    let pulls = || world.emulator.pulls().into_iter().map(|pull| pull.path).collect::<Vec<_>>();
+    let harness = published(HOST);
+    let pulls = || harness.emulator.pulls().into_iter().map(|pull| pull.path).collect::<Vec<_>>();
     for (probe, found) in [("repository: app, tag: '1.0'", "1.0"), ("repository: app", "has no tag latest")] {
         let before = pulls().len();
-        let report = doctor(&world, |command| probing(&world, command, probe));
+        let report = doctor(&harness, |command| probing(&harness, command, probe));
         assert_eq!(report["healthy"], true, "{report:#}");
         let of_pull = steps(&report);
         assert_eq!(of_pull[0], ("ok", "manifest"), "{report:#}");
@@ -261,11 +261,11 @@ fn doctor_tries_the_probes_and_reports_that_it_tried_nothing_else() {
 
 #[test]
 fn an_image_that_is_none_ends_with_what_is_expected() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for (image, expected) in
         [(HOST, "expected HOST/REPOSITORY"), ("x.example/App", "no name of a repository")]
     {
-        let mut command = world.command("doctor");
+        let mut command = harness.command("doctor");
         let output = test_support::output(
             command.envs(KEYS).args(["--image", image]),
             test_support::harness::DEADLINE,

@@ -12,31 +12,31 @@ use crate::{
     rows::{are_reported_by_the_doctor, doctor, first, row},
 };
 
-fn refuses(world: &Harness, status: u16) {
+fn refuses(harness: &Harness, status: u16) {
     let (code, message) = ("DENIED".to_owned(), "no".to_owned());
-    world.emulator.set_fault(Service::Registry, Fault::Error { status, code, message });
+    harness.emulator.set_fault(Service::Registry, Fault::Error { status, code, message });
 }
 
 #[test]
 fn a_registry_that_does_not_let_the_token_in() {
     are_reported_by_the_doctor(vec![
         // A name of one's own that leads to a registry of another region than was configured for it.
-        row(D::OtherRegion, |world, command| {
-            world.emulator.name_registry("ecr.internal.example", "us-east-1");
+        row(D::OtherRegion, |harness, command| {
+            harness.emulator.name_registry("ecr.internal.example", "us-east-1");
             let registry = "{host: ecr.internal.example, region: eu-west-1}";
-            let file = world.write("config.yaml", &format!("registries: [{registry}]\n"));
+            let file = harness.write("config.yaml", &format!("registries: [{registry}]\n"));
             command.envs(KEYS).env("ECR_SIDECAR_CONFIG", file).env_remove("ECR_SIDECAR_REGISTRIES");
         }),
-        row(D::RegistryForbidden, |world, command| {
-            refuses(world, 403);
+        row(D::RegistryForbidden, |harness, command| {
+            refuses(harness, 403);
             command.envs(KEYS);
         }),
-        row(D::TokenRefused, |world, command| {
-            refuses(world, 401);
+        row(D::TokenRefused, |harness, command| {
+            refuses(harness, 401);
             command.envs(KEYS);
         }),
-        row(D::RegistryUnreachable, |world, command| {
-            world.emulator.set_fault(Service::Registry, Fault::Status(503));
+        row(D::RegistryUnreachable, |harness, command| {
+            harness.emulator.set_fault(Service::Registry, Fault::Status(503));
             command.envs(KEYS);
         }),
         // It works where the repositories' policies admit the principal; that is worth a word.
@@ -48,8 +48,8 @@ fn a_registry_that_does_not_let_the_token_in() {
 
 #[test]
 fn where_all_is_well_every_step_reports_it() {
-    let world = Harness::new(BINARY).without_keys();
-    let report = doctor(&world, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let report = doctor(&harness, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
     });
     assert_eq!(report["healthy"], true, "{report:#}");
@@ -62,26 +62,26 @@ fn where_all_is_well_every_step_reports_it() {
     assert!(others.iter().all(|finding| finding["outcome"] == "ok"), "{report:#}");
     assert_eq!(pulls.len(), 1, "that no pull was tried is reported once: {report:#}");
     assert_eq!(pulls[0]["outcome"], "skip", "{report:#}");
-    assert_eq!(world.emulator.pulls().len(), 2, "both registries were asked");
+    assert_eq!(harness.emulator.pulls().len(), 2, "both registries were asked");
 }
 
 #[test]
 fn the_callers_own_registry_is_asked_too() {
-    let world = Harness::new(BINARY).without_keys();
-    let report = doctor(&world, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let report = doctor(&harness, |command| {
         command.envs(KEYS).env_remove("ECR_SIDECAR_REGISTRIES").env("AWS_REGION", "eu-west-1");
     });
     assert_eq!(report["healthy"], true, "{report:#}");
-    assert_eq!(world.emulator.pulls()[0].host, HOST);
+    assert_eq!(harness.emulator.pulls()[0].host, HOST);
 }
 
 #[test]
 fn one_registry_failing_hides_no_other() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.name_registry("ecr.internal.example", "us-east-1");
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.name_registry("ecr.internal.example", "us-east-1");
     let text = format!("registries: [{{host: ecr.internal.example, region: eu-west-1}}, {{host: {HOST}}}]\n");
-    let file = world.write("config.yaml", &text);
-    let report = doctor(&world, |command| {
+    let file = harness.write("config.yaml", &text);
+    let report = doctor(&harness, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", file).env_remove("ECR_SIDECAR_REGISTRIES");
     });
     assert_eq!(first(&report)["subject"], "ecr.internal.example");

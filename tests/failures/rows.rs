@@ -16,7 +16,7 @@ const AT_A_TIME: usize = 6;
 pub(crate) struct Row {
     pub(crate) diagnosis: Diagnosis,
     pub(crate) settings: Settings,
-    /// Brings it about: in the world, and for the program that is started in it.
+    /// Brings it about: in the harness, and for the program that is started in it.
     pub(crate) cause: fn(&Harness, &mut Command),
 }
 
@@ -28,8 +28,8 @@ pub(crate) fn row(diagnosis: Diagnosis, cause: fn(&Harness, &mut Command)) -> Ro
 /// Each row in a harness of its own: reported in the log, in `/status`, and first of all by the doctor.
 pub(crate) fn are_reported_everywhere(rows: Vec<Row>) {
     each(rows, |row| {
-        let world = Harness::with(BINARY, row.settings.clone()).without_keys();
-        let running = world.run(|command| (row.cause)(&world, command));
+        let harness = Harness::with(BINARY, row.settings.clone()).without_keys();
+        let running = harness.run(|command| (row.cause)(&harness, command));
         let id = row.diagnosis.id();
         let line = wait_for(&format!("{id} in the log"), DEADLINE, || {
             let lines = running.log_lines();
@@ -40,7 +40,7 @@ pub(crate) fn are_reported_everywhere(rows: Vec<Row>) {
         let problem = wait_for(&format!("{id} in /status"), DEADLINE, || problem(&running.status(), id));
         assert_eq!(problem["remedy"], line["remedy"], "{problem}");
         drop(running);
-        found_by_the_doctor(&world, row);
+        found_by_the_doctor(&harness, row);
     });
 }
 
@@ -75,17 +75,17 @@ fn problem(status: &Value, id: &str) -> Option<Value> {
     }
 }
 
-fn found_by_the_doctor(world: &Harness, row: &Row) {
-    let report = doctor(world, |command| (row.cause)(world, command));
+fn found_by_the_doctor(harness: &Harness, row: &Row) {
+    let report = doctor(harness, |command| (row.cause)(harness, command));
     let first = first(&report);
     assert_eq!(first["diagnosis"], row.diagnosis.id(), "{report:#}");
     assert!(first["remedy"].as_str().unwrap().starts_with(row.diagnosis.remedy()), "{first}");
 }
 
 /// What `ecr-sidecar doctor` reports; its exit status is as it should be.
-pub(crate) fn doctor(world: &Harness, prepare: impl FnOnce(&mut Command)) -> Value {
-    let mut command = world.command("doctor");
-    command.args(["--output", "json"]).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+pub(crate) fn doctor(harness: &Harness, prepare: impl FnOnce(&mut Command)) -> Value {
+    let mut command = harness.command("doctor");
+    command.args(["--output", "json"]).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
     prepare(&mut command);
     report_of(&mut command)
 }

@@ -43,8 +43,8 @@ fn both_formats_are_what_prometheus_itself_parses() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let by_default = http::request(sidecar.health(), "GET", "/metrics");
     assert!(by_default.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
@@ -84,14 +84,14 @@ fn the_figures_are_those_of_status_and_of_the_process() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let (status, scrape) = (sidecar.status(), scrape(&sidecar, OPEN_METRICS));
     let (token, output) = (&status["tokens"][0], &status["outputs"][0]);
     let seconds = |time: &serde_json::Value| time.as_str().unwrap().parse::<Timestamp>().unwrap().as_second();
     let timestamp = |name: &str, labels: &[(&str, &str)]| scrape.value(name, labels).floor() as i64;
-    let id = format!("docker-config {}", rig.file().display());
+    let id = format!("docker-config {}", harness.file().display());
     let of_output = [("output", id.as_str())];
     let expiry = seconds(&token["expires_at"]);
     assert_eq!(timestamp("ecr_sidecar_token_expiry_timestamp_seconds", TOKEN), expiry);
@@ -130,15 +130,15 @@ fn counters_rise_with_what_they_count() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let file = |more: &str| {
-        let out = rig.file();
+        let out = harness.file();
         format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: {}}}]\n{more}\n",
             out.display()
         )
     };
-    let sidecar = rig.run_with_file(&file(""));
+    let sidecar = harness.run_with_file(&file(""));
     sidecar.wait_ready();
     let first = scrape(&sidecar, OPEN_METRICS);
     assert_eq!((refreshes(&first, "success"), refreshes(&first, "denied")), (1.0, 0.0));
@@ -146,20 +146,20 @@ fn counters_rise_with_what_they_count() {
     sidecar.signal(Signal::HUP);
     wait_scrape(&sidecar, "a second refresh", |scrape| refreshes(scrape, "success") == 2.0);
 
-    rig.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     sidecar.signal(Signal::HUP);
     let failed = wait_scrape(&sidecar, "a failure", |scrape| refreshes(scrape, "denied") >= 1.0);
     assert_eq!(refreshes(&failed, "success"), 2.0);
     assert!(failed.value("ecr_sidecar_token_consecutive_failures", TOKEN) >= 1.0);
     assert!(failed.value("ecr_sidecar_token_refresh_duration_seconds_count", TOKEN) >= 3.0);
     assert_eq!(failed.value("ecr_sidecar_ready", &[]), 1.0, "the last good credential stays");
-    rig.emulator.clear_faults();
+    harness.emulator.clear_faults();
 
     assert_eq!((reloads(&failed, "success"), reloads(&failed, "failure")), (0.0, 0.0));
-    rig.put("ecr-sidecar.yaml", "registrys: 1");
+    harness.put("ecr-sidecar.yaml", "registrys: 1");
     let refused = wait_scrape(&sidecar, "a refusal", |scrape| reloads(scrape, "failure") == 1.0);
     assert_eq!(refused.value("ecr_sidecar_config_last_reload_successful", &[]), 0.0);
-    rig.put("ecr-sidecar.yaml", &file("log: {filter: debug}"));
+    harness.put("ecr-sidecar.yaml", &file("log: {filter: debug}"));
     let reloaded = wait_scrape(&sidecar, "a reload", |scrape| reloads(scrape, "success") == 1.0);
     assert_eq!(reloaded.value("ecr_sidecar_config_last_reload_successful", &[]), 1.0);
 }
@@ -169,17 +169,17 @@ fn an_output_that_can_not_be_written_is_out_of_sync() {
     if !scrapes::can_read() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    let full = rig.file().with_file_name("full"); // an empty one would be replaced
+    let full = harness.file().with_file_name("full"); // an empty one would be replaced
     fs::create_dir_all(full.join("x")).unwrap();
     // Until the sidecar is the slower one: it puts the file back.
     wait_for("a folder in the place of the file", DEADLINE, || {
-        let _ = fs::remove_file(rig.file());
-        fs::rename(&full, rig.file()).ok()
+        let _ = fs::remove_file(harness.file());
+        fs::rename(&full, harness.file()).ok()
     });
-    let id = format!("docker-config {}", rig.file().display());
+    let id = format!("docker-config {}", harness.file().display());
     let of_output = [("output", id.as_str())];
     let out = wait_scrape(&sidecar, "an output out of sync", |scrape| {
         scrape.value("ecr_sidecar_output_writes_total", &with(&of_output, "result", "failure")) >= 1.0
@@ -192,8 +192,8 @@ fn an_output_that_can_not_be_written_is_out_of_sync() {
 #[test]
 fn thousands_of_scrapes_cost_no_growth() {
     const MANY: usize = 3600;
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
     let scrape = |times: usize| {

@@ -183,20 +183,20 @@ fn every_query_finds_something_in_a_real_scrape() {
         return;
     }
     let Some(server) = ApiServer::shared() else { return };
-    let rig = Harness::new(BINARY);
-    let path = rig.put(
+    let harness = Harness::new(BINARY);
+    let path = harness.put(
         "ecr-sidecar.yaml",
         &format!(
             "registries: [{{host: {HOST}, probe: {{repository: app}}}}]\noutputs:\n- {{type: docker-config, path: {}}}\n\
              - {{type: docker-config-secret, name: of-the-metrics-test, namespaces: {{names: [default]}}}}\n",
-            rig.file().display()
+            harness.file().display()
         ),
     );
-    let sidecar = rig.run(|command| {
+    let sidecar = harness.run(|command| {
         configured_by(command, &path);
         command.env("KUBECONFIG", server.kubeconfig());
         // The registry by its own name.
-        command.env("HTTPS_PROXY", rig.emulator.proxy()).env("AWS_CA_BUNDLE", rig.emulator.ca_file());
+        command.env("HTTPS_PROXY", harness.emulator.proxy()).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
     });
     sidecar.wait_ready();
     sidecar.wait_status("a pull probe", |status| !status["probes"][0]["succeeded_at"].is_null());

@@ -39,11 +39,11 @@ fn yaml(outputs: &[&str]) -> String {
 
 #[test]
 fn whatever_happens_to_the_file_it_comes_back() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    let file = rig.file();
-    let folder = rig.at("out");
+    let file = harness.file();
+    let folder = harness.at("out");
     let credential = wait_auth(&file, HOST);
     let forged = json!({"auths": {HOST: {"auth": FOREIGN}}}).to_string();
 
@@ -62,7 +62,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
             wait_until("the directory gone", || fs::remove_dir_all(&folder).is_ok() || !folder.exists());
         }),
         ("its directory replaced", &|| {
-            fs::rename(&folder, rig.at("before")).unwrap();
+            fs::rename(&folder, harness.at("before")).unwrap();
             fs::create_dir_all(&folder).unwrap(); // it may be there again
         }),
     ];
@@ -75,7 +75,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
         sidecar.wait_status("the output in order", |status| status["outputs"][0]["last_error"].is_null());
     }
     assert_eq!(names(&folder), ["config.json"]);
-    assert_eq!(rig.emulator.count(Service::Ecr), 1, "none of this concerns AWS");
+    assert_eq!(harness.emulator.count(Service::Ecr), 1, "none of this concerns AWS");
     assert_eq!(sidecar.get("/readyz").0, 200);
 }
 
@@ -84,10 +84,10 @@ fn whatever_happens_to_the_file_it_comes_back() {
 fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_system() {
     /// Fewer than make a conflict.
     const TIMES: usize = 15;
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    let file = rig.file();
+    let file = harness.file();
     for time in 0..TIMES {
         spin_for(&format!("the mode back, time {time}"), DEADLINE, || (mode(&file) == 0o640).then_some(()));
         fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
@@ -98,21 +98,22 @@ fn a_mode_that_another_process_sets_at_once_is_not_taken_for_that_of_the_file_sy
 
 #[test]
 fn a_file_that_is_no_docker_config_is_set_aside_and_reported() {
-    let rig = Harness::new(BINARY);
-    replace(&rig.file(), "not json");
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    replace(&harness.file(), "not json");
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    assert!(auth(&rig.file(), HOST).is_some());
-    assert_eq!(fs::read_to_string(rig.at("out/config.json.invalid")).unwrap(), "not json");
+    assert!(auth(&harness.file(), HOST).is_some());
+    assert_eq!(fs::read_to_string(harness.at("out/config.json.invalid")).unwrap(), "not json");
     sidecar.wait_log("was set aside as", DEADLINE);
 }
 
 #[test]
 fn a_changed_base_is_merged_and_a_lost_one_keeps_its_last_entries() {
-    let rig = Harness::new(BINARY);
-    let base = rig.put("base/base.json", &json!({"auths": {"ghcr.io": {"auth": FOREIGN}}}).to_string());
-    let file = rig.file();
-    let sidecar = rig.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));
+    let harness = Harness::new(BINARY);
+    let base = harness.put("base/base.json", &json!({"auths": {"ghcr.io": {"auth": FOREIGN}}}).to_string());
+    let file = harness.file();
+    let sidecar =
+        harness.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));
     sidecar.wait_ready();
     assert_eq!(auth(&file, "ghcr.io").as_deref(), Some(FOREIGN));
     let credential = auth(&file, HOST);
@@ -136,7 +137,7 @@ fn a_changed_base_is_merged_and_a_lost_one_keeps_its_last_entries() {
 
 #[test]
 fn what_is_not_ours_survives_rotations_and_what_would_win_over_us_goes() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let foreign = json!({
         "auths": {
             "ghcr.io": {"auth": FOREIGN, "email": "a@example.com", "x": {"deep": [1, 2.50, null]}},
@@ -149,32 +150,32 @@ fn what_is_not_ours_survives_rotations_and_what_would_win_over_us_goes() {
     let mut before = foreign.clone();
     before["auths"][format!("https://{HOST}")] = json!({"auth": FOREIGN});
     before["credHelpers"][HOST] = json!("ecr-login");
-    replace(&rig.file(), &before.to_string());
+    replace(&harness.file(), &before.to_string());
 
-    let sidecar = rig.run(|_| {});
+    let sidecar = harness.run(|_| {});
     let mut credentials = BTreeSet::new();
     for rotation in 0..3 {
         if rotation > 0 {
             sidecar.signal(Signal::HUP);
         }
         let credential = wait_for("another credential", DEADLINE, || {
-            auth(&rig.file(), HOST).filter(|auth| !credentials.contains(auth))
+            auth(&harness.file(), HOST).filter(|auth| !credentials.contains(auth))
         });
         let mut expected = foreign.clone();
         expected["auths"][HOST] = json!({"auth": credential});
-        assert_eq!(config(&rig.file()), Some(expected), "rotation {rotation}");
+        assert_eq!(config(&harness.file()), Some(expected), "rotation {rotation}");
         credentials.insert(credential);
         sidecar.wait_ready();
     }
-    assert_eq!(rig.emulator.count(Service::Ecr), 3);
+    assert_eq!(harness.emulator.count(Service::Ecr), 3);
 }
 
 #[test]
 fn an_output_that_fails_delays_no_other_and_heals() {
-    let rig = Harness::new(BINARY);
-    let blocker = rig.put("blocker", "a file where a directory should be");
-    let (good, bad) = (rig.file(), blocker.join("config.json"));
-    let sidecar = rig
+    let harness = Harness::new(BINARY);
+    let blocker = harness.put("blocker", "a file where a directory should be");
+    let (good, bad) = (harness.file(), blocker.join("config.json"));
+    let sidecar = harness
         .run_with_file(&yaml(&[&format!("path: {}", bad.display()), &format!("path: {}", good.display())]));
     let first = wait_auth(&good, HOST);
     sidecar.wait_status("two failures and a success", |status| {
@@ -204,32 +205,32 @@ fn a_directory_of_another_user_is_reported_with_its_owner_and_the_remedy() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     // Neither the folder nor the program's own place need be open to others.
-    fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();
-    let own = rig.at("ecr-sidecar");
+    fs::set_permissions(harness.at("."), Permissions::from_mode(0o755)).unwrap();
+    let own = harness.at("ecr-sidecar");
     install(BINARY, &own);
     for folder in ["out", "mine"] {
-        fs::create_dir(rig.at(folder)).unwrap();
+        fs::create_dir(harness.at(folder)).unwrap();
     }
-    chown(rig.at("mine"), Some(65534), Some(65534)).unwrap();
-    let file = rig.put(
+    chown(harness.at("mine"), Some(65534), Some(65534)).unwrap();
+    let file = harness.put(
         "ecr-sidecar.yaml",
         &yaml(&[
-            &format!("path: {}", rig.file().display()),
-            &format!("path: {}", rig.at("mine/config.json").display()),
+            &format!("path: {}", harness.file().display()),
+            &format!("path: {}", harness.at("mine/config.json").display()),
         ]),
     );
-    let sidecar = rig.spawn("setpriv", |command| {
+    let sidecar = harness.spawn("setpriv", |command| {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&own).arg("run");
         configured_by(command, &file);
     });
-    wait_auth(&rig.at("mine/config.json"), HOST);
+    wait_auth(&harness.at("mine/config.json"), HOST);
     let line = sidecar.wait_log("output not written", DEADLINE);
     for part in ["uid 65534", "belongs to 0:0 with mode 0755", "runAsUser", "fsGroup"] {
         assert!(line.contains(part), "no {part:?} in {line}");
     }
-    chown(rig.at("out"), Some(65534), None).unwrap();
+    chown(harness.at("out"), Some(65534), None).unwrap();
     sidecar.wait_ready();
 }
 
@@ -238,12 +239,12 @@ fn a_full_volume_keeps_the_old_file_and_readiness_until_its_expiry_and_recovers(
     if !root() {
         return;
     }
-    let rig =
+    let harness =
         Harness::with(BINARY, Settings { token_lifetime: Duration::from_secs(15), ..Settings::default() });
-    let sidecar = rig.run_with_mounts("mkdir out\nmount -t tmpfs -o size=64k none out", |_| {});
+    let sidecar = harness.run_with_mounts("mkdir out\nmount -t tmpfs -o size=64k none out", |_| {});
     sidecar.wait_ready();
-    let file = sidecar.inside(&rig.file());
-    let filler = sidecar.inside(&rig.at("out/filler"));
+    let file = sidecar.inside(&harness.file());
+    let filler = sidecar.inside(&harness.at("out/filler"));
     fill(&filler);
     // A refresh in between would have been another file.
     let old = fs::read(&file).unwrap();
@@ -289,12 +290,12 @@ fn a_volume_that_turns_read_only_keeps_the_old_file_and_recovers() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run_with_mounts("mkdir out\nmount -t tmpfs none out", |_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run_with_mounts("mkdir out\nmount -t tmpfs none out", |_| {});
     sidecar.wait_ready();
-    let file = sidecar.inside(&rig.file());
+    let file = sidecar.inside(&harness.file());
     let old = auth(&file, HOST);
-    let out = rig.at("out");
+    let out = harness.at("out");
     sidecar.in_its_mounts(&format!("mount -o remount,ro {}", out.display()));
     sidecar.signal(Signal::HUP);
     let line = sidecar.wait_log("output not written", DEADLINE);
@@ -311,18 +312,18 @@ fn a_read_only_volume_delays_no_other_output() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let good = rig.at("good/config.json");
-    let file = rig.put(
+    let harness = Harness::new(BINARY);
+    let good = harness.at("good/config.json");
+    let file = harness.put(
         "ecr-sidecar.yaml",
-        &yaml(&[&format!("path: {}", rig.file().display()), &format!("path: {}", good.display())]),
+        &yaml(&[&format!("path: {}", harness.file().display()), &format!("path: {}", good.display())]),
     );
     let mounts = "mkdir out\nmount -t tmpfs -o ro none out";
-    let sidecar = rig.run_with_mounts(mounts, |command| configured_by(command, &file));
+    let sidecar = harness.run_with_mounts(mounts, |command| configured_by(command, &file));
     wait_auth(&good, HOST);
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("mounted read-only"), "{line}");
-    sidecar.in_its_mounts(&format!("mount -o remount,rw {}", rig.at("out").display()));
+    sidecar.in_its_mounts(&format!("mount -o remount,rw {}", harness.at("out").display()));
     sidecar.wait_ready();
 }
 
@@ -331,51 +332,51 @@ fn a_single_file_mount_is_rejected_with_the_sentence_that_explains_it() {
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let mounts = "mkdir out\necho {} > source\ntouch out/config.json\nmount --bind source out/config.json";
-    let sidecar = rig.run_with_mounts(mounts, |_| {});
+    let sidecar = harness.run_with_mounts(mounts, |_| {});
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
     let said = sidecar.stderr();
     for part in [
-        rig.file().to_str().unwrap(),
+        harness.file().to_str().unwrap(),
         "is itself a mount point",
         "readers would keep the old file",
         "subPath",
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
-    assert_eq!(rig.emulator.count(Service::Ecr), 0);
-    assert_eq!(fs::read_to_string(rig.at("source")).unwrap(), "{}\n");
+    assert_eq!(harness.emulator.count(Service::Ecr), 0);
+    assert_eq!(fs::read_to_string(harness.at("source")).unwrap(), "{}\n");
 }
 
 #[test]
 fn a_path_that_can_never_be_a_file_is_rejected() {
-    let rig = Harness::new(BINARY);
-    fs::create_dir_all(rig.file().join("x")).unwrap();
+    let harness = Harness::new(BINARY);
+    fs::create_dir_all(harness.file().join("x")).unwrap();
     for command_name in ["run", "once"] {
-        let sidecar = rig.spawn(BINARY, |command| {
+        let sidecar = harness.spawn(BINARY, |command| {
             command.arg(command_name);
         });
         assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64), "{command_name}");
         let said = sidecar.stderr();
         assert!(said.contains("is a directory, not a file"), "{said}");
-        assert!(said.contains(rig.file().join("config.json").to_str().unwrap()), "the remedy: {said}");
+        assert!(said.contains(harness.file().join("config.json").to_str().unwrap()), "the remedy: {said}");
     }
-    assert_eq!(names(&rig.file()), ["x"]);
+    assert_eq!(names(&harness.file()), ["x"]);
 }
 
 #[test]
 fn mode_and_group_do_not_depend_on_the_umask() {
     for umask in ["000", "022", "077", "777"] {
         for (wanted, bits) in [(None, 0o640), (Some("0600"), 0o600), (Some("0644"), 0o644)] {
-            let rig = Harness::new(BINARY);
-            fs::create_dir(rig.at("out")).unwrap(); // with the umask 777 only root could use its own
-            let sidecar = rig.spawn("sh", |command| {
+            let harness = Harness::new(BINARY);
+            fs::create_dir(harness.at("out")).unwrap(); // with the umask 777 only root could use its own
+            let sidecar = harness.spawn("sh", |command| {
                 command.args(["-c", &format!("umask {umask}; exec {BINARY} once")]);
                 command.envs(wanted.map(|mode| ("ECR_SIDECAR_FILE_MODE", mode)));
             });
             assert!(sidecar.wait_exit(DEADLINE).success());
-            assert_eq!(mode(&rig.file()), bits, "umask {umask}, {wanted:?}");
+            assert_eq!(mode(&harness.file()), bits, "umask {umask}, {wanted:?}");
         }
     }
 }
@@ -385,21 +386,21 @@ fn the_file_gets_the_group_of_a_setgid_directory_or_the_one_that_is_configured()
     if !root() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    fs::create_dir(rig.at("out")).unwrap();
-    chown(rig.at("out"), None, Some(1234)).unwrap();
-    fs::set_permissions(rig.at("out"), Permissions::from_mode(0o2775)).unwrap();
-    let other = rig.at("other/config.json");
-    let sidecar = rig.run_with_file(&yaml(&[
-        &format!("path: {}", rig.file().display()),
+    let harness = Harness::new(BINARY);
+    fs::create_dir(harness.at("out")).unwrap();
+    chown(harness.at("out"), None, Some(1234)).unwrap();
+    fs::set_permissions(harness.at("out"), Permissions::from_mode(0o2775)).unwrap();
+    let other = harness.at("other/config.json");
+    let sidecar = harness.run_with_file(&yaml(&[
+        &format!("path: {}", harness.file().display()),
         &format!("path: {}, group: 4321", other.display()),
     ]));
     sidecar.wait_ready();
     let group = |path: &Path| fs::metadata(path).unwrap().gid();
-    assert_eq!((group(&rig.file()), mode(&rig.file())), (1234, 0o640));
+    assert_eq!((group(&harness.file()), mode(&harness.file())), (1234, 0o640));
     assert_eq!((group(&other), mode(&other)), (4321, 0o640));
-    chown(rig.file(), None, Some(0)).unwrap();
-    wait_until("the group back", || group(&rig.file()) == 1234);
+    chown(harness.file(), None, Some(0)).unwrap();
+    wait_until("the group back", || group(&harness.file()) == 1234);
 }
 
 /// A base of some size, so that a write takes its time, and whose number shows in the output.
@@ -419,15 +420,15 @@ fn is_admitted(registry: &str, auth: &str) -> bool {
 #[test]
 fn a_kill_at_any_moment_leaves_a_whole_file_with_a_good_credential() {
     const KILLS: usize = 200;
-    let rig = Harness::new(BINARY);
-    let registry = rig.emulator.add_registry("eu-west-1");
-    let base = rig.put("base.json", &numbered_base(0));
-    let file = rig.file();
+    let harness = Harness::new(BINARY);
+    let registry = harness.emulator.add_registry("eu-west-1");
+    let base = harness.put("base.json", &numbered_base(0));
+    let file = harness.file();
     let yaml = yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]);
     let is_temp = |name: &String| name.starts_with(".config.json.ecr-sidecar-");
-    let temps = || names(&rig.at("out")).into_iter().filter(is_temp).count();
+    let temps = || names(&harness.at("out")).into_iter().filter(is_temp).count();
 
-    rig.run_with_file(&yaml).wait_ready();
+    harness.run_with_file(&yaml).wait_ready();
     let number = AtomicUsize::new(0);
     let over = AtomicBool::new(false);
     let mut left_over = 0;
@@ -445,7 +446,7 @@ fn a_kill_at_any_moment_leaves_a_whole_file_with_a_good_credential() {
             }
         });
         for kill in 0..KILLS {
-            let sidecar = rig.run_with_file(&yaml);
+            let sidecar = harness.run_with_file(&yaml);
             // At its first write, amid a write, or just after one.
             let moment = fastrand::usize(0..3);
             if moment > 0 {
@@ -468,9 +469,9 @@ fn a_kill_at_any_moment_leaves_a_whole_file_with_a_good_credential() {
     });
     assert!(left_over > 0, "none of the kills came amid a write: this shows nothing");
 
-    let sidecar = rig.run_with_file(&yaml);
+    let sidecar = harness.run_with_file(&yaml);
     sidecar.wait_ready();
-    assert_eq!(names(&rig.at("out")), ["config.json"], "what {left_over} kills left is gone");
+    assert_eq!(names(&harness.at("out")), ["config.json"], "what {left_over} kills left is gone");
 }
 
 /// Looks as often as it can; a missed moment is not waited for for long.
@@ -486,10 +487,11 @@ fn spin_until(mut holds: impl FnMut() -> bool) {
 fn a_reader_in_a_tight_loop_never_sees_a_torn_missing_empty_or_wrongly_moded_file() {
     const READS: usize = 10_000;
     const REWRITES: usize = 300;
-    let rig = Harness::new(BINARY);
-    let base = rig.put("base.json", &numbered_base(0));
-    let file = rig.file();
-    let sidecar = rig.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));
+    let harness = Harness::new(BINARY);
+    let base = harness.put("base.json", &numbered_base(0));
+    let file = harness.file();
+    let sidecar =
+        harness.run_with_file(&yaml(&[&format!("path: {}, base: {}", file.display(), base.display())]));
     sidecar.wait_ready();
     let credential = auth(&file, HOST).unwrap();
     let over = AtomicBool::new(false);
@@ -524,5 +526,5 @@ fn a_reader_in_a_tight_loop_never_sees_a_torn_missing_empty_or_wrongly_moded_fil
     });
     assert!(reads >= READS);
     assert!(seen > REWRITES / 2, "the reader saw {seen} of {REWRITES} files");
-    assert_eq!(names(&rig.at("out")), ["config.json"]);
+    assert_eq!(names(&harness.at("out")), ["config.json"]);
 }

@@ -84,9 +84,9 @@ fn sts_may_fail_in_every_way_and_the_credential_stays() {
         (error(403, "IDPRejectedClaim", "x"), DENIED),
         (error(403, "RegionDisabledException", "x"), DENIED),
     ];
-    survives(Service::Sts, [faults_of_any_service(), coded.into()].concat(), |world, command| {
+    survives(Service::Sts, [faults_of_any_service(), coded.into()].concat(), |harness, command| {
         command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
-        command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.web_identity_file("me"));
+        command.env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.web_identity_file("me"));
     });
 }
 
@@ -94,8 +94,8 @@ fn sts_may_fail_in_every_way_and_the_credential_stays() {
 #[test]
 fn the_pod_identity_agent_may_fail_in_every_way_and_the_credential_stays() {
     let coded = [(error(404, "ResourceNotFoundException", "x"), DENIED), (Fault::NoExpiry, BAD_ANSWER)];
-    survives(Service::PodIdentity, [faults_of_any_service(), coded.into()].concat(), |world, command| {
-        let url = format!("{}/v1/credentials", world.emulator.endpoint());
+    survives(Service::PodIdentity, [faults_of_any_service(), coded.into()].concat(), |harness, command| {
+        let url = format!("{}/v1/credentials", harness.emulator.endpoint());
         command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
         command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", POD_IDENTITY_TOKEN);
     });
@@ -119,21 +119,21 @@ fn survives(
 }
 
 fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&Harness, &mut Command)) {
-    let world = Harness::new(BINARY).without_keys();
-    let running = world.run(|command| identity(&world, command));
+    let harness = Harness::new(BINARY).without_keys();
+    let running = harness.run(|command| identity(&harness, command));
     running.wait_refreshed(1);
-    let published = world.bytes();
-    let host = world.auths().into_keys().next().unwrap();
+    let published = harness.bytes();
+    let host = harness.auths().into_keys().next().unwrap();
 
     let takes_long = matches!(fault, Fault::Hang | Fault::SlowBody(_));
-    world.emulator.set_fault(service, fault);
-    world.emulator.expire_credentials(); // so that their source is asked too
+    harness.emulator.set_fault(service, fault);
+    harness.emulator.expire_credentials(); // so that their source is asked too
     running.refresh();
     let failed = running.wait_token("the failure", |token| token["failed"] == 1);
     let problem = &failed["last_error"];
     assert_eq!(problem["class"], class, "{problem}");
     assert!(problem["remedy"].as_str().is_some_and(|remedy| remedy.len() > 20), "{problem}");
-    still_good(&world, &running, &published, &host);
+    still_good(&harness, &running, &published, &host);
     if service != Service::Sts && service != Service::PodIdentity {
         assert_eq!(failed["refreshed"], 1);
     }
@@ -144,90 +144,90 @@ fn survives_one(service: Service, fault: Fault, class: &str, identity: impl Fn(&
     if [TRANSIENT, BAD_ANSWER].contains(&class) && !takes_long {
         running.wait_token("a second failure", |token| token["failed"].as_u64() >= Some(2));
         running.wait_logged("token refresh failed", 1); // a lasting failure is said once
-        still_good(&world, &running, &published, &host);
+        still_good(&harness, &running, &published, &host);
     }
 
-    world.emulator.clear_faults();
+    harness.emulator.clear_faults();
     running.refresh();
     let recovered = running.wait_refreshed(2);
     assert_eq!((&recovered["last_error"], &recovered["failures_in_a_row"]), (&Value::Null, &0.into()));
     let said = running.wait_logged("token refreshed", 2);
     assert!(said[1]["failures_before"].as_u64() >= Some(1), "{said:?}");
-    assert_ne!(world.bytes(), published);
+    assert_ne!(harness.bytes(), published);
     assert_eq!(running.status()["outputs"][0]["writes"], 2, "one write a token, and none for a failure");
-    world.pull(&host);
+    harness.pull(&host);
 }
 
 /// What is published is as it was, whole, admitted, and readiness says so.
 #[track_caller]
-fn still_good(world: &Harness, running: &Running, published: &[u8], host: &str) {
-    assert!(world.bytes() == published, "the file has changed");
+fn still_good(harness: &Harness, running: &Running, published: &[u8], host: &str) {
+    assert!(harness.bytes() == published, "the file has changed");
     let (code, said) = running.get("/readyz?verbose");
     assert_eq!(code, 200, "{said}");
     assert_eq!(running.get("/livez").0, 200);
-    world.pull(host);
+    harness.pull(host);
 }
 
 /// A session is used whatever STS says of its end; ECR says when it has ended.
 #[test]
 fn session_dates_that_cannot_be_right_do_no_harm() {
     for fault in [Fault::NoExpiry, Fault::ExpiredOnArrival, Fault::FarFuture] {
-        let world = Harness::new(BINARY).without_keys();
-        world.emulator.set_fault(Service::Sts, fault.clone());
-        let running = world.run(|command| {
+        let harness = Harness::new(BINARY).without_keys();
+        harness.emulator.set_fault(Service::Sts, fault.clone());
+        let running = harness.run(|command| {
             command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
-            command.env("AWS_WEB_IDENTITY_TOKEN_FILE", world.web_identity_file("me"));
+            command.env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.web_identity_file("me"));
         });
         running.wait_refreshed(1);
-        assert_eq!(world.counts(), [1, 1, 0, 0, 0], "{fault:?}");
-        world.emulator.expire_credentials();
+        assert_eq!(harness.counts(), [1, 1, 0, 0, 0], "{fault:?}");
+        harness.emulator.expire_credentials();
         running.refresh();
         let token = running.wait_refreshed(2);
         assert_eq!(token["failed"], 0, "{fault:?}");
-        assert!(world.counts()[0] <= 3 && world.counts()[1] <= 3, "{fault:?}: {:?}", world.counts());
+        assert!(harness.counts()[0] <= 3 && harness.counts()[1] <= 3, "{fault:?}: {:?}", harness.counts());
     }
 }
 
 #[test]
 fn a_password_with_colons_is_a_good_one() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::ColonPassword);
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::ColonPassword);
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS);
     });
 }
 
 #[test]
 fn readiness_ends_with_the_token_and_the_file_stays() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_token_lifetime(Duration::from_secs(21));
-    let running = world.run_ready(|_| {});
-    let published = world.bytes();
-    world.emulator.set_fault(Service::Ecr, Fault::Status(503));
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_token_lifetime(Duration::from_secs(21));
+    let running = harness.run_ready(|_| {});
+    let published = harness.bytes();
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(503));
     test_support::wait_for("the end of readiness", DEADLINE, || (!running.is_ready()).then_some(()));
     let (_, said) = running.get("/readyz");
     assert!(said.contains(HOST) && said.contains("expired at") && said.contains("HTTP 503"), "{said}");
-    assert!(world.bytes() == published);
+    assert!(harness.bytes() == published);
     assert_eq!(running.get("/livez").0, 200);
     running.wait_logged("no longer ready", 1);
 
-    world.emulator.clear_faults();
+    harness.emulator.clear_faults();
     running.wait_ready();
-    world.pull(HOST);
+    harness.pull(HOST);
 }
 
 #[test]
 fn a_token_that_expired_before_it_arrived_is_published_and_flagged_and_renewed_slowly() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
-    let running = world.run(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
+    let running = harness.run(|command| {
         command.envs(KEYS);
     });
     let token = running.wait_refreshed(1);
     assert_eq!(token["clock_fault"], "expired-on-arrival");
     assert!(seconds_between(&token["obtained_at"], &token["next_attempt"]) >= 59.0, "{token}"); // whole seconds
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
-    world.pull(HOST); // it may well be good: the dates are wrong, not the token
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
+    harness.pull(HOST); // it may well be good: the dates are wrong, not the token
     running.wait_logged("implausible token expiry (clock skew?); refreshing at a reduced rate", 1);
     let (code, said) = running.get("/readyz");
     assert_eq!(code, 503);
@@ -236,52 +236,52 @@ fn a_token_that_expired_before_it_arrived_is_published_and_flagged_and_renewed_s
 
 #[test]
 fn a_token_that_expired_before_it_arrived_does_not_replace_a_live_one() {
-    let world = Harness::new(BINARY).without_keys();
-    let running = world.run_ready(|_| {});
-    let published = world.bytes();
-    world.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
+    let harness = Harness::new(BINARY).without_keys();
+    let running = harness.run_ready(|_| {});
+    let published = harness.bytes();
+    harness.emulator.set_fault(Service::Ecr, Fault::ExpiredOnArrival);
     running.refresh();
     let token = running.wait_token("the second token", |token| token["refreshed"] == 2);
     assert_eq!(token["clock_fault"], "expired-on-arrival");
     assert!(seconds_between(&token["obtained_at"], &token["next_attempt"]) >= 59.0, "{token}");
     running.wait_logged("new token is already expired; keeping the current token", 1);
-    still_good(&world, &running, &published, HOST);
+    still_good(&harness, &running, &published, HOST);
 }
 
 #[test]
 fn a_token_of_a_hundred_years_is_published_flagged_and_renewed_as_usual() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::FarFuture);
-    let running = world.run_ready(|_| {});
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::FarFuture);
+    let running = harness.run_ready(|_| {});
     let token = running.token();
     assert_eq!(token["clock_fault"], "too-long");
     assert!(seconds_between(&token["obtained_at"], &token["next_attempt"]) <= 12.0 * 3600.0, "{token}");
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
-    world.pull(HOST);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
+    harness.pull(HOST);
 }
 
 /// AWS's clock is ten minutes ahead of this machine's: the SDK corrects itself by the answer's `Date`.
 #[test]
 fn a_clock_that_is_off_by_minutes_is_corrected_at_the_second_try() {
     for offset in [600, -600] {
-        let world = Harness::new(BINARY).without_keys();
-        world.emulator.set_clock_offset(offset);
-        let running = world.run(|command| {
+        let harness = Harness::new(BINARY).without_keys();
+        harness.emulator.set_clock_offset(offset);
+        let running = harness.run(|command| {
             command.envs(KEYS);
         });
         let token = running.wait_refreshed(1);
         assert_eq!(token["failed"], 0, "{token}");
-        assert_eq!(world.emulator.count(Service::Ecr), 2);
-        world.pull(HOST);
+        assert_eq!(harness.emulator.count(Service::Ecr), 2);
+        harness.pull(HOST);
     }
 }
 
 #[test]
 fn ten_megabytes_of_answer_are_rejected_without_holding_them() {
-    let world = Harness::new(BINARY).without_keys();
-    let running = world.run_ready(|_| {});
+    let harness = Harness::new(BINARY).without_keys();
+    let running = harness.run_ready(|_| {});
     let before = running.peak_kib();
-    world.emulator.set_fault(Service::Ecr, Fault::Huge);
+    harness.emulator.set_fault(Service::Ecr, Fault::Huge);
     running.refresh();
     running.wait_token("the third failure", |token| token["failed"].as_u64() >= Some(3));
     let grown = running.peak_kib() - before;
@@ -290,18 +290,18 @@ fn ten_megabytes_of_answer_are_rejected_without_holding_them() {
 
 #[test]
 fn once_ends_with_0_when_everything_is_written() {
-    let world = Harness::new(BINARY).without_keys();
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let once = harness.once(|command| {
         command.envs(KEYS);
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
-    world.pull(HOST);
+    harness.pull(HOST);
 }
 
 #[test]
 fn once_ends_with_64_when_the_configuration_is_bad_and_says_what() {
-    let world = Harness::new(BINARY).without_keys();
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let once = harness.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", "https://public.ecr.aws");
         command.env("ECR_SIDECAR_FILE_MODE", "rw-r-----").env("ECR_SIDECAR_REGISTRYS", "x");
     });
@@ -311,9 +311,9 @@ fn once_ends_with_64_when_the_configuration_is_bad_and_says_what() {
         "ECR_SIDECAR_REGISTRYS: found an unknown variable",
         "did you mean `ECR_SIDECAR_REGISTRIES`",
     ]);
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 
-    let once = world.once(|command| {
+    let once = harness.once(|command| {
         command.arg("--registrys");
     });
     assert_eq!(once.code, Some(64), "{}", once.stderr);
@@ -322,9 +322,9 @@ fn once_ends_with_64_when_the_configuration_is_bad_and_says_what() {
 /// Without a time limit of its own it would be 60 seconds: one call shows that nothing was waited for.
 #[test]
 fn once_ends_with_69_at_once_when_only_a_person_can_help() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    let once = harness.once(|command| {
         command.envs(KEYS).args(["--timeout", "24h"]);
     });
     once.failed_with(&[
@@ -333,15 +333,15 @@ fn once_ends_with_69_at_once_when_only_a_person_can_help() {
         "AccessDeniedException",
         "allow the principal ecr:GetAuthorizationToken on resource *",
     ]);
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
-    assert!(world.nothing_written());
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
+    assert!(harness.nothing_written());
 }
 
 #[test]
 fn once_ends_with_69_after_its_timeout_when_aws_hangs() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::Hang);
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::Hang);
+    let once = harness.once(|command| {
         command.envs(KEYS).args(["--timeout", "2s"]);
     });
     once.failed_with(&[
@@ -349,16 +349,16 @@ fn once_ends_with_69_after_its_timeout_when_aws_hangs() {
         HOST,
         "no token yet: AWS is being asked",
     ]);
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
 }
 
 #[test]
 fn once_rides_through_what_is_transient() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.push_fault(Service::Ecr, Fault::Status(503), 1);
-    world.emulator.push_fault(Service::Ecr, Fault::Reset, 1);
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.push_fault(Service::Ecr, Fault::Status(503), 1);
+    harness.emulator.push_fault(Service::Ecr, Fault::Reset, 1);
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS);
     });
-    assert_eq!(world.emulator.count(Service::Ecr), 3);
+    assert_eq!(harness.emulator.count(Service::Ecr), 3);
 }

@@ -23,19 +23,19 @@ use crate::BINARY;
 /// Who runs it in the image and next to Flux.
 const NOBODY: u32 = 65534;
 
-/// A world whose files are that user's; `None` where this test may not become another user.
+/// A harness whose files are that user's; `None` where this test may not become another user.
 fn harness_of_nobody() -> Option<Harness> {
     if !root() {
         return None;
     }
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for folder in [".", "out"] {
-        let path = world.at(folder);
+        let path = harness.at(folder);
         fs::create_dir_all(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    Some(world)
+    Some(harness)
 }
 
 /// Whether a process of that user may read a file.
@@ -61,13 +61,13 @@ fn is_hardened(pid: u32, what: &str) {
 
 #[test]
 fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
-    let Some(world) = harness_of_nobody() else { return };
-    let helper = world.at("docker-credential-ecr-sidecar");
+    let Some(harness) = harness_of_nobody() else { return };
+    let helper = harness.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &helper).unwrap();
     // As long as the agent hangs, so does each of them.
-    world.emulator.set_fault(Service::Ecr, Fault::Hang);
-    let commands = [world.command("run"), world.command("once"), world.command("doctor"), {
-        let mut print = world.command("print");
+    harness.emulator.set_fault(Service::Ecr, Fault::Hang);
+    let commands = [harness.command("run"), harness.command("once"), harness.command("doctor"), {
+        let mut print = harness.command("print");
         print.arg(HOST);
         print
     }];
@@ -78,7 +78,7 @@ fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
         is_hardened(process.pid(), &what);
     }
     // The helper waits for its question.
-    let usual = world.command("get");
+    let usual = harness.command("get");
     let mut get = Command::new(&helper);
     get.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
     get.arg("get").uid(NOBODY).gid(NOBODY).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -94,8 +94,8 @@ fn no_process_of_the_same_user_reads_the_memory_of_any_command() {
 
 #[test]
 fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
-    let Some(world) = harness_of_nobody() else { return };
-    let running = world.run_ready(|command| {
+    let Some(harness) = harness_of_nobody() else { return };
+    let running = harness.run_ready(|command| {
         command.uid(NOBODY).gid(NOBODY);
     });
     is_hardened(running.pid(), "run");
@@ -116,13 +116,13 @@ fn it_is_not_dumpable_and_knows_what_it_costs_as_any_user() {
         );
     }
     // It reads its own mounts before it writes, and doctor reads files and groups.
-    let mut doctor = world.command("doctor");
+    let mut doctor = harness.command("doctor");
     doctor.envs(KEYS).uid(NOBODY).gid(NOBODY);
-    doctor.env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    doctor.env("AWS_CA_BUNDLE", harness.emulator.ca_file());
     let report = output(&mut doctor, Duration::from_secs(60));
     let said = String::from_utf8_lossy(&report.stdout);
     assert!(report.status.success() && said.contains("docker-config"), "{said}");
-    assert!(Path::new(&world.file()).exists());
+    assert!(Path::new(&harness.file()).exists());
 }
 
 /// Half a page of the ELF specification.
@@ -145,8 +145,8 @@ fn the_program_is_static_and_its_addresses_are_random() {
         return; // no other user may read the maps of a process that is not dumpable
     }
     // What counts: two processes have their code at different places.
-    let world = Harness::new(BINARY).without_keys();
-    let starts: Vec<_> = [world.run_ready(|_| {}), world.run_ready(|_| {})]
+    let harness = Harness::new(BINARY).without_keys();
+    let starts: Vec<_> = [harness.run_ready(|_| {}), harness.run_ready(|_| {})]
         .iter()
         .map(|running| {
             let maps = fs::read_to_string(format!("/proc/{}/maps", running.pid())).unwrap();

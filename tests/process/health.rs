@@ -21,11 +21,11 @@ use crate::BINARY;
 
 #[test]
 fn every_path_answers_by_its_method_and_form() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
-    let output = format!("docker-config {}", rig.file().display());
+    let output = format!("docker-config {}", harness.file().display());
     let ready = format!("[+]registry {HOST} in {output} ok\nok\n");
     let live = format!("[+]refresher ecr eu-west-1 as default ok\n[+]output {output} ok\nok\n");
     for (path, code, body) in [
@@ -59,8 +59,8 @@ fn every_path_answers_by_its_method_and_form() {
 
 #[test]
 fn status_shows_who_asked_until_when_and_what_is_in_place() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let answer = http::request(sidecar.health(), "GET", "/status");
     assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
@@ -72,7 +72,7 @@ fn status_shows_who_asked_until_when_and_what_is_in_place() {
     assert_eq!(token["principal"]["source"], "environment");
     assert_eq!((token["refreshed"].as_u64(), token["failed"].as_u64()), (Some(1), Some(0)));
     let output = &status["outputs"][0];
-    assert_eq!(output["target"], rig.file().display().to_string());
+    assert_eq!(output["target"], harness.file().display().to_string());
     assert_eq!(output["in_place"][HOST], token["expires_at"]);
     let at = |value: &serde_json::Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
     let (next, end) = (at(&token["next_attempt"]), at(&token["expires_at"]));
@@ -82,9 +82,9 @@ fn status_shows_who_asked_until_when_and_what_is_in_place() {
 
 #[test]
 fn a_503_names_the_registry_the_reason_and_the_remedy_and_livez_does_not_depend_on_aws() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    let sidecar = harness.run(|_| {});
     let status = sidecar
         .wait_status("a failure", |status| status["tokens"][0]["failed"].as_u64().is_some_and(|n| n > 0));
     let problem = &status["tokens"][0]["last_error"];
@@ -102,14 +102,15 @@ fn a_503_names_the_registry_the_reason_and_the_remedy_and_livez_does_not_depend_
 
 #[test]
 fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::Hang);
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::Hang);
     let address = SocketAddr::from(([127, 0, 0, 1], test_support::free_port()));
     let outputs: String = (0..50)
-        .map(|n| format!("- {{type: docker-config, path: {}}}\n", rig.at(&n.to_string()).display()))
+        .map(|n| format!("- {{type: docker-config, path: {}}}\n", harness.at(&n.to_string()).display()))
         .collect();
-    let file = rig.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs:\n{outputs}"));
-    let _sidecar = rig.run(|command| {
+    let file =
+        harness.put("ecr-sidecar.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs:\n{outputs}"));
+    let _sidecar = harness.run(|command| {
         configured_by(command, &file);
         command.env("ECR_SIDECAR_HEALTH_LISTEN", address.to_string());
     });
@@ -127,12 +128,12 @@ fn it_is_not_ready_from_the_first_answer_on_until_there_is_a_credential() {
 
 #[test]
 fn readyz_is_true_exactly_while_the_credential_in_the_file_lives() {
-    let rig =
+    let harness =
         Harness::with(BINARY, Settings { token_lifetime: Duration::from_secs(12), ..Settings::default() });
-    let sidecar = rig.run(|_| {});
-    let credential = wait_auth(&rig.file(), HOST);
+    let sidecar = harness.run(|_| {});
+    let credential = wait_auth(&harness.file(), HOST);
     sidecar.wait_ready();
-    rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let end =
         sidecar.status()["outputs"][0]["in_place"][HOST].as_str().unwrap().parse::<Timestamp>().unwrap();
     let (end, rounding) = (SystemTime::from(end), Duration::from_secs(1));
@@ -148,12 +149,12 @@ fn readyz_is_true_exactly_while_the_credential_in_the_file_lives() {
         assert!(body.contains(part), "no {part:?} in {body}");
     }
     // An error takes nothing away, and who has started once has started.
-    assert_eq!(auth(&rig.file(), HOST), Some(credential));
+    assert_eq!(auth(&harness.file(), HOST), Some(credential));
     assert_eq!(sidecar.get("/startupz").0, 200);
     assert_eq!(sidecar.get("/livez").0, 200);
     sidecar.wait_log("no longer ready", DEADLINE);
 
-    rig.emulator.clear_faults();
+    harness.emulator.clear_faults();
     sidecar.wait_ready();
 }
 
@@ -164,24 +165,24 @@ fn now() -> SystemTime {
 
 #[test]
 fn after_its_grace_startupz_is_true_whatever_aws_does() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let file = |grace: &str| {
-        let out = rig.file();
+        let out = harness.file();
         format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: {}}}]\n\
              health: {{startupGrace: {grace}}}\n",
             out.display()
         )
     };
-    let sidecar = rig.run_with_file(&file("1s"));
+    let sidecar = harness.run_with_file(&file("1s"));
     sidecar.wait_get("/startupz", 200);
     assert_eq!(sidecar.get("/readyz").0, 503);
     let (_, body) = sidecar.get("/startupz?verbose");
     assert!(body.contains(&format!("[-]registry {HOST}")), "{body}");
     drop(sidecar);
 
-    let sidecar = rig.run_with_file(&file("1h"));
+    let sidecar = harness.run_with_file(&file("1h"));
     sidecar.wait_status("three failures", |status| status["tokens"][0]["failed"].as_u64() >= Some(3));
     assert_eq!(sidecar.get("/startupz").0, 503);
 }
@@ -192,8 +193,8 @@ fn it_listens_on_ipv6() {
         return skip("this machine has no IPv6");
     }
     for (listen, asked) in [("[::1]:0", "[::1]"), ("[::]:0", "[::]")] {
-        let rig = Harness::new(BINARY);
-        let sidecar = rig.run(|command| {
+        let harness = Harness::new(BINARY);
+        let sidecar = harness.run(|command| {
             command.env("ECR_SIDECAR_HEALTH_LISTEN", listen);
         });
         let port = sidecar.health().port();
@@ -217,9 +218,9 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn the_exec_probes_tell_by_exit_status_and_say_why() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    let sidecar = harness.run(|_| {});
     sidecar.wait_status("a failure", |status| status["tokens"][0]["failed"].as_u64() >= Some(1));
     let listen = sidecar.health().to_string();
     let probe = |question: &str| {
@@ -235,7 +236,7 @@ fn the_exec_probes_tell_by_exit_status_and_say_why() {
     let without_a_question = ask(&["health", "--health-listen", &listen]);
     assert_eq!(without_a_question.status.code(), Some(0));
 
-    rig.emulator.clear_faults();
+    harness.emulator.clear_faults();
     sidecar.wait_ready();
     for question in ["live", "ready", "startup"] {
         let (code, said) = probe(question);
@@ -263,11 +264,11 @@ fn a_probe_of_nothing_fails_and_says_where_nothing_answers() {
 
 #[test]
 fn a_probe_finds_the_address_by_flag_environment_and_file() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     let address = sidecar.health();
-    let file = rig.put("probe.yaml", &format!("health: {{listen: '{address}'}}\n"));
+    let file = harness.put("probe.yaml", &format!("health: {{listen: '{address}'}}\n"));
     let file = file.to_str().unwrap();
     let elsewhere = format!("127.0.0.1:{}", test_support::free_port());
     let asked = |arguments: &[&str], environment: &[(&str, &str)]| {
@@ -290,9 +291,9 @@ fn a_probe_finds_the_address_by_flag_environment_and_file() {
 
 #[test]
 fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    let sidecar = harness.run(|_| {});
     let listen = sidecar.health().to_string();
     let given_up = ask(&["wait", "--timeout", "1s", "--health-listen", &listen]);
     assert_eq!(given_up.status.code(), Some(69));
@@ -302,7 +303,7 @@ fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
         let waiting = scope.spawn(|| ask(&["wait", "--health-listen", &listen]));
         sidecar.wait_status("another failure", |status| status["tokens"][0]["failed"].as_u64() >= Some(2));
         assert!(!waiting.is_finished());
-        rig.emulator.clear_faults();
+        harness.emulator.clear_faults();
         let waited = waiting.join().unwrap();
         assert_eq!((waited.status.code(), stdout(&waited).as_str()), (Some(0), "ok\n"));
     });
@@ -310,8 +311,8 @@ fn wait_ends_when_the_sidecar_is_ready_and_gives_up_when_it_is_not() {
 
 #[test]
 fn headers_that_never_end_hold_up_no_probe() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     sidecar.answers_during(|address| {
         let mut clients: Vec<_> = (0..600).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -328,8 +329,8 @@ fn headers_that_never_end_hold_up_no_probe() {
 
 #[test]
 fn a_header_of_10_mb_is_rejected_and_not_kept() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
     sidecar.answers_during(|address| {
         for _ in 0..20 {
@@ -349,16 +350,16 @@ fn a_header_of_10_mb_is_rejected_and_not_kept() {
 /// A page of another origin whose name resolves to loopback, or to the pod, reads nothing (DNS rebinding).
 #[test]
 fn a_host_that_is_not_ours_gets_nothing_until_the_configuration_names_it() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let file = |hosts: &str| {
         let text = format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: '{}'}}]\nhealth: {{listen: '127.0.0.1:0', hosts: [{hosts}]}}\n",
-            rig.file().display()
+            harness.file().display()
         );
-        rig.put("ecr-sidecar.yaml", &text)
+        harness.put("ecr-sidecar.yaml", &text)
     };
     let path = file("");
-    let sidecar = rig.run(|command| configured_by(command, &path));
+    let sidecar = harness.run(|command| configured_by(command, &path));
     sidecar.wait_ready();
     let ask = |path: &str, host: &str| {
         let mut stream = http::connect(sidecar.health()).unwrap();

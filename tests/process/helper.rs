@@ -22,13 +22,13 @@ use crate::BINARY;
 const NOT_FOUND: &str = "credentials not found in native keychain\n";
 
 /// The helper by its own name, with the default user's keys.
-fn helper(world: &Harness, action: &str, prepare: impl FnOnce(&mut Command)) -> Command {
-    let link = world.at("bin/docker-credential-ecr-sidecar");
+fn helper(harness: &Harness, action: &str, prepare: impl FnOnce(&mut Command)) -> Command {
+    let link = harness.at("bin/docker-credential-ecr-sidecar");
     if !link.exists() {
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(BINARY, &link).unwrap();
     }
-    let usual = world.command(action);
+    let usual = harness.command(action);
     let mut command = Command::new(link);
     command.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.arg(action).envs(KEYS);
@@ -47,19 +47,19 @@ pub(crate) fn ask(command: &mut Command, question: &str) -> Output {
     start(command, question).wait_with_output().unwrap()
 }
 
-fn get(world: &Harness, prepare: impl FnOnce(&mut Command)) -> Output {
-    ask(&mut helper(world, "get", prepare), HOST)
+fn get(harness: &Harness, prepare: impl FnOnce(&mut Command)) -> Output {
+    ask(&mut helper(harness, "get", prepare), HOST)
 }
 
 /// The secret of an answer, which the registry lets in.
 #[track_caller]
-fn secret(world: &Harness, output: &Output) -> String {
+fn secret(harness: &Harness, output: &Output) -> String {
     let (said, reported) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{reported}");
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((answer["ServerURL"].as_str(), answer["Username"].as_str()), (Some(HOST), Some("AWS")));
     let secret = answer["Secret"].as_str().unwrap().to_owned();
-    world.admits(HOST, &STANDARD.encode(format!("AWS:{secret}")));
+    harness.admits(HOST, &STANDARD.encode(format!("AWS:{secret}")));
     secret
 }
 
@@ -74,8 +74,8 @@ fn failed(output: &Output, parts: &[&str]) {
 }
 
 /// The one token in the cache of the home folder.
-pub(crate) fn cached(world: &Harness) -> PathBuf {
-    let entries = fs::read_dir(world.at(".cache/ecr-sidecar")).unwrap().map(|entry| entry.unwrap().path());
+pub(crate) fn cached(harness: &Harness) -> PathBuf {
+    let entries = fs::read_dir(harness.at(".cache/ecr-sidecar")).unwrap().map(|entry| entry.unwrap().path());
     let mut tokens: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|it| it == "token")).collect();
     assert_eq!(tokens.len(), 1, "{tokens:?}");
@@ -83,8 +83,8 @@ pub(crate) fn cached(world: &Harness) -> PathBuf {
 }
 
 /// Lets the cached token grow older.
-pub(crate) fn age(world: &Harness, hours: u64) {
-    let path = cached(world);
+pub(crate) fn age(harness: &Harness, hours: u64) {
+    let path = cached(harness);
     let mut token: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for time in ["obtained_at", "expires_at"] {
         token[time] = json!(token[time].as_u64().unwrap() - hours * 3600);
@@ -94,9 +94,9 @@ pub(crate) fn age(world: &Harness, hours: u64) {
 
 #[test]
 fn the_protocol_is_docker_s() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let say = |action: &str, question: &str| {
-        let output = ask(&mut helper(&world, action, |_| {}), question);
+        let output = ask(&mut helper(&harness, action, |_| {}), question);
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     for asked in [HOST.to_owned(), format!("https://{HOST}"), format!("https://{HOST}/v2/\n")] {
@@ -123,31 +123,31 @@ fn the_protocol_is_docker_s() {
         let (code, said) = say(action, question);
         assert!(code == 1 && said.contains(part) && said.lines().count() == 1, "{action}: {said}");
     }
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
 }
 
 #[test]
 fn with_nothing_configured_it_answers_for_ecr_and_for_nothing_else() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let ask = |action: &str, question: &str| {
         ask(
-            &mut helper(&world, action, |command| {
+            &mut helper(&harness, action, |command| {
                 command.env_remove("ECR_SIDECAR_REGISTRIES");
             }),
             question,
         )
     };
-    secret(&world, &ask("get", HOST));
+    secret(&harness, &ask("get", HOST));
     assert_eq!(ask("get", "ghcr.io").stdout, NOT_FOUND.as_bytes());
     assert_eq!(ask("list", "").stdout, b"{}\n");
 }
 
 #[test]
 fn what_fails_is_one_line_with_its_remedy() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    failed(&get(&world, |_| {}), &[HOST, "AccessDenied", "to fix it:"]);
-    let bad = get(&world, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    failed(&get(&harness, |_| {}), &[HOST, "AccessDenied", "to fix it:"]);
+    let bad = get(&harness, |command| {
         command.env("ECR_SIDECAR_FILE_MODE", "0666").env("ECR_SIDECAR_HEALTH_LISTEN", "x");
     });
     failed(&bad, &["ECR_SIDECAR_FILE_MODE", "ECR_SIDECAR_HEALTH_LISTEN"]);
@@ -155,54 +155,54 @@ fn what_fails_is_one_line_with_its_remedy() {
 
 #[test]
 fn a_running_sidecar_s_token_costs_no_call() {
-    let world = Harness::new(BINARY).without_keys();
-    let _running = world.run_ready(|_| {});
-    let counts = world.counts();
-    let secret = secret(&world, &get(&world, |_| {}));
-    assert_eq!(Some(&STANDARD.encode(format!("AWS:{secret}"))), world.auths().get(HOST));
-    assert_eq!(world.counts(), counts);
-    assert!(!world.at(".cache").exists(), "what a sidecar keeps is not kept twice");
+    let harness = Harness::new(BINARY).without_keys();
+    let _running = harness.run_ready(|_| {});
+    let counts = harness.counts();
+    let secret = secret(&harness, &get(&harness, |_| {}));
+    assert_eq!(Some(&STANDARD.encode(format!("AWS:{secret}"))), harness.auths().get(HOST));
+    assert_eq!(harness.counts(), counts);
+    assert!(!harness.at(".cache").exists(), "what a sidecar keeps is not kept twice");
 }
 
 #[test]
 fn fifty_at_a_time_cost_one_call() {
-    let world = Harness::new(BINARY).without_keys();
-    let children: Vec<_> = (0..50).map(|_| start(&mut helper(&world, "get", |_| {}), HOST)).collect();
+    let harness = Harness::new(BINARY).without_keys();
+    let children: Vec<_> = (0..50).map(|_| start(&mut helper(&harness, "get", |_| {}), HOST)).collect();
     let secrets: Vec<_> =
-        children.into_iter().map(|child| secret(&world, &child.wait_with_output().unwrap())).collect();
+        children.into_iter().map(|child| secret(&harness, &child.wait_with_output().unwrap())).collect();
     assert!(secrets.iter().all(|secret| *secret == secrets[0]));
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
 }
 
 #[test]
 fn a_cached_token_is_used_while_it_lives() {
-    let world = Harness::new(BINARY).without_keys();
-    let get = || get(&world, |_| {});
-    let first = secret(&world, &get());
-    age(&world, 5);
-    assert_eq!(secret(&world, &get()), first);
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
+    let harness = Harness::new(BINARY).without_keys();
+    let get = || get(&harness, |_| {});
+    let first = secret(&harness, &get());
+    age(&harness, 5);
+    assert_eq!(secret(&harness, &get()), first);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
 
-    age(&world, 2); // more than half of it is over
-    let second = secret(&world, &get());
+    age(&harness, 2); // more than half of it is over
+    let second = secret(&harness, &get());
     assert_ne!(second, first);
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 
-    age(&world, 7);
+    age(&harness, 7);
     for fault in [Fault::AccessDenied, Fault::Hang] {
-        world.emulator.set_fault(Service::Ecr, fault);
-        assert_eq!(secret(&world, &get()), second);
+        harness.emulator.set_fault(Service::Ecr, fault);
+        assert_eq!(secret(&harness, &get()), second);
     }
-    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    age(&world, 6); // it has ended
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    age(&harness, 6); // it has ended
     failed(&get(), &["AccessDenied"]);
 }
 
 #[test]
 fn another_profile_does_not_get_this_ones_token() {
-    let world = Harness::new(BINARY).without_keys();
-    let [id, key, session] = world.session();
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    let [id, key, session] = harness.session();
+    harness.write(
         ".aws/credentials",
         &format!(
             "[one]\naws_access_key_id = {}\naws_secret_access_key = {}\n\
@@ -212,8 +212,8 @@ fn another_profile_does_not_get_this_ones_token() {
     );
     let by = |profile: &str| {
         secret(
-            &world,
-            &get(&world, |command| {
+            &harness,
+            &get(&harness, |command| {
                 command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
                 command.env("AWS_PROFILE", profile);
             }),
@@ -222,44 +222,44 @@ fn another_profile_does_not_get_this_ones_token() {
     let (one, two) = (by("one"), by("two"));
     assert_ne!(one, two);
     assert_eq!((by("one"), by("two")), (one, two));
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
 #[test]
 fn a_folder_that_cannot_be_used_costs_a_call_and_nothing_else() {
-    let world = Harness::new(BINARY).without_keys();
-    let open = world.at("open");
+    let harness = Harness::new(BINARY).without_keys();
+    let open = harness.at("open");
     fs::create_dir_all(open.join("ecr-sidecar")).unwrap();
     fs::set_permissions(open.join("ecr-sidecar"), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = world.write("file", "");
+    let file = harness.write("file", "");
     let folders = [open, file, "/proc/none".into(), "relative".into()];
     for (count, folder) in (1..).zip(&folders) {
-        let output = get(&world, |command| {
+        let output = get(&harness, |command| {
             command.env_remove("HOME").env("XDG_RUNTIME_DIR", folder).env("XDG_CACHE_HOME", folder);
         });
-        secret(&world, &output);
-        assert_eq!(world.emulator.count(Service::Ecr), count, "{}", folder.display());
+        secret(&harness, &output);
+        assert_eq!(harness.emulator.count(Service::Ecr), count, "{}", folder.display());
     }
-    assert_eq!(fs::read_dir(world.at("open/ecr-sidecar")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(harness.at("open/ecr-sidecar")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_folder_that_fills_up_costs_a_call_and_nothing_else() {
-    let world = Harness::new(BINARY).without_keys();
-    secret(&world, &get(&world, |_| {}));
-    let path = cached(&world);
+    let harness = Harness::new(BINARY).without_keys();
+    secret(&harness, &get(&harness, |_| {}));
+    let path = cached(&harness);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap(); // nothing can be put in its place
-    secret(&world, &get(&world, |_| {}));
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    secret(&harness, &get(&harness, |_| {}));
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
 /// Whoever holds the other end of standard input may never close it.
 #[test]
 fn a_question_that_never_ends_is_given_up() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for action in ["get", "store", "erase"] {
-        let mut command = helper(&world, action, |_| {});
+        let mut command = helper(&harness, action, |_| {});
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut held = child.stdin.take().unwrap();
@@ -269,14 +269,14 @@ fn a_question_that_never_ends_is_given_up() {
         failed(&output, &[sentence]);
         drop(held);
     }
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
 fn a_question_without_bound_is_none() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for endless in ["/dev/zero", "/dev/urandom"] {
-        let mut command = helper(&world, "get", |_| {});
+        let mut command = helper(&harness, "get", |_| {});
         command.stdin(std::fs::File::open(endless).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = command.spawn().unwrap().wait_with_output().unwrap();
         failed(&output, &["no credentials server URL"]);

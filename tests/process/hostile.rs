@@ -43,10 +43,10 @@ fn hostile() -> Vec<(&'static str, String)> {
 }
 
 /// Puts `text` in the file's place, and waits until our entry is in it again.
-fn put(world: &Harness, running: &Running, text: &str) {
+fn put(harness: &Harness, running: &Running, text: &str) {
     let before = writes(running);
-    let temporary = world.write("hostile.json", text);
-    std::fs::rename(temporary, world.file()).unwrap();
+    let temporary = harness.write("hostile.json", text);
+    std::fs::rename(temporary, harness.file()).unwrap();
     wait_for("the entry in the hostile document", DEADLINE, || {
         (writes(running) > before && running.is_ready()).then_some(())
     });
@@ -62,29 +62,29 @@ fn warnings(running: &Running) -> usize {
 
 #[test]
 fn a_hundred_thousand_broken_entries_cost_bounded_memory_and_lines() {
-    let world = Harness::new(BINARY).without_keys();
-    let running = world.run_ready(|_| {});
+    let harness = Harness::new(BINARY).without_keys();
+    let running = harness.run_ready(|_| {});
     let (before, lines) = (running.peak_kib(), warnings(&running));
-    put(&world, &running, &broken(0));
+    put(&harness, &running, &broken(0));
     wait_for("the warnings", DEADLINE, || (warnings(&running) == lines + 21).then_some(()));
     assert_eq!(running.status()["outputs"][0]["warnings"].as_array().unwrap().len(), 21);
     // Another touch with the same keys is worth no further line.
     for round in 1..3 {
-        put(&world, &running, &broken(round));
+        put(&harness, &running, &broken(round));
     }
     assert_eq!(warnings(&running), lines + 21);
     let memory = running.peak_kib() - before;
     assert!(memory < MEMORY, "{memory} KiB");
-    let text = String::from_utf8(world.bytes()).unwrap();
+    let text = String::from_utf8(harness.bytes()).unwrap();
     assert!(text.contains(&format!("\"{HOST}\":{{\"auth\":\"")));
 }
 
 #[test]
 fn no_document_takes_more_memory_than_we_ship() {
     for (what, text) in hostile() {
-        let world = Harness::new(BINARY).without_keys();
-        let running = world.run_ready(|_| {});
-        put(&world, &running, &text);
+        let harness = Harness::new(BINARY).without_keys();
+        let running = harness.run_ready(|_| {});
+        put(&harness, &running, &text);
         assert_eq!(running.get("/livez").0, 200, "{what}");
         let peak = running.peak_kib();
         println!("{what}: {} bytes, peak {peak} KiB, {} lines", text.len(), running.log_lines().len());

@@ -31,18 +31,18 @@ fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat()
 }
 
-/// A command with the world's variables.
-fn command(world: &Harness, arguments: &[&str]) -> Command {
-    let mut command = world.command(arguments[0]);
+/// A command with the harness's variables.
+fn command(harness: &Harness, arguments: &[&str]) -> Command {
+    let mut command = harness.command(arguments[0]);
     command.args(&arguments[1..]).envs(KEYS);
     command
 }
 
 /// Every command ends with the status of a bad configuration, and says all `parts`, and nothing of `hunter2`.
 #[track_caller]
-fn is_bad_configuration(world: &Harness, parts: &[&str], prepare: impl Fn(&mut Command)) {
+fn is_bad_configuration(harness: &Harness, parts: &[&str], prepare: impl Fn(&mut Command)) {
     for arguments in COMMANDS {
-        let mut command = command(world, arguments);
+        let mut command = command(harness, arguments);
         prepare(&mut command);
         let output = output(&mut command, DEADLINE);
         let said = said(&output);
@@ -53,8 +53,8 @@ fn is_bad_configuration(world: &Harness, parts: &[&str], prepare: impl Fn(&mut C
         }
         assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
     }
-    assert!(world.nothing_written());
-    assert_eq!(world.counts(), [0; 5]);
+    assert!(harness.nothing_written());
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn a_proxy_that_is_none_is_a_bad_setting() {
         ("https_proxy", "http://127.0.0.1:31x28"),
         ("NO_PROXY", "http://me:hunter2@x"),
     ] {
-        let world = Harness::new(BINARY).without_keys();
-        is_bad_configuration(&world, &[&format!("{variable}: "), ", expected "], |command| {
+        let harness = Harness::new(BINARY).without_keys();
+        is_bad_configuration(&harness, &[&format!("{variable}: "), ", expected "], |command| {
             command.env_remove("HTTPS_PROXY").env_remove("HTTP_PROXY").env(variable, value);
             if variable == "NO_PROXY" {
                 command.env("HTTPS_PROXY", "http://127.0.0.1:1"); // without a proxy it has no effect
@@ -85,19 +85,19 @@ fn a_proxy_is_followed_in_its_usual_forms() {
         ("HTTPS_PROXY", "ALL_PROXY", "http://me:hunter2@BARE"),
         ("https_proxy", "HTTPS_PROXY", "BARE"),
     ] {
-        let world = Harness::new(BINARY).without_keys();
-        let proxy = world.emulator.proxy();
+        let harness = Harness::new(BINARY).without_keys();
+        let proxy = harness.emulator.proxy();
         let value = form.replace("PROXY", &proxy).replace("BARE", &bare(&proxy));
-        world.once_pulls(HOST, |command| {
+        harness.once_pulls(HOST, |command| {
             command
                 .envs(KEYS)
                 .env_remove("AWS_ENDPOINT_URL")
                 .env_remove("HTTP_PROXY")
                 .env_remove("HTTPS_PROXY");
-            command.env("AWS_CA_BUNDLE", world.emulator.ca_file());
+            command.env("AWS_CA_BUNDLE", harness.emulator.ca_file());
             command.env(empty, "").env(variable, &value);
         });
-        let connects = world.emulator.connects();
+        let connects = harness.emulator.connects();
         assert!(connects.contains_key("api.ecr.eu-west-1.amazonaws.com"), "{value:?}: {connects:?}");
     }
 }
@@ -105,19 +105,19 @@ fn a_proxy_is_followed_in_its_usual_forms() {
 /// `127.1` is this machine by a name that is not exempt from proxies automatically; nothing listens at the proxy.
 #[test]
 fn no_proxy_is_followed_in_its_usual_forms() {
-    let world = Harness::new(BINARY).without_keys();
-    let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
+    let harness = Harness::new(BINARY).without_keys();
+    let endpoint = harness.emulator.endpoint().replace("127.0.0.1", "127.1");
     let port = endpoint.rsplit_once(':').unwrap().1.to_owned();
     let closed = format!("http://127.0.0.1:{}", free_port());
     for no_proxy in ["*", "127.1", "*.1", ".1", "x, 127.1 ,", &format!("127.1:{port}"), "127.1\n"] {
-        world.once_pulls(HOST, |command| {
+        harness.once_pulls(HOST, |command| {
             command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
             command.env("NO_PROXY", no_proxy);
         });
-        fs::remove_file(world.file()).unwrap();
+        fs::remove_file(harness.file()).unwrap();
     }
     for no_proxy in ["127.1:1", "27.1", "*.127.1.example", "[::1]", "10.0.0.0/8"] {
-        let once = world.once(|command| {
+        let once = harness.once(|command| {
             command.args(["--timeout", "1s"]).envs(KEYS);
             command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed).env("NO_PROXY", no_proxy);
         });
@@ -125,15 +125,15 @@ fn no_proxy_is_followed_in_its_usual_forms() {
     }
 }
 
-fn fifo(world: &Harness) -> PathBuf {
-    let path = world.at("fifo");
+fn fifo(harness: &Harness) -> PathBuf {
+    let path = harness.at("fifo");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     path
 }
 
 /// A file of some size without content.
-fn sparse(world: &Harness, size: u64) -> PathBuf {
-    let path = world.at("large");
+fn sparse(harness: &Harness, size: u64) -> PathBuf {
+    let path = harness.at("large");
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -148,20 +148,20 @@ fn sparse(world: &Harness, size: u64) -> PathBuf {
 
 #[test]
 fn a_configuration_file_that_is_no_file_is_named() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for (path, reason) in [
-        (fifo(&world), "it is a FIFO, not a regular file"),
+        (fifo(&harness), "it is a FIFO, not a regular file"),
         ("/dev/zero".into(), "it is a device, not a regular file"),
-        (world.folder().into(), "it is a directory, not a regular file"),
-        (sparse(&world, (1 << 20) + 1), "it is larger than the limit of 1048576 bytes"),
+        (harness.folder().into(), "it is a directory, not a regular file"),
+        (sparse(&harness, (1 << 20) + 1), "it is larger than the limit of 1048576 bytes"),
         ("/nowhere".into(), "No such file"),
     ] {
         let place = path.display().to_string();
-        is_bad_configuration(&world, &[&place, reason], |command| {
+        is_bad_configuration(&harness, &[&place, reason], |command| {
             command.env("ECR_SIDECAR_CONFIG", &path);
         });
         // A probe passes it over, and asks where it would ask without a file.
-        let mut health = command(&world, &["health"]);
+        let mut health = command(&harness, &["health"]);
         health.env("ECR_SIDECAR_CONFIG", &path).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
         let output = output(&mut health, DEADLINE);
         assert!(said(&output).contains("127.0.0.1:9808"), "{}", said(&output));
@@ -170,10 +170,10 @@ fn a_configuration_file_that_is_no_file_is_named() {
 
 #[test]
 fn a_configuration_file_below_the_limit_is_read_to_its_end() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let padding = "# 345678901234567890123456789012\n".repeat((1 << 20) / 33 - 10);
-    let file = world.write("config.yaml", &format!("{padding}registries: [{{host: {HOST}}}]\n"));
-    world.once_pulls(HOST, |command| {
+    let file = harness.write("config.yaml", &format!("{padding}registries: [{{host: {HOST}}}]\n"));
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", file).env_remove("ECR_SIDECAR_REGISTRIES");
     });
 }
@@ -187,13 +187,13 @@ fn a_file_that_is_no_configuration_is_not_shown() {
         "apiVersion: v1\nkind: Config\nusers: [{user: {token: hunter2}}]\n",
         "[default]\naws_secret_access_key = hunter2\n",
     ] {
-        let world = Harness::new(BINARY).without_keys();
-        let file = world.write("token", text);
-        is_bad_configuration(&world, &["found"], |command| {
+        let harness = Harness::new(BINARY).without_keys();
+        let file = harness.write("token", text);
+        is_bad_configuration(&harness, &["found"], |command| {
             command.env("ECR_SIDECAR_CONFIG", &file);
         });
         for arguments in [&["health"][..], &["status"], &["wait", "--timeout", "1s"]] {
-            let said = said(&output(command(&world, arguments).env("ECR_SIDECAR_CONFIG", &file), DEADLINE));
+            let said = said(&output(command(&harness, arguments).env("ECR_SIDECAR_CONFIG", &file), DEADLINE));
             assert!(!said.contains("hunter2"), "{said}");
         }
     }
@@ -201,8 +201,8 @@ fn a_file_that_is_no_configuration_is_not_shown() {
 
 #[test]
 fn the_variables_of_services_do_no_harm() {
-    let world = Harness::new(BINARY).without_keys();
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS);
         for service in ["ECR_SIDECAR", "ECR_SIDECAR_METRICS", "ECR_SIDECAR_CONFIG"] {
             command.env(format!("{service}_SERVICE_HOST"), "10.0.0.1");
@@ -217,17 +217,17 @@ fn the_variables_of_services_do_no_harm() {
 
 #[test]
 fn a_ca_bundle_that_is_no_file_is_named() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for (path, reason) in [
-        (fifo(&world), "it is a FIFO"),
+        (fifo(&harness), "it is a FIFO"),
         ("/dev/zero".into(), "it is a device"),
-        (world.folder().into(), "it is a directory"),
-        (sparse(&world, 1 << 32), "it is larger than the limit"),
+        (harness.folder().into(), "it is a directory"),
+        (sparse(&harness, 1 << 32), "it is larger than the limit"),
     ] {
         for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
-            let once = world.once(|command| {
+            let once = harness.once(|command| {
                 command.args(["--timeout", "2s"]).envs(KEYS).env(variable, &path);
-                command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+                command.env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
             });
             once.failed_with(&[
                 &format!("cannot read the CA bundle {} that {variable} names", path.display()),
@@ -240,10 +240,10 @@ fn a_ca_bundle_that_is_no_file_is_named() {
 /// Each would send the authorization token to the emulator, or to a name behind the agent's address.
 #[test]
 fn a_relative_uri_sends_the_authorization_token_nowhere_else() {
-    let world = Harness::new(BINARY).without_keys();
-    let address = world.emulator.endpoint().replace("http://", "");
+    let harness = Harness::new(BINARY).without_keys();
+    let address = harness.emulator.endpoint().replace("http://", "");
     for path in [format!("@{address}/v1/credentials"), format!(":80@{address}/x"), ".evil.example/x".into()] {
-        let once = world.once(|command| {
+        let once = harness.once(|command| {
             command.args(["--timeout", "2s"]);
             command.env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", path);
             command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2");
@@ -251,11 +251,11 @@ fn a_relative_uri_sends_the_authorization_token_nowhere_else() {
         once.failed_with(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is invalid: it must start with /"]);
         assert!(!once.stderr.contains("hunter2"), "{}", once.stderr);
     }
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 /// The program in a mount namespace of its own, where no process serves what is mounted at `hung`.
-fn on_a_hung_mount(world: &Harness, arguments: &str) -> Option<Command> {
+fn on_a_hung_mount(harness: &Harness, arguments: &str) -> Option<Command> {
     if !root() {
         return None;
     }
@@ -263,22 +263,22 @@ fn on_a_hung_mount(world: &Harness, arguments: &str) -> Option<Command> {
         skip("a volume that hangs takes /dev/fuse");
         return None;
     }
-    let hung = world.at("hung");
+    let hung = harness.at("hung");
     fs::create_dir_all(&hung).unwrap();
-    let mut command = clean_command("unshare", &world.at(""));
+    let mut command = clean_command("unshare", &harness.at(""));
     command.args(["--mount", "--propagation", "private", "sh", "-e", "-c"]).arg(format!(
         "exec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none '{}'\nexec {BINARY} {arguments}",
         hung.display()
     ));
-    let usual = world.command("none");
+    let usual = harness.command("none");
     command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?)))).envs(KEYS);
     Some(command)
 }
 
 #[test]
 fn every_command_ends_while_the_configuration_s_volume_hangs() {
-    let world = Harness::new(BINARY).without_keys();
-    let file = world.at("hung/config.yaml");
+    let harness = Harness::new(BINARY).without_keys();
+    let file = harness.at("hung/config.yaml");
     for (arguments, status, sentence) in [
         ("run", 64, "does not respond"),
         ("once --timeout 6s", 64, "does not respond"),
@@ -289,7 +289,7 @@ fn every_command_ends_while_the_configuration_s_volume_hangs() {
         ("health", 1, "no sidecar answers"),
         ("wait --timeout 1s", 69, "no sidecar answers"),
     ] {
-        let Some(mut command) = on_a_hung_mount(&world, arguments) else { return };
+        let Some(mut command) = on_a_hung_mount(&harness, arguments) else { return };
         command.env("ECR_SIDECAR_CONFIG", &file).env_remove("ECR_SIDECAR_HEALTH_LISTEN");
         let output = output(&mut command, DEADLINE);
         let said = said(&output);
@@ -299,18 +299,18 @@ fn every_command_ends_while_the_configuration_s_volume_hangs() {
 
 #[test]
 fn a_ca_bundle_that_hangs_costs_neither_liveness_nor_the_end() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let port = free_port();
-    let Some(mut command) = on_a_hung_mount(&world, "run") else { return };
-    command.env("AWS_CA_BUNDLE", world.at("hung/ca.pem"));
-    command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+    let Some(mut command) = on_a_hung_mount(&harness, "run") else { return };
+    command.env("AWS_CA_BUNDLE", harness.at("hung/ca.pem"));
+    command.env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
     command.env("ECR_SIDECAR_HEALTH_LISTEN", format!("127.0.0.1:{port}"));
     let sidecar = test_support::Process::spawn(&mut command);
     sidecar.wait_log("its volume does not respond within 5 s", DEADLINE);
     let address = format!("127.0.0.1:{port}").parse().unwrap();
     let live = || test_support::http_get(address, "/livez").ok().filter(|(status, _)| *status == 200);
     wait_for("liveness", DEADLINE, live);
-    assert_eq!(world.emulator.count(Service::Ecr), 0);
+    assert_eq!(harness.emulator.count(Service::Ecr), 0);
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(0));
 }

@@ -37,8 +37,8 @@ fn node() -> Harness {
     Harness::with(BINARY, Settings { roles, ..Settings::default() })
 }
 
-fn provider(world: &Harness) -> Command {
-    let mut command = world.command("kubelet-credential-provider");
+fn provider(harness: &Harness) -> Command {
+    let mut command = harness.command("kubelet-credential-provider");
     command.env_remove("ECR_SIDECAR_REGISTRIES").env_remove("ECR_SIDECAR_DOCKER_CONFIG");
     command
 }
@@ -52,17 +52,17 @@ fn request(image: &str) -> Value {
 }
 
 /// A request for a pod of the ServiceAccount `subject`, with these annotations of it.
-fn of_pod(world: &Harness, subject: &str, annotations: &[(&str, &str)]) -> Value {
+fn of_pod(harness: &Harness, subject: &str, annotations: &[(&str, &str)]) -> Value {
     let mut request = request(&format!("{HOST}/app:1.0"));
-    request["serviceAccountToken"] = json!(world.web_identity_token(subject));
+    request["serviceAccountToken"] = json!(harness.web_identity_token(subject));
     for (key, value) in annotations {
         request["serviceAccountAnnotations"][*key] = json!(value);
     }
     request
 }
 
-fn answer(world: &Harness, request: &Value) -> Output {
-    ask(&mut provider(world), &request.to_string())
+fn answer(harness: &Harness, request: &Value) -> Output {
+    ask(&mut provider(harness), &request.to_string())
 }
 
 #[track_caller]
@@ -75,12 +75,12 @@ fn response(output: &Output) -> Value {
 /// The password for `registry`, which the registry lets in, whose principal it was given to, and for how many seconds the
 /// kubelet may keep it.
 #[track_caller]
-fn credential(world: &Harness, registry: &str, output: &Output) -> (String, String, u64) {
+fn credential(harness: &Harness, registry: &str, output: &Output) -> (String, String, u64) {
     let response = response(output);
     let auth = response["auth"].as_object().unwrap();
     assert_eq!((auth.len(), auth[registry]["username"].as_str()), (1, Some("AWS")), "only {registry}");
     let password = auth[registry]["password"].as_str().unwrap().to_owned();
-    let pull = world.admits(registry, &STANDARD.encode(format!("AWS:{password}")));
+    let pull = harness.admits(registry, &STANDARD.encode(format!("AWS:{password}")));
     let kept = response["cacheDuration"].as_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
     (password, pull.principal, kept)
 }
@@ -98,20 +98,20 @@ fn failed(output: &Output, parts: &[&str]) {
 
 #[test]
 fn a_pull_gets_a_credential_to_keep_for_half_of_its_life() {
-    let world = node();
-    let output = answer(&world, &request(&format!("{HOST}/team/app@sha256:{}", "0".repeat(64))));
+    let harness = node();
+    let output = answer(&harness, &request(&format!("{HOST}/team/app@sha256:{}", "0".repeat(64))));
     let response = response(&output);
     let fields = ["apiVersion", "kind", "cacheKeyType"].map(|key| response[key].as_str().unwrap());
     let expected = ["credentialprovider.kubelet.k8s.io/v1", "CredentialProviderResponse", "Registry"];
     assert_eq!(fields, expected);
-    let (_, principal, kept) = credential(&world, HOST, &output);
+    let (_, principal, kept) = credential(&harness, HOST, &output);
     assert!(principal.ends_with(":user/emulated"), "{principal}");
     assert!((HALF - 600..=HALF).contains(&kept), "{kept}");
 }
 
 #[test]
 fn an_image_of_another_registry_is_answered_with_nothing() {
-    let world = node();
+    let harness = node();
     let nothing = json!({
         "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
         "kind": "CredentialProviderResponse",
@@ -123,72 +123,72 @@ fn an_image_of_another_registry_is_answered_with_nothing() {
     for image in
         ["docker.io/library/busybox:1", "ghcr.io/a/b", "busybox", "", "/", "a b/c", "*.com/app", &evil]
     {
-        assert_eq!(response(&answer(&world, &request(image))), nothing, "{image}");
+        assert_eq!(response(&answer(&harness, &request(image))), nothing, "{image}");
     }
     // Whatever the pod's account asks for.
-    let mut other = of_pod(&world, A, &[(ANNOTATION, "no role")]);
+    let mut other = of_pod(&harness, A, &[(ANNOTATION, "no role")]);
     other["image"] = json!("ghcr.io/a/b:1");
-    assert_eq!(response(&answer(&world, &other)), nothing);
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(response(&answer(&harness, &other)), nothing);
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
 fn a_registry_of_another_name_is_served_when_it_is_configured() {
-    let world = node();
-    let host = world.emulator.add_registry("eu-west-1");
-    let file = world.put(
+    let harness = node();
+    let host = harness.emulator.add_registry("eu-west-1");
+    let file = harness.put(
         "node.yaml",
         &format!("registries: [{{host: '{host}', region: eu-west-1}}, {{host: {HOST}}}]\noutputs: []\n"),
     );
     let image = request(&format!("{host}/app:1.0"));
     let configured = |image: &Value| {
-        let mut command = provider(&world);
+        let mut command = provider(&harness);
         configured_by(&mut command, &file);
         ask(&mut command, &image.to_string())
     };
-    credential(&world, &host, &configured(&image));
+    credential(&harness, &host, &configured(&image));
     // A name of ECR's needs no entry: the others are of the default identity.
-    credential(&world, SIBLING, &configured(&request(&format!("{SIBLING}/app"))));
-    assert_eq!(response(&answer(&world, &image))["auth"], json!({}), "unconfigured");
+    credential(&harness, SIBLING, &configured(&request(&format!("{SIBLING}/app"))));
+    assert_eq!(response(&answer(&harness, &image))["auth"], json!({}), "unconfigured");
 }
 
 #[test]
 fn fifty_pulls_at_once_from_fifty_registries_cost_one_call() {
-    let world = node();
+    let harness = node();
     let hosts: Vec<_> = (0..50).map(|n| format!("{n:012}.dkr.ecr.eu-west-1.amazonaws.com")).collect();
     let start =
-        |host: &String| start(&mut provider(&world), &request(&format!("{host}/app:1.0")).to_string());
+        |host: &String| start(&mut provider(&harness), &request(&format!("{host}/app:1.0")).to_string());
     let children: Vec<_> = hosts.iter().map(start).collect();
     for (child, host) in children.into_iter().zip(&hosts) {
-        credential(&world, host, &child.wait_with_output().unwrap());
+        credential(&harness, host, &child.wait_with_output().unwrap());
     }
-    assert_eq!(world.emulator.count(Service::Ecr), 1);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
 }
 
 #[test]
 fn while_aws_is_away_pulls_go_on_until_the_token_expires() {
-    let world = node();
-    let pull = || answer(&world, &request(&format!("{HOST}/app:1.0")));
-    let (first, ..) = credential(&world, HOST, &pull());
-    age(&world, 7);
+    let harness = node();
+    let pull = || answer(&harness, &request(&format!("{HOST}/app:1.0")));
+    let (first, ..) = credential(&harness, HOST, &pull());
+    age(&harness, 7);
     for fault in [Fault::Status(503), Fault::Hang, Fault::Reset] {
-        world.emulator.set_fault(Service::Ecr, fault);
-        let (password, _, kept) = credential(&world, HOST, &pull());
+        harness.emulator.set_fault(Service::Ecr, fault);
+        let (password, _, kept) = credential(&harness, HOST, &pull());
         // For minutes: then a newer one may be available.
         assert_eq!((password, kept), (first.clone(), 300));
     }
-    age(&world, 5);
+    age(&harness, 5);
     failed(&pull(), &[HOST, "ecr:GetAuthorizationToken", "to fix it:"]);
-    world.emulator.clear_faults();
-    assert_ne!(credential(&world, HOST, &pull()).0, first);
+    harness.emulator.clear_faults();
+    assert_ne!(credential(&harness, HOST, &pull()).0, first);
 }
 
 #[test]
 fn each_service_account_gets_its_own_role_and_its_pods_share_one_call() {
-    let world = node();
+    let harness = node();
     let pull = |subject: &str, role: &str| {
-        let output = answer(&world, &of_pod(&world, subject, &[(ANNOTATION, role)]));
-        let (password, principal, kept) = credential(&world, HOST, &output);
+        let output = answer(&harness, &of_pod(&harness, subject, &[(ANNOTATION, role)]));
+        let (password, principal, kept) = credential(&harness, HOST, &output);
         assert!((HALF - 600..=HALF).contains(&kept), "{kept}");
         (password, principal)
     };
@@ -197,67 +197,67 @@ fn each_service_account_gets_its_own_role_and_its_pods_share_one_call() {
     assert!(of_a.contains("assumed-role/team-a/") && of_b.contains("assumed-role/team-b/"), "{of_a} {of_b}");
     // The next pods have tokens of their own.
     assert_eq!((pull(A, ROLE_A).0, pull(B, ROLE_B).0), (a, b));
-    assert_eq!([Service::Sts, Service::Ecr].map(|service| world.emulator.count(service)), [2, 2]);
-    let without = answer(&world, &of_pod(&world, B, &[]));
-    assert!(credential(&world, HOST, &without).1.ends_with(":user/emulated"), "the node's");
+    assert_eq!([Service::Sts, Service::Ecr].map(|service| harness.emulator.count(service)), [2, 2]);
+    let without = answer(&harness, &of_pod(&harness, B, &[]));
+    assert!(credential(&harness, HOST, &without).1.ends_with(":user/emulated"), "the node's");
 }
 
 #[test]
 fn no_service_account_gets_another_one_s_token() {
-    let world = node();
-    credential(&world, HOST, &answer(&world, &of_pod(&world, A, &[(ANNOTATION, ROLE_A)])));
-    cached(&world);
-    let refused = answer(&world, &of_pod(&world, B, &[(ANNOTATION, ROLE_A)]));
+    let harness = node();
+    credential(&harness, HOST, &answer(&harness, &of_pod(&harness, A, &[(ANNOTATION, ROLE_A)])));
+    cached(&harness);
+    let refused = answer(&harness, &of_pod(&harness, B, &[(ANNOTATION, ROLE_A)]));
     failed(&refused, &[ROLE_A, "sts:AssumeRoleWithWebIdentity", "AccessDenied"]);
-    world.emulator.set_fault(Service::Sts, Fault::Hang);
-    failed(&answer(&world, &of_pod(&world, B, &[(ANNOTATION, ROLE_A)])), &["no answer"]);
+    harness.emulator.set_fault(Service::Sts, Fault::Hang);
+    failed(&answer(&harness, &of_pod(&harness, B, &[(ANNOTATION, ROLE_A)])), &["no answer"]);
 }
 
 /// However many tokens of the node's identity are at hand.
 #[test]
 fn a_role_that_is_refused_is_not_replaced_by_the_node_s_identity() {
-    let world = node();
-    let _running = world.run_ready(|_| {});
-    let mut node = world.command("kubelet-credential-provider");
-    let counted = world.counts();
-    credential(&world, HOST, &ask(&mut node, &request(&format!("{HOST}/app")).to_string()));
-    assert_eq!(world.counts(), counted, "the sidecar's token is at hand");
-    credential(&world, HOST, &answer(&world, &request(&format!("{HOST}/app"))));
-    cached(&world);
-    for prepare in [provider, |world: &Harness| world.command("kubelet-credential-provider")] {
-        let denied = of_pod(&world, B, &[(ANNOTATION, ROLE_A)]).to_string();
-        failed(&ask(&mut prepare(&world), &denied), &["AccessDenied"]);
-        let mut by_default = prepare(&world);
+    let harness = node();
+    let _running = harness.run_ready(|_| {});
+    let mut node = harness.command("kubelet-credential-provider");
+    let counted = harness.counts();
+    credential(&harness, HOST, &ask(&mut node, &request(&format!("{HOST}/app")).to_string()));
+    assert_eq!(harness.counts(), counted, "the sidecar's token is at hand");
+    credential(&harness, HOST, &answer(&harness, &request(&format!("{HOST}/app"))));
+    cached(&harness);
+    for prepare in [provider, |harness: &Harness| harness.command("kubelet-credential-provider")] {
+        let denied = of_pod(&harness, B, &[(ANNOTATION, ROLE_A)]).to_string();
+        failed(&ask(&mut prepare(&harness), &denied), &["AccessDenied"]);
+        let mut by_default = prepare(&harness);
         by_default.args(["--role-arn", ROLE_A]);
-        failed(&ask(&mut by_default, &of_pod(&world, B, &[]).to_string()), &["AccessDenied"]);
+        failed(&ask(&mut by_default, &of_pod(&harness, B, &[]).to_string()), &["AccessDenied"]);
     }
-    world.emulator.set_fault(Service::Ecr, Fault::Status(503));
-    failed(&answer(&world, &of_pod(&world, A, &[(ANNOTATION, ROLE_A)])), &["503"]);
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(503));
+    failed(&answer(&harness, &of_pod(&harness, A, &[(ANNOTATION, ROLE_A)])), &["503"]);
 }
 
 /// Roles of the configured identity are not assumed on top: the account chose.
 #[test]
 fn an_account_s_role_replaces_the_configured_identity_and_its_chain() {
-    let world = node();
-    let file = world.put(
+    let harness = node();
+    let file = harness.put(
         "node.yaml",
         &format!(
             "identities:\n  default: {{source: environment, assumeRoles: [{{roleArn: '{ROLE_B}'}}], \
              expectAccount: '999999999999'}}\nregistries: [{{host: {HOST}}}]\n"
         ),
     );
-    let mut command = provider(&world);
+    let mut command = provider(&harness);
     configured_by(&mut command, &file);
-    let output = ask(&mut command, &of_pod(&world, A, &[(ANNOTATION, ROLE_A)]).to_string());
-    let (_, principal, _) = credential(&world, HOST, &output);
+    let output = ask(&mut command, &of_pod(&harness, A, &[(ANNOTATION, ROLE_A)]).to_string());
+    let (_, principal, _) = credential(&harness, HOST, &output);
     assert!(principal.contains("assumed-role/team-a/"), "{principal}");
 }
 
 #[test]
 fn what_an_account_asks_for_is_its_role_or_an_error() {
-    let world = node();
+    let harness = node();
     let rejected = |annotations: &[(&str, &str)], parts: &[&str]| {
-        failed(&answer(&world, &of_pod(&world, A, annotations)), parts);
+        failed(&answer(&harness, &of_pod(&harness, A, annotations)), parts);
     };
     rejected(&[(ANNOTATION, "")], &[ANNOTATION, "expected a role's ARN"]);
     rejected(&[(ANNOTATION, "team-a")], &[ANNOTATION, "`team-a`"]);
@@ -265,50 +265,50 @@ fn what_an_account_asks_for_is_its_role_or_an_error() {
     rejected(&[(ANNOTATION, KEYS[1].1)], &["not shown"]);
     rejected(&[("example.com/role", ROLE_A)], &["example.com/role", "--role-annotation", "tokenAttributes"]);
     rejected(&[(ANNOTATION, ROLE_A), ("example.com/role", ROLE_B)], &["example.com/role"]);
-    let mut tokenless = of_pod(&world, A, &[(ANNOTATION, ROLE_A)]);
+    let mut tokenless = of_pod(&harness, A, &[(ANNOTATION, ROLE_A)]);
     for token in [json!(""), Value::Null] {
         tokenless["serviceAccountToken"] = token;
-        assert_eq!(answer(&world, &tokenless).status.code(), Some(1));
+        assert_eq!(answer(&harness, &tokenless).status.code(), Some(1));
     }
     tokenless["serviceAccountToken"] = json!("hunter2.hunter2.hunter2");
-    let output = answer(&world, &tokenless);
+    let output = answer(&harness, &tokenless);
     failed(&output, &["no JSON web token"]);
     assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
 fn annotations_and_a_default_role_are_by_flag_and_the_more_special_annotation_comes_first() {
-    let world = node();
+    let harness = node();
     let principal = |flags: &[&str], subject: &str, annotations: &[(&str, &str)]| {
-        let mut command = provider(&world);
-        let output = ask(command.args(flags), &of_pod(&world, subject, annotations).to_string());
-        credential(&world, HOST, &output).1
+        let mut command = provider(&harness);
+        let output = ask(command.args(flags), &of_pod(&harness, subject, annotations).to_string());
+        credential(&harness, HOST, &output).1
     };
     let both = [("eks.amazonaws.com/ecr-role-arn", ROLE_A), (ANNOTATION, ROLE_B)];
     assert!(principal(&[], A, &both).contains("/team-a/"));
     let own = ["--role-annotation", "example.com/role"];
     assert!(principal(&own, B, &[("example.com/role", ROLE_B)]).contains("/team-b/"));
-    let mut command = provider(&world);
-    let usual = of_pod(&world, A, &[(ANNOTATION, ROLE_A)]).to_string();
+    let mut command = provider(&harness);
+    let usual = of_pod(&harness, A, &[(ANNOTATION, ROLE_A)]).to_string();
     failed(&ask(command.args(own), &usual), &[ANNOTATION, "names no role here"]);
     assert!(principal(&["--role-arn", ROLE_A], A, &[]).contains("/team-a/"));
     assert!(principal(&["--role-arn", ROLE_A], B, &[(ANNOTATION, ROLE_B)]).contains("/team-b/"));
     // Static pods have no account.
-    let mut command = provider(&world);
+    let mut command = provider(&harness);
     let of_static_pod = request(&format!("{HOST}/app")).to_string();
     let output = ask(command.args(["--role-arn", ROLE_A]), &of_static_pod);
-    assert!(credential(&world, HOST, &output).1.ends_with(":user/emulated"));
-    let mut command = provider(&world);
+    assert!(credential(&harness, HOST, &output).1.ends_with(":user/emulated"));
+    let mut command = provider(&harness);
     failed(
-        &ask(command.args(["--role-arn", "team-a"]), &of_pod(&world, A, &[]).to_string()),
+        &ask(command.args(["--role-arn", "team-a"]), &of_pod(&harness, A, &[]).to_string()),
         &["--role-arn"],
     );
 }
 
 #[test]
 fn what_is_no_request_is_an_error_that_says_so() {
-    let world = node();
+    let harness = node();
     let old = request(HOST).to_string().replace("k8s.io/v1", "k8s.io/v1beta1");
     let large = json!({"image": "x".repeat(70_000)}).to_string();
     for (text, part) in [
@@ -317,18 +317,18 @@ fn what_is_no_request_is_an_error_that_says_so() {
         (&old, "set `apiVersion: credentialprovider.kubelet.k8s.io/v1`"),
         (&large, "larger than the limit"),
     ] {
-        let output = ask(&mut provider(&world), text);
+        let output = ask(&mut provider(&harness), text);
         failed(&output, &[part]);
         assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
     }
-    let mut command = provider(&world);
+    let mut command = provider(&harness);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut held = child.stdin.take().unwrap();
     held.write_all(b"{").unwrap();
     failed(&child.wait_with_output().unwrap(), &["did not end"]);
     let bad = ask(
-        provider(&world).env("ECR_SIDECAR_FILE_MODE", "0666"),
+        provider(&harness).env("ECR_SIDECAR_FILE_MODE", "0666"),
         &request(&format!("{HOST}/app")).to_string(),
     );
     failed(&bad, &["ECR_SIDECAR_FILE_MODE"]);
@@ -337,28 +337,28 @@ fn what_is_no_request_is_an_error_that_says_so() {
 /// The request has another field in a later kubelet.
 #[test]
 fn what_a_later_kubelet_adds_is_passed_over() {
-    let world = node();
+    let harness = node();
     let mut later = request(&format!("{HOST}/app"));
     later["podName"] = json!("p");
-    credential(&world, HOST, &answer(&world, &later));
+    credential(&harness, HOST, &answer(&harness, &later));
 }
 
 #[test]
 fn an_account_s_token_is_nowhere_in_the_log_or_the_cache() {
-    let world = node();
+    let harness = node();
     for fault in [None, Some(Fault::Echo), Some(Fault::AccessDenied)] {
-        world.emulator.clear_faults();
+        harness.emulator.clear_faults();
         if let Some(fault) = fault {
-            world.emulator.set_fault(Service::Sts, fault);
+            harness.emulator.set_fault(Service::Sts, fault);
         }
-        let request = of_pod(&world, A, &[(ANNOTATION, ROLE_A)]);
-        let output = ask(provider(&world).env("ECR_SIDECAR_LOG", "trace"), &request.to_string());
+        let request = of_pod(&harness, A, &[(ANNOTATION, ROLE_A)]);
+        let output = ask(provider(&harness).env("ECR_SIDECAR_LOG", "trace"), &request.to_string());
         let logged = String::from_utf8_lossy(&output.stderr);
         let token = request["serviceAccountToken"].as_str().unwrap();
         for part in token.split('.') {
             assert!(!logged.contains(part), "{logged}");
         }
-        for entry in fs::read_dir(world.at(".cache/ecr-sidecar")).unwrap().map(Result::unwrap) {
+        for entry in fs::read_dir(harness.at(".cache/ecr-sidecar")).unwrap().map(Result::unwrap) {
             let text = fs::read_to_string(entry.path()).unwrap() + entry.path().to_str().unwrap();
             assert!(!token.split('.').any(|part| text.contains(part)), "{text}");
             fs::remove_file(entry.path()).unwrap();
@@ -372,18 +372,18 @@ fn a_service_without_a_home_keeps_its_tokens_in_memory() {
     if !root() || program("unshare").is_none() {
         return;
     }
-    let world = node();
-    let file = world.put("request.json", &request(&format!("{HOST}/app")).to_string());
+    let harness = node();
+    let file = harness.put("request.json", &request(&format!("{HOST}/app")).to_string());
     let script = "mount -t tmpfs none /run; \"$0\" kubelet-credential-provider <\"$1\"; \
                   \"$0\" kubelet-credential-provider <\"$1\"; stat -c '%a %n' /run/ecr-sidecar /run/ecr-sidecar/*";
     let mut command = Command::new("unshare");
-    command.env_clear().envs(provider(&world).get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env_clear().envs(provider(&harness).get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env_remove("HOME").env("PATH", std::env::var("PATH").unwrap());
     command.args(["--mount", "--propagation=private", "sh", "-euc", script, BINARY]).arg(file);
     let done = output(&mut command, DEADLINE);
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(world.emulator.count(Service::Ecr), 1, "{said}");
+    assert_eq!(harness.emulator.count(Service::Ecr), 1, "{said}");
     let modes: Vec<_> = said.lines().filter(|line| line.contains("/run/")).collect();
     assert!(
         modes[0] == "700 /run/ecr-sidecar" && modes[1..].iter().all(|it| it.starts_with("600 ")),
@@ -393,17 +393,17 @@ fn a_service_without_a_home_keeps_its_tokens_in_memory() {
 
 #[test]
 fn a_node_s_program_is_replaced_while_it_runs_and_only_by_another_one() {
-    let world = node();
-    let path = world.at("bin/ecr-sidecar");
+    let harness = node();
+    let path = harness.at("bin/ecr-sidecar");
     let install = |folder: &Path| {
-        let mut command = world.command("kubelet-credential-provider");
+        let mut command = harness.command("kubelet-credential-provider");
         output(command.arg("--install").arg(folder), DEADLINE)
     };
-    failed(&install(&world.at("bin")), &["bin"]); // no such folder
-    fs::create_dir(world.at("bin")).unwrap();
+    failed(&install(&harness.at("bin")), &["bin"]); // no such folder
+    fs::create_dir(harness.at("bin")).unwrap();
     test_support::process::install(program("sleep").unwrap(), &path);
     let mut old = Command::new(&path).arg("1000").spawn().unwrap();
-    let done = install(&world.at("bin"));
+    let done = install(&harness.at("bin"));
     assert!(String::from_utf8_lossy(&done.stdout).ends_with("bin/ecr-sidecar is installed\n"), "{done:?}");
     assert_eq!(old.try_wait().unwrap(), None, "the old one runs on");
     old.kill().unwrap();
@@ -413,11 +413,11 @@ fn a_node_s_program_is_replaced_while_it_runs_and_only_by_another_one() {
     let version = output(Command::new(&path).arg("--version"), DEADLINE);
     assert!(version.status.success() && fs::read(&path).unwrap() == fs::read(BINARY).unwrap());
 
-    let again = install(&world.at("bin"));
+    let again = install(&harness.at("bin"));
     assert!(String::from_utf8_lossy(&again.stdout).contains("is up to date"), "{again:?}");
     assert_eq!(fs::metadata(&path).unwrap().ino(), metadata.ino());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    install(&world.at("bin"));
+    install(&harness.at("bin"));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(fs::read_dir(world.at("bin")).unwrap().count(), 1, "nothing is left over");
+    assert_eq!(fs::read_dir(harness.at("bin")).unwrap().count(), 1, "nothing is left over");
 }

@@ -37,23 +37,23 @@ pub(crate) fn fuse() -> bool {
 #[test]
 fn sigterm_and_sigint_end_it_with_status_0_and_leave_the_file() {
     for signal in STOPS {
-        let rig = Harness::new(BINARY);
-        let sidecar = rig.run(|_| {});
+        let harness = Harness::new(BINARY);
+        let sidecar = harness.run(|_| {});
         sidecar.wait_ready();
         sidecar.signal(signal);
         assert_eq!(sidecar.wait_exit(END).code(), Some(0));
-        assert!(auth(&rig.file(), HOST).is_some());
-        assert_eq!(names(&rig.at("out")), ["config.json"]);
+        assert!(auth(&harness.file(), HOST).is_some());
+        assert_eq!(names(&harness.at("out")), ["config.json"]);
     }
 }
 
 #[test]
 fn it_ends_while_aws_hangs() {
     for signal in STOPS {
-        let rig = Harness::new(BINARY);
-        rig.emulator.set_fault(Service::Ecr, Fault::Hang);
-        let sidecar = rig.run(|_| {});
-        wait_for("a call that hangs", DEADLINE, || (rig.emulator.count(Service::Ecr) > 0).then_some(()));
+        let harness = Harness::new(BINARY);
+        harness.emulator.set_fault(Service::Ecr, Fault::Hang);
+        let sidecar = harness.run(|_| {});
+        wait_for("a call that hangs", DEADLINE, || (harness.emulator.count(Service::Ecr) > 0).then_some(()));
         assert_eq!(sidecar.get("/livez").0, 200);
         sidecar.signal(signal);
         assert_eq!(sidecar.wait_exit(END).code(), Some(0));
@@ -66,11 +66,11 @@ fn a_volume_that_hangs_from_the_start_holds_up_neither_health_nor_the_end() {
         return;
     }
     for signal in STOPS {
-        let rig = Harness::new(BINARY);
-        fs::create_dir(rig.at("out")).unwrap();
-        let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
+        let harness = Harness::new(BINARY);
+        fs::create_dir(harness.at("out")).unwrap();
+        let sidecar = harness.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
         assert_eq!(sidecar.get("/livez").0, 200);
-        wait_for("a token", DEADLINE, || (rig.emulator.count(Service::Ecr) > 0).then_some(()));
+        wait_for("a token", DEADLINE, || (harness.emulator.count(Service::Ecr) > 0).then_some(()));
         let (code, body) = sidecar.get("/readyz");
         assert!(code == 503 && body.contains(HOST), "{code} {body}");
         sidecar.signal(signal);
@@ -83,11 +83,13 @@ fn a_volume_that_begins_to_hang_is_reported_and_holds_up_neither_health_nor_the_
     if !fuse() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run_with_mounts("mkdir out", |_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run_with_mounts("mkdir out", |_| {});
     sidecar.wait_ready();
-    let mount =
-        format!("{HANGING_MOUNT} {}\necho mounted >&2\nexec sleep infinity 3<&3", rig.at("out").display());
+    let mount = format!(
+        "{HANGING_MOUNT} {}\necho mounted >&2\nexec sleep infinity 3<&3",
+        harness.at("out").display()
+    );
     let mount = test_support::Process::spawn(std::process::Command::new("nsenter").args([
         "--target",
         &sidecar.pid().to_string(),
@@ -117,9 +119,9 @@ fn a_second_signal_ends_it_at_once() {
     if !fuse() {
         return;
     }
-    let rig = Harness::new(BINARY);
-    fs::create_dir(rig.at("out")).unwrap();
-    let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
+    let harness = Harness::new(BINARY);
+    fs::create_dir(harness.at("out")).unwrap();
+    let sidecar = harness.run_with_mounts(&format!("{HANGING_MOUNT} out"), |_| {});
     sidecar.health();
     sidecar.signal(Signal::HUP);
     sidecar.wait_log("SIGHUP", DEADLINE); // it has started
@@ -138,8 +140,8 @@ fn as_pid_1_it_listens_to_every_signal() {
         return;
     }
     for signal in STOPS {
-        let rig = Harness::new(BINARY);
-        let unshare = rig.spawn("unshare", |command| {
+        let harness = Harness::new(BINARY);
+        let unshare = harness.spawn("unshare", |command| {
             command.args(["--pid", "--fork", "--kill-child", BINARY, "run"]);
         });
         unshare.wait_ready();
@@ -160,22 +162,24 @@ fn as_pid_1_it_listens_to_every_signal() {
 
 #[test]
 fn sighup_asks_aws_once_more_and_publishes_the_answer() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
-    let first = wait_auth(&rig.file(), HOST);
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
+    let first = wait_auth(&harness.file(), HOST);
     sidecar.wait_ready();
-    assert_eq!(rig.emulator.count(Service::Ecr), 1);
+    assert_eq!(harness.emulator.count(Service::Ecr), 1);
     sidecar.signal(Signal::HUP);
-    wait_for("another token in the file", DEADLINE, || auth(&rig.file(), HOST).filter(|auth| *auth != first));
-    assert_eq!(rig.emulator.count(Service::Ecr), 2);
+    wait_for("another token in the file", DEADLINE, || {
+        auth(&harness.file(), HOST).filter(|auth| *auth != first)
+    });
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
 #[test]
 fn a_health_port_that_is_taken_is_a_sentence_and_status_64() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let sidecar = rig.run(|command| {
+    let sidecar = harness.run(|command| {
         command.env("ECR_SIDECAR_HEALTH_LISTEN", &address);
     });
     assert_eq!(sidecar.wait_exit(END).code(), Some(64));
@@ -183,17 +187,17 @@ fn a_health_port_that_is_taken_is_a_sentence_and_status_64() {
     for part in [address.as_str(), "in use", "health.listen", "ECR_SIDECAR_HEALTH_LISTEN"] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
-    assert_eq!(rig.emulator.count(Service::Ecr), 0);
+    assert_eq!(harness.emulator.count(Service::Ecr), 0);
 }
 
 #[test]
 fn the_first_line_shows_version_registries_identities_and_outputs() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run_with_file(&format!(
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run_with_file(&format!(
         "identities: {{billing: {{source: environment}}}}\n\
          registries: [{{host: {HOST}}}, {{host: public.ecr.aws, identity: billing}}]\n\
          outputs: [{{type: docker-config, path: {}}}]\n",
-        rig.file().display()
+        harness.file().display()
     ));
     sidecar.wait_ready();
     let line: Value = serde_json::from_str(&sidecar.log_lines()[0]).unwrap();
@@ -201,19 +205,19 @@ fn the_first_line_shows_version_registries_identities_and_outputs() {
     assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(line["registries"], format!("{HOST}, public.ecr.aws"));
     assert_eq!(line["identities"], "billing, default");
-    assert_eq!(line["outputs"], format!("docker-config {}", rig.file().display()));
+    assert_eq!(line["outputs"], format!("docker-config {}", harness.file().display()));
 }
 
 #[test]
 fn off_a_terminal_every_line_is_json_and_only_edges_are_logged() {
-    let rig = Harness::new(BINARY);
-    rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    let sidecar = harness.run(|_| {});
     sidecar.wait_status("four failures in a row", |status| {
         status["tokens"][0]["failures_in_a_row"].as_u64().unwrap() >= 4
     });
     assert_eq!(sidecar.count_log("token refresh failed"), 1);
-    rig.emulator.clear_faults();
+    harness.emulator.clear_faults();
     sidecar.wait_ready();
     sidecar.wait_log("ready: every required", DEADLINE);
     sidecar.signal(Signal::TERM);
@@ -247,11 +251,11 @@ fn key_files_that_hang_are_reported_and_hold_up_no_other_identity() {
     if !fuse() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let mut file = "identities:\n".to_owned();
     let mut registries = format!("- {{host: {HOST}}}\n");
     for n in 0..9 {
-        let key = rig.at(&format!("hung/key-{n}"));
+        let key = harness.at(&format!("hung/key-{n}"));
         file += &format!(
             "  stuck-{n}: {{source: static, accessKeyIdFile: '{}', secretAccessKeyFile: /etc/hostname}}\n",
             key.display()
@@ -261,19 +265,19 @@ fn key_files_that_hang_are_reported_and_hold_up_no_other_identity() {
     }
     file += &format!(
         "registries:\n{registries}outputs: [{{type: docker-config, path: '{}'}}]\n",
-        rig.file().display()
+        harness.file().display()
     );
-    let config = rig.put("ecr-sidecar.yaml", &file);
-    fs::create_dir(rig.at("hung")).unwrap();
+    let config = harness.put("ecr-sidecar.yaml", &file);
+    fs::create_dir(harness.at("hung")).unwrap();
     let mounts = format!("{HANGING_MOUNT} hung");
-    let sidecar = rig.run_with_mounts(&mounts, |command| configured_by(command, &config));
-    wait_auth(&rig.file(), HOST);
+    let sidecar = harness.run_with_mounts(&mounts, |command| configured_by(command, &config));
+    wait_auth(&harness.file(), HOST);
     for n in 0..9 {
         sidecar.wait_log(&format!("hung/key-{n}: its volume does not respond within 5 s"), DEADLINE);
     }
-    let calls = rig.emulator.count(Service::Ecr);
+    let calls = harness.emulator.count(Service::Ecr);
     sidecar.signal(Signal::HUP);
-    wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
+    wait_for("a refresh", DEADLINE, || (harness.emulator.count(Service::Ecr) > calls).then_some(()));
     assert_eq!(sidecar.get("/livez").0, 200);
     let (code, body) = sidecar.get("/readyz");
     assert!(code == 503 && body.contains(SIBLING) && !body.contains(HOST), "{code} {body}");
@@ -287,37 +291,37 @@ fn a_configuration_file_that_cannot_be_read_any_more_is_reported_and_holds_up_no
     if !fuse() {
         return;
     }
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let text = |hosts: &str| {
         format!(
             "registries: [{hosts}]\noutputs: [{{type: docker-config, path: '{}'}}]\n",
-            rig.file().display()
+            harness.file().display()
         )
     };
-    let good = rig.put("good.yaml", &text(&format!("{{host: {HOST}}}")));
-    fs::create_dir(rig.at("hung")).unwrap();
-    let link = rig.at("ecr-sidecar.yaml");
+    let good = harness.put("good.yaml", &text(&format!("{{host: {HOST}}}")));
+    fs::create_dir(harness.at("hung")).unwrap();
+    let link = harness.at("ecr-sidecar.yaml");
     let point = |target: &std::path::Path| {
-        std::os::unix::fs::symlink(target, rig.at("link")).unwrap();
-        fs::rename(rig.at("link"), &link).unwrap();
+        std::os::unix::fs::symlink(target, harness.at("link")).unwrap();
+        fs::rename(harness.at("link"), &link).unwrap();
     };
     point(&good);
-    let sidecar = rig.run_with_mounts(&format!("{HANGING_MOUNT} hung"), |command| {
+    let sidecar = harness.run_with_mounts(&format!("{HANGING_MOUNT} hung"), |command| {
         configured_by(command, &link);
     });
     sidecar.wait_ready();
     let refreshes = || {
-        let calls = rig.emulator.count(Service::Ecr);
+        let calls = harness.emulator.count(Service::Ecr);
         sidecar.signal(Signal::HUP);
-        wait_for("a refresh", DEADLINE, || (rig.emulator.count(Service::Ecr) > calls).then_some(()));
+        wait_for("a refresh", DEADLINE, || (harness.emulator.count(Service::Ecr) > calls).then_some(()));
         assert_eq!(sidecar.get("/livez").0, 200);
     };
-    point(&rig.hanging_file("pipe"));
+    point(&harness.hanging_file("pipe"));
     sidecar.wait_log("a file that cannot be read: it is a FIFO, not a regular file", DEADLINE);
     refreshes();
-    point(&rig.put("better.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}"))));
-    wait_auth(&rig.file(), SIBLING);
-    point(&rig.at("hung/config.yaml"));
+    point(&harness.put("better.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}"))));
+    wait_auth(&harness.file(), SIBLING);
+    point(&harness.at("hung/config.yaml"));
     refreshes();
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.wait_exit(END).code(), Some(0));

@@ -57,8 +57,8 @@ impl Drop for Unread {
 
 #[test]
 fn a_log_that_no_process_reads_stops_nothing() {
-    let world = Harness::new(BINARY).without_keys();
-    let mut sidecar = Unread::start(world.command("run").envs(KEYS));
+    let harness = Harness::new(BINARY).without_keys();
+    let mut sidecar = Unread::start(harness.command("run").envs(KEYS));
     sidecar.wait("readiness", "/readyz", |code, _| code == 200);
     let refreshed = |times: u64| {
         move |_: u16, body: &str| {
@@ -76,12 +76,12 @@ fn a_log_that_no_process_reads_stops_nothing() {
 
 #[test]
 fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let rejected = |round: usize| -> String {
         (0..1500).map(|number| format!("unknownKeyOfThisConfiguration{round}x{number}: 1\n")).collect()
     };
-    let config = world.write("config.yaml", &format!("registries: [{{host: {HOST}}}]\n"));
-    let mut command = world.command("run");
+    let config = harness.write("config.yaml", &format!("registries: [{{host: {HOST}}}]\n"));
+    let mut command = harness.command("run");
     command.envs(KEYS).env("ECR_SIDECAR_CONFIG", &config).env_remove("ECR_SIDECAR_REGISTRIES");
     let mut sidecar = Unread::start(&mut command);
     sidecar.wait("readiness", "/readyz", |code, _| code == 200);
@@ -92,7 +92,7 @@ fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
     let mut round = 0;
     wait_for("dropped lines", DEADLINE, || {
         round += 1;
-        world.write("config.yaml", &rejected(round));
+        harness.write("config.yaml", &rejected(round));
         let (_, body) = http_get(sidecar.health, "/metrics").unwrap();
         (dropped(&body) > 0.0).then_some(())
     });
@@ -108,10 +108,10 @@ fn dropped_lines_are_counted_and_reported_once_the_reader_is_back() {
 /// The exit message comes behind the log, and waits for no reader for ever either.
 #[test]
 fn who_fails_with_a_log_that_no_process_reads_ends_all_the_same() {
-    let world = Harness::new(BINARY).without_keys();
-    let mut sidecar = Unread::start(world.command("once").args(["--timeout", "1s"]));
+    let harness = Harness::new(BINARY).without_keys();
+    let mut sidecar = Unread::start(harness.command("once").args(["--timeout", "1s"]));
     assert_eq!(sidecar.wait_exit(), Some(69));
-    let once = world.once(|command| {
+    let once = harness.once(|command| {
         command.args(["--timeout", "1s"]);
     });
     let last = once.stderr.lines().position(|line| line.starts_with("ecr-sidecar: not all required"));

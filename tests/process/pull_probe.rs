@@ -18,18 +18,18 @@ use crate::{
 const MANIFEST: &str = "/v2/app/manifests/1.0";
 
 /// Every name of AWS and of registries leads to the emulator.
-fn world() -> Harness {
+fn harness() -> Harness {
     Harness::new(BINARY).without_keys()
 }
 
 /// The configuration with these probes.
-fn file(world: &Harness, probes: &[(&str, &str)]) -> String {
+fn file(harness: &Harness, probes: &[(&str, &str)]) -> String {
     let registries = [HOST, SIBLING].map(|host| {
         let probe =
             probes.iter().find(|(of, _)| *of == host).map(|(_, probe)| format!(", probe: {{{probe}}}"));
         format!("{{host: {host}{}}}", probe.unwrap_or_default())
     });
-    let path = world.file();
+    let path = harness.file();
     format!(
         "registries: [{}]\noutputs: [{{type: docker-config, path: {}}}]\n",
         registries.join(", "),
@@ -37,14 +37,14 @@ fn file(world: &Harness, probes: &[(&str, &str)]) -> String {
     )
 }
 
-fn prepare(world: &Harness, command: &mut Command, probe: &str) {
-    let path = world.put("ecr-sidecar.yaml", &file(world, &[(HOST, probe)]));
+fn prepare(harness: &Harness, command: &mut Command, probe: &str) {
+    let path = harness.put("ecr-sidecar.yaml", &file(harness, &[(HOST, probe)]));
     configured_by(command, &path);
-    command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    command.envs(KEYS).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
 }
 
-fn run(world: &Harness, probe: &str) -> Running {
-    world.run(|command| prepare(world, command, probe))
+fn run(harness: &Harness, probe: &str) -> Running {
+    harness.run(|command| prepare(harness, command, probe))
 }
 
 /// The only probe, once it has a result.
@@ -55,8 +55,8 @@ fn probed(running: &Running) -> Value {
     status["probes"][0].clone()
 }
 
-fn requests(world: &Harness) -> Vec<String> {
-    world
+fn requests(harness: &Harness) -> Vec<String> {
+    harness
         .emulator
         .pulls()
         .into_iter()
@@ -66,15 +66,15 @@ fn requests(world: &Harness) -> Vec<String> {
 
 #[test]
 fn a_probe_is_one_manifest_request_with_the_published_credential() {
-    let world = world();
-    let running = run(&world, "repository: app, tag: '1.0'");
+    let harness = harness();
+    let running = run(&harness, "repository: app, tag: '1.0'");
     running.wait_ready();
     let probe = probed(&running);
     assert_eq!(probe["image"], format!("{HOST}/app:1.0"));
-    let found = format!("manifest: 1.0 (credential of docker-config {})", world.file().display());
+    let found = format!("manifest: 1.0 (credential of docker-config {})", harness.file().display());
     assert_eq!((&probe["found"], &probe["last_error"]), (&found.into(), &Value::Null));
-    assert_eq!(requests(&world), [format!("GET {HOST}{MANIFEST}")]);
-    assert_eq!(world.emulator.pulls()[0].token, 1);
+    assert_eq!(requests(&harness), [format!("GET {HOST}{MANIFEST}")]);
+    assert_eq!(harness.emulator.pulls()[0].token, 1);
     let (_, metrics) = running.get("/metrics");
     assert!(
         metrics.contains(&format!("ecr_sidecar_pull_probe_success{{registry=\"{HOST}\"}} 1")),
@@ -82,7 +82,7 @@ fn a_probe_is_one_manifest_request_with_the_published_credential() {
     );
     let line: Value = serde_json::from_str(&running.wait_log("pull probe succeeded", DEADLINE)).unwrap();
     assert_eq!((&line["registry"], &line["level"]), (&HOST.into(), &"INFO".into()));
-    let mut table = world.command("status");
+    let mut table = harness.command("status");
     let table = output(table.args(["--health-listen", &running.health().to_string()]), DEADLINE);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     let row = table.lines().find(|line| line.starts_with(&format!("{HOST}/app:1.0 "))).unwrap();
@@ -92,7 +92,7 @@ fn a_probe_is_one_manifest_request_with_the_published_credential() {
     running.refresh();
     running.wait_refreshed(2);
     running.wait_ready();
-    assert_eq!(requests(&world).len(), 1);
+    assert_eq!(requests(&harness).len(), 1);
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn a_probe_without_a_tag_is_about_the_right_alone_and_with_one_about_the_image()
         ("repository: app, tag: latest", "", "image-missing"),
         ("repository: nothing", "", "repository-missing"),
     ] {
-        let world = world();
-        let running = run(&world, probe);
+        let harness = harness();
+        let running = run(&harness, probe);
         let probe = probed(&running);
         assert!(probe["found"].as_str().unwrap_or_default().starts_with(found), "{probe}");
         assert_eq!(probe["last_error"]["diagnosis"].as_str().unwrap_or_default(), diagnosis, "{probe}");
@@ -116,13 +116,13 @@ fn a_probe_without_a_tag_is_about_the_right_alone_and_with_one_about_the_image()
 fn a_host_that_is_not_of_ecr_has_to_have_the_image() {
     const MIRROR: &str = "ecr.internal.example";
     for (probe, diagnosis) in [("repository: app", "image-missing"), ("repository: app, tag: '1.0'", "")] {
-        let world = world();
-        world.emulator.name_registry(MIRROR, "eu-west-1");
-        let text = file(&world, &[(HOST, probe)]).replace(HOST, &format!("{MIRROR}, region: eu-west-1"));
-        let path = world.put("ecr-sidecar.yaml", &text);
-        let running = world.run(|command| {
+        let harness = harness();
+        harness.emulator.name_registry(MIRROR, "eu-west-1");
+        let text = file(&harness, &[(HOST, probe)]).replace(HOST, &format!("{MIRROR}, region: eu-west-1"));
+        let path = harness.put("ecr-sidecar.yaml", &text);
+        let running = harness.run(|command| {
             configured_by(command, &path);
-            command.envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+            command.envs(KEYS).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         });
         let probe = probed(&running);
         assert_eq!(probe["last_error"]["diagnosis"].as_str().unwrap_or_default(), diagnosis, "{probe}");
@@ -153,10 +153,10 @@ fn a_registry_that_does_anything_but_answer_is_reported_and_gets_nothing_more() 
 }
 
 fn is_reported(fault: &Fault, diagnosis: &str, sentence: &str) {
-    let world = world();
-    world.emulator.set_fault(Service::Registry, fault.clone());
-    let running = world.run(|command| {
-        prepare(&world, command, "repository: app, tag: '1.0'");
+    let harness = harness();
+    harness.emulator.set_fault(Service::Registry, fault.clone());
+    let running = harness.run(|command| {
+        prepare(&harness, command, "repository: app, tag: '1.0'");
         command.env("ECR_SIDECAR_LOG", "trace");
     });
     running.wait_ready();
@@ -165,8 +165,8 @@ fn is_reported(fault: &Fault, diagnosis: &str, sentence: &str) {
     let message = problem["message"].as_str().unwrap();
     assert!(message.contains(sentence), "{fault:?}: {probe}");
     assert!(diagnosis.is_empty() || problem["diagnosis"] == diagnosis, "{fault:?}: {probe}");
-    assert_eq!(world.emulator.count(Service::Registry), 1, "{fault:?}");
-    assert!(world.emulator.connects().keys().all(|host| host == HOST), "{fault:?}");
+    assert_eq!(harness.emulator.count(Service::Registry), 1, "{fault:?}");
+    assert!(harness.emulator.connects().keys().all(|host| host == HOST), "{fault:?}");
     assert!(running.is_ready(), "{fault:?}");
     assert_eq!(running.token()["failed"], 0, "{fault:?}");
     let (_, metrics) = running.get("/metrics");
@@ -176,7 +176,7 @@ fn is_reported(fault: &Fault, diagnosis: &str, sentence: &str) {
     );
     running.wait_log("pull probe failed", DEADLINE);
     let shown = format!("{}{}{metrics}", running.stderr(), running.status());
-    for auth in world.auths().values() {
+    for auth in harness.auths().values() {
         let password = String::from_utf8(decoded(auth)).unwrap();
         let password = password.strip_prefix("AWS:").unwrap();
         assert!(!shown.contains(auth.as_str()) && !shown.contains(password), "{fault:?}: {shown}");
@@ -190,23 +190,23 @@ fn decoded(auth: &str) -> Vec<u8> {
 
 #[test]
 fn a_failure_that_lasts_is_logged_once() {
-    let world = world();
-    world.emulator.set_fault(Service::Registry, Fault::AccessDenied);
-    let running = run(&world, "repository: app, every: 1m");
+    let harness = harness();
+    harness.emulator.set_fault(Service::Registry, Fault::AccessDenied);
+    let running = run(&harness, "repository: app, every: 1m");
     running.wait_status("a second failure", |status| status["probes"][0]["failures_in_a_row"] == 2);
-    assert_eq!(world.emulator.count(Service::Registry), 2);
-    world.put("ecr-sidecar.yaml", &file(&world, &[]));
+    assert_eq!(harness.emulator.count(Service::Registry), 2);
+    harness.put("ecr-sidecar.yaml", &file(&harness, &[]));
     running.wait_log("configuration reloaded", DEADLINE); // every line before it is there
     assert_eq!(running.count_log("pull probe failed"), 1);
 }
 
 #[test]
 fn probes_are_added_and_removed_while_it_runs() {
-    let world = world();
-    let running = run(&world, "repository: app, tag: '1.0'");
+    let harness = harness();
+    let running = run(&harness, "repository: app, tag: '1.0'");
     probed(&running);
     let both = [(HOST, "repository: app, tag: '1.0'"), (SIBLING, "repository: charts/hello, tag: '1.0.0'")];
-    world.put("ecr-sidecar.yaml", &file(&world, &both));
+    harness.put("ecr-sidecar.yaml", &file(&harness, &both));
     running.wait_status("both", |status| {
         status["probes"].as_array().is_some_and(|probes| {
             probes.len() == 2 && probes.iter().all(|probe| !probe["succeeded_at"].is_null())
@@ -214,8 +214,8 @@ fn probes_are_added_and_removed_while_it_runs() {
     });
     let expected =
         [format!("GET {HOST}{MANIFEST}"), format!("GET {SIBLING}/v2/charts/hello/manifests/1.0.0")];
-    assert_eq!(requests(&world), expected, "the one that stays is not asked again");
-    world.put("ecr-sidecar.yaml", &file(&world, &[]));
+    assert_eq!(requests(&harness), expected, "the one that stays is not asked again");
+    harness.put("ecr-sidecar.yaml", &file(&harness, &[]));
     running.wait_status("none", |status| status["probes"].is_null());
     assert!(!running.get("/metrics").1.contains("pull_probe_success{"));
     assert!(running.is_ready());
@@ -223,30 +223,30 @@ fn probes_are_added_and_removed_while_it_runs() {
 
 #[test]
 fn once_probes_nothing() {
-    let world = world();
+    let harness = harness();
     // It waits for a second registry, longer than a first probe would.
-    world.emulator.set_fault(Service::EcrPublic, Fault::Hang);
-    let text = file(&world, &[(HOST, "repository: app")]).replace(SIBLING, PUBLIC);
-    let path = world.put("ecr-sidecar.yaml", &text);
-    let once = world.once(|command| {
+    harness.emulator.set_fault(Service::EcrPublic, Fault::Hang);
+    let text = file(&harness, &[(HOST, "repository: app")]).replace(SIBLING, PUBLIC);
+    let path = harness.put("ecr-sidecar.yaml", &text);
+    let once = harness.once(|command| {
         configured_by(command, &path);
-        command.args(["--timeout", "10s"]).envs(KEYS).env("AWS_CA_BUNDLE", world.emulator.ca_file());
+        command.args(["--timeout", "10s"]).envs(KEYS).env("AWS_CA_BUNDLE", harness.emulator.ca_file());
     });
     assert_eq!(once.code, Some(69), "{}", once.stderr);
-    assert!(world.auths().contains_key(HOST));
-    assert_eq!(world.emulator.count(Service::Registry), 0);
+    assert!(harness.auths().contains_key(HOST));
+    assert_eq!(harness.emulator.count(Service::Registry), 0);
 }
 
 #[test]
 fn a_probe_that_finds_no_credential_says_so_and_asks_nothing() {
-    let world = world();
-    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
-    let running = run(&world, "repository: app");
+    let harness = harness();
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    let running = run(&harness, "repository: app");
     let problem = probed(&running)["last_error"].clone();
     assert_eq!(problem["diagnosis"], "nothing-published", "{problem}");
     assert_eq!(problem["message"], format!("no output holds a credential for {HOST}"));
-    assert_eq!(world.emulator.count(Service::Registry), 0);
-    world.emulator.clear_faults();
+    assert_eq!(harness.emulator.count(Service::Registry), 0);
+    harness.emulator.clear_faults();
     running.refresh();
     running.wait_status("a success", |status| !status["probes"][0]["succeeded_at"].is_null());
     running.wait_ready();
@@ -257,27 +257,27 @@ fn a_probe_of_a_volume_that_hangs_says_so_and_holds_up_nothing() {
     if !fuse() {
         return;
     }
-    let world = world();
-    std::fs::create_dir(world.at("out")).unwrap();
+    let harness = harness();
+    std::fs::create_dir(harness.at("out")).unwrap();
     let mounts = format!("{HANGING_MOUNT} out");
-    let running = world.run_with_mounts(&mounts, |command| prepare(&world, command, "repository: app"));
+    let running = harness.run_with_mounts(&mounts, |command| prepare(&harness, command, "repository: app"));
     let problem = probed(&running)["last_error"].clone();
     assert_eq!(problem["diagnosis"], "volume-hangs", "{problem}");
     assert_eq!(running.token()["refreshed"], 1);
     assert_eq!(running.get("/livez").0, 200);
-    assert_eq!(world.emulator.count(Service::Registry), 0);
+    assert_eq!(harness.emulator.count(Service::Registry), 0);
     running.signal(Signal::TERM);
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
 }
 
 #[test]
 fn a_probe_needs_no_right_and_no_secret_more() {
-    let world = world();
+    let harness = harness();
     let printed = |probe: &str| {
         let outputs = "[{type: docker-config-secret, name: a}, {type: argocd-repo-creds, namespace: argocd}]";
         let text = format!("registries: [{{host: {HOST}{probe}}}]\noutputs: {outputs}\n");
-        let mut command = world.command("manifests");
-        configured_by(&mut command, &world.put("ecr-sidecar.yaml", &text));
+        let mut command = harness.command("manifests");
+        configured_by(&mut command, &harness.put("ecr-sidecar.yaml", &text));
         command.args(["--service-account", "reflector", "--namespace", "flux-system"]);
         let printed = output(&mut command, DEADLINE);
         assert!(printed.status.success(), "{printed:?}");

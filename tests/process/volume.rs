@@ -34,15 +34,15 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A volume as an `emptyDir` is, at `out`, and a directory of the sidecar's user that no other user may write to.
 fn shared(user: u32) -> (Harness, PathBuf) {
-    let rig = Harness::new(BINARY);
-    fs::set_permissions(rig.at("."), Permissions::from_mode(0o755)).unwrap();
+    let harness = Harness::new(BINARY);
+    fs::set_permissions(harness.at("."), Permissions::from_mode(0o755)).unwrap();
     for (name, mode) in [("out", 0o777), ("private", 0o755)] {
-        fs::create_dir(rig.at(name)).unwrap();
-        fs::set_permissions(rig.at(name), Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(harness.at(name)).unwrap();
+        fs::set_permissions(harness.at(name), Permissions::from_mode(mode)).unwrap();
     }
-    chown(rig.at("private"), Some(user), Some(user)).unwrap();
-    let victim = rig.at("private/victim");
-    (rig, victim)
+    chown(harness.at("private"), Some(user), Some(user)).unwrap();
+    let victim = harness.at("private/victim");
+    (harness, victim)
 }
 
 fn victim(path: &Path, content: &str, user: u32) {
@@ -69,18 +69,18 @@ fn link(target: &Path, link: &Path) {
     });
 }
 
-fn run_as(rig: &Harness, user: u32) -> Running {
-    let own = rig.at("ecr-sidecar");
+fn run_as(harness: &Harness, user: u32) -> Running {
+    let own = harness.at("ecr-sidecar");
     install(BINARY, &own);
-    rig.spawn("setpriv", |command| {
+    harness.spawn("setpriv", |command| {
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
         command.arg(&own).arg("run");
     })
 }
 
-fn is_ours(rig: &Harness) -> bool {
-    fs::symlink_metadata(rig.file()).is_ok_and(|metadata| metadata.is_file())
-        && auth(&rig.file(), HOST).is_some()
+fn is_ours(harness: &Harness) -> bool {
+    fs::symlink_metadata(harness.file()).is_ok_and(|metadata| metadata.is_file())
+        && auth(&harness.file(), HOST).is_some()
 }
 
 #[test]
@@ -88,18 +88,18 @@ fn a_link_to_a_private_file_of_root_is_replaced() {
     if !root() {
         return;
     }
-    let (rig, path) = shared(0);
+    let (harness, path) = shared(0);
     victim(&path, CANARY, 0);
     let before = state(&path);
-    link(&path, &rig.file());
-    let sidecar = rig.run(|_| {});
+    link(&path, &harness.file());
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    assert!(is_ours(&rig));
-    assert_eq!(names(&rig.at("out")), ["config.json"], "nothing was set aside");
+    assert!(is_ours(&harness));
+    assert_eq!(names(&harness.at("out")), ["config.json"], "nothing was set aside");
     sidecar.wait_log("was a symbolic link that is not followed", DEADLINE);
     // and while it runs
-    link(&path, &rig.file());
-    wait_until("the file back", || is_ours(&rig));
+    link(&path, &harness.file());
+    wait_until("the file back", || is_ours(&harness));
     assert_eq!(state(&path), before);
     assert_eq!(sidecar.count_log(CANARY), 0);
 }
@@ -109,13 +109,13 @@ fn a_link_to_a_docker_config_is_replaced_without_its_entries() {
     if !root() {
         return;
     }
-    let (rig, path) = shared(0);
+    let (harness, path) = shared(0);
     victim(&path, &json!({"auths": {"ghcr.io": {"auth": CANARY}}}).to_string(), 0);
     let before = state(&path);
-    link(&path, &rig.file());
-    rig.run(|_| {}).wait_ready();
-    assert!(is_ours(&rig));
-    assert_eq!(auth(&rig.file(), "ghcr.io"), None, "it was not for the readers of this volume");
+    link(&path, &harness.file());
+    harness.run(|_| {}).wait_ready();
+    assert!(is_ours(&harness));
+    assert_eq!(auth(&harness.file(), "ghcr.io"), None, "it was not for the readers of this volume");
     assert_eq!(state(&path), before);
 }
 
@@ -126,14 +126,14 @@ fn a_link_into_another_volume_is_replaced_by_a_sidecar_without_rights() {
         return;
     }
     for owner in [CONSUMER, NOBODY] {
-        let (rig, path) = shared(NOBODY);
+        let (harness, path) = shared(NOBODY);
         victim(&path, &json!({"auths": {}}).to_string(), NOBODY);
         let before = state(&path);
-        symlink(&path, rig.file()).unwrap();
-        lchown(rig.file(), Some(owner), Some(owner)).unwrap();
-        let sidecar = run_as(&rig, NOBODY);
+        symlink(&path, harness.file()).unwrap();
+        lchown(harness.file(), Some(owner), Some(owner)).unwrap();
+        let sidecar = run_as(&harness, NOBODY);
         sidecar.wait_ready();
-        assert!(is_ours(&rig));
+        assert!(is_ours(&harness));
         assert_eq!(state(&path), before);
     }
 }
@@ -143,17 +143,17 @@ fn a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed() {
     if !root() {
         return;
     }
-    let (rig, path) = shared(0);
+    let (harness, path) = shared(0);
     victim(&path, &json!({"auths": {}}).to_string(), 0);
     let before = state(&path);
-    let directory = rig.at("out/creds");
+    let directory = harness.at("out/creds");
     let file = directory.join("victim");
-    let sidecar = rig.run(|command| {
+    let sidecar = harness.run(|command| {
         command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
     });
     sidecar.wait_ready();
-    fs::rename(&directory, rig.at("out/moved")).unwrap();
-    link(&rig.at("private"), &directory);
+    fs::rename(&directory, harness.at("out/moved")).unwrap();
+    link(&harness.at("private"), &directory);
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("untrusted-link") && line.contains("user 1000"), "{line}");
     let body = sidecar.wait_get("/readyz", 503);
@@ -171,26 +171,26 @@ fn a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed() {
 /// The documented case: the user's own link, where only the user may write.
 #[test]
 fn a_link_of_our_own_is_followed() {
-    let rig = Harness::new(BINARY);
-    let real = rig.put("dotfiles/docker.json", "{}");
-    fs::create_dir(rig.at("out")).unwrap();
-    symlink(&real, rig.file()).unwrap();
-    rig.run(|_| {}).wait_ready();
-    assert!(fs::symlink_metadata(rig.file()).unwrap().is_symlink());
+    let harness = Harness::new(BINARY);
+    let real = harness.put("dotfiles/docker.json", "{}");
+    fs::create_dir(harness.at("out")).unwrap();
+    symlink(&real, harness.file()).unwrap();
+    harness.run(|_| {}).wait_ready();
+    assert!(fs::symlink_metadata(harness.file()).unwrap().is_symlink());
     assert!(auth(&real, HOST).is_some());
 }
 
 #[test]
 fn a_hard_link_is_replaced_and_its_other_name_untouched() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     for content in [CANARY, "{\"auths\":{}}"] {
-        let other = rig.put("out/other", content);
+        let other = harness.put("out/other", content);
         fs::set_permissions(&other, Permissions::from_mode(0o644)).unwrap();
-        let _ = fs::remove_file(rig.file());
-        fs::hard_link(&other, rig.file()).unwrap();
+        let _ = fs::remove_file(harness.file());
+        fs::hard_link(&other, harness.file()).unwrap();
         let inode = fs::metadata(&other).unwrap().ino();
-        rig.run(|_| {}).wait_ready();
-        assert!(is_ours(&rig));
+        harness.run(|_| {}).wait_ready();
+        assert!(is_ours(&harness));
         let after = fs::metadata(&other).unwrap();
         assert_eq!((after.ino(), after.mode() & 0o7777), (inode, 0o644), "{content}");
         assert_eq!(fs::read_to_string(&other).unwrap(), content);
@@ -218,53 +218,54 @@ fn what_is_no_file_is_replaced() {
         ("a socket", &|path| UnixListener::bind(path).is_ok()),
         ("an empty directory", &|path| fs::create_dir(path).is_ok()),
     ];
-    let rig = Harness::new(BINARY);
-    fs::create_dir(rig.at("out")).unwrap();
+    let harness = Harness::new(BINARY);
+    fs::create_dir(harness.at("out")).unwrap();
     for (what, make) in things {
-        let (invalid, expiries) = (rig.at("out/config.json.invalid"), rig.at("out/.config.json.ecr-sidecar"));
-        for path in [&rig.file(), &expiries, &invalid] {
+        let (invalid, expiries) =
+            (harness.at("out/config.json.invalid"), harness.at("out/.config.json.ecr-sidecar"));
+        for path in [&harness.file(), &expiries, &invalid] {
             put_in_place(path, make);
         }
-        let sidecar = rig.run(|_| {});
+        let sidecar = harness.run(|_| {});
         sidecar.wait_ready();
         sidecar.wait_log(&format!("was {what}"), DEADLINE);
-        assert!(is_ours(&rig) && fs::symlink_metadata(&expiries).unwrap().is_file(), "{what}");
+        assert!(is_ours(&harness) && fs::symlink_metadata(&expiries).unwrap().is_file(), "{what}");
 
-        put_in_place(&rig.file(), make);
-        wait_until(&format!("the file in the place of {what}"), || is_ours(&rig));
-        replace(&rig.file(), "not json");
+        put_in_place(&harness.file(), make);
+        wait_until(&format!("the file in the place of {what}"), || is_ours(&harness));
+        replace(&harness.file(), "not json");
         wait_until("the unusable file aside", || {
             // The test must not open a FIFO either.
             let is_file = fs::symlink_metadata(&invalid).is_ok_and(|metadata| metadata.is_file());
-            is_file && fs::read_to_string(&invalid).unwrap() == "not json" && is_ours(&rig)
+            is_file && fs::read_to_string(&invalid).unwrap() == "not json" && is_ours(&harness)
         });
     }
 }
 
 #[test]
 fn a_full_directory_in_the_place_of_the_file_is_reported_and_heals() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    put_in_place(&rig.file(), &|path| fs::create_dir_all(path.join("x")).is_ok());
+    put_in_place(&harness.file(), &|path| fs::create_dir_all(path.join("x")).is_ok());
     let line = sidecar.wait_log("output not written", DEADLINE);
     assert!(line.contains("not-a-file") && line.contains("is a directory"), "{line}");
     sidecar.wait_get("/readyz", 503);
-    fs::remove_dir(rig.file().join("x")).unwrap(); // the sidecar replaces what is empty
+    fs::remove_dir(harness.file().join("x")).unwrap(); // the sidecar replaces what is empty
     sidecar.wait_ready();
-    assert!(is_ours(&rig));
+    assert!(is_ours(&harness));
 }
 
 #[test]
 fn a_forged_expiry_is_not_believed() {
-    let rig = Harness::new(BINARY);
-    rig.run(|_| {}).wait_ready();
-    let expiries = rig.at("out/.config.json.ecr-sidecar");
+    let harness = Harness::new(BINARY);
+    harness.run(|_| {}).wait_ready();
+    let expiries = harness.at("out/.config.json.ecr-sidecar");
     let known: serde_json::Value = config(&expiries).unwrap();
     let digest = known.as_object().unwrap().keys().next().unwrap();
     overwrite(&expiries, &json!({digest: 253_402_300_799_u64}).to_string()); // the year 9999
-    rig.emulator.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::AccessDenied);
-    let sidecar = rig.run(|_| {});
+    harness.emulator.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::AccessDenied);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_status("a refused refresh", |status| status["tokens"][0]["failed"] != 0);
     assert_eq!(
         sidecar.get("/readyz").0,
@@ -276,14 +277,14 @@ fn a_forged_expiry_is_not_believed() {
 /// On tmpfs a time may be any number.
 #[test]
 fn print_takes_any_time_of_the_file() {
-    let rig = Harness::new(BINARY);
-    rig.run(|_| {}).wait_ready();
-    fs::remove_file(rig.at("out/.config.json.ecr-sidecar")).unwrap();
-    rig.emulator.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::AccessDenied);
+    let harness = Harness::new(BINARY);
+    harness.run(|_| {}).wait_ready();
+    fs::remove_file(harness.at("out/.config.json.ecr-sidecar")).unwrap();
+    harness.emulator.set_fault(ecr_emulator::Service::Ecr, ecr_emulator::Fault::AccessDenied);
     for time in ["@9223372036854775807", "@-9223372036854775808", "@253402300799"] {
-        let touched = Command::new("touch").args(["-d", time]).arg(rig.file()).status().unwrap();
+        let touched = Command::new("touch").args(["-d", time]).arg(harness.file()).status().unwrap();
         assert!(touched.success());
-        let printed = rig.spawn(BINARY, |command| {
+        let printed = harness.spawn(BINARY, |command| {
             command.args(["print", HOST]);
         });
         let code = printed.wait_exit(DEADLINE).code();
@@ -295,16 +296,16 @@ fn print_takes_any_time_of_the_file() {
 /// The second removal comes while the first is being repaired.
 #[test]
 fn a_directory_that_is_removed_twice_comes_back_at_once() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    let directory = rig.at("out");
+    let directory = harness.at("out");
     for time in [5, 20, 25, 30, 35, 40, 60] {
         let _ = fs::remove_dir_all(&directory);
         // What the removal is to hit is the sidecar's own work: there is no condition to wait for.
         pause(Duration::from_millis(time));
         let _ = fs::remove_dir_all(&directory);
-        wait_for("the file back", Duration::from_secs(15), || is_ours(&rig).then_some(()));
+        wait_for("the file back", Duration::from_secs(15), || is_ours(&harness).then_some(()));
     }
     sidecar.wait_ready();
 }
@@ -314,14 +315,14 @@ fn a_directory_that_is_removed_twice_comes_back_at_once() {
 #[test]
 fn a_path_that_leads_elsewhere_is_noticed_at_every_component() {
     for component in ["a/b/c", "a/b", "a"] {
-        let rig = Harness::new(BINARY);
-        let file = rig.at("a/b/c/config.json");
-        fs::create_dir_all(rig.at("a/b/c")).unwrap();
-        let sidecar = rig.run(|command| {
+        let harness = Harness::new(BINARY);
+        let file = harness.at("a/b/c/config.json");
+        fs::create_dir_all(harness.at("a/b/c")).unwrap();
+        let sidecar = harness.run(|command| {
             command.env("ECR_SIDECAR_DOCKER_CONFIG", &file);
         });
         sidecar.wait_ready();
-        fs::rename(rig.at(component), rig.at("moved")).unwrap();
+        fs::rename(harness.at(component), harness.at("moved")).unwrap();
         wait_for(component, Duration::from_secs(8), || auth(&file, HOST)); // before the next poll of ten seconds
     }
 }
@@ -347,11 +348,11 @@ impl Drop for Ends<'_> {
 #[test]
 fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
     for every in [Duration::from_millis(10), Duration::from_micros(200), Duration::ZERO] {
-        let rig = Harness::new(BINARY);
-        let sidecar = rig.run(|_| {});
+        let harness = Harness::new(BINARY);
+        let sidecar = harness.run(|_| {});
         sidecar.wait_ready();
         let (over, torn, edits) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-        let file = rig.file();
+        let file = harness.file();
         // Who changes it fast enough is faster each time: that is tried again, too.
         let rounds = || {
             let output = &sidecar.status()["outputs"][0];
@@ -391,10 +392,10 @@ fn edits_without_end_are_answered_at_a_bounded_rate_and_reported() {
 /// The content stays: a mode that lets everyone read the token, or replace it, is harm enough.
 #[test]
 fn a_mode_that_is_opened_without_end_is_put_right_every_time() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|_| {});
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|_| {});
     sidecar.wait_ready();
-    let (over, file) = (AtomicBool::new(false), rig.file());
+    let (over, file) = (AtomicBool::new(false), harness.file());
     let writes = || sidecar.status()["outputs"][0]["writes"].as_u64().unwrap();
     thread::scope(|scope| {
         let ends = Ends(&over);

@@ -65,7 +65,7 @@ fn a_validating_admission_policy_is_reported_by_its_words() {
 /// `ecr-sidecar once` ends although it has more time than this test, with these words of the API server.
 fn once_ends_with(cluster: &Cluster, change: impl FnOnce(&mut Command), diagnosis: D, words: &str) {
     let mut command = Command::new(BINARY);
-    command.args(["once", "--timeout", "10m"]).env_clear().envs(cluster.rig.environment());
+    command.args(["once", "--timeout", "10m"]).env_clear().envs(cluster.harness.environment());
     cluster.prepare(&mut command);
     change(&mut command);
     let once = output(&mut command, DEADLINE);
@@ -111,7 +111,7 @@ fn a_selector_that_the_api_server_rejects_is_reported_by_its_words() {
         "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
          namespaces: {{selector: 'tier in (a, b)'}}}}]\n"
     );
-    let file = cluster.rig.put("rejected.yaml", &text);
+    let file = cluster.harness.put("rejected.yaml", &text);
     const WORDS: &str = "unable to parse requirement: found 'tier', expected: a newer selector";
     let strict = TlsServer::start(&cluster.server, |path, _| {
         match path.starts_with("/api/v1/namespaces?labelSelector=tier+in+") {
@@ -121,7 +121,8 @@ fn a_selector_that_the_api_server_rejects_is_reported_by_its_words() {
     });
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
     assert!(kubeconfig.contains(&cluster.server.url()), "{kubeconfig}");
-    let kubeconfig = cluster.rig.put("kubeconfig", &kubeconfig.replace(&cluster.server.url(), &strict.url()));
+    let kubeconfig =
+        cluster.harness.put("kubeconfig", &kubeconfig.replace(&cluster.server.url(), &strict.url()));
     let change = |command: &mut Command| {
         by_file(&file)(command);
         command.env("KUBECONFIG", &kubeconfig);

@@ -46,14 +46,14 @@ fn helm(name: &str, namespace: &str) {
     let chart = |version: u32| {
         // Something else changes each time, as it does in practice.
         cluster
-            .rig
+            .harness
             .put("chart/Chart.yaml", &format!("apiVersion: v2\nname: team-a\nversion: 0.1.{version}\n"));
         let note = format!(
             "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: note}}, data: {{a: 'v{version}'}}}}\n"
         );
-        cluster.rig.put("chart/templates/all.yaml", &format!("{manifests}{note}"));
+        cluster.harness.put("chart/templates/all.yaml", &format!("{manifests}{note}"));
     };
-    let folder = cluster.rig.at("chart");
+    let folder = cluster.harness.at("chart");
     std::fs::create_dir_all(folder.join("templates")).unwrap();
     lives_beside(&cluster, (MANAGED_BY, "Helm"), |turn| {
         chart(turn);
@@ -96,14 +96,14 @@ fn kubectl_applies_the_printed_manifests_server_side() {
 /// An applier whose labels every object gets, the one that we once claimed among them.
 fn kustomize(namespace: &str, arguments: &[&str]) {
     let Some(cluster) = Cluster::new(namespace) else { return };
-    cluster.rig.put("kustomize/all.yaml", &cluster.manifests(|_| {}));
-    cluster.rig.put(
+    cluster.harness.put("kustomize/all.yaml", &cluster.manifests(|_| {}));
+    cluster.harness.put(
         "kustomize/kustomization.yaml",
         &format!("resources: [all.yaml]\ncommonLabels: {{{MANAGED_BY}: kustomize, team: a}}\n"),
     );
     lives_beside(&cluster, (MANAGED_BY, "kustomize"), |turn| {
         let mut build = cluster.server.kubectl_command(&cluster.server.kubeconfig());
-        let built = output(build.arg("kustomize").arg(cluster.rig.at("kustomize")), DEADLINE);
+        let built = output(build.arg("kustomize").arg(cluster.harness.at("kustomize")), DEADLINE);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let done = cluster.server.apply_with(arguments, &String::from_utf8(built.stdout).unwrap());
         assert!(done.status.success(), "turn {turn}: {}", String::from_utf8_lossy(&done.stderr));

@@ -52,7 +52,7 @@ fn argo_cd_finds_both_kinds_of_template_and_another_applier_keeps_its_fields() {
 fn both_kinds_of_source_pull_from_every_registry() {
     let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
     let Some(cluster) = Cluster::with("argo-pulls", aws) else { return };
-    allow_what_we_ship(&cluster.rig.emulator);
+    allow_what_we_ship(&cluster.harness.emulator);
     let hosts = [HOST, "123456789012.dkr.ecr.us-east-1.amazonaws.com"];
     let sidecar = cluster.run(|command| {
         argocd("argo-pulls")(command);
@@ -61,7 +61,7 @@ fn both_kinds_of_source_pull_from_every_registry() {
     sidecar.wait_ready();
     let Some(helm) = program("helm3") else { return };
     for host in hosts {
-        let password = cluster.rig.at("password");
+        let password = cluster.harness.at("password");
         let to = password.to_str().unwrap();
         let of = |url: &str| {
             cluster.finds(&["argocd-match", "--namespace=argo-pulls", "--password-to", to, "--url", url])
@@ -74,7 +74,7 @@ fn both_kinds_of_source_pull_from_every_registry() {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         let mut pull = cluster.consumer(&helm);
         pull.args(["pull", &format!("oci://{host}/charts/web"), "--version=0.1.0", "-d"])
-            .arg(cluster.rig.folder());
+            .arg(cluster.harness.folder());
         let said = output(&mut pull, DEADLINE);
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 
@@ -117,7 +117,7 @@ fn repositories_that_others_made_get_fresh_credentials_and_stay_theirs() {
         ]
         .concat(),
     );
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "repos.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs:\n\
@@ -172,7 +172,7 @@ fn repositories_that_others_made_get_fresh_credentials_and_stay_theirs() {
 #[test]
 fn a_repository_that_is_not_there_is_reported() {
     let Some(cluster) = Cluster::new("argo-missing") else { return };
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "missing.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\n\

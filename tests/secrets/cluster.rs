@@ -38,7 +38,7 @@ impl Deref for Server {
 /// An API server, an AWS, and a service account with the rights that `manifests` prints.
 pub(crate) struct Cluster {
     pub(crate) server: Server,
-    pub(crate) rig: Harness,
+    pub(crate) harness: Harness,
     pub(crate) account: ServiceAccount,
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
 
     pub(crate) fn of(server: Server, namespace: &str, aws: Settings) -> Self {
         let account = server.service_account(namespace, "reflector");
-        Self { server, rig: Harness::with(BINARY, aws), account }
+        Self { server, harness: Harness::with(BINARY, aws), account }
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -83,7 +83,7 @@ impl Cluster {
             "--namespace",
             self.namespace(),
         ]);
-        command.env_clear().envs(self.rig.environment());
+        command.env_clear().envs(self.harness.environment());
         self.prepare(&mut command);
         change(&mut command);
         let output = output(&mut command, DEADLINE);
@@ -119,7 +119,7 @@ impl Cluster {
     /// The same, configured otherwise.
     pub(crate) fn once_with(&self, change: impl FnOnce(&mut Command)) -> std::process::Output {
         let mut command = Command::new(BINARY);
-        command.args(["once", "--timeout", "30s"]).env_clear().envs(self.rig.environment());
+        command.args(["once", "--timeout", "30s"]).env_clear().envs(self.harness.environment());
         self.prepare(&mut command);
         change(&mut command);
         output(&mut command, DEADLINE)
@@ -127,9 +127,9 @@ impl Cluster {
 
     /// A program in a home of its own, with the way to the registries by their true names, and a cluster's admin.
     pub(crate) fn consumer(&self, program: &Path) -> Command {
-        let mut command = clean_command(program, self.rig.folder());
-        let ca = self.rig.emulator.ca_file().to_str().unwrap().to_owned();
-        command.env("HTTPS_PROXY", self.rig.emulator.proxy()).env("NO_PROXY", "127.0.0.1");
+        let mut command = clean_command(program, self.harness.folder());
+        let ca = self.harness.emulator.ca_file().to_str().unwrap().to_owned();
+        command.env("HTTPS_PROXY", self.harness.emulator.proxy()).env("NO_PROXY", "127.0.0.1");
         command.env("SSL_CERT_FILE", ca);
         command
     }
@@ -166,7 +166,7 @@ impl Cluster {
     }
 
     pub(crate) fn start(&self, change: impl Fn(&mut Command)) -> Running {
-        self.rig.run(|command| {
+        self.harness.run(|command| {
             self.prepare(command);
             change(command);
         })

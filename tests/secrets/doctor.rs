@@ -20,9 +20,9 @@ use crate::{
 /// `ecr-sidecar doctor`, and its findings about the cluster.
 fn doctor(cluster: &Cluster, change: impl FnOnce(&mut Command)) -> (Value, Vec<Value>) {
     let mut command = Command::new(BINARY);
-    command.args(["doctor", "--output", "json"]).env_clear().envs(cluster.rig.environment());
-    command.env("HTTPS_PROXY", cluster.rig.emulator.proxy());
-    command.env("AWS_CA_BUNDLE", cluster.rig.emulator.ca_file());
+    command.args(["doctor", "--output", "json"]).env_clear().envs(cluster.harness.environment());
+    command.env("HTTPS_PROXY", cluster.harness.emulator.proxy());
+    command.env("AWS_CA_BUNDLE", cluster.harness.emulator.ca_file());
     cluster.prepare(&mut command);
     change(&mut command);
     let output = output(&mut command, DEADLINE);
@@ -89,7 +89,7 @@ fn rights_on_every_namespace_are_asked_for_too() {
     let text = format!(
         "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, namespaces: {{all: true}}}}]\n"
     );
-    let file = cluster.rig.put("all.yaml", &text);
+    let file = cluster.harness.put("all.yaml", &text);
     let (report, findings) = doctor(&cluster, by_file(&file));
     let saw: Vec<_> = findings.iter().map(|it| it["saw"].as_str().unwrap()).collect();
     assert_eq!(
@@ -116,7 +116,7 @@ fn argo_cds_templates_are_checked_by_name() {
 fn a_repository_of_the_callers_own_registry_is_no_warning() {
     let Some(cluster) = Cluster::new("doctor-own") else { return };
     let text = "outputs: [{type: argocd-repositories, namespace: doctor-own, names: [team-a, team-b]}]\n";
-    let file = cluster.rig.put("own.yaml", text);
+    let file = cluster.harness.put("own.yaml", text);
     cluster.server.apply(&cluster.manifests(by_file(&file)));
     cluster.server.apply(&format!(
         "{{apiVersion: v1, kind: Secret, metadata: {{name: team-a, namespace: doctor-own, \
@@ -177,7 +177,7 @@ fn pull_findings(report: &Value) -> Vec<(&str, &str)> {
 #[test]
 fn a_pull_is_tried_with_the_credential_in_the_secret() {
     let Some(cluster) = Cluster::new("doctor-pulls") else { return };
-    allow_what_we_ship(&cluster.rig.emulator);
+    allow_what_we_ship(&cluster.harness.emulator);
     cluster.namespace_with("doctor-pulls-team", "{doctor-pulls: on-it}");
     for (at, output) in [
         ("doctor-pulls/ecr-credentials", "{type: docker-config-secret, name: ecr-credentials}"),
@@ -200,7 +200,7 @@ fn a_pull_is_tried_with_the_credential_in_the_secret() {
              {{doctor-pulls: on-it, argocd.argoproj.io/secret-type: repository}}}}, stringData: {{url: '{HOST}/charts', type: helm}}}}"
         ));
         let text = format!("registries: [{{host: {HOST}}}]\noutputs: [{output}]\n");
-        let file = cluster.rig.put("pulls.yaml", &text);
+        let file = cluster.harness.put("pulls.yaml", &text);
         let image = |command: &mut Command| {
             by_file(&file)(command);
             command.args(["--image", &format!("{HOST}/{IMAGE}"), "--as-consumer", "kubelet"]);
@@ -218,9 +218,9 @@ fn a_pull_is_tried_with_the_credential_in_the_secret() {
         assert_eq!(report["healthy"], true, "{at}: {report:#}");
         let pulled = pull_findings(&report);
         assert_eq!(pulled.len(), 4, "{report:#}");
-        allow_all_but(&cluster.rig.emulator, "ecr:BatchGetImage");
+        allow_all_but(&cluster.harness.emulator, "ecr:BatchGetImage");
         let (report, _) = doctor(&cluster, image);
-        allow_what_we_ship(&cluster.rig.emulator);
+        allow_what_we_ship(&cluster.harness.emulator);
         let denied = pull_findings(&report);
         let (_, saw) = denied.iter().find(|(outcome, _)| *outcome == "fail").unwrap();
         assert!(saw.contains("ecr:BatchGetImage") && saw.contains(&format!("Secret {at}")), "{at}: {saw}");
@@ -255,7 +255,7 @@ fn a_pull_is_not_tried_with_what_a_tenant_put_into_its_secret() {
         "registries: [{{host: {HOST}}}]\n\
          outputs: [{{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: doctor-tenant=on-it}}}}]\n"
     );
-    let file = cluster.rig.put("tenant.yaml", &text);
+    let file = cluster.harness.put("tenant.yaml", &text);
     cluster.permit(&cluster.manifests(by_file(&file)));
     cluster.once_with(by_file(&file));
     let (report, _) = doctor(&cluster, |command| {

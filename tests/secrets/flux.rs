@@ -45,7 +45,7 @@ fn the_secret_that_flux_reads_holds_a_credential_under_the_printed_rights() {
 fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
     let Some((_registry, aws)) = with_registry(Settings::default()) else { return };
     let Some(cluster) = Cluster::with("flux-pulls", aws) else { return };
-    allow_what_we_ship(&cluster.rig.emulator);
+    allow_what_we_ship(&cluster.harness.emulator);
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
     let image = format!("{HOST}/team/app:v1");
@@ -54,7 +54,7 @@ fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
     let Some(pulled) = cluster.finds(&pull) else { return };
     assert_eq!(pulled["tags"], json!(["v1"]));
     let before = cluster.password("flux-pulls");
-    cluster.rig.emulator.revoke_tokens();
+    cluster.harness.emulator.revoke_tokens();
     sidecar.signal(Signal::HUP);
     wait_for("a new credential", DEADLINE, || (cluster.password("flux-pulls") != before).then_some(()));
     assert_eq!(cluster.finds(&pull).unwrap()["digest"], pulled["digest"]);
@@ -63,7 +63,7 @@ fn flux_pulls_with_the_secret_before_and_after_a_rotation() {
 #[test]
 fn the_password_is_in_the_data_and_nowhere_else() {
     let Some(cluster) = Cluster::new("canary") else { return };
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "canary.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}}}, \
@@ -110,9 +110,9 @@ fn once_writes_all_others_where_one_is_rejected() {
              namespaces: {{names: [{names}]}}}}]\n"
         )
     };
-    let file = cluster.rig.put("once-many.yaml", &text(&names.join(", ")));
+    let file = cluster.harness.put("once-many.yaml", &text(&names.join(", ")));
     cluster.server.apply(&cluster.manifests(by_file(&file)));
-    cluster.rig.put("once-many.yaml", &text(&format!("once-denied, {}", names.join(", "))));
+    cluster.harness.put("once-many.yaml", &text(&format!("once-denied, {}", names.join(", "))));
     let last = &names[39];
     wait_for("the Role to count", SOON, || {
         cluster.may("patch", "secrets/ecr-credentials", last).then_some(())
@@ -132,7 +132,7 @@ fn once_leaves_the_newest_credential_and_not_one_that_was_there() {
     wait_for("the Role to count", SOON, || (cluster.once().status.code() == Some(0)).then_some(()));
     let mut before = cluster.password("once-again");
     for round in 1..=5 {
-        cluster.rig.emulator.set_clock_offset(2 * round); // expiries are compared by the second
+        cluster.harness.emulator.set_clock_offset(2 * round); // expiries are compared by the second
         assert_eq!(cluster.once().status.code(), Some(0));
         let after = cluster.password("once-again");
         assert_ne!(after, before);
@@ -201,7 +201,7 @@ fn a_registry_that_leaves_the_configuration_leaves_the_secret() {
     let text = |hosts: &str| {
         format!("registries: [{hosts}]\noutputs: [{{type: docker-config-secret, name: {SECRET}}}]\n")
     };
-    let file = cluster.rig.put("leaves.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}")));
+    let file = cluster.harness.put("leaves.yaml", &text(&format!("{{host: {HOST}}}, {{host: {SIBLING}}}")));
     let sidecar = cluster.start(by_file(&file));
     sidecar.wait_ready();
     let hosts = || {
@@ -210,6 +210,6 @@ fn a_registry_that_leaves_the_configuration_leaves_the_secret() {
         Some(config["auths"].as_object()?.keys().cloned().collect::<Vec<_>>())
     };
     assert_eq!(hosts().unwrap(), [HOST, SIBLING]);
-    cluster.rig.put("leaves.yaml", &text(&format!("{{host: {HOST}}}")));
+    cluster.harness.put("leaves.yaml", &text(&format!("{{host: {HOST}}}")));
     wait_for("the entry to go", DEADLINE, || (hosts()? == [HOST]).then_some(()));
 }

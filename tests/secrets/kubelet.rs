@@ -17,11 +17,11 @@ fn a_patched_secret_needs_no_pull_of_a_cached_image_and_a_new_one_does() {
     let Some(node) = Node::start() else { return };
     node.namespace(NAMESPACE);
     let cluster = Cluster::of(Server::Node(Box::new(node)), NAMESPACE, aws);
-    let aws = &cluster.rig.emulator;
+    let aws = &cluster.harness.emulator;
     allow_what_we_ship(aws);
     let host = aws.add_registry("eu-west-1");
     let image = format!("{host}/team/app:v1");
-    let config = cluster.rig.put(
+    let config = cluster.harness.put(
         "kubelet.yaml",
         &format!(
             "registries: [{{host: '{host}', region: eu-west-1, endpoint: '{}'}}]\n\

@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, SECRET, SOON, by_file, value};
 #[test]
 fn a_new_namespace_has_its_secret_soon_and_one_that_is_left_out_has_none() {
     let Some(cluster) = Cluster::new("selected") else { return };
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "selected.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: selected-pull, \
@@ -40,7 +40,7 @@ fn leaves(name: &str, prune: bool) {
     cluster.namespace_with(&first, &format!("{{{name}: enabled}}"));
     cluster.namespace_with(&second, &format!("{{{name}: enabled}}"));
     let secret = format!("{name}-pull");
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "leaves.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {secret}, \
@@ -92,17 +92,17 @@ fn fewer_names_in_the_configuration_take_our_entry_out_of_the_rest() {
              namespaces: {{names: [{names}]}}}}]\n"
         )
     };
-    let file = cluster.rig.put("fewer.yaml", &text("fewer, fewer-b"));
+    let file = cluster.harness.put("fewer.yaml", &text("fewer, fewer-b"));
     let sidecar = cluster.run(by_file(&file));
     sidecar.wait_ready();
     let config = |namespace: &str| value(&cluster.secret(namespace, SECRET)?, ".dockerconfigjson");
     assert!(config("fewer-b").unwrap().contains(HOST));
-    cluster.rig.put("fewer.yaml", &text("fewer"));
+    cluster.harness.put("fewer.yaml", &text("fewer"));
     wait_for("our entry to go", DEADLINE, || (!config("fewer-b")?.contains(HOST)).then_some(()));
     sidecar.wait_ready();
     assert!(config("fewer").unwrap().contains(HOST));
     // An output that goes altogether leaves everything as it is, like a file.
-    cluster.rig.put("fewer.yaml", &text("fewer").replace(SECRET, "another"));
+    cluster.harness.put("fewer.yaml", &text("fewer").replace(SECRET, "another"));
     sidecar.wait_status("the other output", |status| status.to_string().contains("fewer/another"));
     assert!(config("fewer").unwrap().contains(HOST));
 }
@@ -118,7 +118,7 @@ fn a_new_namespace_does_not_wait_for_the_many_and_a_second_pass_writes_nothing()
         )
     };
     cluster.server.apply(&names.iter().map(yaml).collect::<String>());
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "many.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: many-pull, \
@@ -142,7 +142,7 @@ fn a_new_namespace_does_not_wait_for_the_many_and_a_second_pass_writes_nothing()
     drop(sidecar);
 
     // While AWS is away there is no new credential: what is there is checked, and nothing is written.
-    cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    cluster.harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
     let mark = cluster.server.audit_mark();
     let sidecar = cluster.start(by_file(&file));
     sidecar.wait_status("all", |status| in_sync(status) == 801);

@@ -72,7 +72,7 @@ fn a_secret_that_others_filled_is_left_alone_unless_adopted() {
     assert_eq!(cluster.password("adopted").as_deref(), Some("cronjob"));
     assert_eq!(sidecar.get("/readyz").0, 503);
     drop(sidecar);
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "adopt.yaml",
         &format!("registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, adopt: true}}]\n"),
     );
@@ -86,7 +86,7 @@ fn a_failing_target_holds_up_no_other() {
     let Some(cluster) = Cluster::new("failing") else { return };
     let server = &cluster.server;
     server.apply("{apiVersion: v1, kind: Namespace, metadata: {name: failing-opaque}}");
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "failing.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
@@ -136,10 +136,10 @@ fn entries_of_the_base_are_carried_along_and_follow_it() {
     let Some(cluster) = Cluster::new("based") else { return };
     let base = |password: &str| {
         let auth = STANDARD.encode(format!("me:{password}"));
-        cluster.rig.put("base.json", &format!("{{\"auths\":{{\"ghcr.io\":{{\"auth\":\"{auth}\"}}}}}}"))
+        cluster.harness.put("base.json", &format!("{{\"auths\":{{\"ghcr.io\":{{\"auth\":\"{auth}\"}}}}}}"))
     };
     let path = base("one");
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "based.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, base: '{}'}}]\n",
@@ -164,7 +164,7 @@ fn entries_of_the_base_are_carried_along_and_follow_it() {
 fn of_many_failing_twenty_are_reported_and_the_rest_counted() {
     let Some(cluster) = Cluster::new("crowd") else { return };
     let names: Vec<_> = (0..25).map(|number| format!("crowd-{number:02}")).collect();
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "crowd.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
@@ -184,7 +184,7 @@ fn of_many_failing_twenty_are_reported_and_the_rest_counted() {
 fn only_secrets_of_the_one_name_are_listed_and_watched() {
     let Some(cluster) = Cluster::new("name-only") else { return };
     cluster.namespace_with("name-only", "{name-only: enabled}");
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "name-only.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {SECRET}, \
@@ -210,7 +210,7 @@ fn only_secrets_of_the_one_name_are_listed_and_watched() {
 #[test]
 fn a_secret_full_of_broken_entries_is_kept_and_holds_up_no_other() {
     let Some(cluster) = Cluster::new("hostile") else { return };
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "hostile.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs:\n- {{type: docker-config-secret, name: {SECRET}, adopt: true}}\n\

@@ -48,13 +48,13 @@ fn a_sidecar_that_is_killed_while_aws_is_away_is_ready_when_it_is_back() {
     let sidecar = cluster.run(|_| {});
     sidecar.wait_ready();
     drop(sidecar);
-    cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    cluster.harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
     cluster.start(|_| {}).wait_ready();
-    cluster.rig.emulator.clear_faults();
+    cluster.harness.emulator.clear_faults();
     let sidecar = cluster.run(argocd("killed"));
     sidecar.wait_ready();
     drop(sidecar);
-    cluster.rig.emulator.set_fault(Service::Ecr, Fault::Status(500));
+    cluster.harness.emulator.set_fault(Service::Ecr, Fault::Status(500));
     cluster.start(argocd("killed")).wait_ready();
 }
 
@@ -78,7 +78,7 @@ fn replicas_never_step_back_and_tear_no_pair() {
     let first = cluster.run(both);
     let replicas = [first, cluster.start(both), cluster.start(both)];
     replicas.iter().for_each(Running::wait_ready);
-    let begun = cluster.rig.emulator.count(Service::Ecr);
+    let begun = cluster.harness.emulator.count(Service::Ecr);
     let start = cluster.server.audit_mark();
     let secrets = [SECRET, "ecr-123456789012-eu-west-1-helm", "ecr-123456789012-eu-west-1-oci"];
     let mut last = [const { String::new() }; 3];
@@ -95,10 +95,10 @@ fn replicas_never_step_back_and_tear_no_pair() {
                 assert_eq!(sha256(&password)[..16], hash);
             }
         }
-        (cluster.rig.emulator.count(Service::Ecr) >= begun + 30).then_some(())
+        (cluster.harness.emulator.count(Service::Ecr) >= begun + 30).then_some(())
     });
     let writes = cluster.writes_since(start) as u64;
-    let refreshes = cluster.rig.emulator.count(Service::Ecr) - begun;
+    let refreshes = cluster.harness.emulator.count(Service::Ecr) - begun;
     assert!(writes <= 3 * (refreshes + 3), "{writes} writes of 3 Secrets for {refreshes} refreshes");
     assert!(changes > 15, "{changes}");
 }
@@ -107,17 +107,17 @@ fn replicas_never_step_back_and_tear_no_pair() {
 fn of_its_own(namespace: &str, aws: Settings) -> Option<Cluster> {
     let server = ApiServer::start()?;
     let account = server.service_account(namespace, "reflector");
-    Some(Cluster { server: Server::Shared(Arc::new(server)), rig: Harness::with(BINARY, aws), account })
+    Some(Cluster { server: Server::Shared(Arc::new(server)), harness: Harness::with(BINARY, aws), account })
 }
 
 /// The Secret in every namespace with the label `ecr: enabled`, and the file.
 fn selecting(cluster: &Cluster) -> impl Fn(&mut Command) {
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "selecting.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\nrefresh: {{at: 25%}}\noutputs:\n\
              - {{type: docker-config, path: '{}'}}\n- {{type: docker-config-secret, name: {SECRET}, namespaces: {{selector: ecr=enabled}}}}\n",
-            cluster.rig.file().display()
+            cluster.harness.file().display()
         ),
     );
     move |command| by_file(&file)(command)
@@ -215,7 +215,7 @@ fn no_pull_is_rejected_through_restarts_outages_deletions_and_lost_rights() {
     };
     let by_file = || {
         let mut command = cluster.consumer(&crane);
-        command.args(["digest", &image]).env("DOCKER_CONFIG", cluster.rig.file().parent().unwrap());
+        command.args(["digest", &image]).env("DOCKER_CONFIG", cluster.harness.file().parent().unwrap());
         command
     };
     let server = &cluster.server;
@@ -239,11 +239,11 @@ fn no_pull_is_rejected_through_restarts_outages_deletions_and_lost_rights() {
         (by_secret.join().unwrap(), by_file.join().unwrap())
     });
     println!("pulls and blind ones, by the Secret {by_secret:?}, by the file {by_file:?}");
-    let mut refusals = cluster.rig.emulator.refusals();
+    let mut refusals = cluster.harness.emulator.refusals();
     refusals.retain(|refusal| refusal.reason != Reason::NoCredentials); // each client asks first what is wanted
     assert!(refusals.is_empty(), "{refusals:?}");
     assert!(by_secret.0 > 60 && by_secret.1 < by_secret.0, "{by_secret:?}");
     assert!(by_file.0 > 60 && by_file.1 == 0, "{by_file:?}");
-    assert!(cluster.rig.emulator.count(Service::Ecr) >= 6, "tokens did rotate");
+    assert!(cluster.harness.emulator.count(Service::Ecr) >= 6, "tokens did rotate");
     sidecar.wait_ready();
 }

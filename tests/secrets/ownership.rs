@@ -76,7 +76,7 @@ fn outputs_that_run_after_each_other_keep_what_the_other_applied() {
     cluster.server.kubectl(["create", "role", "all", "-n", "in-turn", verbs, "--resource=secrets"]);
     let account = format!("--serviceaccount=in-turn:{}", cluster.account.name());
     cluster.server.kubectl(["create", "rolebinding", "all", "-n", "in-turn", "--role=all", &account]);
-    let file = cluster.rig.put(
+    let file = cluster.harness.put(
         "in-turn.yaml",
         &format!(
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: argocd-repositories, namespace: in-turn, \
@@ -126,7 +126,7 @@ fn what_is_replaced_while_it_runs_is_restored() {
     sidecar.wait_ready();
     let password = cluster.wait_password("replaced");
     let restored = || (cluster.password("replaced")? == password).then_some(());
-    let file = cluster.rig.put("replace.json", &plain("replaced", "of-a-backup"));
+    let file = cluster.harness.put("replace.json", &plain("replaced", "of-a-backup"));
     let file = file.to_str().unwrap();
     // As `Replace=true` does it.
     cluster.server.kubectl(["replace", "-f", file]);
@@ -182,7 +182,7 @@ fn a_namespace_that_is_wanted_again_is_not_emptied() {
     let account = server.service_account("again", "reflector");
     let cluster = Cluster {
         server: Server::Shared(server.into()),
-        rig: Harness::with(BINARY, ecr_emulator::Settings::default()),
+        harness: Harness::with(BINARY, ecr_emulator::Settings::default()),
         account,
     };
     cluster.namespace_with("again-b", "{}");
@@ -192,7 +192,7 @@ fn a_namespace_that_is_wanted_again_is_not_emptied() {
              namespaces: {{names: [{names}]}}}}]\n"
         )
     };
-    let file = cluster.rig.put("again.yaml", &text("again, again-b"));
+    let file = cluster.harness.put("again.yaml", &text("again, again-b"));
     let sidecar = cluster.run(by_file(&file));
     sidecar.wait_ready();
     let password = cluster.wait_password("again-b");
@@ -201,9 +201,9 @@ fn a_namespace_that_is_wanted_again_is_not_emptied() {
     };
     let mark = cluster.server.audit_mark();
     cluster.server.pause();
-    cluster.rig.put("again.yaml", &text("again"));
+    cluster.harness.put("again.yaml", &text("again"));
     reloads(1);
-    cluster.rig.put("again.yaml", &text("again, again-b"));
+    cluster.harness.put("again.yaml", &text("again, again-b"));
     reloads(2);
     cluster.server.resume();
     sidecar.wait_status("both", |status| status["outputs"][0]["targets"]["in_sync"] == 2);

@@ -34,7 +34,7 @@ impl Attack {
             "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {namespace}-pull, \
              prune: true, namespaces: {namespaces}}}]\n"
         );
-        let file = held.rig.put("attack.yaml", &text);
+        let file = held.harness.put("attack.yaml", &text);
         let manifests = held.manifests(by_file(&file));
         let free = held.server.service_account(namespace, "free");
         let of_free = without_policy(&manifests).replace("reflector", free.name());
@@ -239,7 +239,7 @@ fn under_the_policy_apply_adopt_and_prune_still_work_next_to_other_outputs() {
          - {{type: docker-config-secret, name: vap-works-own}}\n\
          - {{type: argocd-repo-creds, namespace: vap-works-argocd}}\n"
     );
-    let file = cluster.rig.put("works.yaml", &text);
+    let file = cluster.harness.put("works.yaml", &text);
     let name = "vap-works-pull";
     // One with what others put into it: entries, a key, a label, an annotation.
     cluster.server.apply(&format!(
@@ -294,7 +294,7 @@ fn under_the_policy_what_a_mutating_webhook_adds_stops_no_write_of_ours() {
         attack.held.server.kubectl(["delete", "secret", "probe", "-n", there]);
         found.then_some(())
     });
-    let file = attack.held.rig.at("attack.yaml");
+    let file = attack.held.harness.at("attack.yaml");
     let mark = attack.held.server.audit_mark();
     let sidecar = attack.held.start(by_file(&file));
     sidecar.wait_ready();

@@ -12,12 +12,12 @@ use crate::cluster::{Cluster, by_file};
 /// Runs with a probe and this output.
 fn run(cluster: &Cluster, output: &str) -> Running {
     let text = format!("registries: [{{host: {HOST}, probe: {{repository: app}}}}]\noutputs: [{output}]\n");
-    let file = cluster.rig.put("probe.yaml", &text);
+    let file = cluster.harness.put("probe.yaml", &text);
     cluster.run(|command: &mut Command| {
         by_file(&file)(command);
         // The registry by its own name.
-        command.env("HTTPS_PROXY", cluster.rig.emulator.proxy());
-        command.env("AWS_CA_BUNDLE", cluster.rig.emulator.ca_file());
+        command.env("HTTPS_PROXY", cluster.harness.emulator.proxy());
+        command.env("AWS_CA_BUNDLE", cluster.harness.emulator.ca_file());
     })
 }
 
@@ -33,7 +33,7 @@ fn a_probe_reads_the_secret_that_the_consumer_reads() {
     let Some(cluster) = Cluster::new("probed") else { return };
     let sidecar = run(&cluster, "{type: docker-config-secret, name: probed-pull}");
     wait_found(&sidecar, "docker-config-secret probed-pull in its own namespace (Secret probed/probed-pull)");
-    assert_eq!(cluster.rig.emulator.pulls().len(), 1);
+    assert_eq!(cluster.harness.emulator.pulls().len(), 1);
 }
 
 #[test]

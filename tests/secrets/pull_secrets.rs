@@ -14,7 +14,7 @@ const OTHER_HOST: &str = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
 
 fn config(cluster: &Cluster, host: &str, name: &str, namespaces: &str) -> PathBuf {
     let output = format!("{{type: docker-config-secret, name: {name}, namespaces: {namespaces}}}");
-    cluster.rig.put(
+    cluster.harness.put(
         "pods.yaml",
         &format!(
             "registries: [{{host: 'a.{host}', region: eu-west-1}}, {{host: {host}}}]\noutputs: [{output}]\n"
@@ -139,7 +139,7 @@ fn a_thousand_registries_and_a_pod_of_many_images_are_not_too_much() {
     let text = format!(
         "registries:\n{hosts}outputs: [{{type: docker-config-secret, name: pods-many-pull, namespaces: {{all: true}}}}]\n"
     );
-    let config = cluster.rig.put("pods.yaml", &text);
+    let config = cluster.harness.put("pods.yaml", &text);
     let last = format!("{}/team/app:v1", host(100_000_000_999));
     enforce(&cluster, &policy(&cluster, &config), "pods-many", &last);
     let mut images: Vec<_> =
@@ -186,7 +186,7 @@ fn the_policy_reaches_as_far_as_the_secret() {
         let names = |namespace: &&&str| names(&cluster, namespace, &pod(&image)).contains(&secret);
         assert_eq!(all.iter().filter(names).copied().collect::<Vec<_>>(), wanted, "{namespaces}");
         let admission: Vec<_> = policy.split("---\n").filter(|it| it.contains("kind: Mutating")).collect();
-        let file = cluster.rig.put("gone.yaml", &admission.join("---\n"));
+        let file = cluster.harness.put("gone.yaml", &admission.join("---\n"));
         cluster.server.kubectl(["delete", "-f", file.to_str().unwrap()]);
     }
 }
@@ -199,7 +199,7 @@ fn pods_of_a_deployment_pull_with_the_secret_and_mirror_pods_are_left_alone() {
     let there = "by-policy";
     node.namespace(there);
     let cluster = Cluster::of(Server::Node(Box::new(node)), there, aws);
-    let aws = &cluster.rig.emulator;
+    let aws = &cluster.harness.emulator;
     allow_what_we_ship(aws);
     let host = aws.add_registry("eu-west-1");
     let text = format!(
@@ -207,7 +207,7 @@ fn pods_of_a_deployment_pull_with_the_secret_and_mirror_pods_are_left_alone() {
          outputs: [{{type: docker-config-secret, name: {SECRET}}}]\n",
         aws.endpoint()
     );
-    let config = cluster.rig.put("pods.yaml", &text);
+    let config = cluster.harness.put("pods.yaml", &text);
     let image = format!("{host}/team/app:v1");
     let sidecar = cluster.run(by_file(&config));
     sidecar.wait_ready();

@@ -17,11 +17,11 @@ use crate::{
 
 #[test]
 fn without_a_cluster_it_reports_it_and_keeps_the_file() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|command| {
-        command.env("KUBECONFIG", rig.at("missing")).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|command| {
+        command.env("KUBECONFIG", harness.at("missing")).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
     });
-    wait_auth(&rig.file(), HOST);
+    wait_auth(&harness.file(), HOST);
     let line = sidecar.wait_log("the kubeconfig cannot be used", DEADLINE);
     assert!(line.contains(Diagnosis::Kubeconfig.remedy()), "{line}");
     let (code, body) = sidecar.get("/readyz");
@@ -30,8 +30,8 @@ fn without_a_cluster_it_reports_it_and_keeps_the_file() {
 
 #[test]
 fn a_pod_without_a_token_gets_the_remedy() {
-    let rig = Harness::new(BINARY);
-    let sidecar = rig.run(|command| {
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|command| {
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");
         command.env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
     });
@@ -44,7 +44,7 @@ fn in_a_pod_the_service_account_is_used() {
     let Some(cluster) = Cluster::new("in-pod") else { return };
     cluster.server.apply(&cluster.manifests(|_| {}));
     let mut entered = true;
-    let sidecar = cluster.rig.spawn(ServiceAccount::ENTER, |command| {
+    let sidecar = cluster.harness.spawn(ServiceAccount::ENTER, |command| {
         entered = cluster.account.enter_pod(command, Path::new(BINARY));
         command
             .arg("run")
@@ -63,18 +63,18 @@ fn in_a_pod_the_service_account_is_used() {
 #[test]
 fn a_proxy_for_aws_is_not_one_for_the_api_server_but_that_of_the_kubeconfig_is() {
     let Some(cluster) = Cluster::new("proxied") else { return };
-    let proxy = cluster.rig.emulator.proxy();
-    let asked = || cluster.rig.emulator.connects().contains_key("127.0.0.1");
+    let proxy = cluster.harness.emulator.proxy();
+    let asked = || cluster.harness.emulator.connects().contains_key("127.0.0.1");
     let sidecar = cluster.run(|command| {
         command.env("HTTPS_PROXY", &proxy).env("https_proxy", &proxy);
     });
     sidecar.wait_ready();
-    assert!(!asked(), "{:?}", cluster.rig.emulator.connects());
+    assert!(!asked(), "{:?}", cluster.harness.emulator.connects());
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
     let proxied =
         kubeconfig.replace("cluster: {server:", &format!("cluster: {{proxy-url: '{proxy}', server:"));
     assert_ne!(proxied, kubeconfig);
-    let kubeconfig = cluster.rig.put("kubeconfig", &proxied);
+    let kubeconfig = cluster.harness.put("kubeconfig", &proxied);
     let _sidecar = cluster.start(|command| {
         command.env("KUBECONFIG", &kubeconfig);
     });
@@ -86,7 +86,7 @@ fn kubeconfig_with(cluster: &Cluster, name: &str, user: &str) -> std::path::Path
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
     let own = format!("tokenFile: '{}'", cluster.account.token_file().display());
     assert!(kubeconfig.contains(&own), "{kubeconfig}");
-    cluster.rig.put(name, &kubeconfig.replace(&own, user))
+    cluster.harness.put(name, &kubeconfig.replace(&own, user))
 }
 
 fn token(cluster: &Cluster) -> String {
@@ -128,11 +128,11 @@ fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
         "printf '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"%s\"}}}}' \"$(cat '{}')\"",
         cluster.account.token_file().display()
     );
-    cluster.rig.put("plugin.sh", &script);
+    cluster.harness.put("plugin.sh", &script);
     // The program is relative to the kubeconfig's folder where it has a separator, and this one has none.
     let plugin = format!(
         "exec: {{apiVersion: client.authentication.k8s.io/v1, interactiveMode: IfAvailable, command: sh, args: ['{}']}}",
-        cluster.rig.at("plugin.sh").display()
+        cluster.harness.at("plugin.sh").display()
     );
     let kubeconfig = kubeconfig_with(&cluster, "kubeconfig", &plugin);
     let sidecar = cluster.run(|command| {
@@ -148,26 +148,26 @@ fn a_plugin_without_an_expiry_is_run_again_when_its_token_is_rejected() {
 #[test]
 fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
     const CANARY: &str = "c4n4ry-0f-the-plugin";
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let script =
-        format!("echo {CANARY} >&2; echo {CANARY}; echo $$ > '{}'; sleep 1000", rig.at("pid").display());
-    rig.put("plugin.sh", &script);
-    let user = format!("exec: {{command: sh, args: ['{}']}}", rig.at("plugin.sh").display());
-    let kubeconfig = rig.put(
+        format!("echo {CANARY} >&2; echo {CANARY}; echo $$ > '{}'; sleep 1000", harness.at("pid").display());
+    harness.put("plugin.sh", &script);
+    let user = format!("exec: {{command: sh, args: ['{}']}}", harness.at("plugin.sh").display());
+    let kubeconfig = harness.put(
         "kubeconfig",
         &format!(
             "current-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:1'}}}}]\n\
              contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\nusers: [{{name: a, user: {{{user}}}}}]\n"
         ),
     );
-    let sidecar = rig.run(|command| {
+    let sidecar = harness.run(|command| {
         command.env("KUBECONFIG", &kubeconfig).env("ECR_SIDECAR_DOCKER_CONFIG_SECRET", SECRET);
         command.env("PATH", "/usr/bin:/bin").env("ECR_SIDECAR_LOG", "trace");
     });
     let pid = wait_for("the plugin", DEADLINE, || {
-        std::fs::read_to_string(rig.at("pid")).ok().filter(|it| it.ends_with('\n'))
+        std::fs::read_to_string(harness.at("pid")).ok().filter(|it| it.ends_with('\n'))
     });
-    wait_auth(&rig.file(), HOST);
+    wait_auth(&harness.file(), HOST);
     assert_eq!(sidecar.get("/livez").0, 200);
     sidecar.signal(test_support::Signal::TERM);
     assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(0));
@@ -184,13 +184,13 @@ fn a_plugin_that_hangs_holds_up_neither_health_nor_the_end() {
 fn an_api_server_with_another_certificate_is_reported_and_once_ends() {
     let Some(cluster) = Cluster::new("other-ca") else { return };
     let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
-    let other = cluster.rig.emulator.ca_file();
+    let other = cluster.harness.emulator.ca_file();
     let kubeconfig = kubeconfig.replace(
         &format!("certificate-authority: '{}'", cluster.server.ca_file().display()),
         &format!("certificate-authority: '{}'", other.display()),
     );
     assert!(kubeconfig.contains(&other.display().to_string()), "{kubeconfig}");
-    let kubeconfig = cluster.rig.put("kubeconfig", &kubeconfig);
+    let kubeconfig = cluster.harness.put("kubeconfig", &kubeconfig);
     let once = cluster.once_with(|command| {
         command.env("KUBECONFIG", &kubeconfig);
     });

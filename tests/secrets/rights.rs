@@ -92,7 +92,7 @@ fn each_verb_of_the_cluster_role_is_needed() {
              namespaces: {{selector: {label}=enabled}}}}]\n"
         )
     };
-    let file = cluster.rig.put("cluster-verbs.yaml", &text("cluster-verbs"));
+    let file = cluster.harness.put("cluster-verbs.yaml", &text("cluster-verbs"));
     let prepare = by_file(&file);
     // While there is no Secret, one has to be made; when there is one, what it says has to be read.
     for verb in ["create", "patch"] {
@@ -117,11 +117,11 @@ fn to_prune_takes_the_right_to_delete() {
              prune: {prune}, namespaces: {{selector: delete-verb=enabled}}}}]\n"
         )
     };
-    let without = cluster.rig.put("kept.yaml", &text(false));
+    let without = cluster.harness.put("kept.yaml", &text(false));
     let manifests = cluster.manifests(by_file(&without));
     assert!(!manifests.contains("delete]"), "{manifests}");
     cluster.permit(&manifests);
-    let with = cluster.rig.put("pruned.yaml", &text(true));
+    let with = cluster.harness.put("pruned.yaml", &text(true));
     let sidecar = cluster.start(by_file(&with));
     sidecar.wait_ready();
     cluster.server.kubectl(["label", "namespace", "delete-verb-a", "delete-verb-"]);
@@ -144,9 +144,12 @@ fn a_secret_that_is_deleted_and_may_not_be_created_is_reported_with_the_remedy()
 
 #[test]
 fn files_alone_need_no_rights() {
-    let rig = Harness::new(BINARY);
+    let harness = Harness::new(BINARY);
     let mut command = Command::new(BINARY);
-    command.args(["manifests", "--service-account=a", "--namespace=b"]).env_clear().envs(rig.environment());
+    command
+        .args(["manifests", "--service-account=a", "--namespace=b"])
+        .env_clear()
+        .envs(harness.environment());
     let printed = output(&mut command, DEADLINE);
     let printed = String::from_utf8_lossy(&printed.stdout);
     assert!(

@@ -20,7 +20,7 @@ fn selecting(cluster: &Cluster, name: &str) -> std::path::PathBuf {
         "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config-secret, name: {name}-pull, \
          namespaces: {{selector: {name}=enabled}}}}]\n"
     );
-    cluster.rig.put(&format!("{name}.yaml"), &text)
+    cluster.harness.put(&format!("{name}.yaml"), &text)
 }
 
 /// Three namespaces, in which three tenants have made the Secret first: of another type, immutable, and with
@@ -123,7 +123,7 @@ fn once_ends_where_the_namespaces_cannot_be_listed() {
     let Some(cluster) = Cluster::new("unlisted") else { return };
     let file = selecting(&cluster, "unlisted");
     let mut command = Command::new(BINARY);
-    command.args(["once", "--timeout", "10m"]).env_clear().envs(cluster.rig.environment());
+    command.args(["once", "--timeout", "10m"]).env_clear().envs(cluster.harness.environment());
     cluster.prepare(&mut command);
     by_file(&file)(&mut command);
     let once = output(&mut command, DEADLINE);

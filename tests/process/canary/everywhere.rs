@@ -41,16 +41,16 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn no_secret_shows_anywhere_but_in_the_docker_config() {
-    let rig = Harness::new(BINARY);
-    let tap = Tap::on(&rig.emulator.endpoint());
-    let web_token = || rig.web_identity_token("system:serviceaccount:argocd:repo-server");
+    let harness = Harness::new(BINARY);
+    let tap = Tap::on(&harness.emulator.endpoint());
+    let web_token = || harness.web_identity_token("system:serviceaccount:argocd:repo-server");
     let first_web_token = web_token();
-    let web = rig.put("in/web-token", &first_web_token);
-    let id = rig.put("in/access-key-id", ACCESS_KEY_ID);
-    let secret = rig.put("in/secret-access-key", SECRET_ACCESS_KEY);
-    let session = rig.session();
-    let [session_id, session_key, session_token] =
-        [0, 1, 2].map(|part| rig.put(&format!("in/session-{part}"), &session[part]).display().to_string());
+    let web = harness.put("in/web-token", &first_web_token);
+    let id = harness.put("in/access-key-id", ACCESS_KEY_ID);
+    let secret = harness.put("in/secret-access-key", SECRET_ACCESS_KEY);
+    let session = harness.session();
+    let [session_id, session_key, session_token] = [0, 1, 2]
+        .map(|part| harness.put(&format!("in/session-{part}"), &session[part]).display().to_string());
     let foreign = "password-of-another-0123456789abcdef";
     let foreign_auth = BASE64_STANDARD.encode(format!("user:{foreign}"));
     // Two that readers trip over, which is reported.
@@ -59,13 +59,13 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
         "bad.example.com": {"auth": format!("{foreign}!")},
         format!("https://user:{foreign}@{}/v1", host(0)): {"auth": foreign_auth},
     }});
-    replace(&rig.file(), &others.to_string());
+    replace(&harness.file(), &others.to_string());
 
     // One identity a fault of STS and a fault of ECR, and some for which all goes well.
     let (of_sts, of_ecr) = (faults(Service::Sts), faults(Service::Ecr));
     let count = of_sts.len() + of_ecr.len() + 4;
     for (service, faults) in [(Service::Sts, &of_sts), (Service::Ecr, &of_ecr)] {
-        faults.iter().for_each(|fault| rig.emulator.push_fault(service, fault.clone(), 1));
+        faults.iter().for_each(|fault| harness.emulator.push_fault(service, fault.clone(), 1));
     }
     let yaml = |registries: usize| {
         let mut yaml = "identities:\n".to_owned();
@@ -93,12 +93,12 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
             let identity = number % count;
             let _ = writeln!(yaml, "- {{host: {}, identity: i{identity}}}", host(number));
         }
-        yaml + &format!("outputs: [{{type: docker-config, path: {}}}]\n", rig.file().display())
+        yaml + &format!("outputs: [{{type: docker-config, path: {}}}]\n", harness.file().display())
     };
-    let config = rig.put("in/ecr-sidecar.yaml", &yaml(count));
-    let home = rig.at("home");
+    let config = harness.put("in/ecr-sidecar.yaml", &yaml(count));
+    let home = harness.at("home");
     fs::create_dir(&home).unwrap();
-    let sidecar = rig.run(|command| {
+    let sidecar = harness.run(|command| {
         configured_by(command, &config);
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
         command.env("HOME", &home).env("AWS_ENDPOINT_URL", tap.endpoint()).env("ECR_SIDECAR_LOG", "trace");
@@ -145,9 +145,9 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
                 .iter()
                 .all(|token| token["refreshed"].as_u64().unwrap() + token["failed"].as_u64().unwrap() > 0)
     });
-    assert!(rig.emulator.count(Service::Sts) >= of_sts.len() as u64);
+    assert!(harness.emulator.count(Service::Sts) >= of_sts.len() as u64);
     wait_for("all faults of ECR", DEADLINE, || {
-        (rig.emulator.count(Service::Ecr) >= of_ecr.len() as u64).then_some(())
+        (harness.emulator.count(Service::Ecr) >= of_ecr.len() as u64).then_some(())
     });
     ask(&mut said);
 
@@ -159,7 +159,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     sidecar.wait_log("reload rejected", DEADLINE);
     replace(&config, &yaml(count + 1));
     sidecar.wait_ready();
-    let auths = || [PUBLIC, &host(0), &host(SESSION)].map(|host| auth(&rig.file(), host));
+    let auths = || [PUBLIC, &host(0), &host(SESSION)].map(|host| auth(&harness.file(), host));
     let before = auths();
     assert!(before.iter().all(Option::is_some));
     sidecar.refresh();
@@ -175,7 +175,7 @@ fn no_secret_shows_anywhere_but_in_the_docker_config() {
     sidecar.signal(Signal::TERM);
     assert!(sidecar.wait_exit(DEADLINE).success());
     // No write is under way any more, whose temporary file would be one too many.
-    let files = files_below(&rig.at("home")).into_iter().chain(files_below(&rig.at("out")));
+    let files = files_below(&harness.at("home")).into_iter().chain(files_below(&harness.at("out")));
     let files: Vec<_> =
         files.map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
     let log = sidecar.stderr();

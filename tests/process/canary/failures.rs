@@ -20,7 +20,7 @@ use super::{Canaries, faults, session_keys};
 use crate::BINARY;
 
 /// `once` shows nothing of `secrets` whatever goes wrong with the service; what is certain to fail does.
-fn shows_no_secret(world: &Harness, service: Service, secrets: &[&str], keys: impl Fn(&mut Command)) {
+fn shows_no_secret(harness: &Harness, service: Service, secrets: &[&str], keys: impl Fn(&mut Command)) {
     let canaries = Canaries::of(secrets);
     for fault in faults(service) {
         let name = format!("{fault:?}");
@@ -33,8 +33,8 @@ fn shows_no_secret(world: &Harness, service: Service, secrets: &[&str], keys: im
                 | Fault::Html
                 | Fault::Reset
         );
-        world.emulator.set_fault(service, fault);
-        let once = world.once(|command| {
+        harness.emulator.set_fault(service, fault);
+        let once = harness.once(|command| {
             command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
             keys(command);
         });
@@ -46,17 +46,17 @@ fn shows_no_secret(world: &Harness, service: Service, secrets: &[&str], keys: im
 
 #[test]
 fn no_failure_of_ecr_shows_a_secret() {
-    let world = Harness::new(BINARY).without_keys();
-    let session = world.session();
-    shows_no_secret(&world, Service::Ecr, &[&session[1], &session[2]], session_keys(&session));
+    let harness = Harness::new(BINARY).without_keys();
+    let session = harness.session();
+    shows_no_secret(&harness, Service::Ecr, &[&session[1], &session[2]], session_keys(&session));
 }
 
 #[test]
 fn no_failure_of_sts_shows_a_secret() {
-    let world = Harness::new(BINARY).without_keys();
-    let web_identity = world.web_identity_token("system:serviceaccount:a:b");
-    let file = world.write("token", &web_identity);
-    shows_no_secret(&world, Service::Sts, &[&web_identity], |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let web_identity = harness.web_identity_token("system:serviceaccount:a:b");
+    let file = harness.write("token", &web_identity);
+    shows_no_secret(&harness, Service::Sts, &[&web_identity], |command| {
         command
             .env("AWS_WEB_IDENTITY_TOKEN_FILE", &file)
             .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r");
@@ -66,16 +66,16 @@ fn no_failure_of_sts_shows_a_secret() {
 /// What hands out a credential on its standard output says nothing of it on its standard error.
 #[test]
 fn who_asks_for_one_credential_finds_it_in_one_place() {
-    let world = Harness::new(BINARY).without_keys();
-    let session = world.session();
+    let harness = Harness::new(BINARY).without_keys();
+    let session = harness.session();
     let canaries = Canaries::of(&[&session[1], &session[2]]);
-    let link = world.at("docker-credential-ecr-sidecar");
+    let link = harness.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &link).unwrap();
-    let question = world.write("question", HOST);
+    let question = harness.write("question", HOST);
     // Through a shell, for its standard input.
     let by_either_name = |script: &str, prepare: &dyn Fn(&mut Command)| {
         let mut command = Command::new("sh");
-        let usual = world.command("print");
+        let usual = harness.command("print");
         command.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
         session_keys(&session)(command.args(["-c", script, HOST]));
         prepare(&mut command);
@@ -103,27 +103,27 @@ fn who_asks_for_one_credential_finds_it_in_one_place() {
         assert_eq!(by_either_name(&get, &|_| {}), Some(0)); // of AWS, then of the cache
     }
     assert!(ask()); // of AWS
-    world.emulator.push_fault(Service::Ecr, Fault::ColonPassword, 2);
+    harness.emulator.push_fault(Service::Ecr, Fault::ColonPassword, 2);
     assert!(ask());
     for fault in [Fault::AccessDenied, Fault::NotAws, Fault::NoExpiry, Fault::EmptyPassword] {
         let name = format!("{fault:?}");
-        world.emulator.push_fault(Service::Ecr, fault, 2);
+        harness.emulator.push_fault(Service::Ecr, fault, 2);
         assert!(!ask(), "{name}");
     }
-    world.once(session_keys(&session));
-    fs::remove_file(world.at("out/.config.json.ecr-sidecar")).unwrap();
-    world.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
+    harness.once(session_keys(&session));
+    fs::remove_file(harness.at("out/.config.json.ecr-sidecar")).unwrap();
+    harness.emulator.set_fault(Service::Ecr, Fault::AccessDenied);
     assert!(ask()); // of the file, with a warning
 }
 
 /// A secret in the wrong place is refused without being repeated.
 #[test]
 fn a_configuration_problem_repeats_no_key() {
-    let world = Harness::new(BINARY).without_keys();
-    let config = world.write("config.yaml", "identities: {default: {secretAccessKey: hunter2hunter2}}\n");
-    let mut command = world.command("config");
+    let harness = Harness::new(BINARY).without_keys();
+    let config = harness.write("config.yaml", "identities: {default: {secretAccessKey: hunter2hunter2}}\n");
+    let mut command = harness.command("config");
     command.env("ECR_SIDECAR_CONFIG", &config);
-    let once = world.run_once(&mut command);
+    let once = harness.run_once(&mut command);
     assert_eq!(once.code, Some(64), "{BINARY}: {}", once.stderr);
     assert!(
         once.stderr.contains("identities.default.secretAccessKey: found an unknown key"),
@@ -136,11 +136,11 @@ fn a_configuration_problem_repeats_no_key() {
 /// The answer comes of a real signature that is wrong, not of a scripted fault.
 #[test]
 fn a_wrong_secret_key_shows_no_session_token() {
-    let world = Harness::new(BINARY).without_keys();
-    let [id, key, token] = world.session();
+    let harness = Harness::new(BINARY).without_keys();
+    let [id, key, token] = harness.session();
     let wrong: String = key.chars().rev().collect();
     let session = [id, wrong, token];
-    let once = world.once(|command| session_keys(&session)(command.args(["--timeout", "1s"])));
+    let once = harness.once(|command| session_keys(&session)(command.args(["--timeout", "1s"])));
     once.failed_with(&["InvalidSignatureException: The request signature we calculated does not match"]);
     Canaries::of(&[&session[1], &session[2]]).none_in("standard error", &once.stderr);
     assert!(!once.stderr.contains("x-amz-"), "{}", once.stderr);
@@ -150,7 +150,7 @@ fn a_wrong_secret_key_shows_no_session_token() {
 /// nor anything else that could sign another request.
 #[test]
 fn an_endpoint_is_sent_signed_requests_and_no_secret_key() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let endpoint_of_another = thread::spawn(move || {
@@ -167,7 +167,7 @@ fn an_endpoint_is_sent_signed_requests_and_no_secret_key() {
             .unwrap();
         String::from_utf8(request).unwrap()
     });
-    let mut command = world.command("print");
+    let mut command = harness.command("print");
     command.arg(HOST).envs(KEYS).env("AWS_ENDPOINT_URL", endpoint).env_remove("HOME");
     let printed = output(&mut command, DEADLINE);
     assert_ne!(printed.status.code(), Some(0));

@@ -59,27 +59,27 @@ fn plain(place: &str, text: &str) {
 
 #[test]
 fn no_answer_of_aws_leaks_or_steers_on_any_surface() {
-    let world = Harness::new(BINARY).without_keys();
-    let session = world.session();
+    let harness = Harness::new(BINARY).without_keys();
+    let session = harness.session();
     let canaries = Canaries::of(&[&session[1], &session[2]]);
-    let link = world.at("docker-credential-ecr-sidecar");
+    let link = harness.at("docker-credential-ecr-sidecar");
     symlink(BINARY, &link).unwrap();
-    let question = world.write("question", HOST);
+    let question = harness.write("question", HOST);
     let keys = session_keys(&session);
     for (what, fault) in hostile_answers() {
-        world.emulator.clear_faults();
-        world.emulator.set_fault(Service::Ecr, fault);
-        let running = world.run(&keys);
+        harness.emulator.clear_faults();
+        harness.emulator.set_fault(Service::Ecr, fault);
+        let running = harness.run(&keys);
         running.wait_token("a failed attempt", |token| token["failed"].as_u64() > Some(0));
-        let mut said = surfaces_of(&world, &running);
+        let mut said = surfaces_of(&harness, &running);
         for arguments in [&["once", "--timeout", "1s"][..], &["print", HOST], &["doctor"]] {
-            let mut command = world.command(arguments[0]);
+            let mut command = harness.command(arguments[0]);
             command.args(&arguments[1..]);
             keys(&mut command);
             said.push((arguments[0].to_owned(), everything_said(&mut command)));
         }
         let mut helper = Command::new("sh");
-        let usual = world.command("print");
+        let usual = harness.command("print");
         helper.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
         helper.args(["-c", &format!("exec {} get < {}", link.display(), question.display())]);
         keys(&mut helper);
@@ -95,13 +95,13 @@ fn no_answer_of_aws_leaks_or_steers_on_any_surface() {
     }
 }
 
-fn surfaces_of(world: &Harness, running: &Running) -> Vec<(String, String)> {
+fn surfaces_of(harness: &Harness, running: &Running) -> Vec<(String, String)> {
     let mut said = Vec::new();
     for path in ["/status", "/readyz", "/readyz?verbose", "/startupz", "/metrics"] {
         said.push((path.to_owned(), running.get(path).1));
     }
     for arguments in [&["health", "ready"][..], &["status"]] {
-        let mut command = world.command(arguments[0]);
+        let mut command = harness.command(arguments[0]);
         command.args(&arguments[1..]).env("ECR_SIDECAR_HEALTH_LISTEN", running.health().to_string());
         said.push((arguments.join(" "), everything_said(&mut command)));
     }
@@ -115,14 +115,14 @@ fn everything_said(command: &mut Command) -> String {
 
 #[test]
 fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
-    let world = Harness::new(BINARY).without_keys();
-    let [id, key, token] = world.session();
+    let harness = Harness::new(BINARY).without_keys();
+    let [id, key, token] = harness.session();
     let external_id = "a-shared-secret-of-two-companies";
     for (name, value) in [("id", &id), ("key", &key), ("token", &token)] {
-        world.write(&format!("keys/{name}"), value);
+        harness.write(&format!("keys/{name}"), value);
     }
-    let at = |name: &str| world.at(&format!("keys/{name}")).display().to_string();
-    let config = world.write(
+    let at = |name: &str| harness.at(&format!("keys/{name}")).display().to_string();
+    let config = harness.write(
         "config.yaml",
         &format!(
             "identities:\n  default: {{source: static, accessKeyIdFile: {}, secretAccessKeyFile: {}, sessionTokenFile: {}, \
@@ -132,8 +132,8 @@ fn sts_shows_neither_the_keys_nor_the_external_id_when_it_repeats_them() {
     );
     let canaries = Canaries::of(&[&key, &token, external_id]);
     for (what, fault) in hostile_answers() {
-        world.emulator.set_fault(Service::Sts, fault);
-        let once = world.once(|command| {
+        harness.emulator.set_fault(Service::Sts, fault);
+        let once = harness.once(|command| {
             command.args(["--timeout", "1s"]).env("ECR_SIDECAR_LOG", "trace");
             command.env("ECR_SIDECAR_CONFIG", &config);
         });

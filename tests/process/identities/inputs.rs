@@ -38,8 +38,8 @@ fn said(mut command: Command) -> (Option<i32>, String) {
 
 /// `once`, `doctor`, `print`, `config` and the credential helper, each with its exit status when the configuration
 /// cannot be used.
-fn commands(world: &Harness, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)> {
-    let helper = world.at("docker-credential-ecr-sidecar");
+fn commands(harness: &Harness, prepare: impl Fn(&mut Command)) -> Vec<(Command, i32)> {
+    let helper = harness.at("docker-credential-ecr-sidecar");
     if !helper.exists() {
         install(PathBuf::from(BINARY), &helper);
     }
@@ -47,7 +47,7 @@ fn commands(world: &Harness, prepare: impl Fn(&mut Command)) -> Vec<(Command, i3
         [("once", 64), ("doctor", 1), ("print", 64), ("config", 64), ("manifests", 64)]
             .into_iter()
             .map(|(name, code)| {
-                let mut command = world.command(name);
+                let mut command = harness.command(name);
                 match name {
                     "print" => done(command.arg(HOST)),
                     "manifests" => done(command.args(["--service-account", "a", "--namespace", "n"])),
@@ -58,22 +58,22 @@ fn commands(world: &Harness, prepare: impl Fn(&mut Command)) -> Vec<(Command, i3
             .collect();
     let mut command = Command::new("sh");
     command.args(["-c", "echo \"$1\" | exec \"$0\" get"]).arg(helper).arg(HOST).env_clear();
-    command.env("HOME", world.at(".")).env("PATH", "/usr/bin:/bin");
-    command.env("ECR_SIDECAR_REGISTRIES", HOST).env("AWS_ENDPOINT_URL", world.emulator.endpoint());
+    command.env("HOME", harness.at(".")).env("PATH", "/usr/bin:/bin");
+    command.env("ECR_SIDECAR_REGISTRIES", HOST).env("AWS_ENDPOINT_URL", harness.emulator.endpoint());
     commands.push((command, 1));
     commands.iter_mut().for_each(|(command, _)| prepare(command));
     commands
 }
 
-fn irsa(world: &Harness, command: &mut Command) {
-    command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", world.at("web-identity/token"));
+fn irsa(harness: &Harness, command: &mut Command) {
+    command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.at("web-identity/token"));
 }
 
 #[test]
 fn an_endpoint_that_is_no_url_is_named_and_no_token_is_shown() {
-    let world = Harness::new(BINARY).without_keys();
-    world.web_identity_file("system:serviceaccount:flux-system:me");
-    let token = fs::read_to_string(world.at("web-identity/token")).unwrap();
+    let harness = Harness::new(BINARY).without_keys();
+    harness.web_identity_file("system:serviceaccount:flux-system:me");
+    let token = fs::read_to_string(harness.at("web-identity/token")).unwrap();
     for (variable, value) in [
         ("AWS_ENDPOINT_URL", "localhost:4566"), // as for a test cloud, without the scheme
         ("AWS_ENDPOINT_URL_STS", "vpce-0abc-sts.eu-west-1.vpce.amazonaws.com"), // copied from the console
@@ -81,8 +81,8 @@ fn an_endpoint_that_is_no_url_is_named_and_no_token_is_shown() {
         ("AWS_ENDPOINT_URL_STS", "http://me:hunter2@sts.example"), // a proxy's form
         ("AWS_ENDPOINT_URL_ECR_PUBLIC", "https://a b"),
     ] {
-        for (command, code) in commands(&world, |command| {
-            irsa(&world, command);
+        for (command, code) in commands(&harness, |command| {
+            irsa(&harness, command);
             command.env(variable, value);
         }) {
             let (exit, said) = said(command);
@@ -91,20 +91,20 @@ fn an_endpoint_that_is_no_url_is_named_and_no_token_is_shown() {
             assert!(!said.contains(&token[..40]) && !said.contains("hunter2"), "{said}");
         }
     }
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
 fn an_endpoint_of_a_profile_is_held_to_the_same() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for (config, place) in [
         ("[default]\nendpoint_url = localhost:4566\n", "`endpoint_url` of the AWS profile `default`"),
         ("[default]\nregion = Ireland\n", "`region` of the AWS profile `default`"),
         ("[default]\nuse_fips_endpoint = yes\n", "`use_fips_endpoint`"),
         ("[default]\nservices = s\n[services s]\nsts =\n  endpoint_url = x\n", "`sts: endpoint_url`"),
     ] {
-        world.write(".aws/config", config);
-        let mut command = world.command("once");
+        harness.write(".aws/config", config);
+        let mut command = harness.command("once");
         command.env_remove("AWS_ENDPOINT_URL").envs(KEYS);
         let (exit, said) = said(command);
         assert_eq!(exit, Some(64), "{said}");
@@ -114,12 +114,12 @@ fn an_endpoint_of_a_profile_is_held_to_the_same() {
 
 #[test]
 fn empty_variables_and_properties_are_unset() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(
         ".aws/config",
         "[default]\nendpoint_url =\nservices = s\n[services s]\necr =\n  endpoint_url =\n",
     );
-    world.once_pulls(HOST, |command| {
+    harness.once_pulls(HOST, |command| {
         for name in [
             "AWS_ENDPOINT_URL_ECR",
             "AWS_ENDPOINT_URL_STS",
@@ -151,8 +151,8 @@ fn white_space_around_a_value_does_no_harm() {
     let process = format!(
         "printf '{{\"Version\":1,\"AccessKeyId\":\" {ACCESS_KEY_ID}\\\\n\",\"SecretAccessKey\":\"{SECRET_ACCESS_KEY}\\\\n\",\"SessionToken\":\"\"}}'"
     );
-    let world = Harness::new(BINARY).without_keys();
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(
         ".aws/credentials",
         &format!("\u{feff}[keys]\r\n{keys}aws_session_token =\n[process]\ncredential_process = {process}\n"),
     );
@@ -164,8 +164,8 @@ fn white_space_around_a_value_does_no_harm() {
         |command: &mut Command| done(command.env("AWS_PROFILE", "keys\n")),
         |command: &mut Command| done(command.env("AWS_PROFILE", "process")),
     ] {
-        world.once_pulls(HOST, |command| {
-            let endpoint = format!(" {}\n", world.emulator.endpoint());
+        harness.once_pulls(HOST, |command| {
+            let endpoint = format!(" {}\n", harness.emulator.endpoint());
             prepare(command.env("AWS_ENDPOINT_URL", endpoint));
         });
     }
@@ -181,20 +181,20 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
         "{\"AccessKeyId\":\"CANARY\",\"SecretAccessKey\":\"CANARY\"}", // the whole Secret
         "CANÄRY-CANARY",
     ] {
-        let world = Harness::new(BINARY).without_keys();
-        world.write("id", ACCESS_KEY_ID);
-        world.write("bad", bad);
+        let harness = Harness::new(BINARY).without_keys();
+        harness.write("id", ACCESS_KEY_ID);
+        harness.write("bad", bad);
         let json = serde_json::json!({"Version": 1, "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": bad});
-        world.write("printed.json", &json.to_string());
-        world.write(
+        harness.write("printed.json", &json.to_string());
+        harness.write(
             ".aws/config",
             &format!(
                 "[profile keys]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = x\naws_session_token = {bad}\n\
                  [profile process]\ncredential_process = cat '{}'\n",
-                world.at("printed.json").display()
+                harness.at("printed.json").display()
             ),
         );
-        let files = world.write(
+        let files = harness.write(
             "static.yaml",
             "identities: {default: {source: static, accessKeyIdFile: id, secretAccessKeyFile: bad}}\n",
         );
@@ -214,7 +214,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             (&|command| done(command.env("ECR_SIDECAR_CONFIG", &files)), 69, "the secret access key in bad"),
         ];
         for (prepare, code, place) in places {
-            let mut command = world.command("once");
+            let mut command = harness.command("once");
             command.env("ECR_SIDECAR_LOG", "trace");
             prepare(&mut command);
             let (exit, said) = said(command);
@@ -222,7 +222,7 @@ fn a_malformed_key_is_named_by_its_place_and_never_shown() {
             assert!(said.contains(place), "{place} is not in {said}");
             assert!(!said.contains(CANARY) && !said.contains("CANÄ"), "{said}");
         }
-        assert_eq!(world.counts(), [0; 5], "nothing is signed with it");
+        assert_eq!(harness.counts(), [0; 5], "nothing is signed with it");
     }
 }
 
@@ -243,19 +243,19 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
         (|path| put_bytes(path, &vec![b'#'; (1 << 20) + 1]), "larger than the limit"),
     ];
     for (put, reason) in put {
-        let world = Harness::new(BINARY).without_keys();
-        let path = world.write(".aws/credentials", "");
+        let harness = Harness::new(BINARY).without_keys();
+        let path = harness.write(".aws/credentials", "");
         fs::remove_file(&path).unwrap();
         put(&path);
         for command in ["once", "doctor"] {
-            let mut command = world.command(command);
+            let mut command = harness.command(command);
             command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1"); // where no credentials means: annotate
             let (exit, said) = said(command);
             assert!(matches!(exit, Some(69 | 1)), "{said}");
             assert!(said.contains(".aws/credentials") && said.contains(reason), "{reason} is not in: {said}");
             assert!(!said.contains(CANARY) && !said.contains("annotate"), "{said}");
         }
-        let mut doctor = world.command("doctor");
+        let mut doctor = harness.command("doctor");
         let output = output(doctor.args(["--output", "json"]), DEADLINE);
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let findings = report["findings"].as_array().unwrap();
@@ -271,14 +271,14 @@ fn put_bytes(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn a_profile_file_that_a_variable_names_has_to_be_there() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
-        let once = world.once(|command| done(command.env(variable, world.at("nowhere/file"))));
+        let once = harness.once(|command| done(command.env(variable, harness.at("nowhere/file"))));
         once.failed_with(&["nowhere/file", variable, "No such file", "profile-file"]);
     }
     // An identity that rests on none of them goes on.
-    world.once_pulls(HOST, |command| {
-        command.envs(KEYS).env("AWS_CONFIG_FILE", world.at("nowhere/file"));
+    harness.once_pulls(HOST, |command| {
+        command.envs(KEYS).env("AWS_CONFIG_FILE", harness.at("nowhere/file"));
     });
 }
 
@@ -287,12 +287,12 @@ fn a_profile_file_of_another_user_is_named_with_the_reason() {
     if !root() {
         return test_support::skip("it takes root to be another user");
     }
-    let world = Harness::new(BINARY).without_keys();
-    let path = world.write(".aws/credentials", "[default]\naws_access_key_id = CANARY\n");
+    let harness = Harness::new(BINARY).without_keys();
+    let path = harness.write(".aws/credentials", "[default]\naws_access_key_id = CANARY\n");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(world.at("."), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(harness.at("."), fs::Permissions::from_mode(0o755)).unwrap();
     let as_another = |command: &str| {
-        let mut command = world.command(command);
+        let mut command = harness.command(command);
         command.uid(65532).gid(65532).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         command.env("ECR_SIDECAR_DOCKER_CONFIG", "/tmp/ecr-sidecar-unused/config.json");
         said(command).1
@@ -303,7 +303,7 @@ fn a_profile_file_of_another_user_is_named_with_the_reason() {
         assert!(!said.contains("annotate the service account"), "{said}");
     }
     // A home that is closed altogether, as root's is, may hold no file at all.
-    fs::set_permissions(world.at(".aws"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(harness.at(".aws"), fs::Permissions::from_mode(0o700)).unwrap();
     let said = as_another("once");
     assert!(said.contains("/.aws/c") && said.contains("Permission denied"), "{said}");
     assert!(said.contains("annotate the service account"), "{said}");
@@ -317,19 +317,19 @@ fn running(pids: &Path) -> Vec<String> {
     text.lines().filter(runs).map(str::to_owned).collect()
 }
 
-fn hung_process(world: &Harness) -> PathBuf {
-    let pids = world.at("pids");
+fn hung_process(harness: &Harness) -> PathBuf {
+    let pids = harness.at("pids");
     let script = format!("#!/bin/sh\nsleep 1000 &\necho $! >> '{}'\nwait\n", pids.display());
-    let script = world.script("hangs", &script);
-    world.write(".aws/config", &format!("[profile p]\ncredential_process = {}\n", script.display()));
+    let script = harness.script("hangs", &script);
+    harness.write(".aws/config", &format!("[profile p]\ncredential_process = {}\n", script.display()));
     pids
 }
 
 #[test]
 fn a_hung_credential_process_is_ended_and_runs_once() {
-    let world = Harness::new(BINARY).without_keys();
-    let pids = hung_process(&world);
-    let sidecar = world.run(|command| done(command.env("AWS_PROFILE", "p")));
+    let harness = Harness::new(BINARY).without_keys();
+    let pids = hung_process(&harness);
+    let sidecar = harness.run(|command| done(command.env("AWS_PROFILE", "p")));
     wait_for("the process", DEADLINE, || (running(&pids).len() == 1).then_some(()));
     for _ in 0..3 {
         sidecar.refresh();
@@ -343,9 +343,9 @@ fn a_hung_credential_process_is_ended_and_runs_once() {
 #[test]
 fn no_credential_process_outlives_the_command() {
     for command in ["once", "print", "doctor"] {
-        let world = Harness::new(BINARY).without_keys();
-        let pids = hung_process(&world);
-        let mut process = world.command(command);
+        let harness = Harness::new(BINARY).without_keys();
+        let pids = hung_process(&harness);
+        let mut process = harness.command(command);
         process.env("AWS_PROFILE", "p");
         match command {
             "once" => done(process.args(["--timeout", "1s"])),
@@ -360,28 +360,28 @@ fn no_credential_process_outlives_the_command() {
 
 #[test]
 fn a_web_identity_token_in_clear_is_worth_a_warning() {
-    let world = Harness::new(BINARY).without_keys();
-    world.web_identity_file("system:serviceaccount:flux-system:me");
+    let harness = Harness::new(BINARY).without_keys();
+    harness.web_identity_file("system:serviceaccount:flux-system:me");
     let endpoint = "http://sts.internal.example";
     let warned = |prepare: fn(&Harness, &mut Command)| {
-        let mut command = world.command("once");
+        let mut command = harness.command("once");
         command.args(["--timeout", "1s"]).env("AWS_ENDPOINT_URL_STS", endpoint);
-        prepare(&world, &mut command);
+        prepare(&harness, &mut command);
         said(command).1.contains("sts-in-clear")
     };
     assert!(warned(irsa));
     assert!(!warned(|_, command| done(command.envs(KEYS))), "keys are never sent");
-    assert!(!warned(|world, command| {
-        irsa(world, command);
-        command.env("AWS_ENDPOINT_URL_STS", world.emulator.endpoint()); // loopback
+    assert!(!warned(|harness, command| {
+        irsa(harness, command);
+        command.env("AWS_ENDPOINT_URL_STS", harness.emulator.endpoint()); // loopback
     }));
 }
 
 #[test]
 fn a_variable_that_is_not_utf_8_is_named() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for variable in ["AWS_REGION", "ECR_SIDECAR_DOCKER_CONFIG", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"] {
-        let mut command = world.command("once");
+        let mut command = harness.command("once");
         command.envs(KEYS).env(variable, OsString::from_vec(b"CANARY\xff".to_vec()));
         let (exit, said) = said(command);
         assert_eq!(exit, Some(64), "{said}");
@@ -425,7 +425,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
         "AWS_SESSION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     ];
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     for value in [
         "",
         " \n",
@@ -438,7 +438,7 @@ fn no_value_of_any_variable_panics_or_is_shown() {
         "-",
     ] {
         for variable in VARIABLES {
-            let mut command = world.command("print");
+            let mut command = harness.command("print");
             command.arg(HOST).envs(KEYS).env(variable, value).env("ECR_SIDECAR_LOG", "trace");
             let (exit, said) = said(command);
             assert!(matches!(exit, Some(0 | 64 | 69)), "{variable}={value:?}: {exit:?} {said}");
@@ -449,26 +449,26 @@ fn no_value_of_any_variable_panics_or_is_shown() {
 
 #[test]
 fn hung_files_of_profiles_hold_up_no_other_identity() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     // Opened in the usual way it would wait for a writer for ever.
-    let path = world.write(".aws/credentials", "");
+    let path = harness.write(".aws/credentials", "");
     fs::remove_file(&path).unwrap();
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let config = world.write(
+    let config = harness.write(
         "config.yaml",
         &format!(
             "identities: {{default: {{source: environment}}, other: {{source: profile, profile: p}}}}\n\
              registries: [{{host: {HOST}}}, {{host: 999999999999.dkr.ecr.us-east-1.amazonaws.com, identity: other}}]\n\
              outputs: [{{type: docker-config, path: {}}}]\n",
-            world.file().display()
+            harness.file().display()
         ),
     );
-    let running = world.run(|command| {
+    let running = harness.run(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config);
         command.env_remove("ECR_SIDECAR_REGISTRIES").env_remove("ECR_SIDECAR_DOCKER_CONFIG");
     });
     wait_for("the credential of the other identity", DEADLINE, || {
-        (world.file().exists() && world.auths().contains_key(HOST)).then_some(())
+        (harness.file().exists() && harness.auths().contains_key(HOST)).then_some(())
     });
     running.wait_log("it is a FIFO", DEADLINE);
     assert_eq!(running.get("/livez").0, 200);
@@ -504,10 +504,10 @@ fn no_key_in_the_wrong_place_is_shown() {
             format!("{{source: profile, profile: {secret}}}"),
         ]
     };
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let commands = || {
         ["once", "doctor", "config", "print"].map(|name| {
-            let mut command = world.command(name);
+            let mut command = harness.command(name);
             if name == "print" {
                 command.arg(HOST);
             }
@@ -530,7 +530,7 @@ fn no_key_in_the_wrong_place_is_shown() {
             }
         }
         for identity in identities(secret) {
-            let file = world.write("config.yaml", &format!("identities: {{default: {identity}}}\n"));
+            let file = harness.write("config.yaml", &format!("identities: {{default: {identity}}}\n"));
             for mut command in commands() {
                 command.env("ECR_SIDECAR_CONFIG", &file);
                 shows_nothing(command, secret, &identity);

@@ -13,33 +13,33 @@ use test_support::{
 use crate::BINARY;
 
 /// With keys, and AWS by its true names behind the emulator's proxy.
-fn by_proxy(world: &Harness, command: &mut Command) {
-    command.envs(KEYS).env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", world.emulator.ca_file());
+fn by_proxy(harness: &Harness, command: &mut Command) {
+    command.envs(KEYS).env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", harness.emulator.ca_file());
 }
 
 /// The hosts that the proxy was asked for.
-fn connects(world: &Harness) -> Vec<String> {
-    world.emulator.connects().into_keys().collect()
+fn connects(harness: &Harness) -> Vec<String> {
+    harness.emulator.connects().into_keys().collect()
 }
 
 #[test]
 fn aws_endpoint_url_is_asked_for_everything() {
-    let world = Harness::new(BINARY).without_keys();
-    let config = world.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let config = harness.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config);
         command.env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
     });
-    assert_eq!(world.counts()[1..3], [1, 1]);
-    assert!(world.counts()[0] >= 1);
-    assert_eq!(connects(&world), [""; 0]);
+    assert_eq!(harness.counts()[1..3], [1, 1]);
+    assert!(harness.counts()[0] >= 1);
+    assert_eq!(connects(&harness), [""; 0]);
 }
 
 #[test]
 fn the_endpoint_of_a_service_goes_before_that_of_all() {
-    let [world, sts, ecr, public] = [(); 4].map(|()| Harness::new(BINARY).without_keys());
-    let config = world.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
-    let once = world.once(|command| {
+    let [harness, sts, ecr, public] = [(); 4].map(|()| Harness::new(BINARY).without_keys());
+    let config = harness.write("config.yaml", "identities: {default: {expectAccount: '123456789012'}}\n");
+    let once = harness.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config);
         command.env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
         command.env("AWS_ENDPOINT_URL_STS", sts.emulator.endpoint());
@@ -47,7 +47,7 @@ fn the_endpoint_of_a_service_goes_before_that_of_all() {
         command.env("AWS_ENDPOINT_URL_ECR_PUBLIC", public.emulator.endpoint());
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
     assert_eq!(ecr.counts(), [0, 1, 0, 0, 0]);
     assert_eq!(public.counts(), [0, 0, 1, 0, 0]);
     assert_eq!((sts.counts()[0] >= 1, &sts.counts()[1..]), (true, &[0, 0, 0, 0][..]));
@@ -55,70 +55,70 @@ fn the_endpoint_of_a_service_goes_before_that_of_all() {
 
 #[test]
 fn an_endpoint_of_one_service_leaves_the_others_alone() {
-    let [world, ecr] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
-    let once = world.once(|command| {
+    let [harness, ecr] = [(); 2].map(|()| Harness::new(BINARY).without_keys());
+    let once = harness.once(|command| {
         command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
         command.env("AWS_ENDPOINT_URL_ECR", ecr.emulator.endpoint());
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
-    assert_eq!((ecr.counts(), world.counts()), ([0, 1, 0, 0, 0], [0, 0, 1, 0, 0]));
+    assert_eq!((ecr.counts(), harness.counts()), ([0, 1, 0, 0, 0], [0, 0, 1, 0, 0]));
 }
 
 #[test]
 fn the_authority_of_aws_ca_bundle_or_ssl_cert_file_is_trusted() {
     for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
-        let world = Harness::new(BINARY).without_keys();
-        world.once_pulls(HOST, |command| {
-            command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
-            command.env(variable, world.emulator.ca_file());
+        let harness = Harness::new(BINARY).without_keys();
+        harness.once_pulls(HOST, |command| {
+            command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
+            command.env(variable, harness.emulator.ca_file());
         });
     }
 }
 
 #[test]
 fn aws_ca_bundle_goes_before_ssl_cert_file() {
-    let world = Harness::new(BINARY).without_keys();
-    world.once_pulls(HOST, |command| {
-        command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
-        command.env("AWS_CA_BUNDLE", world.emulator.ca_file()).env("SSL_CERT_FILE", "/nowhere");
+    let harness = Harness::new(BINARY).without_keys();
+    harness.once_pulls(HOST, |command| {
+        command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
+        command.env("AWS_CA_BUNDLE", harness.emulator.ca_file()).env("SSL_CERT_FILE", "/nowhere");
     });
 }
 
 #[test]
 fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_reported() {
-    let world = Harness::new(BINARY).without_keys();
-    let good = std::fs::read_to_string(world.emulator.ca_file()).unwrap();
+    let harness = Harness::new(BINARY).without_keys();
+    let good = std::fs::read_to_string(harness.emulator.ca_file()).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let bundle = world.write("bundle.pem", &format!("# comment\n{broken}{good}{broken}"));
-    let once = world.once(|command| {
-        command.envs(KEYS).env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+    let bundle = harness.write("bundle.pem", &format!("# comment\n{broken}{good}{broken}"));
+    let once = harness.once(|command| {
+        command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
         command.env("AWS_CA_BUNDLE", bundle);
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
     once.has(&["certificates of the CA bundle do not parse and are left out", "\"left_out\":2"]);
-    world.pull(HOST);
+    harness.pull(HOST);
 }
 
 /// `once` that gives up soon, since what is transient is waited for.
 #[track_caller]
-fn fails_saying(world: &Harness, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
-    let once = world.once(|command| {
+fn fails_saying(harness: &Harness, prepare: impl FnOnce(&mut Command), parts: &[&str]) {
+    let once = harness.once(|command| {
         command.envs(KEYS).args(["--timeout", "3s"]);
         prepare(command);
     });
     once.failed_with(parts);
-    assert!(world.nothing_written());
-    assert_eq!(world.counts(), [0; 5]);
+    assert!(harness.nothing_written());
+    assert_eq!(harness.counts(), [0; 5]);
 }
 
 #[test]
 fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
-    let world = Harness::new(BINARY).without_keys();
+    let harness = Harness::new(BINARY).without_keys();
     let other_aws = Emulator::start(Settings::default()).unwrap();
     fails_saying(
-        &world,
+        &harness,
         |command| {
-            command.env("AWS_ENDPOINT_URL", world.emulator.https_endpoint());
+            command.env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
             command.env("SSL_CERT_FILE", other_aws.ca_file());
         },
         &["invalid peer certificate", "set AWS_CA_BUNDLE to a bundle"],
@@ -127,18 +127,18 @@ fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
 
 #[test]
 fn a_bundle_that_cannot_be_used_is_an_error_that_names_it() {
-    let world = Harness::new(BINARY).without_keys();
-    let https = world.emulator.https_endpoint();
+    let harness = Harness::new(BINARY).without_keys();
+    let https = harness.emulator.https_endpoint();
     fails_saying(
-        &world,
+        &harness,
         |command| {
             command.env("AWS_ENDPOINT_URL", &https).env("AWS_CA_BUNDLE", "/nowhere/ca.pem");
         },
         &["cannot read the CA bundle /nowhere/ca.pem that AWS_CA_BUNDLE names", "No such file"],
     );
-    let empty = world.write("empty.pem", "no certificate\n");
+    let empty = harness.write("empty.pem", "no certificate\n");
     fails_saying(
-        &world,
+        &harness,
         |command| {
             command.env("AWS_ENDPOINT_URL", &https).env("SSL_CERT_FILE", empty);
         },
@@ -148,61 +148,61 @@ fn a_bundle_that_cannot_be_used_is_an_error_that_names_it() {
 
 #[test]
 fn without_tls_no_bundle_is_read() {
-    let world = Harness::new(BINARY).without_keys();
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS).env("AWS_CA_BUNDLE", "/nowhere/ca.pem");
     });
 }
 
 #[test]
 fn https_proxy_leads_to_the_true_names_of_aws() {
-    let world = Harness::new(BINARY).without_keys();
-    let config = world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    let config = harness.write(
         "config.yaml",
         "identities: {default: {expectAccount: '123456789012', stsRegion: eu-central-1}}\n",
     );
-    world.once_pulls(HOST, |command| {
-        by_proxy(&world, command);
+    harness.once_pulls(HOST, |command| {
+        by_proxy(&harness, command);
         command.env("ECR_SIDECAR_CONFIG", config);
         command.env("ECR_SIDECAR_REGISTRIES", format!("{HOST},{PUBLIC}"));
     });
     assert_eq!(
-        connects(&world),
+        connects(&harness),
         [
             "api.ecr-public.us-east-1.amazonaws.com",
             "api.ecr.eu-west-1.amazonaws.com",
             "sts.eu-central-1.amazonaws.com"
         ]
     );
-    assert_eq!(world.only_call(Service::Ecr).host, "api.ecr.eu-west-1.amazonaws.com");
+    assert_eq!(harness.only_call(Service::Ecr).host, "api.ecr.eu-west-1.amazonaws.com");
 }
 
 #[test]
 fn a_web_identity_is_exchanged_at_sts_of_aws_region() {
-    let world = Harness::new(BINARY).without_keys();
-    let token = world.web_identity_file("me");
-    world.once_pulls(HOST, |command| {
-        command.env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", world.emulator.ca_file());
+    let harness = Harness::new(BINARY).without_keys();
+    let token = harness.web_identity_file("me");
+    harness.once_pulls(HOST, |command| {
+        command.env_remove("AWS_ENDPOINT_URL").env("AWS_CA_BUNDLE", harness.emulator.ca_file());
         command.env("AWS_REGION", "us-west-2").env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
         command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/irsa");
     });
-    assert_eq!(connects(&world), ["api.ecr.eu-west-1.amazonaws.com", "sts.us-west-2.amazonaws.com"]);
+    assert_eq!(connects(&harness), ["api.ecr.eu-west-1.amazonaws.com", "sts.us-west-2.amazonaws.com"]);
 }
 
 /// `127.1` is this machine by a name that is not exempt from proxies automatically.
 #[test]
 fn no_proxy_is_followed() {
-    let world = Harness::new(BINARY).without_keys();
-    let endpoint = world.emulator.endpoint().replace("127.0.0.1", "127.1");
+    let harness = Harness::new(BINARY).without_keys();
+    let endpoint = harness.emulator.endpoint().replace("127.0.0.1", "127.1");
     let closed = format!("http://127.0.0.1:{}", free_port());
     fails_saying(
-        &world,
+        &harness,
         |command| {
             command.env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
         },
         &["ecr:GetAuthorizationToken", "Connection refused"],
     );
-    world.once_pulls(HOST, |command| {
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS).env("AWS_ENDPOINT_URL", &endpoint).env("HTTP_PROXY", &closed);
         command.env("NO_PROXY", "example.com,127.1");
     });
@@ -210,37 +210,37 @@ fn no_proxy_is_followed() {
 
 #[test]
 fn loopback_is_never_asked_by_a_proxy() {
-    let world = Harness::new(BINARY).without_keys();
-    world.emulator.refuse_proxy(Some(403));
-    world.once_pulls(HOST, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.emulator.refuse_proxy(Some(403));
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS);
     });
-    assert_eq!(connects(&world), [""; 0]);
+    assert_eq!(connects(&harness), [""; 0]);
 }
 
 #[test]
 fn a_proxy_that_refuses_is_an_error_that_names_the_proxy_variables() {
     for status in [403, 407] {
-        let world = Harness::new(BINARY).without_keys();
-        world.emulator.refuse_proxy(Some(status));
+        let harness = Harness::new(BINARY).without_keys();
+        harness.emulator.refuse_proxy(Some(status));
         fails_saying(
-            &world,
-            |command| by_proxy(&world, command),
+            &harness,
+            |command| by_proxy(&harness, command),
             &["ecr:GetAuthorizationToken", "check HTTPS_PROXY and NO_PROXY"],
         );
-        assert_eq!(connects(&world), ["api.ecr.eu-west-1.amazonaws.com"]);
+        assert_eq!(connects(&harness), ["api.ecr.eu-west-1.amazonaws.com"]);
     }
 }
 
 /// The hosts that are asked for a token of `host`, with `variables`.
 #[track_caller]
 fn asked_for(host: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    let world = Harness::new(BINARY).without_keys();
-    world.once_pulls(host, |command| {
-        by_proxy(&world, command);
+    let harness = Harness::new(BINARY).without_keys();
+    harness.once_pulls(host, |command| {
+        by_proxy(&harness, command);
         command.env("ECR_SIDECAR_REGISTRIES", host).envs(variables.iter().copied());
     });
-    connects(&world)
+    connects(&harness)
 }
 
 #[test]
@@ -271,17 +271,17 @@ fn the_variables_for_fips_and_dual_stack_are_followed() {
 
 #[test]
 fn with_fips_sts_is_asked_by_its_fips_endpoint_too() {
-    let world = Harness::new(BINARY).without_keys();
-    let config = world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    let config = harness.write(
         "config.yaml",
         "identities: {default: {expectAccount: '123456789012', stsRegion: us-east-1}}\n",
     );
-    world.once_pulls(HOST, |command| {
-        by_proxy(&world, command);
+    harness.once_pulls(HOST, |command| {
+        by_proxy(&harness, command);
         command.env("ECR_SIDECAR_CONFIG", config).env("AWS_USE_FIPS_ENDPOINT", "true");
     });
     assert_eq!(
-        connects(&world),
+        connects(&harness),
         ["api.ecr-fips.eu-west-1.amazonaws.com", "sts-fips.us-east-1.amazonaws.com"]
     );
 }
@@ -293,17 +293,17 @@ fn a_named_endpoint_serves_fips_and_dual_stack_hosts_too() {
     for host in ["123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "123456789012.dkr-ecr.eu-west-1.on.aws"]
     {
         for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_ECR"] {
-            let world = Harness::new(BINARY).without_keys();
-            world.once_pulls(host, |command| {
+            let harness = Harness::new(BINARY).without_keys();
+            harness.once_pulls(host, |command| {
                 command.envs(KEYS).env("ECR_SIDECAR_REGISTRIES", host);
-                command.env_remove("AWS_ENDPOINT_URL").env(variable, world.emulator.endpoint());
+                command.env_remove("AWS_ENDPOINT_URL").env(variable, harness.emulator.endpoint());
             });
         }
-        let world = Harness::new(BINARY).without_keys();
-        let endpoint = world.emulator.endpoint();
-        let config =
-            world.write("config.yaml", &format!("registries: [{{host: {host}, endpoint: '{endpoint}'}}]\n"));
-        world.once_pulls(host, |command| {
+        let harness = Harness::new(BINARY).without_keys();
+        let endpoint = harness.emulator.endpoint();
+        let config = harness
+            .write("config.yaml", &format!("registries: [{{host: {host}, endpoint: '{endpoint}'}}]\n"));
+        harness.once_pulls(host, |command| {
             command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config).env("AWS_USE_FIPS_ENDPOINT", "true");
             command.env_remove("ECR_SIDECAR_REGISTRIES").env_remove("AWS_ENDPOINT_URL");
         });
@@ -312,8 +312,8 @@ fn a_named_endpoint_serves_fips_and_dual_stack_hosts_too() {
 
 #[test]
 fn fips_by_variable_together_with_an_endpoint_by_variable_is_an_error_that_names_both() {
-    let world = Harness::new(BINARY).without_keys();
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let once = harness.once(|command| {
         command.envs(KEYS).env("AWS_USE_FIPS_ENDPOINT", "true");
     });
     once.failed_with(&[
@@ -321,5 +321,5 @@ fn fips_by_variable_together_with_an_endpoint_by_variable_is_an_error_that_names
         "AWS_USE_FIPS_ENDPOINT",
         "AWS_ENDPOINT_URL",
     ]);
-    assert_eq!(world.counts(), [0; 5]);
+    assert_eq!(harness.counts(), [0; 5]);
 }

@@ -23,35 +23,35 @@ fn new_user() -> User {
 }
 
 /// `run` with keys in files that are projected as kubelet does it.
-fn run_with_key_files(world: &Harness) -> Running {
-    let config = world.write(
+fn run_with_key_files(harness: &Harness) -> Running {
+    let config = harness.write(
         "config.yaml",
         "identities: {default: {source: static, accessKeyIdFile: keys/id, secretAccessKeyFile: keys/secret}}\n",
     );
-    world.run(|command| {
+    harness.run(|command| {
         command.env("ECR_SIDECAR_CONFIG", config);
     })
 }
 
-fn project_keys(world: &Harness, generation: u32, id: &str, secret: &str) {
-    std::fs::create_dir_all(world.at("keys")).unwrap();
-    project(&world.at("keys"), generation, &[("id", id), ("secret", secret)]);
+fn project_keys(harness: &Harness, generation: u32, id: &str, secret: &str) {
+    std::fs::create_dir_all(harness.at("keys")).unwrap();
+    project(&harness.at("keys"), generation, &[("id", id), ("secret", secret)]);
 }
 
 /// `run` with a web identity whose token is projected as kubelet does it.
-fn run_with_web_identity(world: &Harness, subject: &str) -> Running {
-    project_token(world, 1, subject);
-    world.run(|command| {
+fn run_with_web_identity(harness: &Harness, subject: &str) -> Running {
+    project_token(harness, 1, subject);
+    harness.run(|command| {
         command
             .env("AWS_ROLE_ARN", ROLE)
-            .env("AWS_WEB_IDENTITY_TOKEN_FILE", world.at("serviceaccount/token"));
+            .env("AWS_WEB_IDENTITY_TOKEN_FILE", harness.at("serviceaccount/token"));
     })
 }
 
-fn project_token(world: &Harness, generation: u32, subject: &str) {
-    std::fs::create_dir_all(world.at("serviceaccount")).unwrap();
-    let token = world.web_identity_token(subject);
-    project(&world.at("serviceaccount"), generation, &[("token", &token)]);
+fn project_token(harness: &Harness, generation: u32, subject: &str) {
+    std::fs::create_dir_all(harness.at("serviceaccount")).unwrap();
+    let token = harness.web_identity_token(subject);
+    project(&harness.at("serviceaccount"), generation, &[("token", &token)]);
 }
 
 /// The attempt came before its time: something other than the plan called for it.
@@ -64,151 +64,151 @@ fn came_before(planned: &Value, token: &Value) {
 #[test]
 fn new_key_files_are_used_at_once() {
     let users = vec![User::default(), new_user()];
-    let world = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
-    project_keys(&world, 1, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-    let running = run_with_key_files(&world);
+    let harness = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
+    project_keys(&harness, 1, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+    let running = run_with_key_files(&harness);
     let first = running.wait_refreshed(1);
-    assert_eq!(world.pull(HOST).principal, User::default().arn);
+    assert_eq!(harness.pull(HOST).principal, User::default().arn);
 
-    project_keys(&world, 2, &new_user().access_key_id, &new_user().secret_access_key);
+    project_keys(&harness, 2, &new_user().access_key_id, &new_user().secret_access_key);
     let second = running.wait_refreshed(2);
     came_before(&first, &second);
-    assert_eq!(world.pull(HOST).principal, new_user().arn);
+    assert_eq!(harness.pull(HOST).principal, new_user().arn);
     let keys: Vec<_> =
-        world.calls(Service::Ecr).into_iter().map(|call| call.access_key_id.unwrap()).collect();
+        harness.calls(Service::Ecr).into_iter().map(|call| call.access_key_id.unwrap()).collect();
     assert_eq!(keys, [ACCESS_KEY_ID, &new_user().access_key_id]);
 }
 
 #[test]
 fn a_deleted_key_is_tried_slowly_and_its_successor_at_once() {
-    let world = Harness::new(BINARY).without_keys();
-    project_keys(&world, 1, &new_user().access_key_id, &new_user().secret_access_key); // unknown to this AWS
-    let running = run_with_key_files(&world);
+    let harness = Harness::new(BINARY).without_keys();
+    project_keys(&harness, 1, &new_user().access_key_id, &new_user().secret_access_key); // unknown to this AWS
+    let running = run_with_key_files(&harness);
     let failed = running.wait_token("a refusal", |token| token["failed"] == 1);
     assert_eq!(failed["last_error"]["class"], "denied");
-    assert!(world.nothing_written());
+    assert!(harness.nothing_written());
 
-    project_keys(&world, 2, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+    project_keys(&harness, 2, ACCESS_KEY_ID, SECRET_ACCESS_KEY);
     let fixed = running.wait_refreshed(1);
     came_before(&failed, &fixed);
     assert_eq!(fixed["last_error"], Value::Null);
-    assert_eq!(world.pull(HOST).principal, User::default().arn);
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.pull(HOST).principal, User::default().arn);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
 #[test]
 fn a_key_file_that_goes_leaves_the_credential_and_its_return_fixes_it() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write("keys/id", ACCESS_KEY_ID);
-    world.write("keys/secret", SECRET_ACCESS_KEY);
-    let running = run_with_key_files(&world);
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write("keys/id", ACCESS_KEY_ID);
+    harness.write("keys/secret", SECRET_ACCESS_KEY);
+    let running = run_with_key_files(&harness);
     running.wait_refreshed(1);
-    let before = world.bytes();
-    std::fs::remove_file(world.at("keys/id")).unwrap();
+    let before = harness.bytes();
+    std::fs::remove_file(harness.at("keys/id")).unwrap();
     let failed = running.wait_token("an error", |token| !token["last_error"].is_null());
     assert!(
         failed["last_error"]["message"].as_str().unwrap().contains("access key id in keys/id"),
         "{failed}"
     );
-    assert_eq!(world.bytes(), before);
+    assert_eq!(harness.bytes(), before);
     assert!(running.is_ready());
-    world.write("keys/id", ACCESS_KEY_ID);
+    harness.write("keys/id", ACCESS_KEY_ID);
     came_before(&failed, &running.wait_refreshed(2));
 }
 
 #[test]
 fn a_web_identity_token_that_kubelet_replaces_is_used_at_once() {
-    let world = Harness::new(BINARY).without_keys();
-    let running = run_with_web_identity(&world, "old");
+    let harness = Harness::new(BINARY).without_keys();
+    let running = run_with_web_identity(&harness, "old");
     let first = running.wait_refreshed(1);
-    project_token(&world, 2, "new");
+    project_token(&harness, 2, "new");
     let second = running.wait_refreshed(2);
     came_before(&first, &second);
     let subjects: Vec<_> =
-        world.calls(Service::Sts).into_iter().map(|call| call.principal.unwrap()).collect();
+        harness.calls(Service::Sts).into_iter().map(|call| call.principal.unwrap()).collect();
     assert_eq!(subjects, ["old", "new"]);
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
-fn expired_token(world: &Harness, times: u32) {
+fn expired_token(harness: &Harness, times: u32) {
     let fault = Fault::Error {
         status: 400,
         code: "ExpiredTokenException".into(),
         message: "Token expired: current date/time must be before the expiration date/time".into(),
     };
-    world.emulator.push_fault(Service::Sts, fault, times);
+    harness.emulator.push_fault(Service::Sts, fault, times);
 }
 
 #[test]
 fn a_web_identity_token_that_sts_calls_expired_is_read_again_and_asked_with_once_more() {
-    let world = Harness::new(BINARY).without_keys();
-    expired_token(&world, 1);
-    let running = run_with_web_identity(&world, "me");
+    let harness = Harness::new(BINARY).without_keys();
+    expired_token(&harness, 1);
+    let running = run_with_web_identity(&harness, "me");
     let token = running.wait_refreshed(1);
     assert_eq!((&token["refreshed"], &token["failed"]), (&1.into(), &0.into()));
-    assert_eq!(world.counts(), [2, 1, 0, 0, 0]);
+    assert_eq!(harness.counts(), [2, 1, 0, 0, 0]);
 }
 
 #[test]
 fn a_web_identity_token_that_stays_expired_is_asked_with_twice_and_then_slowly_until_it_is_replaced() {
-    let world = Harness::new(BINARY).without_keys();
-    expired_token(&world, 2);
-    let running = run_with_web_identity(&world, "old");
+    let harness = Harness::new(BINARY).without_keys();
+    expired_token(&harness, 2);
+    let running = run_with_web_identity(&harness, "old");
     let failed = running.wait_token("a refusal", |token| token["failed"] == 1);
     assert_eq!(failed["last_error"]["class"], "stale-input");
     assert!(failed["last_error"]["remedy"].as_str().unwrap().contains("kubelet"), "{failed}");
-    assert_eq!(world.counts(), [2, 0, 0, 0, 0]);
-    project_token(&world, 2, "new");
+    assert_eq!(harness.counts(), [2, 0, 0, 0, 0]);
+    project_token(&harness, 2, "new");
     came_before(&failed, &running.wait_refreshed(1));
-    assert_eq!(world.counts(), [3, 1, 0, 0, 0]);
+    assert_eq!(harness.counts(), [3, 1, 0, 0, 0]);
 }
 
 #[test]
 fn aws_credentials_that_ecr_calls_expired_are_resolved_again_and_asked_with_once_more() {
-    let world = Harness::new(BINARY).without_keys();
-    let running = run_with_web_identity(&world, "me");
+    let harness = Harness::new(BINARY).without_keys();
+    let running = run_with_web_identity(&harness, "me");
     running.wait_refreshed(1);
-    assert_eq!(world.counts(), [1, 1, 0, 0, 0]);
+    assert_eq!(harness.counts(), [1, 1, 0, 0, 0]);
 
     running.refresh();
     running.wait_refreshed(2);
-    assert_eq!(world.counts(), [1, 2, 0, 0, 0], "credentials that live are kept");
+    assert_eq!(harness.counts(), [1, 2, 0, 0, 0], "credentials that live are kept");
 
-    world.emulator.expire_credentials();
+    harness.emulator.expire_credentials();
     running.refresh();
     let token = running.wait_refreshed(3);
     assert_eq!(token["failed"], 0);
-    assert_eq!(world.counts(), [2, 4, 0, 0, 0]);
-    let answers: Vec<_> = world.calls(Service::Ecr).into_iter().map(|call| call.error).collect();
+    assert_eq!(harness.counts(), [2, 4, 0, 0, 0]);
+    let answers: Vec<_> = harness.calls(Service::Ecr).into_iter().map(|call| call.error).collect();
     assert_eq!(answers, [None, None, Some("ExpiredTokenException".into()), None]);
-    world.pull(HOST);
+    harness.pull(HOST);
 }
 
 #[test]
 fn expired_keys_of_a_person_are_asked_with_twice_and_then_reported() {
-    let world = Harness::new(BINARY).without_keys();
-    let [id, secret, token] = world.session();
-    world.emulator.expire_credentials();
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let [id, secret, token] = harness.session();
+    harness.emulator.expire_credentials();
+    let once = harness.once(|command| {
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         command.env("AWS_SESSION_TOKEN", token);
     });
     once.failed_with(&["ExpiredTokenException", "renew the AWS credentials"]);
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
 
 #[test]
 fn pod_identity_credentials_that_expired_are_fetched_again() {
-    let world = Harness::new(BINARY).without_keys();
-    let token = world.write("pod-token", ecr_emulator::POD_IDENTITY_TOKEN);
-    let running = world.run(|command| {
-        let url = format!("{}/v1/credentials", world.emulator.endpoint());
+    let harness = Harness::new(BINARY).without_keys();
+    let token = harness.write("pod-token", ecr_emulator::POD_IDENTITY_TOKEN);
+    let running = harness.run(|command| {
+        let url = format!("{}/v1/credentials", harness.emulator.endpoint());
         command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
         command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token);
     });
     running.wait_refreshed(1);
-    world.emulator.expire_credentials();
+    harness.emulator.expire_credentials();
     running.refresh();
     running.wait_refreshed(2);
-    assert_eq!(world.counts(), [0, 3, 0, 2, 0]);
+    assert_eq!(harness.counts(), [0, 3, 0, 2, 0]);
 }

@@ -23,9 +23,9 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
 
 /// One call of ECR in eu-west-1 by `principal`, and a pull by the same.
 #[track_caller]
-fn pulls_as(world: &Harness, principal: &str, prepare: impl FnOnce(&mut Command)) {
-    let pull = world.once_pulls(HOST, prepare);
-    let call = world.only_call(Service::Ecr);
+fn pulls_as(harness: &Harness, principal: &str, prepare: impl FnOnce(&mut Command)) {
+    let pull = harness.once_pulls(HOST, prepare);
+    let call = harness.only_call(Service::Ecr);
     assert_eq!(call.principal.as_deref(), Some(principal));
     assert_eq!(call.region.as_deref(), Some("eu-west-1"));
     assert_eq!((pull.principal.as_str(), pull.region.as_deref()), (principal, Some("eu-west-1")));
@@ -33,8 +33,8 @@ fn pulls_as(world: &Harness, principal: &str, prepare: impl FnOnce(&mut Command)
 }
 
 /// `config.yaml` with one identity.
-fn identity(world: &Harness, yaml: &str) -> impl FnOnce(&mut Command) {
-    let path = world.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
+fn identity(harness: &Harness, yaml: &str) -> impl FnOnce(&mut Command) {
+    let path = harness.write("config.yaml", &format!("identities: {{default: {yaml}}}\n"));
     move |command| {
         command.env("ECR_SIDECAR_CONFIG", path);
     }
@@ -42,47 +42,47 @@ fn identity(world: &Harness, yaml: &str) -> impl FnOnce(&mut Command) {
 
 #[test]
 fn keys_in_the_environment_give_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    pulls_as(&world, USER, |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    pulls_as(&harness, USER, |command| {
         command.envs(KEYS);
     });
-    assert_eq!(world.only_call(Service::Ecr).access_key_id.as_deref(), Some(ACCESS_KEY_ID));
+    assert_eq!(harness.only_call(Service::Ecr).access_key_id.as_deref(), Some(ACCESS_KEY_ID));
 }
 
 #[test]
 fn keys_with_a_session_token_in_the_environment_give_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    let [id, secret, token] = world.session();
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let [id, secret, token] = harness.session();
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
         command.env("AWS_ACCESS_KEY_ID", &id).env("AWS_SECRET_ACCESS_KEY", secret);
         command.env("AWS_SESSION_TOKEN", token);
     });
-    assert_eq!(world.only_call(Service::Ecr).access_key_id, Some(id));
+    assert_eq!(harness.only_call(Service::Ecr).access_key_id, Some(id));
 }
 
 #[test]
 fn key_files_give_a_token_whatever_white_space_ends_them() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write("keys/id", &format!("{ACCESS_KEY_ID}\n"));
-    world.write("keys/secret", &format!(" {SECRET_ACCESS_KEY}\r\n"));
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write("keys/id", &format!("{ACCESS_KEY_ID}\n"));
+    harness.write("keys/secret", &format!(" {SECRET_ACCESS_KEY}\r\n"));
     pulls_as(
-        &world,
+        &harness,
         USER,
-        identity(&world, "{source: static, accessKeyIdFile: keys/id, secretAccessKeyFile: keys/secret}"),
+        identity(&harness, "{source: static, accessKeyIdFile: keys/id, secretAccessKeyFile: keys/secret}"),
     );
 }
 
 #[test]
 fn key_files_with_a_session_token_give_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    for (name, value) in ["id", "secret", "token"].into_iter().zip(world.session()) {
-        world.write(name, &value);
+    let harness = Harness::new(BINARY).without_keys();
+    for (name, value) in ["id", "secret", "token"].into_iter().zip(harness.session()) {
+        harness.write(name, &value);
     }
     let yaml = "{source: static, accessKeyIdFile: id, secretAccessKeyFile: secret, sessionTokenFile: token}";
     pulls_as(
-        &world,
+        &harness,
         "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod",
-        identity(&world, yaml),
+        identity(&harness, yaml),
     );
 }
 
@@ -92,39 +92,39 @@ fn credentials_file(profile: &str) -> String {
 
 #[test]
 fn the_profile_default_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(".aws/credentials", &credentials_file("default"));
-    pulls_as(&world, USER, |_| {});
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(".aws/credentials", &credentials_file("default"));
+    pulls_as(&harness, USER, |_| {});
 }
 
 #[test]
 fn the_profile_of_aws_profile_gives_a_token_and_the_region() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(".aws/credentials", &credentials_file("me"));
-    world.write(".aws/config", "[profile me]\nregion = ap-southeast-2\n");
-    let once = world.once(|command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(".aws/credentials", &credentials_file("me"));
+    harness.write(".aws/config", "[profile me]\nregion = ap-southeast-2\n");
+    let once = harness.once(|command| {
         command.env("AWS_PROFILE", "me").env_remove("ECR_SIDECAR_REGISTRIES");
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
-    assert_eq!(world.pull("123456789012.dkr.ecr.ap-southeast-2.amazonaws.com").principal, USER);
+    assert_eq!(harness.pull("123456789012.dkr.ecr.ap-southeast-2.amazonaws.com").principal, USER);
 }
 
 #[test]
 fn a_profile_that_the_configuration_names_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(".aws/credentials", &credentials_file("named"));
-    pulls_as(&world, USER, identity(&world, "{source: profile, profile: named}"));
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(".aws/credentials", &credentials_file("named"));
+    pulls_as(&harness, USER, identity(&harness, "{source: profile, profile: named}"));
 }
 
 #[test]
 fn the_files_of_aws_config_file_and_aws_shared_credentials_file_are_read() {
-    let world = Harness::new(BINARY).without_keys();
-    let credentials = world.write("elsewhere/credentials", &credentials_file("me"));
-    let config = world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    let credentials = harness.write("elsewhere/credentials", &credentials_file("me"));
+    let config = harness.write(
         "elsewhere/config",
         &format!("[profile role]\nrole_arn = {ROLE}\nsource_profile = me\nrole_session_name = from-a-file\n"),
     );
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/from-a-file", |command| {
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/ecr-pull/from-a-file", |command| {
         command.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", credentials);
         command.env("AWS_PROFILE", "role");
     });
@@ -132,35 +132,35 @@ fn the_files_of_aws_config_file_and_aws_shared_credentials_file_are_read() {
 
 #[test]
 fn a_profile_with_a_source_profile_assumes_its_role() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(".aws/credentials", &credentials_file("base"));
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(".aws/credentials", &credentials_file("base"));
+    harness.write(
         ".aws/config",
         &format!(
             "[profile pull]\nrole_arn = {ROLE}\nsource_profile = base\nrole_session_name = by-profile\n\
              region = eu-central-1\n"
         ),
     );
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/by-profile", |command| {
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/ecr-pull/by-profile", |command| {
         command.env("AWS_PROFILE", "pull");
     });
-    let sts = world.only_call(Service::Sts);
+    let sts = harness.only_call(Service::Sts);
     assert_eq!((sts.operation.as_str(), sts.principal.as_deref()), ("AssumeRole", Some(USER)));
     assert_eq!(sts.region.as_deref(), Some("eu-central-1"));
 }
 
 #[test]
 fn a_profile_with_a_credential_process_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    let script = world.script(
+    let harness = Harness::new(BINARY).without_keys();
+    let script = harness.script(
         "give-keys",
         &format!(
             "#!/bin/sh\necho '{{\"Version\": 1, \"AccessKeyId\": \"{ACCESS_KEY_ID}\", \
              \"SecretAccessKey\": \"{SECRET_ACCESS_KEY}\"}}'\n"
         ),
     );
-    world.write(".aws/config", &format!("[profile exec]\ncredential_process = {}\n", script.display()));
-    pulls_as(&world, USER, |command| {
+    harness.write(".aws/config", &format!("[profile exec]\ncredential_process = {}\n", script.display()));
+    pulls_as(&harness, USER, |command| {
         command.env("AWS_PROFILE", "exec");
     });
 }
@@ -168,8 +168,8 @@ fn a_profile_with_a_credential_process_gives_a_token() {
 /// As the AWS CLI has it: the other file is not needed.
 #[test]
 fn one_profile_file_is_enough_if_it_has_the_profile() {
-    let world = Harness::new(BINARY).without_keys();
-    let config = world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    let config = harness.write(
         "config",
         &format!(
             "[profile me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n"
@@ -182,36 +182,36 @@ fn one_profile_file_is_enough_if_it_has_the_profile() {
             command.env("AWS_PROFILE", profile);
         }
     };
-    pulls_as(&world, USER, variables("me"));
-    world.once(variables("another")).failed_with(&["/nonexistent/file", "AWS_SHARED_CREDENTIALS_FILE"]);
+    pulls_as(&harness, USER, variables("me"));
+    harness.once(variables("another")).failed_with(&["/nonexistent/file", "AWS_SHARED_CREDENTIALS_FILE"]);
 }
 
 /// The emulator has no SSO portal: what is held here is that a profile with `sso_session` is understood, that
 /// the portal of its region is asked with the cached token, and what is said without one.
 #[test]
 fn an_sso_profile_asks_the_portal_of_its_region_and_names_the_login_when_there_is_none() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(
         ".aws/config",
         "[profile sso]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = pull\n\
          [sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.example/start\n",
     );
-    let once = world.once(|command| {
+    let once = harness.once(|command| {
         command.env("AWS_PROFILE", "sso");
     });
     once.failed_with(&["profile `sso`", "aws sso login"]);
-    assert_eq!(world.emulator.connects().len(), 0);
+    assert_eq!(harness.emulator.connects().len(), 0);
 
     // The cache's name is the SHA-1 of the session's name.
-    world.write(
+    harness.write(
         ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json",
         "{\"accessToken\": \"cached\", \"expiresAt\": \"2099-01-01T00:00:00Z\"}",
     );
-    let once = world.once(|command| {
+    let once = harness.once(|command| {
         command.env("AWS_PROFILE", "sso").env_remove("AWS_ENDPOINT_URL").args(["--timeout", "2s"]);
     });
     once.failed_with(&["profile `sso`"]);
-    let hosts: Vec<_> = world.emulator.connects().into_keys().collect();
+    let hosts: Vec<_> = harness.emulator.connects().into_keys().collect();
     assert_eq!(hosts, ["portal.sso.eu-west-1.amazonaws.com"], "{}", once.stderr);
 }
 
@@ -254,36 +254,36 @@ fn sso_portal() -> String {
 /// A login that was renewed in memory and is denied gives way to one that `aws sso login` has put there since.
 #[test]
 fn a_new_login_takes_the_place_of_one_that_was_revoked() {
-    let world = Harness::new(BINARY).without_keys();
-    world.write(
+    let harness = Harness::new(BINARY).without_keys();
+    harness.write(
         ".aws/config",
         "[profile sso]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = pull\n\
          [sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.example/start\n",
     );
     let login = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
-    world.write(
+    harness.write(
         login,
         r#"{"accessToken":"old","expiresAt":"2020-01-01T00:00:00Z","refreshToken":"r","clientId":"c","clientSecret":"s"}"#,
     );
     let portal = sso_portal();
-    let running = world.run(|command| {
+    let running = harness.run(|command| {
         command.env("AWS_PROFILE", "sso").env("AWS_ENDPOINT_URL_SSO", &portal);
         command.env("AWS_ENDPOINT_URL_SSO_OIDC", &portal);
     });
     running.wait_log("Session token not found", DEADLINE);
-    world.write(login, r#"{"accessToken":"new","expiresAt":"2099-01-01T00:00:00Z"}"#);
+    harness.write(login, r#"{"accessToken":"new","expiresAt":"2099-01-01T00:00:00Z"}"#);
     running.signal(Signal::HUP);
     running.wait_ready();
 }
 
 #[test]
 fn a_web_identity_token_gives_a_token_and_the_session_is_named_after_us() {
-    let world = Harness::new(BINARY).without_keys();
-    let token = world.web_identity_file("system:serviceaccount:flux-system:source-controller");
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    let token = harness.web_identity_file("system:serviceaccount:flux-system:source-controller");
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
         command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
     });
-    let sts = world.only_call(Service::Sts);
+    let sts = harness.only_call(Service::Sts);
     assert_eq!(sts.operation, "AssumeRoleWithWebIdentity");
     assert_eq!(sts.principal.as_deref(), Some("system:serviceaccount:flux-system:source-controller"));
     assert_eq!(sts.access_key_id, None, "this call is unsigned");
@@ -291,12 +291,12 @@ fn a_web_identity_token_gives_a_token_and_the_session_is_named_after_us() {
 
 #[test]
 fn a_web_identity_that_the_configuration_names_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    world.web_identity_file("me");
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/named", |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    harness.web_identity_file("me");
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/ecr-pull/named", |command| {
         command.env("AWS_ROLE_SESSION_NAME", "named");
         identity(
-            &world,
+            &harness,
             &format!("{{source: web-identity, roleArn: '{ROLE}', tokenFile: web-identity/token}}"),
         )(command);
     });
@@ -304,22 +304,22 @@ fn a_web_identity_that_the_configuration_names_gives_a_token() {
 
 #[test]
 fn eks_pod_identity_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    let token = world.write("pods/eks-pod-identity-token", POD_IDENTITY_TOKEN);
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
-        let url = format!("{}/v1/credentials", world.emulator.endpoint());
+    let harness = Harness::new(BINARY).without_keys();
+    let token = harness.write("pods/eks-pod-identity-token", POD_IDENTITY_TOKEN);
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
+        let url = format!("{}/v1/credentials", harness.emulator.endpoint());
         command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
         command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token);
     });
-    assert_eq!(world.counts(), [0, 1, 0, 1, 0]);
+    assert_eq!(harness.counts(), [0, 1, 0, 1, 0]);
 }
 
 /// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` means 169.254.170.2, which no test asks.
 #[test]
 fn ecs_with_its_token_in_the_environment_gives_a_token() {
-    let world = Harness::new(BINARY).without_keys();
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
-        let url = format!("{}/v1/credentials", world.emulator.endpoint());
+    let harness = Harness::new(BINARY).without_keys();
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod", |command| {
+        let url = format!("{}/v1/credentials", harness.emulator.endpoint());
         command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
         command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN", POD_IDENTITY_TOKEN);
     });
@@ -327,11 +327,11 @@ fn ecs_with_its_token_in_the_environment_gives_a_token() {
 
 #[test]
 fn imds_gives_a_token_when_it_is_named() {
-    let world = Harness::new(BINARY).without_keys();
-    pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/node-role/i-0emulated0000000", |command| {
+    let harness = Harness::new(BINARY).without_keys();
+    pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/node-role/i-0emulated0000000", |command| {
         command.env_remove("AWS_EC2_METADATA_DISABLED");
-        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", world.emulator.endpoint());
-        identity(&world, "{source: imds}")(command);
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", harness.emulator.endpoint());
+        identity(&harness, "{source: imds}")(command);
     });
 }
 
@@ -345,7 +345,7 @@ fn a_chain_of_roles_is_assumed_in_order_with_external_id_and_session_name() {
         [Trust::Principal("arn:aws:iam::123456789012:role/hub".into())],
     );
     spoke.external_id = Some("gitops".into());
-    let world =
+    let harness =
         Harness::with(BINARY, Settings { roles: vec![hub, spoke], ..Settings::default() }).without_keys();
     let chain = |external_id: &str| {
         format!(
@@ -354,17 +354,17 @@ fn a_chain_of_roles_is_assumed_in_order_with_external_id_and_session_name() {
              {{roleArn: 'arn:aws:iam::999999999999:role/spoke', sessionName: flux@prod{external_id}}}]}}"
         )
     };
-    let refused = world.once(|command| {
-        identity(&world, &chain(""))(command.envs(KEYS));
+    let refused = harness.once(|command| {
+        identity(&harness, &chain(""))(command.envs(KEYS));
     });
     refused.failed_with(&["arn:aws:iam::999999999999:role/spoke", "AccessDenied", "externalId"]);
-    assert!(world.nothing_written());
-    assert_eq!(world.emulator.count(Service::Ecr), 0);
+    assert!(harness.nothing_written());
+    assert_eq!(harness.emulator.count(Service::Ecr), 0);
 
-    pulls_as(&world, "arn:aws:sts::999999999999:assumed-role/spoke/flux@prod", |command| {
-        identity(&world, &chain(", externalId: gitops"))(command.envs(KEYS));
+    pulls_as(&harness, "arn:aws:sts::999999999999:assumed-role/spoke/flux@prod", |command| {
+        identity(&harness, &chain(", externalId: gitops"))(command.envs(KEYS));
     });
-    let sts: Vec<_> = world.calls(Service::Sts).split_off(2);
+    let sts: Vec<_> = harness.calls(Service::Sts).split_off(2);
     let who: Vec<_> = sts.iter().map(|call| call.principal.as_deref().unwrap()).collect();
     assert_eq!(who, [USER, "arn:aws:sts::123456789012:assumed-role/hub/first"]);
     assert!(sts.iter().all(|call| call.region.as_deref() == Some("eu-central-1")), "{sts:?}");
@@ -379,33 +379,33 @@ fn sts_is_called_where_the_configuration_or_aws_region_says_and_never_in_the_reg
         (format!("{{{role}}}"), None, "us-east-1"), // the partition's first region
     ];
     for (yaml, aws_region, expected) in cases {
-        let world = Harness::new(BINARY).without_keys();
-        pulls_as(&world, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
+        let harness = Harness::new(BINARY).without_keys();
+        pulls_as(&harness, "arn:aws:sts::123456789012:assumed-role/ecr-pull/ecr-sidecar", |command| {
             command.envs(KEYS).envs(aws_region.map(|region| ("AWS_REGION", region)));
-            identity(&world, &yaml)(command);
+            identity(&harness, &yaml)(command);
         });
-        assert_eq!(world.only_call(Service::Sts).region.as_deref(), Some(expected), "{yaml}");
+        assert_eq!(harness.only_call(Service::Sts).region.as_deref(), Some(expected), "{yaml}");
     }
 }
 
 #[test]
 fn the_expected_account_is_let_through() {
-    let world = Harness::new(BINARY).without_keys();
-    pulls_as(&world, USER, |command| {
-        identity(&world, "{expectAccount: '123456789012'}")(command.envs(KEYS));
+    let harness = Harness::new(BINARY).without_keys();
+    pulls_as(&harness, USER, |command| {
+        identity(&harness, "{expectAccount: '123456789012'}")(command.envs(KEYS));
     });
-    assert_eq!(world.only_call(Service::Sts).operation, "GetCallerIdentity");
+    assert_eq!(harness.only_call(Service::Sts).operation, "GetCallerIdentity");
 }
 
 #[test]
 fn another_account_than_expected_is_an_error_that_names_both_and_nothing_is_written() {
-    let world = Harness::new(BINARY).without_keys();
-    let once = world.once(|command| {
-        identity(&world, "{expectAccount: '999999999999'}")(command.envs(KEYS));
+    let harness = Harness::new(BINARY).without_keys();
+    let once = harness.once(|command| {
+        identity(&harness, "{expectAccount: '999999999999'}")(command.envs(KEYS));
     });
     once.failed_with(&["999999999999", "account 123456789012", USER, "expectAccount"]);
-    assert!(world.nothing_written());
-    assert_eq!(world.emulator.count(Service::Ecr), 0, "a token of the wrong account isn't even asked for");
+    assert!(harness.nothing_written());
+    assert_eq!(harness.emulator.count(Service::Ecr), 0, "a token of the wrong account isn't even asked for");
 }
 
 #[test]
@@ -417,21 +417,21 @@ fn two_identities_each_have_a_token_of_their_own() {
         arn: "arn:aws:iam::999999999999:user/billing".into(),
     };
     let users = vec![User::default(), other.clone()];
-    let world = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
-    world.write("id", &other.access_key_id);
-    world.write("secret", &other.secret_access_key);
+    let harness = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
+    harness.write("id", &other.access_key_id);
+    harness.write("secret", &other.secret_access_key);
     let theirs = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
-    let config = world.write(
+    let config = harness.write(
         "config.yaml",
         &format!(
             "identities:\n  billing: {{source: static, accessKeyIdFile: id, secretAccessKeyFile: secret}}\n\
              registries:\n- host: {HOST}\n- {{host: {theirs}, identity: billing}}\n"
         ),
     );
-    world.once_pulls(HOST, |command| {
+    harness.once_pulls(HOST, |command| {
         command.envs(KEYS).env("ECR_SIDECAR_CONFIG", config).env_remove("ECR_SIDECAR_REGISTRIES");
     });
-    assert_eq!(world.pull(HOST).principal, USER);
-    assert_eq!(world.pull(theirs).principal, other.arn);
-    assert_eq!(world.emulator.count(Service::Ecr), 2);
+    assert_eq!(harness.pull(HOST).principal, USER);
+    assert_eq!(harness.pull(theirs).principal, other.arn);
+    assert_eq!(harness.emulator.count(Service::Ecr), 2);
 }
