@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use test_support::{
     ApiServer, Node,
     files::{overwrite, replace},
-    iam::allow_what_we_ship,
+    iam::{allow_role, allow_what_we_ship},
     output,
     process::install,
     program,
@@ -211,8 +211,9 @@ fn aws(node: &Node, folder: &Path, roles: &[(&str, &str)]) -> Emulator {
         ..Settings::default()
     });
     let aws = aws.unwrap();
-    if roles.is_empty() {
-        allow_what_we_ship(&aws);
+    allow_what_we_ship(&aws);
+    for (role, account) in roles {
+        allow_role(&aws, role, ApiServer::ISSUER, &[account]);
     }
     let address = aws.endpoint();
     aws.name_registry(address.strip_prefix("http://").unwrap(), "eu-west-1");

@@ -1,8 +1,13 @@
 //! The policies that we ship, attached to the emulator's principal.
 
 use ecr_emulator::{Attachment, Emulator};
+use serde_json::Value;
 
 const PULL: &str = include_str!("../../../patches/iam/pull-policy.json");
+const TRUST: &str = include_str!("../../../patches/iam/trust-irsa.json");
+const TRUST_POD_IDENTITY: &str = include_str!("../../../patches/iam/trust-pod-identity.json");
+/// The issuer that [`TRUST`] names.
+const ISSUER: &str = "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
 const PUBLIC: &str = include_str!("../../../patches/iam/public-policy.json");
 
 /// From now on the principal of the emulator's keys, and whoever holds a token of its, may do what the policies in
@@ -20,6 +25,21 @@ pub fn allow_all_but(aws: &Emulator, action: &str) {
     let quoted = format!("\"{action}\"");
     assert!(PULL.contains(&quoted), "the policy doesn't allow {action}");
     attach(aws, &PULL.replace(&quoted, "\"ecr:DescribeRegistry\""));
+}
+
+/// The same for `role`, which trusts the service accounts (`NAMESPACE:NAME`) by tokens of `issuer`, and EKS Pod Identity.
+///
+/// # Panics
+/// When the trust policy that we ship has another form.
+pub fn allow_role(aws: &Emulator, role: &str, issuer: &str, accounts: &[&str]) {
+    let issuer = issuer.trim_start_matches("https://");
+    let mut trust: Value = serde_json::from_str(&TRUST.replace(ISSUER, issuer)).unwrap();
+    let subjects: Vec<_> =
+        accounts.iter().map(|account| format!("system:serviceaccount:{account}")).collect();
+    trust["Statement"][0]["Condition"]["StringEquals"][format!("{issuer}:sub")] = subjects.into();
+    let trust = trust.to_string();
+    aws.set_policies(Attachment::Trust(role.to_owned()), &[&trust, TRUST_POD_IDENTITY]);
+    aws.set_policies(Attachment::Identity(role.to_owned()), &[PULL]);
 }
 
 fn attach(aws: &Emulator, pull: &str) {
