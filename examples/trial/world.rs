@@ -8,7 +8,7 @@ use std::{
 };
 
 use ecr_emulator::Settings;
-use test_support::{Harness, free_port};
+use test_support::{Harness, free_port, iam::allow_what_we_ship};
 
 use crate::{
     consumer::Consumer,
@@ -34,6 +34,7 @@ impl World {
     pub(crate) fn start() -> io::Result<Self> {
         let aws = Settings { token_lifetime: LIFETIME, ..Settings::default() };
         let harness = Harness::with(env::current_exe()?, aws);
+        allow_what_we_ship(&harness.emulator);
         let consumers = REGIONS.map(|region| Consumer {
             registry: harness.emulator.add_registry(region),
             region,

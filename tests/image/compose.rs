@@ -26,9 +26,9 @@ const EMULATED: &str = "
 services:
   emulator:
     image: ecr-emulator
-    command: [--https-listen, '0.0.0.0:443', --token-lifetime, '24', --ca-file, /ca/ca.pem]
+    command: [--https-listen=0.0.0.0:443, --token-lifetime=24, --ca-file=/ca/ca.pem, --policy=/policy.json]
     tmpfs: [/tmp]
-    volumes: ['trust:/ca']
+    volumes: ['trust:/ca', './patches/iam/pull-policy.json:/policy.json:ro']
     networks:
       default:
         aliases:

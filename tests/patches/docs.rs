@@ -3,10 +3,11 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, Role, SECRET_ACCESS_KEY, Settings, Trust};
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
+    iam::allow_partner,
     markdown::{Block, Shown, blocks, blocks_of, commands, run_shown},
     output, program,
 };
@@ -18,7 +19,6 @@ use crate::{
 };
 
 const USER: &str = "arn:aws:iam::123456789012:user/emulated";
-const PARTNER_ROLE: &str = "arn:aws:iam::999999999999:role/ecr-pull";
 
 /// A folder with a clone of this repository, a repository of Flux's, and Argo CD's plain install.
 fn surroundings() -> Option<TempDir> {
@@ -260,9 +260,8 @@ fn the_laptops_commands_work() {
     else {
         return;
     };
-    let mut partner = Role::new(PARTNER_ROLE, [Trust::Principal(USER.to_owned())]);
-    partner.external_id = Some("gitops".to_owned());
-    let aws = Emulator::start(Settings { roles: vec![partner], ..Settings::default() }).unwrap();
+    let aws = Emulator::start(Settings::default()).unwrap();
+    allow_partner(&aws, USER);
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join(".aws")).unwrap();
     let keys =

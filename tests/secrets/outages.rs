@@ -12,6 +12,7 @@ use serde_json::Value;
 use test_support::{
     ApiServer, Harness, Running, Signal,
     harness::{DEADLINE, HOST},
+    iam::allow_what_we_ship,
     kubernetes::audit::tally,
     output, pause, program, wait_for,
 };
@@ -200,6 +201,7 @@ fn no_pull_is_rejected_through_restarts_outages_deletions_and_lost_rights() {
     let Some((_registry, aws)) = with_registry(aws) else { return };
     let (Some(crane), Some(consumers)) = (program("crane"), program("consumers")) else { return };
     let Some(cluster) = of_its_own("endures", aws) else { return };
+    allow_what_we_ship(&cluster.harness.emulator);
     cluster.namespace_with("endures", "{ecr: enabled}");
     let sidecar = cluster.run(selecting(&cluster));
     sidecar.wait_ready();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ecr_emulator::{Emulator, Settings};
+use ecr_emulator::{Attachment, Emulator, Settings, User};
 use lexopt::prelude::{Long, Short, ValueExt};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,6 +20,7 @@ ecr-emulator: STS, ECR, Pod Identity, IMDS and a registry on this machine, for t
   --registry REGION=ADDR   one more registry; repeatable
   --upstream URL           a real registry on this machine behind the token check
   --jwks FILE              the keys that web-identity tokens must be signed by
+  --policy FILE            what the one user may do (everything)
   --token-lifetime SECONDS how long a registry token lives (43200)
   --ca-file FILE           copy the certificate authority there
 ";
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<(), String> {
     let emulator = Emulator::start(options.settings).map_err(text)?;
+    if let Some(file) = options.policy {
+        let policy =
+            std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        emulator.set_policies(Attachment::Identity(User::default().arn), &[&policy]);
+    }
     println!("endpoint {}", emulator.endpoint());
     println!("https-endpoint {}", emulator.https_endpoint());
     println!("proxy {}", emulator.proxy());
@@ -68,12 +74,14 @@ struct Options {
     settings: Settings,
     registries: Vec<(String, SocketAddr)>,
     ca_file: Option<PathBuf>,
+    policy: Option<PathBuf>,
 }
 
 impl Options {
     /// None after `--help`.
     fn read() -> Result<Option<Self>, String> {
-        let mut options = Self { settings: Settings::default(), registries: Vec::new(), ca_file: None };
+        let mut options =
+            Self { settings: Settings::default(), registries: Vec::new(), ca_file: None, policy: None };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next().map_err(text)? {
             if argument == Short('h') || argument == Long("help") {
@@ -98,6 +106,7 @@ impl Options {
             "upstream" => settings.registry_upstream = Some(value.to_owned()),
             "jwks" => settings.jwks_file = Some(value.into()),
             "ca-file" => self.ca_file = Some(value.into()),
+            "policy" => self.policy = Some(value.into()),
             "token-lifetime" => settings.token_lifetime = Duration::from_secs(value.parse().map_err(text)?),
             "registry" => {
                 let (region, listen) = value.split_once('=').ok_or("REGION=ADDR is wanted")?;

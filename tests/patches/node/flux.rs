@@ -288,7 +288,7 @@ fn pod_identity_is_used_as_the_webhook_hands_it_over(flux: &Scene) {
     flux.wait_log(POD, MAIN, PULLED);
     assert!(status(flux).contains("\"source\":\"container\""), "{}", status(flux));
     let pull = flux.aws.pulls().into_iter().next_back().unwrap();
-    assert!(pull.principal.contains("assumed-role/pod-role/"), "{}", pull.principal);
+    assert!(pull.principal.contains("assumed-role/ecr-pull/"), "{}", pull.principal);
     flux.assert_none_rejected(POD, MAIN);
 }
 

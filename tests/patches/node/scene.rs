@@ -7,9 +7,15 @@ use std::{
     time::Duration,
 };
 
-use ecr_emulator::{ACCESS_KEY_ID, Emulator, Role, SECRET_ACCESS_KEY, Settings, Trust};
+use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
-use test_support::{ApiServer, Node, clean_command, free_port, http_get, output, wait::within, wait_for};
+use test_support::{
+    ApiServer, Node, clean_command, free_port, http_get,
+    iam::{allow_partner, allow_role, allow_what_we_ship},
+    output,
+    wait::within,
+    wait_for,
+};
 
 use crate::{
     build::{Build, Objects, Product, read, write},
@@ -18,7 +24,6 @@ use crate::{
 };
 
 pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
-const PARTNER: &str = "arn:aws:iam::999999999999:role/ecr-pull";
 const SIDECAR: &str = "ecr-sidecar";
 /// How long anything may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
@@ -39,8 +44,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// With the roles of `iam/`, which trust these service accounts (`NAMESPACE:NAME`) by tokens of the cluster's issuer,
-    /// signed by its keys. EKS Pod Identity has an association for the first of them.
+    /// With the role and the policies of `iam/`: it trusts these service accounts (`NAMESPACE:NAME`) by tokens of the
+    /// cluster's issuer, signed by its keys. EKS Pod Identity has an association for the first of them.
     pub(crate) fn new(namespace: &'static str, accounts: &[&str]) -> Option<Self> {
         let node = Node::shared()?;
         if !consumers::import(&node) {
@@ -50,17 +55,18 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let jwks_file = folder.path().join("jwks.json");
         write(&jwks_file, &node.jwks().to_string());
-        let subjects = accounts.iter().map(|name| Trust::Subject(format!("system:serviceaccount:{name}")));
-        let mut partner = Role::new(PARTNER, [Trust::Principal(ROLE.to_owned())]);
-        partner.external_id = Some("gitops".to_owned());
         let aws = Emulator::start(Settings {
-            roles: vec![Role::new(ROLE, subjects), partner],
+            pod_identity_role: ROLE.to_owned(),
             pod_identity_subject: accounts.first().map(|name| format!("system:serviceaccount:{name}")),
             jwks_file: Some(jwks_file),
             issuer: Some(ApiServer::ISSUER.to_owned()),
             ..Settings::default()
         });
-        let scene = Self { node, aws: aws.unwrap(), namespace, health: free_port() };
+        let aws = aws.unwrap();
+        allow_what_we_ship(&aws);
+        allow_role(&aws, ROLE, ApiServer::ISSUER, accounts);
+        allow_partner(&aws, ROLE);
+        let scene = Self { node, aws, namespace, health: free_port() };
         let ca = std::fs::read_to_string(scene.aws.ca_file()).unwrap();
         scene.apply(&[config_map("test-ca", namespace, &json!({"ca.pem": ca}))]);
         Some(scene)

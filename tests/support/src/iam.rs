@@ -9,6 +9,12 @@ const TRUST_POD_IDENTITY: &str = include_str!("../../../patches/iam/trust-pod-id
 /// The issuer that [`TRUST`] names.
 const ISSUER: &str = "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
 const PUBLIC: &str = include_str!("../../../patches/iam/public-policy.json");
+const ASSUME_PARTNER: &str = include_str!("../../../patches/iam/cross-account/assume-policy.json");
+const TRUST_OF_PARTNER: &str = include_str!("../../../patches/iam/cross-account/trust.json");
+/// The role in another account that the files of `cross-account` are about.
+const PARTNER: &str = "arn:aws:iam::999999999999:role/ecr-pull";
+/// Whom its trust policy names.
+const TRUSTED: &str = "arn:aws:iam::123456789012:role/ecr-pull";
 
 /// From now on the principal of the emulator's keys, and whoever holds a token of its, may do what the policies in
 /// `patches/iam` allow, and nothing else. The one for a registry is attached once a region.
@@ -40,6 +46,15 @@ pub fn allow_role(aws: &Emulator, role: &str, issuer: &str, accounts: &[&str]) {
     let trust = trust.to_string();
     aws.set_policies(Attachment::Trust(role.to_owned()), &[&trust, TRUST_POD_IDENTITY]);
     aws.set_policies(Attachment::Identity(role.to_owned()), &[PULL]);
+}
+
+/// Lets `principal` (a role's or user's ARN) pull, and assume the partner's role, by the files of `cross-account`.
+pub fn allow_partner(aws: &Emulator, principal: &str) {
+    let pull = PULL.replace("eu-west-1:123456789012", "us-east-1:999999999999");
+    let trust = TRUST_OF_PARTNER.replace(TRUSTED, principal);
+    aws.set_policies(Attachment::Identity(principal.to_owned()), &[PULL, ASSUME_PARTNER]);
+    aws.set_policies(Attachment::Identity(PARTNER.to_owned()), &[&pull]);
+    aws.set_policies(Attachment::Trust(PARTNER.to_owned()), &[&trust]);
 }
 
 fn attach(aws: &Emulator, pull: &str) {
