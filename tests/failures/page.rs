@@ -28,12 +28,12 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     ),
     (
         D::Contended,
-        "tests/process/volume.rs",
+        "tests/process/volume/edits.rs",
         "edits_without_end_are_answered_at_a_bounded_rate_and_reported",
     ),
     (
         D::UntrustedLink,
-        "tests/process/volume.rs",
+        "tests/process/volume/links.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
     (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_gets_the_remedy"),
