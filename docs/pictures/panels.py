@@ -95,8 +95,9 @@ class Canvas:
             while len(text) > 2 and self.width(text, size) > fit:
                 text = text[:-2] + "…"
             font.set_size(size * 72 / DPI)
+        y += 0.36 * size  # of this font, half the height of a capital
         self.figure.text(
-            x / WIDTH, 1 - y / self.height, text, color=color, ha=align, va="center_baseline",
+            x / WIDTH, 1 - y / self.height, text, color=color, ha=align, va="baseline",
             fontproperties=font, parse_math=False,
         )  # fmt: skip
 
@@ -114,10 +115,16 @@ class Canvas:
         return axes
 
     def save(self, file):
-        # A palette is enough, and a fifth of the size.
         self.figure.savefig(file, dpi=DPI, facecolor=CANVAS)
+        # A quarter of the size with the colors of series and those that most of the picture has; the others are edges.
         image = Image.open(file).convert("RGB")
-        image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+        usual = sorted(image.getcolors(image.width * image.height), reverse=True)[:100]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(
+            [*b"".join(map(bytes.fromhex, (color[1:] for color in COLORS.values())))]
+            + [part for _, color in usual for part in color]
+        )
+        image.quantize(palette=palette, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def header(canvas, dashboard):
@@ -290,5 +297,6 @@ def clock(at):
 def with_unit(value, unit):
     for size, name in UNITS[unit]:
         if abs(value) >= size or (not value and size == 1):
-            return f"{value / size:.3g}{name}"
+            text = f"{value / size:.3g}"
+            return text + (name.removesuffix("s") if text == "1" and len(name) > 3 else name)
     return f"{value:.3g}"
