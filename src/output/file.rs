@@ -32,19 +32,21 @@ use std::{
 
 pub(crate) use crate::fs::atomic_file::FileMode;
 pub(crate) use dry_run::DryRun;
-pub(crate) use error::{DockerConfigError, Warning};
+pub(crate) use error::DockerConfigError;
 
 use self::{
-    expiry_store::{ExpiryStore, NotKept},
+    expiry_store::ExpiryStore,
     read::{Found, read},
 };
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
     docker_config::{Base, merge},
+    failure::{Diagnose, Warning, diagnosis::Diagnosis},
     fs::{
         atomic_file::{
-            Cause, FileError, Replaced, Replacement, Target, expected_group, made_here, remove_stale,
+            Cause, FileError, Operation, Replaced, Replacement, Target, expected_group, made_here,
+            remove_stale,
         },
         version::Version,
     },
@@ -98,8 +100,7 @@ impl DockerConfigFile {
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
     pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
-        let mut warnings: Vec<_> =
-            self.base.as_mut().and_then(Base::refresh).map(Warning::from).into_iter().collect();
+        let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
         warnings.extend(self.only_ours());
         let mut tokens = BTreeMap::new();
         let result = self.apply(desired, now, &mut tokens, &mut warnings);
@@ -170,8 +171,7 @@ impl DockerConfigFile {
         desired: &CredentialSet,
     ) -> Result<Option<(Written, Vec<Warning>)>, DockerConfigError> {
         let mut merged = merge(found.document(), self.base.as_ref(), desired);
-        let mut warnings: Vec<_> =
-            std::mem::take(&mut merged.warnings).into_iter().map(Warning::from).collect();
+        let mut warnings = std::mem::take(&mut merged.warnings);
         if !merged.ours {
             return Ok(Some((Written::Unchanged, warnings)));
         }
@@ -183,8 +183,11 @@ impl DockerConfigFile {
         let tokens = || desired.current.values();
         if let Some(store) = self.expiry_store.as_mut().filter(|store| !is_right || !store.has(tokens())) {
             let kept = store.keep(target, (mode, group), self.known.values().chain(tokens()));
-            let failed = |error: NotKept| Warning::ExpiriesNotStored { reason: error.to_string() };
-            warnings.extend(kept.err().map(failed));
+            warnings.extend(kept.err().map(|error| {
+                let message =
+                    format!("the expiries of the credentials are not stored for the next start: {error}");
+                Warning::new(message, Diagnosis::ExpiriesNotStored)
+            }));
         }
         if is_right {
             self.left = seen;
@@ -194,16 +197,21 @@ impl DockerConfigFile {
         let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
         let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(None) };
-        let path = self.settings.path.clone();
+        let path = self.settings.path.display();
         if let Found::Other(what) = found {
-            warnings.push(Warning::Replaced { path: path.clone(), what });
+            let message = format!("`{path}` was {what}; it was replaced by a file");
+            warnings.push(Warning::new(message, Diagnosis::PathReplaced));
         }
         if let (Found::Unfit(reason), Some(aside)) = (found, aside) {
             let aside = target.directory.path().join(aside);
-            warnings.push(Warning::SetAside { path: path.clone(), aside, reason: reason.clone() });
+            let message = format!("`{path}` was set aside as `{}`: {reason}", aside.display());
+            warnings.push(Warning::new(message, Diagnosis::FileSetAside));
         }
+        // The new file is there, and may not be after a power failure.
         if let Some(error) = unsynced {
-            warnings.push(Warning::NotSynced { path, error: error.kind() });
+            let error = FileError::new(Operation::Sync, target.directory.path(), error);
+            let message = format!("`{path}` was replaced, and may be lost in a power failure: {error}");
+            warnings.push(Warning::new(message, error.remedy()));
         }
         warnings.extend(self.recheck_mode(target, &metadata, group));
         Ok(Some((Written::Changed, warnings)))
@@ -223,7 +231,10 @@ impl DockerConfigFile {
     fn only_ours(&self) -> Option<Warning> {
         let DockerConfigSettings { path, mode, .. } = &self.settings;
         let uid = rustix::process::geteuid().as_raw();
-        (mode.bits() & 0o044 == 0).then(|| Warning::OnlyOurs { path: path.clone(), mode: *mode, uid })
+        (mode.bits() & 0o044 == 0).then(|| {
+            let message = format!("only user {uid} may read `{}`, by its mode {mode}", path.display());
+            Warning::new(message, Diagnosis::ConsumerCannotRead)
+        })
     }
 
     fn has_expected_mode(&self, metadata: &Metadata, group: u32) -> bool {
@@ -243,13 +254,12 @@ impl DockerConfigFile {
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
         let (found, found_group) = self.imposed?;
-        Some(Warning::ModeNotKept {
-            path: self.settings.path.clone(),
-            wanted: mode,
-            wanted_group: group,
-            found: format!("{found:04o}"),
-            found_group,
-        })
+        let message = format!(
+            "the file system does not keep the mode and group of `{}`: it shows {found:04o} and group {found_group} for \
+             {mode} and group {group}",
+            self.settings.path.display()
+        );
+        Some(Warning::new(message, Diagnosis::ModeNotKept))
     }
 
     /// At the first reconcile: which of the tokens in the file are known from the process before this one.

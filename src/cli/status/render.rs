@@ -12,7 +12,7 @@ use std::{
 pub use crate::cli::status::table::Medium;
 use crate::{
     cli::status::table::{Cell, Column, Note, Page, Tone},
-    status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token},
+    status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token, Warning},
 };
 
 pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
@@ -239,8 +239,10 @@ fn notes(status: &Status) -> Vec<Note> {
         if let Some(targets) = &output.targets {
             notes.extend(failing(targets));
         }
-        notes
-            .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
+        notes.extend(output.warning_details.iter().map(|Warning { message, remedy, .. }| Note {
+            remedy: remedy.clone(),
+            ..Note::plain(Tone::Warning, place.clone(), message)
+        }));
     }
     for probe in &status.probes {
         let place = format!("pull probe {}", probe.image);
