@@ -11,6 +11,7 @@ use std::{
 
 pub use crate::cli::status::table::Medium;
 use crate::{
+    aws::token::ClockFault,
     cli::status::table::{Cell, Column, Note, Page, Tone},
     status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token, Warning},
 };
@@ -228,7 +229,7 @@ fn notes(status: &Status) -> Vec<Note> {
                 tone: Tone::Warning,
                 place: place.clone(),
                 message: "implausible token expiry (clock skew?)".into(),
-                remedy: Some("set this machine's clock; an emulator's dates may also be wrong".into()),
+                remedy: Some(ClockFault::remedy().to_string()),
             });
         }
         notes.extend(token.last_error.as_ref().map(|error| Note::of(place, error)));

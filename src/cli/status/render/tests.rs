@@ -126,6 +126,8 @@ fn a_token_shows_what_is_left_of_it() {
         let text = shown(&status, now, Medium::Plain);
         assert!(text.contains(row), "{row:?} is not in {text}");
     }
+    let faulty = token(&format!(r#"{life}, "clock_fault": "too-long""#));
+    assert!(shown(&faulty, 0, Medium::Plain).contains(&format!("  remedy: {}\n", ClockFault::remedy())));
     let bars = [(0, "██████████"), (500, "█████░░░░░"), (999, "█░░░░░░░░░")];
     for (now, bar) in bars {
         let text = shown(&token(life), now, Medium::Terminal { width: 100, colour: false });
