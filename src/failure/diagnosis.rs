@@ -49,6 +49,9 @@ diagnoses! {
     EndpointConflict = "endpoint-conflict",
         "Variables contradict each other: a custom endpoint has no FIPS or dual-stack variant.",
         "unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or the endpoint in AWS_ENDPOINT_URL or the profile";
+    HealthAddress = "health-address",
+        "The health endpoint cannot listen on its address: another process does, or this machine does not have it.",
+        "choose another address by `health.listen` or ECR_SIDECAR_HEALTH_LISTEN";
 
     "AWS credentials":
     IrsaInactive = "irsa-inactive",
