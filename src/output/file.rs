@@ -24,6 +24,7 @@ pub(crate) mod lookup;
 mod mount;
 mod read;
 pub(super) mod reconciler;
+mod warning;
 
 use std::{
     collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
@@ -42,11 +43,10 @@ use crate::{
     aws::token::Token,
     credentials::CredentialSet,
     docker_config::{Base, merge},
-    failure::{Diagnose, Warning, diagnosis::Diagnosis},
+    failure::Warning,
     fs::{
         atomic_file::{
-            Cause, FileError, Operation, Replaced, Replacement, Target, expected_group, made_here,
-            remove_stale,
+            Cause, FileError, Replaced, Replacement, Target, expected_group, made_here, remove_stale,
         },
         version::Version,
     },
@@ -183,11 +183,7 @@ impl DockerConfigFile {
         let tokens = || desired.current.values();
         if let Some(store) = self.expiry_store.as_mut().filter(|store| !is_right || !store.has(tokens())) {
             let kept = store.keep(target, (mode, group), self.known.values().chain(tokens()));
-            warnings.extend(kept.err().map(|error| {
-                let message =
-                    format!("the expiries of the credentials are not stored for the next start: {error}");
-                Warning::new(message, Diagnosis::ExpiriesNotStored)
-            }));
+            warnings.extend(kept.err().as_ref().map(warning::expiries_not_stored));
         }
         if is_right {
             self.left = seen;
@@ -197,22 +193,14 @@ impl DockerConfigFile {
         let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
         let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(None) };
-        let path = self.settings.path.display();
+        let (path, directory) = (&self.settings.path, target.directory.path());
         if let Found::Other(what) = found {
-            let message = format!("`{path}` was {what}; it was replaced by a file");
-            warnings.push(Warning::new(message, Diagnosis::PathReplaced));
+            warnings.push(warning::replaced(path, what));
         }
         if let (Found::Unfit(reason), Some(aside)) = (found, aside) {
-            let aside = target.directory.path().join(aside);
-            let message = format!("`{path}` was set aside as `{}`: {reason}", aside.display());
-            warnings.push(Warning::new(message, Diagnosis::FileSetAside));
+            warnings.push(warning::set_aside(path, &directory.join(aside), reason));
         }
-        // The new file is there, and may not be after a power failure.
-        if let Some(error) = unsynced {
-            let error = FileError::new(Operation::Sync, target.directory.path(), error);
-            let message = format!("`{path}` was replaced, and may be lost in a power failure: {error}");
-            warnings.push(Warning::new(message, error.remedy()));
-        }
+        warnings.extend(unsynced.map(|error| warning::not_synced(directory, error)));
         warnings.extend(self.recheck_mode(target, &metadata, group));
         Ok(Some((Written::Changed, warnings)))
     }
@@ -230,11 +218,7 @@ impl DockerConfigFile {
     /// A mode for the owner alone: a consumer that runs as another user gets no credentials, and may not report it.
     fn only_ours(&self) -> Option<Warning> {
         let DockerConfigSettings { path, mode, .. } = &self.settings;
-        let uid = rustix::process::geteuid().as_raw();
-        (mode.bits() & 0o044 == 0).then(|| {
-            let message = format!("only user {uid} may read `{}`, by its mode {mode}", path.display());
-            Warning::new(message, Diagnosis::ConsumerCannotRead)
-        })
+        (mode.bits() & 0o044 == 0).then(|| warning::only_ours(path, *mode))
     }
 
     fn has_expected_mode(&self, metadata: &Metadata, group: u32) -> bool {
@@ -253,13 +237,7 @@ impl DockerConfigFile {
         let shown = shown_by(written);
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
-        let (found, found_group) = self.imposed?;
-        let message = format!(
-            "the file system does not keep the mode and group of `{}`: it shows {found:04o} and group {found_group} for \
-             {mode} and group {group}",
-            self.settings.path.display()
-        );
-        Some(Warning::new(message, Diagnosis::ModeNotKept))
+        self.imposed.map(|found| warning::mode_not_kept(&self.settings.path, (mode, group), found))
     }
 
     /// At the first reconcile: which of the tokens in the file are known from the process before this one.

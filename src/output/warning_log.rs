@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    failure::{Warning, diagnosis::Remedy},
-    kubernetes::ObjectRef,
-    status::OutputId,
-};
+use crate::{failure::Warning, kubernetes::ObjectRef, status::OutputId};
 
 /// The most warnings that are logged within [`WINDOW`]: those of one document, and their count.
 const LINES: usize = 21;
@@ -43,11 +39,10 @@ impl WarningLog {
 /// Logs it with the fields of a failure, as far as there is something to do.
 pub(super) fn log(warning: &Warning, output: &OutputId, secret: Option<&ObjectRef>) {
     let Warning { message, remedy } = warning;
-    let diagnosis = remedy.as_ref().map(|remedy: &Remedy| remedy.diagnosis.id());
-    tracing::warn!(
-        %output, secret = secret.map(tracing::field::display), warning = message, diagnosis,
-        remedy = remedy.as_ref().map(tracing::field::display), "output has a warning"
-    );
+    let diagnosis = remedy.as_ref().map(|remedy| remedy.diagnosis.id());
+    let (secret, remedy) =
+        (secret.map(tracing::field::display), remedy.as_ref().map(tracing::field::display));
+    tracing::warn!(%output, secret, warning = message, diagnosis, remedy, "output has a warning");
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use rustix::{
 use super::{
     DockerConfigError, DockerConfigFile,
     read::{Found, read},
+    warning,
 };
 use crate::{
     credentials::CredentialSet,
     docker_config::{Base, creds_store, merge},
-    failure::{Warning, diagnosis::Diagnosis},
+    failure::Warning,
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
         directory::Directory,
@@ -80,12 +81,8 @@ fn is_full(volume: &StatVfs) -> bool {
 fn warnings_of(found: &Found, base: Option<&Base>) -> Vec<Warning> {
     match found {
         Found::Absent => Vec::new(),
-        Found::Unfit(unfit) => {
-            vec![Warning::new(format!("it would be set aside: {unfit}"), Diagnosis::FileSetAside)]
-        }
-        Found::Other(what) => {
-            vec![Warning::new(format!("it would be replaced: it is {what}"), Diagnosis::PathReplaced)]
-        }
+        Found::Unfit(unfit) => vec![warning::would_be_set_aside(unfit)],
+        Found::Other(what) => vec![warning::would_be_replaced(what)],
         Found::Config(..) => {
             let existing = found.document();
             let store = creds_store(&existing.top);

@@ -13,7 +13,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
 use super::{lookup::End, *};
-use crate::{docker_config::Document, failure::Diagnose, secret::Secret};
+use crate::{
+    docker_config::Document,
+    failure::{Diagnose, diagnosis::Diagnosis},
+    secret::Secret,
+};
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";
