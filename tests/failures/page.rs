@@ -29,12 +29,12 @@ const ELSEWHERE: [(D, &str, &str); 34] = [
     ),
     (
         D::Contended,
-        "tests/process/volume.rs",
+        "tests/process/volume/edits.rs",
         "edits_without_end_are_answered_at_a_bounded_rate_and_reported",
     ),
     (
         D::UntrustedLink,
-        "tests/process/volume.rs",
+        "tests/process/volume/links.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
     ),
     (

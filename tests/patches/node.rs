@@ -8,5 +8,6 @@ mod argocd;
 mod chart;
 mod consumers;
 mod flux;
+mod quick_start;
 mod scene;
 mod standalone;

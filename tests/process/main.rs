@@ -17,6 +17,7 @@ mod inputs;
 mod kubelet;
 mod lifecycle;
 mod log;
+mod once;
 mod print;
 mod pull_probe;
 mod registries;

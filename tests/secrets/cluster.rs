@@ -134,7 +134,7 @@ impl Cluster {
         command
     }
 
-    /// What a consumer from `tests/consumers` finds, as the cluster's admin; `None` when it is not here.
+    /// What a consumer from `tests/tools/consumers` finds, as the cluster's admin; `None` when it is not here.
     pub(crate) fn finds(&self, arguments: &[&str]) -> Option<Value> {
         let mut command = self.consumer(&program("consumers")?);
         let found =

@@ -12,6 +12,9 @@ use test_support::{ImageConfig, Node, libraries, program, release_program};
 use crate::build::write;
 
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+/// What scripts of the manifests call.
+pub(crate) const APPLETS: [&str; 9] =
+    ["sh", "cat", "tar", "cut", "sha256sum", "sleep", "date", "rm", "mkdir"];
 const SIDECAR: &str = "ghcr.io/ecr-sidecar/ecr-sidecar";
 /// What a consumer says of a pull that was let in, and of one that was not.
 pub(crate) const PULLED: &str = "PULLED";
@@ -69,9 +72,11 @@ pub(crate) fn import(node: &Node) -> bool {
     );
     consumer("quay.io/argoproj/argocd:v3.5.1", "999", 8084, ("/bin/helm", &helm), &pull);
     let libraries = libraries(&helm);
+    let applets = APPLETS.map(|applet| format!("/bin/{applet}"));
+    let applets = applets.iter().map(|path| (path.as_str(), busybox.as_path()));
     node.import_image(
         "docker.io/alpine/helm:3.21.4",
-        libraries.iter().map(|path| as_they_are(path)).chain([("/bin/helm", helm.as_path())]),
+        libraries.iter().map(|path| as_they_are(path)).chain([("/bin/helm", helm.as_path())]).chain(applets),
         ImageConfig { entrypoint: &["/bin/helm"], ..ImageConfig::default() },
     );
     true
@@ -94,13 +99,13 @@ pub(crate) fn import_sidecar(node: &Node, tag: &str) {
 }
 
 /// containerd rejects an image that is imported twice at once, as by two tests.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A library, at the same path.
-fn as_they_are(path: &Path) -> (&str, &Path) {
+pub(crate) fn as_they_are(path: &Path) -> (&str, &Path) {
     (path.to_str().unwrap(), path)
 }
 

@@ -47,5 +47,5 @@ pub use process::{Process, Signal, clean_command, install, output};
 pub use registry::DockerRegistry;
 pub use requirement::{libraries, program, root, skip};
 pub use rust_image::import_rust_image;
-pub use sidecar::{Sidecar, release_program};
+pub use sidecar::{Sidecar, emulator_program, release_program};
 pub use wait::{pause, wait_for};

@@ -57,16 +57,37 @@ impl Deref for Sidecar {
 /// When it can't be built.
 #[track_caller]
 pub fn release_program() -> PathBuf {
-    let mut script =
-        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/build-release"));
+    built_by(Command::new(root().join("packaging/build-release"))).trim().into()
+}
+
+/// The emulator as a program, for containers; as current as what is tested.
+///
+/// # Panics
+/// When it can't be built.
+#[track_caller]
+pub fn emulator_program() -> PathBuf {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Of the whole workspace, whose features have been built already.
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "ecr-emulator"]).current_dir(root());
+    built_by(cargo);
+    let test = env::current_exe().expect("the test's own path");
+    test.parent().and_then(Path::parent).expect("target/…/debug/deps").join("ecr-emulator")
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[track_caller]
+fn built_by(mut command: Command) -> String {
     // Not the variables that cargo gives to a test: crates whose build reads them would be built again.
-    script.env_clear();
+    command.env_clear();
     for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_TARGET_DIR", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
-        script.envs(env::var_os(name).map(|value| (name, value)));
+        command.envs(env::var_os(name).map(|value| (name, value)));
     }
-    let built = output(&mut script, BUILD);
+    let built = output(&mut command, BUILD);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    String::from_utf8(built.stdout).expect("a path").trim().into()
+    String::from_utf8(built.stdout).expect("a path")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `tests/consumers` finds in a cluster and in a file what the consumers would find, and is refused as they are.
+//! `tests/tools/consumers` finds in a cluster and in a file what the consumers would find, and is refused as they are.
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail by panicking")]
 
 use std::{

@@ -1,4 +1,4 @@
-module ecr-sidecar/tests/consumers
+module ecr-sidecar/tests/tools/consumers
 
 go 1.26.0
 
