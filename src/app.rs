@@ -17,7 +17,7 @@ use tokio::{
 
 pub(crate) use self::{once::once, usage_hint::UsageHint};
 use crate::{
-    admin::server::{self, BindError},
+    admin::server,
     aws::{http, profile_file::ProfileFiles},
     clock::Clock,
     config::{self, Config, Context, Flags, Registries, Violations},
@@ -37,10 +37,9 @@ pub(crate) enum AppError {
     UsageHint(UsageHint),
     #[error(transparent)]
     Configuration(#[from] Violations),
+    /// An output, or the address of the health endpoint, that cannot be used.
     #[error("{0}")]
-    Output(Problem),
-    #[error(transparent)]
-    Bind(#[from] BindError),
+    Unusable(Problem),
     #[error("cannot install signal handlers")]
     Signals(#[source] io::Error),
     #[error("not all required outputs could be written:\n{0}")]
@@ -106,7 +105,7 @@ fn warn_of(config: &Config, context: &Context) {
 async fn checked_sdk_config(config: &Config, context: &Context) -> Result<SdkConfig, AppError> {
     warn_of(config, context);
     let client = http::client(&context.env);
-    Engine::preflight(config.outputs.iter()).await.map_err(AppError::Output)?;
+    Engine::preflight(config.outputs.iter()).await.map_err(AppError::Unusable)?;
     Ok(context.sdk.config(client))
 }
 
@@ -134,7 +133,7 @@ impl App {
         let sdk = checked_sdk_config(&config, context).await?;
         let clock = Clock::System;
         let status = StatusBoard::new(clock.now());
-        let listener = server::bind(config.health.listen)?;
+        let listener = server::bind(config.health.listen).map_err(AppError::Unusable)?;
         announce(&config, listener.local_addr().unwrap_or(config.health.listen));
         let config_changed = Arc::new(Notify::new());
         let mut engine = Engine::new(Dependencies {
@@ -203,9 +202,9 @@ impl App {
         }
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
-        Engine::preflight(changed).await.map_err(AppError::Output)?;
+        Engine::preflight(changed).await.map_err(AppError::Unusable)?;
         if config.health.listen != self.config.health.listen {
-            let listener = server::bind(config.health.listen)?;
+            let listener = server::bind(config.health.listen).map_err(AppError::Unusable)?;
             self.health_task.abort();
             self.health_task = serve(&mut self.engine, listener, &self.health);
         }

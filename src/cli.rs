@@ -168,9 +168,7 @@ async fn work(command: Command, flags: &Flags, context: &Context) -> ExitCode {
 fn exit_code(outcome: Result<(), AppError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let status = match &error {
-        AppError::UsageHint(_) | AppError::Configuration(_) | AppError::Output(_) | AppError::Bind(_) => {
-            BAD_CONFIGURATION
-        }
+        AppError::UsageHint(_) | AppError::Configuration(_) | AppError::Unusable(_) => BAD_CONFIGURATION,
         AppError::NotWritten(_) => UNAVAILABLE,
         AppError::Signals(_) | AppError::Panicked(_) => FAULT,
     };

@@ -13,5 +13,4 @@ pub(crate) use self::{
     document::{Document, LARGEST, Unfit, entry_of},
     entry::{auth, is_ecr_token},
     merge::{Merged, creds_store, merge},
-    warning::Warning,
 };

@@ -96,6 +96,26 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What stopped nothing, and may keep a consumer from working.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What was found, where, and what it causes: one sentence.
+    pub message: String,
+    /// None where nothing is to be done: what clients would have taken for our entry has been removed already, and the
+    /// count of further warnings is about them.
+    pub remedy: Option<Remedy>,
+}
+
+impl Warning {
+    pub fn new(message: String, remedy: impl Into<Remedy>) -> Self {
+        Self { message, remedy: Some(remedy.into()) }
+    }
+
+    pub fn without_remedy(message: String) -> Self {
+        Self { message, remedy: None }
+    }
+}
+
 /// An error that says when to try again and what to do about it.
 pub trait Diagnose: fmt::Display {
     fn class(&self) -> Class;

@@ -16,15 +16,10 @@ use tokio::{
 
 use self::plan::{Failures, Lifetime, Policy, State, attempt_limit, plan};
 use crate::{
-    aws::token::{Fetched, TokenError, TokenSource},
+    aws::token::{ClockFault, Fetched, TokenError, TokenSource},
     clock::{Clock, rfc3339},
     credentials::CredentialStore,
-    failure::{
-        Diagnose, Problem,
-        diagnosis::{Diagnosis, Remedy},
-        log_problem,
-        reminder::Reminder,
-    },
+    failure::{Diagnose, Problem, log_problem, reminder::Reminder},
     status::{Served, StatusBoard},
 };
 
@@ -123,9 +118,10 @@ impl Refresher {
         let next = plan(self.clock.now(), state, &self.policy.borrow());
         let (obtained_at, expires_at) = (token.obtained_at, token.expires_at);
         if let Some(fault) = fault {
+            let remedy = ClockFault::remedy();
             tracing::warn!(
                 token = %key, ?fault, expires_at = %rfc3339(expires_at),
-                diagnosis = Diagnosis::ClockOff.id(), remedy = %Remedy::with(Diagnosis::ClockOff, "an emulator's dates may also be wrong"),
+                diagnosis = remedy.diagnosis.id(), %remedy,
                 "implausible token expiry (clock skew?); refreshing at a reduced rate"
             );
         }

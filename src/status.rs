@@ -21,7 +21,7 @@ use crate::{
         token::{ClockFault, TokenKey},
     },
     clock::whole_seconds,
-    failure::{Class, Problem, diagnosis::Diagnosis},
+    failure::{Class, Problem, Warning, diagnosis::Diagnosis},
     kubernetes::ObjectRef,
     registry::RegistryHost,
 };
@@ -144,7 +144,7 @@ pub struct OutputStatus {
     /// Reconciliations that failed since the start.
     pub failed: u64,
     /// What may keep a consumer from working.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// Why the last reconciliation failed, if it did.
     pub last_error: Option<Problem>,
     /// Of an output that writes Secrets.

@@ -22,7 +22,7 @@ use tokio::{
 pub use super::answers::Health;
 use super::answers::respond;
 use crate::{
-    failure::{diagnosis::Diagnosis, is_file_limit},
+    failure::{Problem, diagnosis::Diagnosis, is_file_limit},
     tasks,
 };
 
@@ -68,23 +68,18 @@ impl Limits {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen on {address} for the health endpoint: {source}; choose another address by health.listen or ECR_SIDECAR_HEALTH_LISTEN"
-)]
-pub struct BindError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+pub fn bind(address: SocketAddr) -> Result<TcpListener, Problem> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?; // as TcpListener::bind does
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().map_err(|source| BindError { address, source })
+    listen().map_err(|error| {
+        let diagnosis =
+            if is_file_limit(&error) { Diagnosis::TooManyOpenFiles } else { Diagnosis::HealthAddress };
+        Problem::denied(format!("cannot listen on {address} for the health endpoint: {error}"), diagnosis)
+    })
 }
 
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {

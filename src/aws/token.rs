@@ -337,6 +337,11 @@ impl ClockFault {
             Self::TooLong => "too-long",
         }
     }
+
+    /// Of each of them: which clock is wrong cannot be told.
+    pub fn remedy() -> Remedy {
+        Remedy::with(Diagnosis::ClockOff, "an emulator's dates may also be wrong")
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@ use zeroize::Zeroizing;
 use super::{
     document::{Document, LARGEST, Unfit},
     merge::BaseKeys,
-    warning::Warning,
 };
-use crate::fs::read::{ReadError, read_now};
+use crate::{
+    failure::{Warning, diagnosis::Diagnosis},
+    fs::read::{ReadError, read_now},
+};
 
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
 fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
@@ -42,7 +44,13 @@ impl Base {
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
         match read_input(&self.path) {
             Ok(text) => self.text = Some(text),
-            Err(reason) => return Some(Warning::Base { path: self.path.clone(), reason }),
+            Err(reason) => {
+                let path = self.path.display();
+                let message = format!(
+                    "the base `{path}` is not usable: {reason}; the entries that it had last are kept"
+                );
+                return Some(Warning::new(message, Diagnosis::BaseUnusable));
+            }
         }
         None
     }

@@ -25,10 +25,9 @@ use serde_json::value::RawValue;
 use super::{
     base::Base,
     document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant, repository_host},
-    entry,
-    warning::Warning,
+    entry, warning,
 };
-use crate::{aws::token::Token, credentials::CredentialSet, registry::RegistryHost};
+use crate::{aws::token::Token, credentials::CredentialSet, failure::Warning, registry::RegistryHost};
 
 /// The most warnings of a document that are kept; the others are counted.
 const WARNINGS: usize = 20;
@@ -80,7 +79,7 @@ impl Warnings {
     }
 
     fn into_all(self) -> Vec<Warning> {
-        let more = (self.more > 0).then_some(Warning::More { count: self.more });
+        let more = (self.more > 0).then(|| warning::more(self.more));
         self.kept.into_iter().chain(more).collect()
     }
 }
@@ -107,8 +106,8 @@ pub(crate) fn merge<'a>(
         top.shift_insert(0, Cow::Borrowed(AUTHS), RawValue::NULL);
     }
     // The first, since it concerns every entry.
-    if let Some(warning) = creds_store(&top).filter(|_| !desired.current.is_empty()) {
-        warnings.push(|| warning);
+    if let Some(store) = creds_store(&top).filter(|_| !desired.current.is_empty()) {
+        warnings.push(|| store);
     }
     let mut auths = existing.auths;
     overlay(AUTHS, &mut auths, base.auths, supplied);
@@ -120,7 +119,7 @@ pub(crate) fn merge<'a>(
         let ours = desired.current.contains_key(host.as_str());
         if ours {
             removed = true;
-            warnings.push(|| Warning::helper_removed(key, &host));
+            warnings.push(|| warning::helper_removed(key, &host));
         }
         !ours
     });
@@ -131,7 +130,7 @@ pub(crate) fn merge<'a>(
 /// The store that docker would ask before it reads an entry.
 pub(crate) fn creds_store(top: &Entries<'_>) -> Option<Warning> {
     let store = serde_json::from_str::<String>(top.get(CREDS_STORE)?.get()).ok()?;
-    (!store.is_empty()).then(|| Warning::creds_store(&store))
+    (!store.is_empty()).then(|| warning::creds_store(&store))
 }
 
 impl Merged<'_> {
@@ -206,7 +205,7 @@ fn correct(
         let host = host_meant(key);
         if desired.current.contains_key(host.as_str()) {
             *removed = true;
-            warnings.push(|| Warning::twin_removed(key, &host));
+            warnings.push(|| warning::twin_removed(key, &host));
             return false;
         }
         if let Some(host) = repository_host(key)
@@ -214,17 +213,17 @@ fn correct(
         {
             if entry::is_of_aws(entry) {
                 *removed = true;
-                warnings.push(|| Warning::twin_removed(key, &host));
+                warnings.push(|| warning::twin_removed(key, &host));
                 return false;
             }
-            warnings.push(|| Warning::repository_entry(key, &host));
+            warnings.push(|| warning::repository_entry(key, &host));
         }
         if retired.contains(key.as_ref()) && entry::is_ecr_token(entry) {
             *removed = true;
             return false;
         }
         if let Err(reason) = entry::check(entry) {
-            warnings.push(|| Warning::invalid_entry(key, reason));
+            warnings.push(|| warning::invalid_entry(key, reason));
         }
         true
     });

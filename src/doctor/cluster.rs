@@ -131,7 +131,7 @@ fn of_secret(id: &str, Inspection { at, state }: Inspection) -> Vec<Finding> {
             vec![Step::Kubernetes.ok(id, format!("the Secret {at} can be kept"))]
         }
         Some(Ok(warnings)) => {
-            warnings.into_iter().map(|warning| Step::Kubernetes.notice(id, warning)).collect()
+            warnings.into_iter().map(|warning| Step::Kubernetes.warning(id, warning)).collect()
         }
         Some(Err(problem)) => vec![Step::Kubernetes.problem(id, problem)],
         None => {

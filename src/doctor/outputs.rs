@@ -140,7 +140,7 @@ fn of_file(
             Step::Output.ok(subject, saw)
         }
     };
-    let warnings = warnings.iter().map(|warning| Step::Output.notice(subject, warning));
+    let warnings = warnings.iter().map(|warning| Step::Output.warning(subject, warning.clone()));
     warnings.chain([of_mode]).collect()
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::Serialize;
 
 use crate::failure::{
-    Problem,
+    Problem, Warning,
     diagnosis::{Diagnosis, Remedy},
 };
 
@@ -64,9 +64,8 @@ impl Step {
         self.finding(subject, Outcome::Skip, why)
     }
 
-    /// A warning that states itself what to do.
-    pub(crate) fn notice(self, subject: impl Into<String>, saw: impl Into<String>) -> Finding {
-        self.finding(subject, Outcome::Warn, saw)
+    pub(crate) fn warning(self, subject: impl Into<String>, warning: Warning) -> Finding {
+        Finding { remedy: warning.remedy, ..self.finding(subject, Outcome::Warn, warning.message) }
     }
 
     pub(crate) fn warn(
@@ -75,7 +74,7 @@ impl Step {
         saw: impl Into<String>,
         remedy: impl Into<Remedy>,
     ) -> Finding {
-        Finding { remedy: Some(remedy.into()), ..self.notice(subject, saw) }
+        Finding { remedy: Some(remedy.into()), ..self.finding(subject, Outcome::Warn, saw) }
     }
 
     pub(crate) fn fail(

@@ -49,6 +49,9 @@ diagnoses! {
     EndpointConflict = "endpoint-conflict",
         "Variables contradict each other: a custom endpoint has no FIPS or dual-stack variant.",
         "unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or the endpoint in AWS_ENDPOINT_URL or the profile";
+    HealthAddress = "health-address",
+        "The health endpoint cannot listen on its address: another process does, or this machine does not have it.",
+        "choose another address by `health.listen` or ECR_SIDECAR_HEALTH_LISTEN";
 
     "AWS credentials":
     IrsaInactive = "irsa-inactive",
@@ -235,13 +238,37 @@ diagnoses! {
         "mount a volume at the directory, or create it";
     VolumeBroken = "volume-broken",
         "The operating system failed the write for another reason.",
-        "see the error of the operating system and the kernel log of the node; the write is retried automatically";
+        "see the error of the operating system and the kernel log of the node; a failed write is retried automatically";
     VolumeHangs = "volume-hangs",
         "The volume does not respond.",
         "check the volume; a memory-backed emptyDir cannot hang";
     Contended = "contended",
         "Ownership conflict: another process keeps changing the file.",
         "let only the sidecar write this file: configure another file for the other process, and set that file as `base`";
+    FileSetAside = "file-set-aside",
+        "The file cannot be read as a docker config: it is set aside, and a new one takes its place.",
+        "copy what is still needed from the file that is set aside (`config.json.invalid`) into the new one, whose entries for other registries stay, or into `base`";
+    PathReplaced = "path-replaced",
+        "The path is a symbolic link that is not followed, a FIFO, a socket or an empty directory: a file replaces it.",
+        "no action needed, unless a symbolic link is meant: then configure the path that it leads to";
+    ModeNotKept = "mode-not-kept",
+        "The file system does not keep the mode and the group that are set: they decide who reads the file.",
+        "set owner, group and mode by the mount options of the volume, such as `uid`, `gid` and `file_mode` for CIFS";
+    ExpiriesNotStored = "expiries-not-stored",
+        "The expiry of each credential cannot be stored next to the file: after a restart during an outage of AWS the credentials count as missing.",
+        "let the sidecar replace `.config.json.ecr-sidecar` next to the file; the message names what prevents it, such as a directory of that name";
+    BaseUnusable = "base-unusable",
+        "The `base` of an output cannot be read as a docker config: its last usable entries are kept.",
+        "mount a docker config.json at the path of `base`, readable for the sidecar, or correct it; it is read again when it changes";
+    CredsStore = "creds-store",
+        "The file or Secret names a credential store (`credsStore`): docker asks it and does not read `auths`, where the credentials are.",
+        "remove `credsStore` from the file or Secret, and from its `base`";
+    EntryInvalid = "entry-invalid",
+        "An entry makes docker and go-containerregistry reject the whole file, and the sidecar's credentials with it.",
+        "correct or remove the entry in the file or Secret, and in its `base`";
+    RepositoryEntry = "repository-entry",
+        "An entry of another user is for single repositories of the registry: podman, skopeo and go-containerregistry prefer it.",
+        "remove the entry, unless that user is meant to pull these repositories";
     InotifyExhausted = "inotify-exhausted",
         "The node has no inotify instances or watches left: files are polled every second instead.",
         "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on the node";
@@ -313,6 +340,12 @@ diagnoses! {
     SecretUnmanaged = "secret-unmanaged",
         "The Secret has credentials that are not managed by the sidecar.",
         "choose another name, or set `adopt: true` on this output to keep it from now on";
+    RegistryNotConfigured = "registry-not-configured",
+        "The `url` of an Argo CD repository is in none of the configured registries, so its Secret gets no credentials.",
+        "correct the `url`, add its registry to `registries`, or remove the Secret from this output (its `names`, or the label of its `selector`)";
+    ArgocdSecretIgnored = "argocd-secret-ignored",
+        "Argo CD does not use the Secret as meant: it lacks the label, or a field differs.",
+        "apply what `ecr-sidecar manifests` prints for the template; a repository's Secret needs the label `argocd.argoproj.io/secret-type: repository`";
     CredentialWithheld = "credential-withheld",
         "With the fields of this Argo CD Secret, the registry's password would be sent to another server, or would replace another user's.",
         "apply what `ecr-sidecar manifests` prints for it, and remove `insecure…` keys and another user's `username` and `password`";

@@ -24,6 +24,7 @@ pub(crate) mod lookup;
 mod mount;
 mod read;
 pub(super) mod reconciler;
+mod warning;
 
 use std::{
     collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
@@ -32,16 +33,17 @@ use std::{
 
 pub(crate) use crate::fs::atomic_file::FileMode;
 pub(crate) use dry_run::DryRun;
-pub(crate) use error::{DockerConfigError, Warning};
+pub(crate) use error::DockerConfigError;
 
 use self::{
-    expiry_store::{ExpiryStore, NotKept},
+    expiry_store::ExpiryStore,
     read::{Found, read},
 };
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
     docker_config::{Base, merge},
+    failure::Warning,
     fs::{
         atomic_file::{
             Cause, FileError, Replaced, Replacement, Target, expected_group, made_here, remove_stale,
@@ -98,8 +100,7 @@ impl DockerConfigFile {
 
     /// Makes the file as desired, if it is not already. Blocks on the file system.
     pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
-        let mut warnings: Vec<_> =
-            self.base.as_mut().and_then(Base::refresh).map(Warning::from).into_iter().collect();
+        let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
         warnings.extend(self.only_ours());
         let mut tokens = BTreeMap::new();
         let result = self.apply(desired, now, &mut tokens, &mut warnings);
@@ -170,8 +171,7 @@ impl DockerConfigFile {
         desired: &CredentialSet,
     ) -> Result<Option<(Written, Vec<Warning>)>, DockerConfigError> {
         let mut merged = merge(found.document(), self.base.as_ref(), desired);
-        let mut warnings: Vec<_> =
-            std::mem::take(&mut merged.warnings).into_iter().map(Warning::from).collect();
+        let mut warnings = std::mem::take(&mut merged.warnings);
         if !merged.ours {
             return Ok(Some((Written::Unchanged, warnings)));
         }
@@ -183,8 +183,7 @@ impl DockerConfigFile {
         let tokens = || desired.current.values();
         if let Some(store) = self.expiry_store.as_mut().filter(|store| !is_right || !store.has(tokens())) {
             let kept = store.keep(target, (mode, group), self.known.values().chain(tokens()));
-            let failed = |error: NotKept| Warning::ExpiriesNotStored { reason: error.to_string() };
-            warnings.extend(kept.err().map(failed));
+            warnings.extend(kept.err().as_ref().map(warning::expiries_not_stored));
         }
         if is_right {
             self.left = seen;
@@ -194,17 +193,14 @@ impl DockerConfigFile {
         let replacement = Replacement { target, mode, group, seen, set_aside: &set_aside };
         let replaced = replacement.run(|out| merged.write_to(out)).map_err(|error| self.refine(error))?;
         let Replaced::Done { metadata, aside, unsynced } = replaced else { return Ok(None) };
-        let path = self.settings.path.clone();
+        let (path, directory) = (&self.settings.path, target.directory.path());
         if let Found::Other(what) = found {
-            warnings.push(Warning::Replaced { path: path.clone(), what });
+            warnings.push(warning::replaced(path, what));
         }
         if let (Found::Unfit(reason), Some(aside)) = (found, aside) {
-            let aside = target.directory.path().join(aside);
-            warnings.push(Warning::SetAside { path: path.clone(), aside, reason: reason.clone() });
+            warnings.push(warning::set_aside(path, &directory.join(aside), reason));
         }
-        if let Some(error) = unsynced {
-            warnings.push(Warning::NotSynced { path, error: error.kind() });
-        }
+        warnings.extend(unsynced.map(|error| warning::not_synced(directory, error)));
         warnings.extend(self.recheck_mode(target, &metadata, group));
         Ok(Some((Written::Changed, warnings)))
     }
@@ -222,8 +218,7 @@ impl DockerConfigFile {
     /// A mode for the owner alone: a consumer that runs as another user gets no credentials, and may not report it.
     fn only_ours(&self) -> Option<Warning> {
         let DockerConfigSettings { path, mode, .. } = &self.settings;
-        let uid = rustix::process::geteuid().as_raw();
-        (mode.bits() & 0o044 == 0).then(|| Warning::OnlyOurs { path: path.clone(), mode: *mode, uid })
+        (mode.bits() & 0o044 == 0).then(|| warning::only_ours(path, *mode))
     }
 
     fn has_expected_mode(&self, metadata: &Metadata, group: u32) -> bool {
@@ -242,14 +237,7 @@ impl DockerConfigFile {
         let shown = shown_by(written);
         let mode = self.settings.mode;
         self.imposed = (shown != (mode.bits(), group)).then_some(shown);
-        let (found, found_group) = self.imposed?;
-        Some(Warning::ModeNotKept {
-            path: self.settings.path.clone(),
-            wanted: mode,
-            wanted_group: group,
-            found: format!("{found:04o}"),
-            found_group,
-        })
+        self.imposed.map(|found| warning::mode_not_kept(&self.settings.path, (mode, group), found))
     }
 
     /// At the first reconcile: which of the tokens in the file are known from the process before this one.

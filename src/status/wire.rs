@@ -80,6 +80,16 @@ pub struct Problem {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+pub struct Warning {
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Output {
     #[serde(rename = "type")]
     pub kind: String,
@@ -89,7 +99,10 @@ pub struct Output {
     pub written_at: Moment,
     pub writes: u64,
     pub failed: u64,
+    /// The messages of `warning_details`.
     pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warning_details: Vec<Warning>,
     pub last_error: Option<Problem>,
     /// Of an output that writes Secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +196,16 @@ impl From<&failure::Problem> for Problem {
     }
 }
 
+impl From<&failure::Warning> for Warning {
+    fn from(failure::Warning { message, remedy }: &failure::Warning) -> Self {
+        Self {
+            message: message.clone(),
+            diagnosis: remedy.as_ref().map(|remedy| remedy.diagnosis.id().to_owned()),
+            remedy: remedy.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
 impl From<&OutputStatus> for Output {
     fn from(output: &OutputStatus) -> Self {
         let in_place = output.in_place.iter();
@@ -193,7 +216,8 @@ impl From<&OutputStatus> for Output {
             written_at: Moment(output.written_at),
             writes: output.writes,
             failed: output.failed,
-            warnings: output.warnings.clone(),
+            warnings: output.warnings.iter().map(|warning| warning.message.clone()).collect(),
+            warning_details: output.warnings.iter().map(Warning::from).collect(),
             last_error: output.last_error.as_ref().map(Problem::from),
             targets: output.targets.as_ref().map(Targets::from),
         }

@@ -10,6 +10,7 @@ mod names;
 mod pages;
 mod pins;
 mod security;
+mod walks;
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

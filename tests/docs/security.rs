@@ -52,7 +52,7 @@ fn rows_of<'a>(page: &'a str, section: &str, head: &str) -> Vec<&'a str> {
     section.lines().filter(|line| line.starts_with("| ") && *line != head).collect()
 }
 
-fn are_held_by_tests(rows: &[&str]) {
+pub(crate) fn are_held_by_tests(rows: &[&str]) {
     let source = rust(&Path::new(ROOT).join("src")) + &rust(&Path::new(ROOT).join("tests"));
     for row in rows {
         let tests = tests_of(row);

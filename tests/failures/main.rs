@@ -9,6 +9,7 @@ mod places;
 mod pull;
 mod registries;
 mod rows;
+mod warnings;
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ecr-sidecar");

@@ -8,15 +8,16 @@ use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use test_support::files::overwrite;
 
 /// The files of this test program that bring failures about.
-const HERE: [&str; 4] = [
+const HERE: [&str; 5] = [
     include_str!("aws.rs"),
     include_str!("registries.rs"),
     include_str!("places.rs"),
     include_str!("pull.rs"),
+    include_str!("warnings.rs"),
 ];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 31] = [
+const ELSEWHERE: [(D, &str, &str); 34] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/file/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -35,6 +36,11 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
         D::UntrustedLink,
         "tests/process/volume/links.rs",
         "a_directory_swapped_for_a_link_while_running_is_reported_and_not_followed",
+    ),
+    (
+        D::ModeNotKept,
+        "src/output/file/tests.rs",
+        "a_mode_that_the_file_system_imposes_is_reported_and_accepted",
     ),
     (D::ServiceAccountToken, "tests/secrets/reach.rs", "a_pod_without_a_token_gets_the_remedy"),
     (D::Kubeconfig, "tests/secrets/reach.rs", "without_a_cluster_it_reports_it_and_keeps_the_file"),
@@ -63,6 +69,16 @@ const ELSEWHERE: [(D, &str, &str); 31] = [
     (D::SecretType, "tests/secrets/doctor.rs", "a_secret_of_another_type_is_reported"),
     (D::SecretUnmanaged, "tests/secrets/doctor.rs", "a_secret_that_others_filled_is_reported"),
     (D::SecretMissing, "tests/secrets/argocd.rs", "a_repository_that_is_not_there_is_reported"),
+    (
+        D::RegistryNotConfigured,
+        "tests/secrets/doctor.rs",
+        "a_secret_of_argo_cd_that_brings_no_credential_is_reported",
+    ),
+    (
+        D::ArgocdSecretIgnored,
+        "tests/secrets/doctor.rs",
+        "a_secret_of_argo_cd_that_brings_no_credential_is_reported",
+    ),
     (
         D::CredentialWithheld,
         "tests/secrets/ownership.rs",
@@ -118,6 +134,8 @@ fn page() -> String {
          why) and `remedy`; so do `/status` and `ecr-sidecar status`; `ecr-sidecar doctor` shows it in brackets after the remedy.\n\
          Text in parentheses after a remedy is about the case at hand. While a failure lasts, the last good credential stays in\n\
          place.\n\n\
+         A warning stops nothing, and has a name and a remedy of the same kind: the log has its sentence as `warning`, and\n\
+         `/status` all of it in `warning_details`. Only what the sidecar has put right already has neither.\n\n\
          This page is generated from `src/failure/diagnosis.rs`.\n",
     );
     for (section, diagnoses) in D::SECTIONS {

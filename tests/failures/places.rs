@@ -1,6 +1,6 @@
 //! What goes wrong with the docker config.json: volumes, users, mounts.
 
-use std::process::Command;
+use std::{net::TcpListener, process::Command};
 
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::Value;
@@ -110,13 +110,6 @@ fn a_mode_that_the_consumer_cannot_read_by() {
     let private = |command: &mut Command| {
         command.env("ECR_SIDECAR_FILE_MODE", "0600");
     };
-    let sidecar = harness.run(private);
-    let line = sidecar.wait_log("output has a warning", DEADLINE);
-    assert!(line.contains(D::ConsumerCannotRead.remedy()), "{line}");
-    sidecar.wait_status("the warning in /status", |status| {
-        let warnings = status["outputs"][0]["warnings"].as_array().unwrap();
-        warnings.iter().any(|it| it.as_str().unwrap().contains(D::ConsumerCannotRead.remedy()))
-    });
     let report = doctor(&harness, "true", private);
     assert_eq!(first(&report)["diagnosis"], D::ConsumerCannotRead.id(), "{report:#}");
 
@@ -159,6 +152,37 @@ fn a_node_that_is_out_of_inotify() {
         configure(&format!(", base: {}", base.display()));
         wait_auth(&harness.file(), "ghcr.io");
     }
+}
+
+/// At the start it is the end; a reload stays with the address that works.
+#[test]
+fn a_health_address_that_another_process_has() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let remedy = D::HealthAddress.remedy();
+    let harness = Harness::new(BINARY);
+    let sidecar = harness.run(|command| {
+        command.env("ECR_SIDECAR_HEALTH_LISTEN", &address);
+    });
+    assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(64));
+    let said = sidecar.stderr();
+    assert!(said.contains(&address) && said.contains(remedy), "{said}");
+
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\noutputs: [{{type: docker-config, path: {}}}]\n",
+        harness.file().display()
+    );
+    let file = harness.put("ecr-sidecar.yaml", &format!("{text}health: {{listen: '127.0.0.1:0'}}\n"));
+    let sidecar = harness.run(|command| {
+        configured_by(command, &file);
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+    });
+    sidecar.wait_ready();
+    harness.put("ecr-sidecar.yaml", &format!("{text}health: {{listen: '{address}'}}\n"));
+    let status =
+        sidecar.wait_status("the rejection", |status| !status["configuration"]["last_error"].is_null());
+    let error = status["configuration"]["last_error"].as_str().unwrap();
+    assert!(error.contains(&address) && error.contains(remedy), "{error}");
 }
 
 #[test]

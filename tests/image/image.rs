@@ -9,7 +9,9 @@ use std::{
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
-use test_support::{free_port, release_program, wait_for};
+use test_support::{
+    DockerRegistry, clean_command, free_port, markdown::blocks_of, program, release_program, wait_for,
+};
 
 use crate::{DEADLINE, Machine, build_arguments, said, succeeded, write};
 
@@ -80,6 +82,26 @@ fn its_program_is_byte_for_byte_the_one_that_is_built_outside() {
         "{} is another program than that of the image",
         outside.display()
     );
+}
+
+/// By the command that `patches/kubelet` and the main README give.
+#[test]
+fn the_program_comes_out_of_the_image() {
+    let (Some(registry), Some(crane)) = (DockerRegistry::start(), program("crane")) else { return };
+    let Some(machine) = Machine::on_this_network() else { return };
+    let folder = machine.folder.path();
+    machine.docker(["save", "--output", folder.join("image.tar").to_str().unwrap(), "ecr-sidecar"]);
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("patches/kubelet/README.md")).unwrap();
+    let blocks = blocks_of("sh", &readme);
+    let export = blocks.iter().find(|block| block.starts_with("crane export ")).unwrap();
+    let image = export.split(' ').nth(2).unwrap();
+    let here = image.replace("ghcr.io", &registry.addr().to_string());
+    let mut shell = clean_command("bash", folder);
+    let path = format!("{}:/usr/bin:/bin", crane.parent().unwrap().display());
+    let script = format!("crane push image.tar {here}\n{}", export.replace(image, &here));
+    succeeded(shell.args(["-euo", "pipefail", "-c", &script]).current_dir(folder).env("PATH", path));
+    assert!(fs::read(folder.join("ecr-sidecar")).unwrap() == fs::read(release_program()).unwrap());
 }
 
 #[test]

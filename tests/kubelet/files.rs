@@ -61,6 +61,14 @@ fn every_kind_of_private_registry_is_matched_and_only_those() {
         "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn",
         "123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu",
         "123456789012.dkr-ecr.eusc-de-east-1.on.amazonwebservices.eu",
+        "123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov",
+        "123456789012.dkr-ecr.us-iso-east-1.on.aws.ic.gov",
+        "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
+        "123456789012.dkr-ecr.us-isob-east-1.on.aws.scloud",
+        "123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk",
+        "123456789012.dkr-ecr.eu-isoe-west-1.on.cloud-aws.adc-e.uk",
+        "123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov",
+        "123456789012.dkr-ecr.us-isof-south-1.on.aws.hci.ic.gov",
     ] {
         assert!(matches(host), "{host}");
     }

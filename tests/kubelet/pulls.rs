@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ecr_emulator::{Fault, Service};
+use test_support::markdown::blocks_of;
 
 use crate::scene::{Scene, read};
 
@@ -58,17 +59,22 @@ fn while_aws_is_away_pulls_go_on_in_the_second_half_of_a_token_s_life() {
 #[test]
 fn two_service_accounts_get_two_roles_and_none_gets_another_one_s() {
     let Some(scene) = Scene::new("credential-provider-with-roles.yaml", &ROLES) else { return };
+    let readme = blocks_of("sh", &read("README.md")).into_iter().find(|block| block.contains("rbac.yaml"));
+    let [grant, annotate] = readme.iter().flat_map(|block| block.lines()).collect::<Vec<_>>()[..] else {
+        panic!("{readme:?}")
+    };
     for (namespace, role) in
-        [("team-a", Some(ROLE_A)), ("team-b", Some(ROLE_B)), ("team-c", Some(ROLE_A)), ("plain", None)]
+        [("team-a", None), ("team-b", Some(ROLE_B)), ("team-c", Some(ROLE_A)), ("plain", None)]
     {
         scene.namespace(namespace);
         scene.account(namespace, "puller", role);
     }
+    scene.run(&annotate.replace(" default ", " puller "));
     // Kubelets may not have tokens for STS by themselves.
     scene.pull("team-a", "puller", [("early", image(1))]);
     scene.wait_refused("team-a", "early");
     assert_eq!((scene.calls(), scene.principals(0).len()), ([0, 0], 0));
-    scene.node.apply(&read("rbac.yaml"));
+    scene.run(grant);
     scene.wait_all_ran("team-a");
     let by = |role: &str| format!(":assumed-role/{role}/");
     let pulled = scene.principals(0);

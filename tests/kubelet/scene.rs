@@ -61,6 +61,18 @@ impl Scene {
         self.node.namespace(name);
     }
 
+    /// Runs one command of the README, which begins with `kubectl`, in its folder.
+    #[track_caller]
+    pub(crate) fn run(&self, command: &str) {
+        let arguments = command.strip_prefix("kubectl ").expect("a command of kubectl").split(' ');
+        let mut kubectl = self.node.kubectl_command(&self.node.kubeconfig());
+        let done = output(
+            kubectl.args(arguments).current_dir(format!("{ROOT}/patches/kubelet")),
+            Duration::from_secs(60),
+        );
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// Makes a ServiceAccount, with an annotation that names its role if it has one.
     pub(crate) fn account(&self, namespace: &str, name: &str, role: Option<&str>) {
         let annotations = role.map(|role| json!({"eks.amazonaws.com/ecr-role-arn": role}));

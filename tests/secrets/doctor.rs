@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use ecr_emulator::IMAGE;
+use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use serde_json::Value;
 use test_support::{
     Running,
@@ -143,6 +144,54 @@ fn a_secret_of_another_type_is_reported() {
         "{report:#}"
     );
     is_reported(&cluster.start(|_| {}), "secret-type");
+}
+
+/// And a base that is not there: warnings alike, each with its name and remedy.
+#[test]
+fn a_secret_of_argo_cd_that_brings_no_credential_is_reported() {
+    let Some(cluster) = Cluster::new("doctor-unused") else { return };
+    let repository = |name: &str, labels: &str, url: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: doctor-unused, labels: {{{labels}}}}}, \
+             stringData: {{url: '{url}', type: helm}}}}\n---\n"
+        )
+    };
+    let label = "argocd.argoproj.io/secret-type: repository";
+    cluster.server.apply(&repository("elsewhere", label, "ghcr.io/charts"));
+    cluster.server.apply(&repository("unlabelled", "", &format!("{HOST}/charts")));
+    let text = format!(
+        "registries: [{{host: {HOST}}}]\noutputs:\n\
+         - {{type: argocd-repositories, namespace: doctor-unused, names: [elsewhere, unlabelled]}}\n\
+         - {{type: docker-config-secret, name: {SECRET}, base: /nowhere/base.json}}\n"
+    );
+    let file = cluster.harness.put("unused.yaml", &text);
+    cluster.server.apply(&cluster.manifests(by_file(&file)));
+    let (report, findings) = doctor(&cluster, by_file(&file));
+    assert_eq!(report["healthy"], true, "{report:#}");
+    let sidecar = cluster.run(by_file(&file));
+    for (diagnosis, secret) in [
+        (D::RegistryNotConfigured, "elsewhere"),
+        (D::ArgocdSecretIgnored, "unlabelled"),
+        (D::BaseUnusable, ""),
+    ] {
+        let id = diagnosis.id();
+        let line = sidecar.wait_log(&format!("\"diagnosis\":\"{id}\""), DEADLINE);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["remedy"], diagnosis.remedy(), "{line}");
+        sidecar.wait_status(id, |status| {
+            let outputs = status["outputs"].as_array().unwrap().iter();
+            let details = outputs.filter_map(|output| output["warning_details"].as_array()).flatten();
+            details.clone().any(|it| it["diagnosis"] == id && it["message"] == line["warning"])
+        });
+        if secret.is_empty() {
+            continue; // The doctor reads no base of a Secret.
+        }
+        assert_eq!(line["secret"], format!("doctor-unused/{secret}"), "{line}");
+        let finding = findings.iter().find(|it| it["diagnosis"] == id);
+        let finding = finding.unwrap_or_else(|| panic!("{report:#}"));
+        assert_eq!((&finding["outcome"], &finding["remedy"]), (&"warn".into(), &line["remedy"]), "{finding}");
+        assert_eq!(finding["saw"], line["warning"], "{finding}");
+    }
 }
 
 #[test]

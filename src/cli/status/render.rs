@@ -11,8 +11,9 @@ use std::{
 
 pub use crate::cli::status::table::Medium;
 use crate::{
+    aws::token::ClockFault,
     cli::status::table::{Cell, Column, Note, Page, Tone},
-    status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token},
+    status::wire::{Moment, Output, Probe, Problem, Status, Targets, Token, Warning},
 };
 
 pub fn text(status: &Status, now: SystemTime, medium: Medium) -> String {
@@ -228,7 +229,7 @@ fn notes(status: &Status) -> Vec<Note> {
                 tone: Tone::Warning,
                 place: place.clone(),
                 message: "implausible token expiry (clock skew?)".into(),
-                remedy: Some("set this machine's clock; an emulator's dates may also be wrong".into()),
+                remedy: Some(ClockFault::remedy().to_string()),
             });
         }
         notes.extend(token.last_error.as_ref().map(|error| Note::of(place, error)));
@@ -239,8 +240,10 @@ fn notes(status: &Status) -> Vec<Note> {
         if let Some(targets) = &output.targets {
             notes.extend(failing(targets));
         }
-        notes
-            .extend(output.warnings.iter().map(|warning| Note::plain(Tone::Warning, place.clone(), warning)));
+        notes.extend(output.warning_details.iter().map(|Warning { message, remedy, .. }| Note {
+            remedy: remedy.clone(),
+            ..Note::plain(Tone::Warning, place.clone(), message)
+        }));
     }
     for probe in &status.probes {
         let place = format!("pull probe {}", probe.image);

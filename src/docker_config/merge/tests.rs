@@ -108,7 +108,7 @@ fn a_stale_repository_entry_goes() {
         let existing = format!("{{\"auths\":{{\"{key}\":{value}}}}}");
         let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
         assert_eq!(out, format!("{{\"auths\":{{{}}}}}", entry(A, ONE)), "{key} {value}");
-        assert_eq!(warnings, [Warning::twin_removed(&key, A)], "{key}");
+        assert_eq!(warnings, [warning::twin_removed(&key, A)], "{key}");
         // a base that names it is corrected in the same way
         let (out, _, _) = merged_with("", Some(&existing), &BaseKeys::default(), &desired(&[(A, ONE)], &[]));
         assert!(!out.contains("/app"), "{out}");
@@ -130,7 +130,7 @@ fn another_users_repository_entry_stays_and_is_named() {
         let existing = format!("{{\"auths\":{{\"{key}\":{value}}}}}");
         let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
         assert_eq!(out, format!("{{\"auths\":{{\"{key}\":{value},{}}}}}", entry(A, ONE)));
-        assert_eq!(warnings, [Warning::repository_entry(&key, A)], "{value}");
+        assert_eq!(warnings, [warning::repository_entry(&key, A)], "{value}");
     }
     let other = format!("{{\"auths\":{{{}}}}}", entry("ghcr.io/team/app", "QVdTOm9sZA=="));
     assert_eq!(merged(&other, &desired(&[(A, ONE)], &[])).1, [], "another registry's");
@@ -153,7 +153,7 @@ fn twins_and_helpers_leave_and_are_named() {
     );
     let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
     assert_eq!(out, format!("{{\"auths\":{{{}}},\"credHelpers\":{{}}}}", entry(A, ONE)));
-    let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = warnings.iter().map(|it| it.message.clone()).collect();
     assert_eq!(shown.len(), twins.len() + 2, "{shown:?}");
     assert!(
         twins.iter().all(|twin| shown.iter().any(|line| line.contains(&format!("`{twin}` from `auths`"))))
@@ -167,7 +167,7 @@ fn a_credential_store_and_a_bad_entry_are_named_without_values() {
     let existing = "{\"credsStore\":\"desktop\",\"auths\":{\"ghcr.io\":{\"auth\":\"hunter2!\"},\"u:pw@q.io\":{\"auth\":\"cHc=\"}}}";
     let (out, warnings) = merged(existing, &desired(&[(A, ONE)], &[]));
     assert!(out.contains("hunter2!"), "kept as it is");
-    let shown = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let shown = warnings.iter().map(|it| it.message.clone()).collect::<Vec<_>>().join("\n");
     assert!(
         shown.contains("the entry `ghcr.io` makes docker") && shown.contains("not padded base64"),
         "{shown}"
@@ -357,9 +357,9 @@ fn of_many_warnings_the_first_are_kept_and_the_others_counted() {
     let existing = format!("{{\"auths\":{{{}}},\"credsStore\":\"desktop\"}}", broken.join(","));
     let (out, warnings) = merged(&existing, &desired(&[(A, ONE)], &[]));
     assert_eq!(warnings.len(), WARNINGS + 1);
-    assert!(matches!(warnings[0], Warning::CredsStore { .. }), "what concerns every entry is among them");
-    assert_eq!(warnings[1], Warning::invalid_entry("0", super::super::entry::BadAuth::NotAnEntry));
-    assert_eq!(warnings[WARNINGS], Warning::More { count: 100_000 - (WARNINGS - 1) });
+    assert_eq!(warnings[0], warning::creds_store("desktop"), "what concerns every entry is among them");
+    assert_eq!(warnings[1], warning::invalid_entry("0", super::super::entry::BadAuth::NotAnEntry));
+    assert_eq!(warnings[WARNINGS], warning::more(100_000 - (WARNINGS - 1)));
     assert_eq!(
         merged(&out, &desired(&[(A, ONE)], &[])),
         (out.clone(), warnings),

@@ -10,10 +10,12 @@ use rustix::{
 use super::{
     DockerConfigError, DockerConfigFile,
     read::{Found, read},
+    warning,
 };
 use crate::{
     credentials::CredentialSet,
     docker_config::{Base, creds_store, merge},
+    failure::Warning,
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
         directory::Directory,
@@ -26,7 +28,7 @@ pub(crate) struct DryRun {
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl DockerConfigFile {
@@ -58,8 +60,7 @@ impl DockerConfigFile {
             return Err(FileError::new(Operation::Write, path, Errno::NOSPC.into()).into());
         }
         let mut base = self.settings.base.clone().map(Base::new);
-        let mut warnings: Vec<_> =
-            base.as_mut().and_then(Base::refresh).iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<_> = base.as_mut().and_then(Base::refresh).into_iter().collect();
         let found = target.map_or(Ok(Found::Absent), read)?;
         warnings.extend(warnings_of(&found, base.as_ref()));
         Ok(DryRun {
@@ -77,17 +78,17 @@ fn is_full(volume: &StatVfs) -> bool {
     (volume.f_blocks > 0 && volume.f_bavail == 0) || (volume.f_files > 0 && volume.f_favail == 0)
 }
 
-fn warnings_of(found: &Found, base: Option<&Base>) -> Vec<String> {
+fn warnings_of(found: &Found, base: Option<&Base>) -> Vec<Warning> {
     match found {
         Found::Absent => Vec::new(),
-        Found::Unfit(unfit) => vec![format!("it would be set aside: {unfit}")],
-        Found::Other(what) => vec![format!("it would be replaced: it is {what}")],
+        Found::Unfit(unfit) => vec![warning::would_be_set_aside(unfit)],
+        Found::Other(what) => vec![warning::would_be_replaced(what)],
         Found::Config(..) => {
             let existing = found.document();
             let store = creds_store(&existing.top);
             let desired = CredentialSet::default();
             let merged = merge(existing, base, &desired);
-            store.iter().chain(&merged.warnings).map(ToString::to_string).collect()
+            store.into_iter().chain(merged.warnings).collect()
         }
     }
 }
@@ -121,7 +122,7 @@ mod tests {
         let path = folder.path().join("config.json");
         io::Write::write_all(&mut fs::File::create(&path).unwrap(), b"{torn").unwrap();
         let seen = dry_run(&path).unwrap();
-        assert!(seen.exists && seen.warnings[0].starts_with("it would be set aside"), "{seen:?}");
+        assert!(seen.exists && seen.warnings[0].message.starts_with("it would be set aside"), "{seen:?}");
         assert_eq!(fs::read(&path).unwrap(), b"{torn");
     }
 

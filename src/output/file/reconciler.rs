@@ -12,7 +12,7 @@ use crate::{
     output::{
         ReconcilerContext, Remaining,
         conflict::{CONFLICT_BACKOFF, Conflict, Edge},
-        warning_log::WarningLog,
+        warning_log::{self, WarningLog},
     },
     tasks,
 };
@@ -136,9 +136,8 @@ impl FileReconciler {
         let edge = self.conflict.note(report.restored(), Instant::now());
         let conflict = self.conflict.is_active();
         let Report { found, mut in_place, warnings, result, .. } = report;
-        let warnings = warnings.iter().map(ToString::to_string).collect();
         for warning in self.warnings.replace(warnings, Instant::now()) {
-            tracing::warn!(output = %self.with.id, warning, "output has a warning");
+            warning_log::log(warning, &self.with.id, None);
         }
         let result = result.map_err(|error| error.problem());
         self.log(&result, in_place.len());

@@ -13,7 +13,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
 use super::{lookup::End, *};
-use crate::{docker_config::Document, failure::Diagnose, secret::Secret};
+use crate::{
+    docker_config::Document,
+    failure::{Diagnose, diagnosis::Diagnosis},
+    secret::Secret,
+};
 
 const A: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const B: &str = "public.ecr.aws";
@@ -92,7 +96,7 @@ fn in_place(report: &Report) -> Vec<(&str, SystemTime)> {
 }
 
 fn warnings(report: &Report) -> String {
-    report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    report.warnings.iter().map(|it| it.message.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 fn written(report: &Report) -> Written {
@@ -262,6 +266,22 @@ fn the_retired_leave_the_file() {
     };
     assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
     assert_eq!(place.text(), "{\"auths\":{}}");
+}
+
+/// As CIFS and the like do, whatever is set.
+#[test]
+fn a_mode_that_the_file_system_imposes_is_reported_and_accepted() {
+    let place = Place::new();
+    let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
+    let mut file = place.file();
+    file.reconcile(&set, now());
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let metadata = fs::metadata(place.path()).unwrap();
+    let target = Target::open(&place.path()).unwrap();
+    let warning = file.recheck_mode(&target, &metadata, metadata.gid()).unwrap();
+    assert!(warning.message.contains("shows 0755") && warning.message.contains("for 0640"), "{warning:?}");
+    assert_eq!(warning.remedy, Some(Diagnosis::ModeNotKept.into()));
+    assert_eq!(written(&file.reconcile(&set, now())), Written::Unchanged, "it would never be as wanted");
 }
 
 #[test]

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     docker_config::Base,
     kubernetes::{Cluster, ObjectRef},
+    output::warning_log::{self, WarningLog},
     tasks,
 };
 
@@ -45,7 +46,7 @@ pub(super) struct Controller {
     cluster: Cluster,
     watches: Watches,
     base: Option<Arc<Base>>,
-    base_warning: Option<String>,
+    base_warnings: WarningLog,
     targets: Targets,
     /// Which Secrets there should be is to be worked out again.
     outdated: bool,
@@ -69,7 +70,7 @@ impl Controller {
             it,
             cluster,
             watches,
-            base_warning: None,
+            base_warnings: WarningLog::default(),
             targets: Targets::new(),
             outdated: true,
             running: JoinSet::new(),
@@ -139,7 +140,9 @@ impl Controller {
         });
         if let Some((base, warning)) = read.await {
             self.base = Some(Arc::new(base));
-            self.base_warning = warning.map(|warning| warning.to_string());
+            for warning in self.base_warnings.replace(warning.into_iter().collect(), Instant::now()) {
+                warning_log::log(warning, &self.it.with.id, None);
+            }
             self.outdated = true;
             self.send_to_all(|| Event::BaseChanged);
         }

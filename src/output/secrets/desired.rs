@@ -26,7 +26,7 @@ use crate::{
     credentials::CredentialSet,
     docker_config::Base,
     failure::{
-        Problem,
+        Problem, Warning,
         diagnosis::{Diagnosis, Remedy},
         foreign_text::clean,
     },
@@ -79,13 +79,13 @@ pub(super) struct Decision {
     pub(super) apply: Option<Apply>,
     /// What is to be applied removes something that some client would have used in place of ours.
     pub(super) removes: bool,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
     /// Why it gets no credential, also after what is to be applied.
     pub(super) problem: Option<Problem>,
 }
 
 impl Decision {
-    fn unchanged(coverage: Coverage, in_place: InPlace, warnings: Vec<String>) -> Self {
+    fn unchanged(coverage: Coverage, in_place: InPlace, warnings: Vec<Warning>) -> Self {
         Self { coverage, in_place, apply: None, removes: false, warnings, problem: None }
     }
 

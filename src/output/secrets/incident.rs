@@ -5,14 +5,15 @@ use super::{
     reconcile::Drift,
 };
 use crate::{
-    failure::{Problem, diagnosis::Diagnosis, log_problem},
+    failure::{Problem, Warning, diagnosis::Diagnosis, log_problem},
     kubernetes::ObjectRef,
+    output::warning_log,
     status::OutputId,
 };
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incident {
-    Warning(String),
+    Warning(Warning),
     Written { registries: usize },
     Restored(Drift),
     Conflict { drift: Drift, restores: u64 },
@@ -25,7 +26,7 @@ pub(super) enum Incident {
 impl Incident {
     pub(super) fn log(&self, output: &OutputId, secret: &ObjectRef) {
         match self {
-            Self::Warning(warning) => tracing::warn!(%output, warning, "output has a warning"),
+            Self::Warning(warning) => warning_log::log(warning, output, Some(secret)),
             Self::Written { registries } => {
                 tracing::info!(%output, %secret, registries, "output written");
             }

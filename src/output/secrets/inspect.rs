@@ -10,7 +10,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::Problem,
+    failure::{Problem, Warning},
     kubernetes::{Cluster, ObjectRef},
     output::{Output, OutputConfig},
 };
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Inspection {
     pub at: ObjectRef,
     /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
-    pub state: Option<Result<Vec<String>, Problem>>,
+    pub state: Option<Result<Vec<Warning>, Problem>>,
 }
 
 /// The Secrets of an output whose names are known, for those registries; none of one whose Secrets are discovered

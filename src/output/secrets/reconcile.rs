@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
-    failure::{Problem, diagnosis::Diagnosis, foreign_text::clean},
+    failure::{Problem, Warning, diagnosis::Diagnosis, foreign_text::clean},
     kubernetes::{ApiError, Cluster, ObjectRef, SecretObject},
     tasks,
 };
@@ -42,7 +42,7 @@ pub(super) struct Outcome {
     pub(super) found: Option<Found>,
     pub(super) desired: Arc<CredentialSet>,
     pub(super) drift: Option<Drift>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
     /// It differs in nothing that a consumer finds, and was left so for now.
     pub(super) deferred: bool,
     /// Whether something was written, or why that failed.

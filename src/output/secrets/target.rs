@@ -19,7 +19,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     credentials::CredentialSet,
-    failure::{Class, Problem},
+    failure::{Class, Problem, Warning},
     output::warning_log::WarningLog,
 };
 
@@ -197,7 +197,7 @@ impl Target {
         self.problem.is_some() && self.failures >= GIVEN_UP
     }
 
-    pub(super) fn warnings(&self) -> &[String] {
+    pub(super) fn warnings(&self) -> &[Warning] {
         self.warnings.current()
     }
 
@@ -258,7 +258,7 @@ impl Target {
         // Whoever may write to the Secret decides how many there are, and each is compared with all that are known.
         outcome.warnings.truncate(SHOWN + 1);
         let new = self.warnings.replace(outcome.warnings, now).into_iter();
-        let mut incidents: Vec<_> = new.map(|warning| Incident::Warning(warning.to_owned())).collect();
+        let mut incidents: Vec<_> = new.map(|warning| Incident::Warning(warning.clone())).collect();
         let was_in_sync = self.in_sync_with.take().is_some_and(|it| Arc::ptr_eq(&it, &outcome.desired));
         match outcome.result {
             Ok(written) => {

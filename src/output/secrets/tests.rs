@@ -316,6 +316,6 @@ async fn the_entries_of_the_base_are_carried_along_and_followed() {
     put("not a docker config");
     harness.wake.notify_one();
     let output = harness.wait("a warning", |output| !output.warnings.is_empty()).await;
-    assert!(output.warnings[0].contains("base.json"), "{:?}", output.warnings);
+    assert!(output.warnings[0].message.contains("base.json"), "{:?}", output.warnings);
     assert_eq!(carried(&api).as_deref(), Some("bWU6dHdv"));
 }

@@ -48,7 +48,10 @@ fn full_board() -> StatusBoard {
     output.written_at = Some(at(7));
     output.writes = 8;
     output.failed = 9;
-    output.warnings.push("a warning".into());
+    output.warnings = vec![
+        failure::Warning::new("a warning".into(), Diagnosis::CredsStore),
+        failure::Warning::without_remedy("a note".into()),
+    ];
     output.last_error = Some(denied());
     output.targets = Some(board::Targets {
         total: 10,
@@ -98,7 +101,9 @@ fn a_full_board_round_trips() {
         "}],",
         r#""outputs":[{"type":"docker-config-secret","target":"apps/ecr","#,
         r#""in_place":{"registry.example:8443":"1970-01-01T00:00:06Z"},"#,
-        r#""written_at":"1970-01-01T00:00:07Z","writes":8,"failed":9,"warnings":["a warning"],"#,
+        r#""written_at":"1970-01-01T00:00:07Z","writes":8,"failed":9,"warnings":["a warning","a note"],"#,
+        r#""warning_details":[{"message":"a warning","diagnosis":"creds-store","#,
+        r#""remedy":"remove `credsStore` from the file or Secret, and from its `base`"},{"message":"a note"}],"#,
         r#""last_error":"#,
         problem,
         r#","targets":{"total":10,"in_sync":7,"discovered":true,"#,

@@ -44,6 +44,7 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
     helm_alone_reads_the_file(&argocd);
     the_templates_are_filled_and_only_the_sidecar_has_a_token(&argocd);
     argocd.run_of_readme("patches/argocd/README.md", "**Verify:**");
+    argocd.walk("Argo CD", &[("111122223333.dkr.ecr.eu-central-1.amazonaws.com", HOST)]);
 
     // A uid and an fsGroup of the namespace's range: the file is theirs, in a folder that keeps the group.
     argocd.deploy_on_openshift(built(Product::ArgoCd, &["sidecar", "web-identity", "openshift"]), MAIN);

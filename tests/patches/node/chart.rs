@@ -240,6 +240,16 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
         "{report}"
     );
     assert!(report.contains("Phase:") && report.contains("Succeeded"), "{report}");
+    release.scene.walk(
+        "Helm",
+        &[
+            ("-n ecr-sidecar", &format!("-n {namespace}")),
+            (
+                "ecr-credentials in namespaces with ecr=",
+                &format!("{of_tenants} in namespaces with {namespace}="),
+            ),
+        ],
+    );
     assert!(node.pod(namespace, "app.kubernetes.io/instance=ecr-sidecar").is_some());
     let secret = |namespace: &str, name: &str| node.get("secret", namespace, name);
     wait_for("the tenant's Secret", DEADLINE, || secret(&tenant, &of_tenants));

@@ -29,6 +29,7 @@ fn image_reflector_controller_always_has_a_credential() {
     let Some(flux) = Scene::new(NAMESPACE, &["flux-system:image-reflector-controller"]) else { return };
     flux.deploy(Product::Flux, &["image-reflector-controller", "sidecar", "web-identity"]);
     flux.run_of_readme("patches/flux/README.md", "**Verify:**");
+    flux.walk("Flux", &[("111122223333.dkr.ecr.eu-central-1.amazonaws.com", HOST)]);
 
     the_main_container_started_with_the_file(&flux);
     the_credential_is_where_flux_reads_it(&flux);

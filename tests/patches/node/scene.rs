@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use test_support::{
     ApiServer, Node, clean_command, free_port, http_get,
     iam::{allow_partner, allow_role, allow_what_we_ship},
+    markdown::{blocks, commands, section},
     output,
     wait::within,
     wait_for,
@@ -176,6 +177,22 @@ impl Scene {
         let (_, block) = text.split_once("```sh\n").unwrap();
         let (block, _) = block.split_once("```").unwrap();
         self.run(block);
+    }
+
+    /// Runs what the main README has one run against pods; it prints what is shown, with other names as these say.
+    #[track_caller]
+    pub(crate) fn walk(&self, heading: &str, names: &[(&str, &str)]) {
+        let readme = read("README.md");
+        let ours = |text: &str| names.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+        let blocks = blocks(section(&readme, heading));
+        let shown: Vec<_> = blocks.iter().filter(|block| block.info == "console on a node").collect();
+        assert!(!shown.is_empty(), "{heading} has no block for a node");
+        for command in shown.iter().flat_map(|block| commands(&block.text)) {
+            let printed = self.run(&ours(&command.command));
+            for line in ours(&command.output).lines() {
+                assert!(printed.lines().any(|printed| printed == line), "{line} is not in\n{printed}");
+            }
+        }
     }
 
     /// Makes the Secret with static keys by the command that a README gives, from a file as it says.

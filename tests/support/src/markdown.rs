@@ -69,6 +69,18 @@ pub fn blocks_of(language: &str, markdown: &str) -> Vec<String> {
     blocks.filter(|block| block.info == language).map(|block| block.text).collect()
 }
 
+/// What stands below a heading of the second level.
+///
+/// # Panics
+/// When there is no such heading.
+#[track_caller]
+pub fn section<'a>(markdown: &'a str, heading: &str) -> &'a str {
+    let (_, text) = markdown
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("there is no heading {heading}"));
+    text.split_once("\n## ").map_or(text, |(section, _)| section)
+}
+
 /// The commands of a `console` block: each begins with `$ `, its further lines with `> `.
 ///
 /// # Panics

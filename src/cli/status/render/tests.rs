@@ -28,7 +28,8 @@ fn mixed() -> String {
             "last_error": {{"message": "ecr-public:GetAuthorizationToken: AccessDenied", "remedy": "allow it", "class": "denied"}}}}],
         "outputs": [
           {{"type": "docker-config", "target": "/run/config.json",
-            "in_place": {{"{HOST}": "1970-01-01T12:00:00Z"}}, "warnings": ["`credsStore` names `x`"], "last_error": null}},
+            "in_place": {{"{HOST}": "1970-01-01T12:00:00Z"}}, "warnings": ["`credsStore` names `x`"], "last_error": null,
+            "warning_details": [{{"message": "`credsStore` names `x`", "diagnosis": "creds-store", "remedy": "remove it"}}]}},
           {{"type": "docker-config-secret", "target": "apps/ecr", "warnings": [], "last_error": null,
             "in_place": {{"{HOST}": "1970-01-01T11:00:00Z", "public.ecr.aws": "1970-01-01T01:00:00Z"}},
             "targets": {{"total": 3, "in_sync": 1, "more_failing": 1, "failing": [
@@ -64,6 +65,7 @@ token ecr-public us-east-1 as billing:
   remedy: allow it
 docker-config /run/config.json:
   `credsStore` names `x`
+  remedy: remove it
 Secret apps/ecr:
   forbidden
   remedy: add the rule
@@ -124,6 +126,8 @@ fn a_token_shows_what_is_left_of_it() {
         let text = shown(&status, now, Medium::Plain);
         assert!(text.contains(row), "{row:?} is not in {text}");
     }
+    let faulty = token(&format!(r#"{life}, "clock_fault": "too-long""#));
+    assert!(shown(&faulty, 0, Medium::Plain).contains(&format!("  remedy: {}\n", ClockFault::remedy())));
     let bars = [(0, "██████████"), (500, "█████░░░░░"), (999, "█░░░░░░░░░")];
     for (now, bar) in bars {
         let text = shown(&token(life), now, Medium::Terminal { width: 100, colour: false });

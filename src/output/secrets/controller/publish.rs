@@ -50,7 +50,8 @@ impl Controller {
         let failing = targets.failing.first().map(|target| &target.last_error);
         let problem = failing.or(self.watches.problem()).cloned();
         let of_targets = kept().flat_map(|(_, target)| target.warnings());
-        let warnings: Vec<_> = self.base_warning.iter().chain(of_targets).take(SHOWN).cloned().collect();
+        let warnings: Vec<_> =
+            self.base_warnings.current().iter().chain(of_targets).take(SHOWN).cloned().collect();
         self.it.with.status.update_output(&self.it.with.id, |output| {
             output.last_heartbeat = Instant::now();
             output.in_place = in_place;

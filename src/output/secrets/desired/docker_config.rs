@@ -48,8 +48,9 @@ pub(super) fn decide(
     let known = classify(&existing, &ownership, basis);
     let plan = plan(&existing, &ownership, &known, basis.desired);
 
-    let merged = merge(existing, base, &plan.merged);
-    let warnings = merged.warnings.iter().map(ToString::to_string).collect();
+    let mut merged = merge(existing, base, &plan.merged);
+    let mut warnings = std::mem::take(&mut merged.warnings);
+    warnings.iter_mut().for_each(|warning| warning.message.insert_str(0, &format!("the Secret {at}: ")));
     let mut decision = Decision::unchanged(Coverage::All, expiries(&known), warnings);
     let is_as_desired =
         merged.is(text) && plan.annotation == ownership.annotation && !found.is_some_and(must_release_label);

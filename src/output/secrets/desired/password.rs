@@ -19,7 +19,7 @@ use crate::{
     aws::token::Token,
     clock::whole_seconds,
     credentials::CredentialSet,
-    failure::{Problem, diagnosis::Diagnosis},
+    failure::{Problem, Warning, diagnosis::Diagnosis},
     kubernetes::{FieldSet, ObjectRef, SecretObject},
     registry::RegistryHost,
 };
@@ -66,12 +66,10 @@ pub(super) fn of_repository(
     let missing = || Problem::denied(format!("there is no Secret {at}"), Diagnosis::SecretMissing);
     let found = found.ok_or_else(missing)?;
     let Some(host) = registry_of(found, basis.desired) else {
-        let warning =
-            format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
         // Before the first token of the caller's own registry there is nothing to judge a `url` by.
         let (coverage, warnings) = match knows_no_registry(basis.desired) {
             true => (Coverage::All, Vec::new()),
-            false => (Coverage::None, vec![warning]),
+            false => (Coverage::None, vec![not_configured(at)]),
         };
         let decision = Decision::unchanged(coverage, InPlace::new(), warnings);
         // A registry that this process does not know yet, or another sidecar's.
@@ -81,8 +79,7 @@ pub(super) fn of_repository(
     let label = found.metadata.labels.get(SECRET_TYPE);
     let mut warnings = Vec::new();
     if label.is_none_or(|label| !WITH_CREDENTIALS.contains(&label.as_str())) {
-        warnings
-            .push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: repository"));
+        warnings.push(unlabelled(at, "repository"));
     }
     Place { at, host: &host, basis }.decide(found, warnings)
 }
@@ -129,7 +126,7 @@ impl Place<'_> {
         Some((token, token.password()?))
     }
 
-    fn unchanged(&self, in_place: InPlace, warnings: Vec<String>) -> Decision {
+    fn unchanged(&self, in_place: InPlace, warnings: Vec<Warning>) -> Decision {
         Decision::unchanged(Coverage::One(self.host.clone()), in_place, warnings)
     }
 
@@ -148,7 +145,7 @@ impl Place<'_> {
         self.with_credential(body, decision)
     }
 
-    fn decide(&self, found: &SecretObject, warnings: Vec<String>) -> Result<Decision, Problem> {
+    fn decide(&self, found: &SecretObject, warnings: Vec<Warning>) -> Result<Decision, Problem> {
         let Self { at, host, basis } = *self;
         if let Some(key) = INSECURE.into_iter().find(|key| !is_false(found, key)) {
             let reason = format!("by its `{key}` Argo CD does not verify who gets the password");
@@ -230,21 +227,28 @@ fn is_false(found: &SecretObject, key: &str) -> bool {
     ["", "0", "f", "F", "false", "False", "FALSE"].iter().any(|text| text.as_bytes() == value.as_slice())
 }
 
-fn template_warnings(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<String> {
+fn template_warnings(at: &ObjectRef, fields: &[(&str, String)], found: &SecretObject) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if found.metadata.labels.get(SECRET_TYPE).is_none_or(|label| label != TEMPLATE) {
-        warnings
-            .push(format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: {TEMPLATE}"));
+        warnings.push(unlabelled(at, TEMPLATE));
     }
     for (key, wanted) in fields {
         if found.value(key).is_none_or(|value| value.as_slice() != wanted.as_bytes()) {
-            warnings.push(format!(
-                "Argo CD does not match the Secret {at} as meant: its `{key}` should be `{wanted}`"
-            ));
+            let message =
+                format!("Argo CD does not match the Secret {at} as meant: its `{key}` should be `{wanted}`");
+            warnings.push(Warning::new(message, Diagnosis::ArgocdSecretIgnored));
         }
     }
-    if !warnings.is_empty() {
-        warnings.push(format!("apply what `ecr-sidecar manifests` prints for {at}"));
-    }
     warnings
+}
+
+fn unlabelled(at: &ObjectRef, label: &str) -> Warning {
+    let message = format!("Argo CD ignores the Secret {at}: it lacks the label {SECRET_TYPE}: {label}");
+    Warning::new(message, Diagnosis::ArgocdSecretIgnored)
+}
+
+fn not_configured(at: &ObjectRef) -> Warning {
+    let message =
+        format!("the Secret {at} gets no credentials: its `url` is in none of the configured registries");
+    Warning::new(message, Diagnosis::RegistryNotConfigured)
 }

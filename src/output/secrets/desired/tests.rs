@@ -180,6 +180,15 @@ fn unmanaged_entries_stay() {
 }
 
 #[test]
+fn a_warning_names_the_secret() {
+    let secret = prepared(r#"{"credsStore": "desktop"}"#);
+    let decision = decide(&here(), &flux(true), Some(&object(&secret)), &credentials("a", 1), at(0)).unwrap();
+    let [warning] = decision.warnings.as_slice() else { panic!("{:?}", decision.warnings) };
+    let beginning = format!("the Secret {}: `credsStore` names `desktop`", here());
+    assert!(warning.message.starts_with(&beginning), "{warning:?}");
+}
+
+#[test]
 fn a_secret_of_another_type_is_rejected_with_the_remedy() {
     let opaque = json!({"metadata": {}, "type": "Opaque", "data": {}});
     let problem = decide(&here(), &flux(true), Some(&object(&opaque)), &credentials("ours", 1000), at(0))

@@ -372,9 +372,10 @@ fn what_is_wanted_again_during_its_cleanup_is_kept() {
 #[test]
 fn warnings_are_logged_once_and_bounded() {
     let mut driver = Driver::new();
-    let warnings = |count| (0..count).map(|number: usize| number.to_string()).collect::<Vec<_>>();
+    let warning = |number: usize| Warning::without_remedy(number.to_string());
+    let warnings = |count| (0..count).map(warning).collect::<Vec<_>>();
     let first = driver.run(Outcome { warnings: warnings(2), ..synced("1") });
-    assert_eq!(first, [Incident::Warning("0".into()), Incident::Warning("1".into())]);
+    assert_eq!(first, [0, 1].map(|number| Incident::Warning(warning(number))));
     driver.send(Event::Resync);
     let more = driver.run(Outcome { warnings: warnings(1000), ..synced("1") });
     assert_eq!(more.len(), SHOWN - 1, "without those that are known");

@@ -121,7 +121,7 @@ proptest! {
         match decided(&secret) {
             Err(problem) => texts.push(format!("{problem} {problem:?}")),
             Ok(decision) => {
-                texts.extend(decision.warnings);
+                texts.extend(decision.warnings.iter().map(|warning| format!("{warning:?}")));
                 texts.extend(decision.problem.map(|problem| format!("{problem:?}")));
                 if let Some((body, after)) = decision.apply {
                     let body_json: Value = serde_json::from_slice(&body).unwrap();
