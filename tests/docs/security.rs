@@ -94,7 +94,7 @@ fn files(root: &Path) -> Vec<String> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_none_or(|extension| extension != "png") {
                 files.push(path.display().to_string());
             }
         }
