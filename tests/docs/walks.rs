@@ -48,7 +48,7 @@ fn each_has_at_most_five_steps_all_of_which_tests_run() {
         let elsewhere: BTreeSet<_> = blocks(&read(page)).into_iter().map(content).collect();
         for block in blocks(walk) {
             match block.info.as_str() {
-                "console" | "console on a node" | "diff" => {}
+                "" | "console" | "console on a node" | "diff" => {}
                 "sh" | "yaml" => assert!(
                     elsewhere.contains(&content(block.clone())),
                     "{heading}: not in {page}: {block:?}"

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
     iam::allow_partner,
-    markdown::{Block, Shown, blocks, blocks_of, commands, run_shown, section},
+    markdown::{Block, Shown, blocks, blocks_of, commands, run_shown, scripts, section},
     output, program,
 };
 
@@ -235,12 +235,16 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
         let on_path = "PATH=$PWD/helm:$PATH; cd helm";
         let script = format!(
             "ln -sf '{}' helm/helm; cp ecr-sidecar/patches/argocd-helm/*.yaml helm; {on_path}\n\
-             helm status argocd -n argocd >/dev/null 2>&1 || helm install argocd argo/argo-cd -n argocd --set repoServer.env=null\n\
+             helm status argocd -n argocd >/dev/null 2>&1 || helm install argocd argo/argo-cd -n argocd --set repoServer.env=null >/dev/null\n\
              {upgrade}",
             helm.display()
         );
         let done = bash(&script, folder, ".", server, &[]);
         assert!(done.status.success(), "{upgrade}: {}", String::from_utf8_lossy(&done.stderr));
+        let [of_the_walk] = &scripts(section(&read("README.md"), "Argo CD"))[..] else {
+            panic!("one upgrade")
+        };
+        assert!(of_the_walk.is(&String::from_utf8_lossy(&done.stdout)), "{of_the_walk:?}: {done:?}");
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         let text = rendered["data"]["pod"].as_str().unwrap();
         assert!(text.contains("ecr-sidecar") && text.contains("defaultMode: 292"), "{text}");
@@ -273,9 +277,8 @@ fn the_laptops_commands_work() {
         format!("[me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
     write(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
-    let blocks = blocks_of("sh", section(&readme, "A laptop or a CI job"));
-    let [install, once, helper] = &blocks[..] else { panic!("{blocks:?}") };
-    assert!(once.contains("ecr-sidecar once") && helper.contains("credHelpers"), "{blocks:?}");
+    let steps = scripts(section(&readme, "A laptop or a CI job"));
+    assert!(steps.len() > 2 && steps.iter().all(|step| !step.output.is_empty()), "{steps:?}");
     // Whatever name is asked for, it stays on this machine.
     let ca = aws.ca_file().display().to_string();
     let proxy = aws.proxy();
@@ -288,15 +291,21 @@ fn the_laptops_commands_work() {
                 fi; done; }";
     let programs =
         format!("mkdir bin; ln -s '{}' bin/helm; ln -s '{}' bin/crane", helm.display(), crane.display());
-    let text = format!("{install}\n{once}\n{helper}")
-        .replace("charts/app", "charts/hello")
-        .replace("team/app", "app");
+    // The names of what the emulator's registry has.
+    let ours = |text: &str| text.replace("charts/app", "charts/hello").replace("team/app", "app");
+    let end = "--- end of step";
+    let text: String = steps.iter().map(|step| format!("{}\necho '{end}'\n", ours(&step.command))).collect();
     let script = format!(
         "{curl}\n{programs}\nPATH=$PWD/bin:/usr/local/bin:/usr/bin:/bin\n{text}\n\
          [[ $(command -v ecr-sidecar) == \"$PWD/$name/ecr-sidecar\" ]]"
     );
     let done = bash(&script, &folder, ".", &server, &environment);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let printed = String::from_utf8(done.stdout).unwrap();
+    for (step, printed) in steps.iter().zip(printed.split(&format!("{end}\n"))) {
+        let shown = Shown { output: ours(&step.output), ..step.clone() };
+        assert!(shown.is(printed), "{shown:?} prints {printed}");
+    }
     assert!(folder.path().join("hello-1.0.0.tgz").exists());
     let pulls = aws.pulls();
     let by = |who: &str| pulls.iter().any(|pull| pull.path.contains("/app/") && pull.principal.contains(who));

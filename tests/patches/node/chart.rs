@@ -19,7 +19,11 @@ use std::{
 use serde_json::{Deserializer, Value, json};
 use tempfile::TempDir;
 use test_support::{
-    Process, clean_command, free_port, markdown::blocks_of, output, pause, program, wait::within, wait_for,
+    Process, clean_command, free_port,
+    markdown::{blocks_of, scripts, section},
+    output, pause, program,
+    wait::within,
+    wait_for,
 };
 
 use crate::{
@@ -233,6 +237,8 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
 
     release.write_values(&[HOST], &outputs, "");
     let notes = release.run(&install, "./chart");
+    let [of_the_walk] = &scripts(section(&read("README.md"), "Helm"))[..] else { panic!("one installation") };
+    assert!(of_the_walk.is(&notes), "{of_the_walk:?}: {notes}");
     assert!(notes.contains(&format!("kubectl -n {namespace} exec deployment/ecr-sidecar")), "{notes}");
     let report = release.run(&verify, "./chart");
     assert!(

@@ -69,6 +69,21 @@ pub fn blocks_of(language: &str, markdown: &str) -> Vec<String> {
     blocks.filter(|block| block.info == language).map(|block| block.text).collect()
 }
 
+/// The `sh` blocks, each with what the block without a language behind it shows of its output.
+pub fn scripts(markdown: &str) -> Vec<Shown> {
+    let blocks = blocks(markdown);
+    let scripts = blocks.iter().enumerate().filter(|(_, block)| block.info == "sh");
+    scripts
+        .map(|(index, block)| {
+            let output = blocks.get(index + 1).filter(|next| next.info.is_empty());
+            Shown {
+                command: block.text.clone(),
+                output: output.map(|block| block.text.clone()).unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
 /// What stands below a heading of the second level.
 ///
 /// # Panics
