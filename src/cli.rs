@@ -65,8 +65,7 @@ pub fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() };
         }
     };
-    let flags = cli.values.into_flags();
-    block_on(dispatch(cli.command.unwrap_or(Command::Run), &flags))
+    block_on(dispatch(cli.command.unwrap_or(Command::Run), &cli.flags))
 }
 
 /// Whether the parser's error repeats an argument that may be a credential, such as a URL with a password for a host.

@@ -6,6 +6,7 @@
 mod effective;
 mod file;
 mod resolve;
+pub mod setting;
 mod sources;
 mod validate;
 mod yaml;
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 use self::{effective::Effective, resolve::Purpose};
 pub use self::{
     file::{LogFormat, schema},
-    sources::{own_variables, variable},
+    sources::own_variables,
 };
 use crate::{
     aws::{endpoint::EndpointUrl, http::Proxies, identity::IdentitySpec, sdk::SdkSettings, token::TokenKey},
@@ -87,7 +88,7 @@ pub struct Log {
     pub filter: Targets,
 }
 
-/// The values of flags, by the names of their variables ([`variable`]).
+/// The values of flags, by name ([`Setting::flag`](setting::Setting)).
 #[derive(Debug, Clone, Default)]
 pub struct Flags(pub BTreeMap<&'static str, String>);
 
@@ -205,7 +206,7 @@ impl Config {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
-    /// The flag of this variable.
+    /// Without its dashes.
     Flag(&'static str),
     Env(&'static str),
     File,
@@ -218,7 +219,7 @@ enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flag(variable) => write!(f, "flag {}", sources::flag_of(variable)),
+            Self::Flag(name) => write!(f, "flag --{name}"),
             Self::Env(variable) => write!(f, "environment {variable}"),
             Self::File => f.write_str("file"),
             Self::Default => f.write_str("default"),

@@ -4,13 +4,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{examples, kubelet_provider::RoleRules};
 use crate::{
     cli::status::Format,
-    config::{Flags, variable},
+    config::{
+        Flags,
+        setting::{self, Setting},
+    },
     doctor::{Consumer, Puller},
     output::secret_settings::{NamespaceName, ObjectName},
     pull::ImageRef,
@@ -23,56 +26,35 @@ use crate::{
 #[command(name = "ecr-sidecar", version = env!("BUILD_VERSION"), after_help = examples::ALL)]
 pub(super) struct Cli {
     #[command(flatten)]
-    pub(super) values: Values,
+    pub(super) flags: Flags,
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 }
 
-#[derive(Debug, Default, Args)]
-pub(super) struct Values {
-    /// The configuration file [env: ECR_SIDECAR_CONFIG] [default: none]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<String>,
-    /// Registry hosts, comma-separated [env: ECR_SIDECAR_REGISTRIES] [default: the caller's own in AWS_REGION]
-    #[arg(long, global = true, value_name = "HOSTS")]
-    registries: Option<String>,
-    /// The docker config.json to keep [env: ECR_SIDECAR_DOCKER_CONFIG] [default: /var/run/ecr-sidecar/config.json, or none with other outputs]
-    #[arg(long, global = true, value_name = "FILE")]
-    docker_config: Option<String>,
-    /// Its mode, octal [env: ECR_SIDECAR_FILE_MODE] [default: 0640]
-    #[arg(long, global = true, value_name = "MODE")]
-    file_mode: Option<String>,
-    /// Secrets that hold a docker config, comma-separated NAME or NAMESPACE/NAME [env: ECR_SIDECAR_DOCKER_CONFIG_SECRET] [default: none]
-    #[arg(long, global = true, value_name = "SECRETS")]
-    docker_config_secret: Option<String>,
-    /// Keep Argo CD's credential templates in this namespace [env: ECR_SIDECAR_ARGOCD_NAMESPACE] [default: none]
-    #[arg(long, global = true, value_name = "NAMESPACE")]
-    argocd_namespace: Option<String>,
-    /// Address of the health endpoint [env: ECR_SIDECAR_HEALTH_LISTEN] [default: 127.0.0.1:9808]
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    health_listen: Option<String>,
-    /// json or text [env: ECR_SIDECAR_LOG_FORMAT] [default: text on a terminal, else json]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// A level, or target=level pairs [env: ECR_SIDECAR_LOG] [default: info]
-    #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(setting::ALL.map(|Setting { flag, variable, value_name, help, default }| {
+            let help = format!("{help} [env: {variable}] [default: {default}]");
+            Arg::new(*flag).long(*flag).global(true).value_name(*value_name).help(help)
+        }))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
 }
 
-impl Values {
-    pub(super) fn into_flags(self) -> Flags {
-        let values = [
-            (variable::CONFIG, self.config),
-            (variable::REGISTRIES, self.registries),
-            (variable::DOCKER_CONFIG, self.docker_config),
-            (variable::FILE_MODE, self.file_mode),
-            (variable::DOCKER_CONFIG_SECRET, self.docker_config_secret),
-            (variable::ARGOCD_NAMESPACE, self.argocd_namespace),
-            (variable::HEALTH_LISTEN, self.health_listen),
-            (variable::LOG_FORMAT, self.log_format),
-            (variable::LOG, self.log),
-        ];
-        Flags(values.into_iter().filter_map(|(variable, value)| Some((variable, value?))).collect())
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |setting: &'static Setting| {
+            Some((setting.flag, matches.get_one::<String>(setting.flag)?.clone()))
+        };
+        Ok(Self(setting::ALL.into_iter().filter_map(value).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.extend(Self::from_arg_matches(matches)?.0);
+        Ok(())
     }
 }
 
@@ -200,22 +182,16 @@ impl Question {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn each_flag_is_named_like_its_variable() {
-        let command = Cli::command();
-        let flags: Vec<_> =
-            command.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag.get_help()?))).collect();
-        assert_eq!(flags.len(), 9);
-        for (flag, help) in flags {
-            let variable = format!("ECR_SIDECAR_{}", flag.to_uppercase().replace('-', "_"));
-            assert!(help.to_string().contains(&format!("[env: {variable}]")), "{flag}: {help}");
-            let given =
-                Cli::try_parse_from(["ecr-sidecar", &format!("--{flag}"), "x"]).unwrap().values.into_flags();
-            assert_eq!(given.0.get(&*variable).map(String::as_str), Some("x"), "{flag}");
+    fn each_flag_is_taken_before_and_after_the_command() {
+        for setting in setting::ALL {
+            let flag = format!("--{}", setting.flag);
+            for arguments in [["ecr-sidecar", &flag, "x", "once"], ["ecr-sidecar", "once", &flag, "x"]] {
+                let flags = Cli::try_parse_from(arguments).unwrap().flags;
+                assert_eq!(flags.0, [(setting.flag, "x".to_owned())].into());
+            }
         }
     }
 }

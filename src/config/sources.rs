@@ -6,56 +6,26 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ConfigFile, Context, DEFAULT_DOCKER_CONFIG, Environment, Flags, LISTEN_EXPECTED, Origin, Origins,
-    Violation, Violations, file, join, nearest, validate,
+    Violation, Violations, file, join, nearest,
+    setting::{self, Setting},
+    validate,
     yaml::{self, Document},
 };
 use crate::failure::shown_value::{clean_path, quoted};
 
-/// The variables; each has a flag of the same name.
-pub mod variable {
-    pub const CONFIG: &str = "ECR_SIDECAR_CONFIG";
-    pub const REGISTRIES: &str = "ECR_SIDECAR_REGISTRIES";
-    pub const DOCKER_CONFIG: &str = "ECR_SIDECAR_DOCKER_CONFIG";
-    pub const FILE_MODE: &str = "ECR_SIDECAR_FILE_MODE";
-    pub const DOCKER_CONFIG_SECRET: &str = "ECR_SIDECAR_DOCKER_CONFIG_SECRET";
-    pub const ARGOCD_NAMESPACE: &str = "ECR_SIDECAR_ARGOCD_NAMESPACE";
-    pub const HEALTH_LISTEN: &str = "ECR_SIDECAR_HEALTH_LISTEN";
-    pub const LOG_FORMAT: &str = "ECR_SIDECAR_LOG_FORMAT";
-    pub const LOG: &str = "ECR_SIDECAR_LOG";
-
-    pub(super) const ALL: [&str; 9] = [
-        CONFIG,
-        REGISTRIES,
-        DOCKER_CONFIG,
-        FILE_MODE,
-        DOCKER_CONFIG_SECRET,
-        ARGOCD_NAMESPACE,
-        HEALTH_LISTEN,
-        LOG_FORMAT,
-        LOG,
-    ];
-}
-
-const PREFIX: &str = "ECR_SIDECAR_";
-
-pub(super) fn flag_of(variable: &str) -> String {
-    let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
-    format!("--{}", name.to_lowercase().replace('_', "-"))
-}
-
 impl Flags {
     /// The value of the flag, else of the variable: without white space around it, and empty is unset.
-    fn get<'a>(&'a self, variable: &'static str, env: &'a Environment) -> Option<(&'a str, Origin)> {
-        let flag = self.0.get(variable).map(|value| value.trim()).filter(|value| !value.is_empty());
-        let flag = flag.map(|value| (value, Origin::Flag(variable)));
-        flag.or_else(|| Some((env.get(variable)?, Origin::Env(variable))))
+    fn get<'a>(&'a self, setting: &'static Setting, env: &'a Environment) -> Option<(&'a str, Origin)> {
+        let flag = self.0.get(setting.flag).map(|value| value.trim()).filter(|value| !value.is_empty());
+        let flag = flag.map(|value| (value, Origin::Flag(setting.flag)));
+        flag.or_else(|| Some((env.get(setting.variable)?, Origin::Env(setting.variable))))
     }
 }
 
 impl Origin {
     pub(super) fn name(&self) -> Option<String> {
         match self {
-            Self::Flag(variable) => Some(flag_of(variable)),
+            Self::Flag(name) => Some(format!("--{name}")),
             Self::Env(variable) => Some((*variable).to_owned()),
             _ => None,
         }
@@ -114,28 +84,29 @@ impl Layers {
     }
 
     fn reject_unknown_variables(&mut self, context: &Context) {
-        for name in own_variables(&context.env).filter(|name| !variable::ALL.contains(name)) {
-            let expected = format!("one of {}", variable::ALL.join(", "));
+        for name in own_variables(&context.env).filter(|name| !is_known(name)) {
+            let known = setting::ALL.map(|setting| setting.variable);
+            let expected = format!("one of {}", known.join(", "));
             let mut violation = Violation::new(name, "an unknown variable", expected);
-            violation.nearest = nearest(name, variable::ALL).map(str::to_owned);
+            violation.nearest = nearest(name, known).map(str::to_owned);
             self.violations.push(violation);
         }
     }
 
     fn overlay(&mut self, flags: &Flags, context: &Context) {
-        let given = |variable| flags.get(variable, &context.env);
-        if let Some((hosts, origin)) = given(variable::REGISTRIES) {
+        let given = |setting| flags.get(setting, &context.env);
+        if let Some((hosts, origin)) = given(setting::REGISTRIES) {
             let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
             let hosts: Vec<_> = hosts.map(|host| json!({ "host": host })).collect();
             self.put("registries", Value::from(hosts), origin);
         }
-        if let Some((path, origin)) = given(variable::DOCKER_CONFIG) {
+        if let Some((path, origin)) = given(setting::DOCKER_CONFIG) {
             self.put_docker_config("path", path, origin);
         }
-        if let Some((mode, origin)) = given(variable::FILE_MODE) {
+        if let Some((mode, origin)) = given(setting::FILE_MODE) {
             self.put_docker_config("mode", mode, origin);
         }
-        if let Some((secrets, origin)) = given(variable::DOCKER_CONFIG_SECRET) {
+        if let Some((secrets, origin)) = given(setting::DOCKER_CONFIG_SECRET) {
             for secret in secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty()) {
                 let output = match secret.split_once('/') {
                     Some((namespace, name)) => {
@@ -146,15 +117,15 @@ impl Layers {
                 self.push_output(output, &origin);
             }
         }
-        if let Some((namespace, origin)) = given(variable::ARGOCD_NAMESPACE) {
+        if let Some((namespace, origin)) = given(setting::ARGOCD_NAMESPACE) {
             self.push_output(json!({"type": "argocd-repo-creds", "namespace": namespace}), &origin);
         }
-        for (variable, section, key) in [
-            (variable::HEALTH_LISTEN, "health", "listen"),
-            (variable::LOG_FORMAT, "log", "format"),
-            (variable::LOG, "log", "filter"),
+        for (setting, section, key) in [
+            (setting::HEALTH_LISTEN, "health", "listen"),
+            (setting::LOG_FORMAT, "log", "format"),
+            (setting::LOG, "log", "filter"),
         ] {
-            if let Some((text, origin)) = given(variable) {
+            if let Some((text, origin)) = given(setting) {
                 if key == "format" && !["json", "text"].contains(&text) {
                     self.violations.push(Violation::new(origin.to_string(), quoted(text), "json or text"));
                     continue;
@@ -216,14 +187,14 @@ impl Layers {
 }
 
 pub(super) fn file_path(flags: &Flags, env: &Environment) -> Option<PathBuf> {
-    flags.get(variable::CONFIG, env).map(|(path, _)| path.into())
+    flags.get(setting::CONFIG, env).map(|(path, _)| path.into())
 }
 
 pub(super) fn listen_outside_the_file(
     flags: &Flags,
     env: &Environment,
 ) -> Result<Option<SocketAddr>, Violations> {
-    let Some((text, origin)) = flags.get(variable::HEALTH_LISTEN, env) else { return Ok(None) };
+    let Some((text, origin)) = flags.get(setting::HEALTH_LISTEN, env) else { return Ok(None) };
     let violation = || Violation::new(origin.name().unwrap_or_default(), quoted(text), LISTEN_EXPECTED);
     text.parse().map(Some).map_err(|_| Violations(vec![violation()]))
 }
@@ -254,9 +225,12 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
         || name.rsplit_once("_PORT_").is_some_and(|(_, port)| is_of_a_port(port))
 }
 
+fn is_known(variable: &str) -> bool {
+    setting::ALL.iter().any(|setting| setting.variable == variable)
+}
+
 /// The variables of ours that are set, known or not; those that Kubernetes sets for a Service are not ours.
 pub fn own_variables(env: &Environment) -> impl Iterator<Item = &str> {
-    env.names_with_prefix(PREFIX).filter(|name| {
-        variable::ALL.contains(name) || env.get(name).is_some_and(|value| !is_of_a_service(name, value))
-    })
+    env.names_with_prefix(setting::PREFIX)
+        .filter(|name| is_known(name) || env.get(name).is_some_and(|value| !is_of_a_service(name, value)))
 }

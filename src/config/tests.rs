@@ -100,7 +100,7 @@ async fn a_probe_finds_its_address_in_a_file_that_is_rejected() {
     let listen = async |text: &str, variables: &[(&str, &str)]| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let flags = Flags([(variable::CONFIG, file.path().display().to_string())].into());
+        let flags = Flags([(setting::CONFIG.flag, file.path().display().to_string())].into());
         health_listen(&flags, &Environment::from_pairs(variables.iter().copied())).await.unwrap().to_string()
     };
     assert_eq!(listen("registrys: []\nhealth: {listen: \"127.0.0.1:1\"}", &[]).await, "127.0.0.1:1");

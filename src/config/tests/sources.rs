@@ -11,7 +11,7 @@ fn environment_goes_over_file_and_flags_over_both() {
     assert!(effective(file, &variables).contains("path: /env # environment ECR_SIDECAR_DOCKER_CONFIG"));
     assert!(matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == HOST));
 
-    let flags = Flags([(variable::REGISTRIES, "public.ecr.aws".to_owned())].into());
+    let flags = Flags([(setting::REGISTRIES.flag, "public.ecr.aws".to_owned())].into());
     let config = parsed(&flags, &[("ECR_SIDECAR_REGISTRIES", HOST)], None).unwrap();
     assert!(
         matches!(&config.registries, Registries::Listed(list) if list[0].host.as_str() == "public.ecr.aws")
@@ -63,7 +63,7 @@ fn a_misspelt_variable_is_an_error_with_the_nearest_name() {
 
 #[test]
 fn white_space_around_variables_and_flags_is_not_theirs_and_empty_is_unset() {
-    let flag = |value: &str| Flags([(variable::REGISTRIES, value.to_owned())].into());
+    let flag = |value: &str| Flags([(setting::REGISTRIES.flag, value.to_owned())].into());
     let variables = [
         ("ECR_SIDECAR_DOCKER_CONFIG", " /x\n"),
         ("ECR_SIDECAR_FILE_MODE", "0600\r\n"),

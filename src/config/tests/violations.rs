@@ -219,7 +219,7 @@ fn health_hosts_are_dns_names() {
 #[tokio::test]
 async fn broken_yaml_and_missing_files_name_the_file() {
     assert!(violations(with_file("a: [", &[])).contains("expected YAML"));
-    let flags = Flags([(variable::CONFIG, "/nowhere/c.yaml".to_owned())].into());
+    let flags = Flags([(setting::CONFIG.flag, "/nowhere/c.yaml".to_owned())].into());
     let report = violations(load(&flags, &context(&[])).await);
     assert!(report.contains("/nowhere/c.yaml: found a file that cannot be read: No such file"), "{report}");
 }
