@@ -37,7 +37,7 @@ use std::path::PathBuf;
 
 use tokio::{sync::oneshot, time::Instant};
 
-use self::{controller::Controller, target::retry_pause};
+use self::{controller::Controller, target::RETRY};
 pub(crate) use self::{
     inspect::{Inspection, inspect},
     published::{are_discovered, published},
@@ -126,7 +126,7 @@ impl SecretsReconciler {
             failures += 1;
             tokio::select! {
                 _ = &mut stop => return,
-                () = tokio::time::sleep(retry_pause(failures, 1, fastrand::f64())) => {}
+                () = tokio::time::sleep(RETRY.pause(failures, fastrand::f64())) => {}
             }
         };
         Controller::new(self, cluster).run(stop).await;

@@ -24,7 +24,10 @@ use crate::{
 };
 
 /// The first and the longest pause of a target after a failure; with each other that fails each waits longer.
-const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(10), jitter: 0.25 };
+pub(super) const RETRY: Backoff =
+    Backoff { min: Duration::from_secs(1), max: Duration::from_secs(10), jitter: 0.25 };
+/// The longest while only a person can fix it: unlike an edit of the Secret, a new right or policy is not observed.
+const RETRY_DENIED: Backoff = Backoff { max: Duration::from_secs(60), ..RETRY };
 const RETRY_PER_FAILING: Duration = Duration::from_millis(10);
 /// `once` waits no longer for a target that has failed so often.
 const GIVEN_UP: u32 = 3;
@@ -39,7 +42,7 @@ pub(super) struct Target {
     last_pick: u64,
     /// No longer wanted: our entries are removed, then it is forgotten.
     removing: bool,
-    not_before: Option<Instant>,
+    pause: Option<Pause>,
     /// When a difference that no consumer notices is corrected.
     deferred_until: Option<Instant>,
     failures: u32,
@@ -55,6 +58,13 @@ pub(super) struct Target {
     kept: bool,
     conflict: Conflict,
     warnings: WarningLog,
+}
+
+/// It is not reconciled before this is over.
+struct Pause {
+    end: Instant,
+    /// The end from when on another version is observed: not later.
+    end_if_edited: Instant,
 }
 
 /// Whether it is to be reconciled; urgent is what has just changed.
@@ -105,7 +115,7 @@ impl Target {
             running: false,
             last_pick: 0,
             removing: false,
-            not_before: None,
+            pause: None,
             deferred_until: None,
             failures: 0,
             problem: None,
@@ -130,14 +140,14 @@ impl Target {
             Event::Unwanted => {
                 self.removing = true;
                 self.in_sync_with = None; // what is missing after the cleanup was removed by us
-                self.not_before = None;
+                self.pause = None;
                 self.deferred_until = None;
                 self.failures = 0;
                 self.request(Pending::Yes);
             }
             Event::Observed(version) => {
                 if !self.running && self.version != version {
-                    self.request(Pending::Urgent);
+                    self.note_edit();
                 }
                 self.observed_version = version;
             }
@@ -145,11 +155,11 @@ impl Target {
             Event::NotListed if !self.existed() && !self.running => {}
             Event::NotListed | Event::Deleted => {
                 self.observed_version.clear();
-                self.request(Pending::Urgent);
+                self.note_edit();
             }
             Event::Resync => self.request(Pending::Yes),
             Event::RetryNow => {
-                self.not_before = None;
+                self.pause = None;
                 self.request(Pending::Yes);
             }
             Event::BaseChanged => self.in_sync_with = None,
@@ -166,9 +176,10 @@ impl Target {
         if self.running {
             return None;
         }
-        let pending = (self.pending != Pending::No).then(|| self.not_before.unwrap_or(now));
+        let pause_end = self.pause.as_ref().map(|pause| pause.end);
+        let pending = (self.pending != Pending::No).then(|| pause_end.unwrap_or(now));
         // A failure's pause counts for it too.
-        let deferred = self.deferred_until.map(|until| self.not_before.map_or(until, |at| until.max(at)));
+        let deferred = self.deferred_until.map(|until| pause_end.map_or(until, |end| until.max(end)));
         pending.into_iter().chain(deferred).min()
     }
 
@@ -209,6 +220,17 @@ impl Target {
         self.pending = self.pending.max(pending);
     }
 
+    fn note_edit(&mut self) {
+        self.request(Pending::Urgent);
+        self.shorten_pause();
+    }
+
+    fn shorten_pause(&mut self) {
+        if let Some(pause) = &mut self.pause {
+            pause.end = pause.end_if_edited;
+        }
+    }
+
     fn start(&mut self, pick: u64, now: Instant) -> Job {
         self.last_pick = pick;
         self.pending = Pending::No;
@@ -239,8 +261,8 @@ impl Target {
             Err(problem) if problem.class == Class::Denied => {
                 vec![Effect::Log(Incident::NotRemoved(problem)), Effect::Forget]
             }
-            Err(_) => {
-                self.retry(1, now, random);
+            Err(problem) => {
+                self.retry(problem.class, 1, now, random);
                 Vec::new()
             }
         }
@@ -251,9 +273,10 @@ impl Target {
             self.held.coverage = found.coverage;
             self.held.in_place = found.in_place;
             self.version = found.version;
-            if !self.observed_version.is_empty() && self.observed_version != self.version {
-                self.request(Pending::Yes);
-            }
+        }
+        let edited_meanwhile = !self.observed_version.is_empty() && self.observed_version != self.version;
+        if edited_meanwhile {
+            self.request(Pending::Yes);
         }
         // Whoever may write to the Secret decides how many there are, and each is compared with all that are known.
         outcome.warnings.truncate(SHOWN + 1);
@@ -274,12 +297,16 @@ impl Target {
                 }
                 self.failures = 0;
                 self.held.standing = Standing::Proven;
-                self.not_before = self.conflict.next_check(now);
+                self.pause = self.conflict.next_check(now).map(|end| Pause { end, end_if_edited: end });
                 self.deferred_until = outcome.deferred.then(|| self.deferred_until.unwrap_or(now + WINDOW));
                 self.in_sync_with = Some(outcome.desired);
             }
             Err(problem) => {
-                self.retry(failing + 1, now, random);
+                let edited_meanwhile = edited_meanwhile || self.pending == Pending::Urgent;
+                self.retry(problem.class, failing + 1, now, random);
+                if edited_meanwhile {
+                    self.shorten_pause();
+                }
                 let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
                 if is_new && failing < SHOWN {
                     incidents.push(Incident::Failed(problem.clone()));
@@ -291,9 +318,12 @@ impl Target {
         incidents
     }
 
-    fn retry(&mut self, failing: usize, now: Instant, random: f64) {
+    fn retry(&mut self, class: Class, failing: usize, now: Instant, random: f64) {
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + retry_pause(self.failures, failing, random));
+        let after = |backoff| now + retry_pause(backoff, self.failures, failing, random);
+        let end_if_edited = after(RETRY);
+        let end = if class.needs_intervention() { after(RETRY_DENIED) } else { end_if_edited };
+        self.pause = Some(Pause { end, end_if_edited });
         self.request(Pending::Yes);
     }
 
@@ -307,9 +337,9 @@ impl Target {
 }
 
 /// Longer for each when many fail, so that they don't fill the request limit.
-pub(super) fn retry_pause(failures: u32, failing: usize, random: f64) -> Duration {
+fn retry_pause(backoff: Backoff, failures: u32, failing: usize, random: f64) -> Duration {
     let others = RETRY_PER_FAILING.saturating_mul(u32::try_from(failing).unwrap_or(u32::MAX));
-    RETRY.jittered(RETRY.longest(failures) + others, random)
+    backoff.jittered(backoff.longest(failures) + others, random)
 }
 
 #[cfg(test)]

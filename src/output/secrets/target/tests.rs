@@ -230,11 +230,44 @@ fn what_fails_is_retried_after_growing_pauses() {
 }
 
 #[test]
+fn what_only_a_person_can_fix_is_retried_slowly_and_soon_after_an_edit() {
+    let denied = || Outcome { result: Err(problem("another type", Class::Denied)), ..synced("1") };
+    let mut driver = Driver::new();
+    for pause in [1010, 2010, 4010, 8010, 16_010, 32_010, 60_010, 60_010] {
+        driver.run(denied());
+        assert_eq!(driver.due_in(), Some(Duration::from_millis(pause)));
+        driver.wait(Duration::from_millis(pause));
+    }
+    for edit in [Event::Observed("2".into()), Event::NotListed, Event::Deleted] {
+        driver.run(denied());
+        driver.send(Event::Observed("1".into()));
+        assert_eq!(driver.due_in(), Some(Duration::from_millis(60_010)), "the same version is no edit");
+        driver.send(edit);
+        assert_eq!(
+            driver.due_in(),
+            Some(Duration::from_millis(10_010)),
+            "not at once: many edits are no flood"
+        );
+        driver.wait(Duration::from_millis(10_010));
+    }
+    for edit in [Event::Observed("2".into()), Event::Deleted] {
+        driver.start();
+        driver.send(edit);
+        driver.finish(denied());
+        assert_eq!(driver.due_in(), Some(Duration::from_millis(10_010)), "edited while it was reconciled");
+        driver.wait(Duration::from_millis(10_010));
+    }
+    driver.run(synced("2"));
+    driver.send(Event::Observed("3".into()));
+    assert_eq!(driver.due_in(), Some(Duration::ZERO), "a success ends the pause");
+}
+
+#[test]
 fn pauses_are_jittered_and_longer_when_many_fail() {
-    assert_eq!(retry_pause(1, 0, 0.0), Duration::from_millis(750));
-    assert_eq!(retry_pause(1, 0, 1.0), SECOND);
-    assert_eq!(retry_pause(u32::MAX, 1000, 1.0), 20 * SECOND);
-    assert!(retry_pause(u32::MAX, usize::MAX, 2.0) > 20 * SECOND, "and nothing overflows");
+    assert_eq!(retry_pause(RETRY, 1, 0, 0.0), Duration::from_millis(750));
+    assert_eq!(retry_pause(RETRY, 1, 0, 1.0), SECOND);
+    assert_eq!(retry_pause(RETRY, u32::MAX, 1000, 1.0), 20 * SECOND);
+    assert!(retry_pause(RETRY, u32::MAX, usize::MAX, 2.0) > 20 * SECOND, "and nothing overflows");
 }
 
 #[test]
