@@ -187,7 +187,12 @@ impl Emulator {
     /// # Panics
     /// When a document isn't a policy, or has something in it that the emulator doesn't understand.
     pub fn set_policies(&self, to: Attachment, documents: &[&str]) {
-        or_panic(self.state().iam.set_policies(to, documents));
+        or_panic(self.try_set_policies(to, documents));
+    }
+
+    /// [`set_policies`](Self::set_policies) with an error in place of the panic; what was attached stays then.
+    pub fn try_set_policies(&self, to: Attachment, documents: &[&str]) -> Result<(), String> {
+        self.state().iam.set_policies(to, documents)
     }
 
     /// No policy is attached any more, and everything is allowed again.

@@ -38,9 +38,10 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), String> {
     let emulator = Emulator::start(options.settings).map_err(text)?;
     if let Some(file) = options.policy {
-        let policy =
-            std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        emulator.set_policies(Attachment::Identity(User::default().arn), &[&policy]);
+        let invalid = |error: String| format!("{}: {error}", file.display());
+        let policy = std::fs::read_to_string(&file).map_err(|error| invalid(text(error)))?;
+        let user = Attachment::Identity(User::default().arn);
+        emulator.try_set_policies(user, &[&policy]).map_err(invalid)?;
     }
     println!("endpoint {}", emulator.endpoint());
     println!("https-endpoint {}", emulator.https_endpoint());
