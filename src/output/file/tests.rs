@@ -204,7 +204,7 @@ fn a_reader_finds_a_token_and_its_end() {
 }
 
 #[test]
-fn a_wrong_mode_alone_is_mended() {
+fn a_wrong_mode_alone_is_corrected() {
     let place = Place::new();
     let mut file = place.file();
     let set = desired(&[(A, "QVdTOm9uZQ==", 12)]);
