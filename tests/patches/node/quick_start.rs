@@ -19,7 +19,7 @@ use crate::{
     build::{ROOT, read, write},
     node::{
         consumers::{APPLETS, as_they_are, one_at_a_time},
-        scene::Scene,
+        scene::{Scene, admin_shell, printed_by},
     },
 };
 
@@ -123,24 +123,14 @@ impl Trial {
     /// Runs commands of the README as from a clone; hands over what they print.
     #[track_caller]
     fn run(&self, commands: &str) -> String {
-        let done = output(&mut self.shell(commands), DEADLINE);
-        let said = String::from_utf8_lossy(&done.stderr);
-        let printed = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success(), "{said}\n{printed}\n{}", self.what_pods_say());
+        let (succeeds, printed) = printed_by(&mut self.shell(commands), DEADLINE);
+        assert!(succeeds, "{printed}\n{}", self.what_pods_say());
         printed
     }
 
     fn shell(&self, commands: &str) -> Command {
-        let kubectl = program("kubectl").unwrap();
-        let mut shell = clean_command("bash", self.folder.path());
-        let path = format!(
-            "{}:{}:{}",
-            self.at("bin").display(),
-            kubectl.parent().unwrap().display(),
-            std::env::var("PATH").unwrap()
-        );
-        shell.args(["-euxc", commands]).current_dir(self.folder.path()).env("PATH", path);
-        shell.env("KUBECONFIG", self.at("kubeconfig"));
+        let mut shell = admin_shell(self.folder.path(), &self.at("kubeconfig"), commands);
+        shell.current_dir(self.folder.path());
         shell
     }
 
@@ -160,8 +150,7 @@ impl Trial {
     fn what_pods_say(&self) -> String {
         let show = "kubectl -n ecr-trial get events; for pod in $(kubectl -n ecr-trial get pods -o name); do \
                     kubectl -n ecr-trial logs $pod --all-containers --tail=9 || true; done";
-        let done = output(&mut self.shell(show), DEADLINE);
-        String::from_utf8_lossy(&done.stdout).into_owned()
+        printed_by(&mut self.shell(show), DEADLINE).1
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,7 +14,7 @@ use test_support::{
     ApiServer, Node, clean_command, free_port, http_get,
     iam::{allow_partner, allow_role, allow_what_we_ship},
     markdown::{blocks, commands, section},
-    output,
+    output, program,
     wait::within,
     wait_for,
 };
@@ -214,15 +215,10 @@ impl Scene {
     /// Runs a script with `kubectl` as the cluster's admin; hands over what it prints.
     #[track_caller]
     pub(crate) fn run(&self, script: &str) -> String {
-        let kubectl = test_support::program("kubectl").unwrap();
         let home = tempfile::tempdir().unwrap();
-        let mut shell: Command = clean_command("bash", home.path());
-        let path = format!("{}:{}", kubectl.parent().unwrap().display(), std::env::var("PATH").unwrap());
-        shell.args(["-euxc", script]).env("PATH", path).env("KUBECONFIG", self.node.kubeconfig());
-        let done = output(&mut shell, DEADLINE);
-        let said = String::from_utf8_lossy(&done.stderr);
-        let printed = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success(), "{said}\n{printed}");
+        let mut shell = admin_shell(home.path(), &self.node.kubeconfig(), script);
+        let (succeeds, printed) = printed_by(&mut shell, DEADLINE);
+        assert!(succeeds, "{printed}");
         printed
     }
 
@@ -328,6 +324,24 @@ impl Scene {
         let config: Value = serde_json::from_str(&self.node.kubectl(read)).unwrap();
         config["auths"].as_object().into_iter().flatten().map(|(host, _)| host.clone()).collect()
     }
+}
+
+/// A script with `kubectl` as this kubeconfig's user; programs in `bin` of the folder come before those of the machine.
+pub(crate) fn admin_shell(folder: &Path, kubeconfig: &Path, script: &str) -> Command {
+    let kubectl = program("kubectl").unwrap();
+    let machine = std::env::var_os("PATH").unwrap();
+    let first = [folder.join("bin"), kubectl.parent().unwrap().to_owned()];
+    let path = std::env::join_paths(first.into_iter().chain(std::env::split_paths(&machine))).unwrap();
+    let mut shell = clean_command("bash", folder);
+    shell.args(["-euxc", script]).env("PATH", path).env("KUBECONFIG", kubeconfig);
+    shell
+}
+
+/// Whether a script succeeds, and what it prints; what it says on standard error too, if it fails.
+pub(crate) fn printed_by(shell: &mut Command, deadline: Duration) -> (bool, String) {
+    let done = output(shell, deadline);
+    let printed = if done.status.success() { done.stdout } else { [done.stderr, done.stdout].concat() };
+    (done.status.success(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 /// What `components` make of one Deployment of the stock.
