@@ -7,7 +7,7 @@ use crate::{
     build::Product,
     node::{
         consumers::{HOST, PULLED, REFUSED, WITH_FILE, WITHOUT_FILE},
-        scene::{DEADLINE, Scene, built, config_map, kubelet},
+        scene::{DEADLINE, Scene, built, config_map, steady_kubelet},
     },
     openshift::by_argocd_operator,
     scc::FIRST,
@@ -34,7 +34,7 @@ fn repo_server_starts_without_aws_and_pulls_when_it_is_back() {
         "--from-literal=auth=x",
     ]);
     argocd.aws.set_fault(Service::Sts, Fault::Status(503));
-    let steady = kubelet();
+    let steady = steady_kubelet();
     argocd.apply_changed(built(Product::ArgoCd, &["sidecar", "web-identity", "oci-sources"]));
 
     it_starts_after_the_grace_and_not_before(&argocd);

@@ -13,7 +13,7 @@ use crate::{
     build::Product,
     node::{
         consumers::{ENDS, HOST, PULLED, REFUSED, WITH_FILE},
-        scene::{DEADLINE, ROLE, Scene, add_env, built, config_map, kubelet, push},
+        scene::{DEADLINE, ROLE, Scene, add_env, built, config_map, own_kubelet, push},
     },
     scc::FIRST,
 };
@@ -130,7 +130,7 @@ fn a_renewed_token_is_noticed(flux: &Scene) {
             .count()
     };
     let before = asked();
-    let _alone = kubelet();
+    let _alone = own_kubelet();
     flux.node.restart_kubelet(); // which gives each pod a new token
     wait_for("STS to be asked with the new token", DEADLINE, || (asked() > before).then_some(()));
 }

@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -30,11 +30,16 @@ const SIDECAR: &str = "ecr-sidecar";
 /// How long anything may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
 
-/// Held by who restarts the node's kubelet, and by who waits for a startup probe: a kubelet that has just started takes
-/// containers that run already for started.
-pub(crate) fn kubelet() -> MutexGuard<'static, ()> {
-    static KUBELET: Mutex<()> = Mutex::new(());
-    KUBELET.lock().unwrap_or_else(PoisonError::into_inner)
+static KUBELET: RwLock<()> = RwLock::new(());
+
+/// Held by who waits for a startup probe: a kubelet that has just started takes containers that run already for started.
+pub(crate) fn steady_kubelet() -> RwLockReadGuard<'static, ()> {
+    KUBELET.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by who restarts the node's kubelet.
+pub(crate) fn own_kubelet() -> RwLockWriteGuard<'static, ()> {
+    KUBELET.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A namespace of the node, and an AWS of its own.
@@ -90,7 +95,7 @@ impl Scene {
 
     /// Applies these with the overlay, and waits until the Deployment is rolled out.
     pub(crate) fn roll_out_changed(&self, objects: Objects, deployment: &str) {
-        let _steady = kubelet();
+        let _steady = steady_kubelet();
         self.apply_changed(objects);
         self.roll_out(deployment);
     }
