@@ -229,11 +229,12 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
     node.kubectl(["label", "namespace", &tenant, &format!("{namespace}=enabled")]);
     let before = release.residue();
     let [install, verify, upgrade, uninstall] = commands();
+    // The name is this release's own: the Secrets of that name are deleted in the end, wherever they are.
+    let of_tenants = format!("{SECRET}-of-{tenant}");
     let outputs = format!(
         "{{type: docker-config-secret, name: {SECRET}}}, \
-         {{type: docker-config-secret, name: {SECRET}-of-tenants, namespaces: {{selector: {namespace}=enabled}}, prune: true}}"
+         {{type: docker-config-secret, name: {of_tenants}, namespaces: {{selector: {namespace}=enabled}}, prune: true}}"
     );
-    let of_tenants = format!("{SECRET}-of-tenants");
 
     release.write_values(&[HOST], &outputs, "");
     let notes = release.run(&install, "./chart");
