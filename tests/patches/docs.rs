@@ -9,7 +9,7 @@ use test_support::{
     ApiServer, clean_command,
     iam::allow_partner,
     markdown::{Block, Shown, blocks, blocks_of, commands, run_shown, scripts, section},
-    output, program,
+    output, program, release_program,
 };
 
 use crate::{
@@ -283,9 +283,10 @@ fn the_laptops_commands_work() {
     let ca = aws.ca_file().display().to_string();
     let proxy = aws.proxy();
     let environment = [("HTTPS_PROXY", proxy.as_str()), ("AWS_CA_BUNDLE", &ca), ("SSL_CERT_FILE", &ca)];
-    // In the place of the release, what packaging/archive makes of this program.
+    // What a release offers for download.
     let mut pack = std::process::Command::new(Path::new(ROOT).join("packaging/archive"));
-    let packed = output(pack.arg(BINARY).arg(folder.path().join("release")), Duration::from_secs(120));
+    let packed =
+        output(pack.arg(release_program()).arg(folder.path().join("release")), Duration::from_secs(120));
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     let curl = "curl() { local it; for it; do if [[ $it == https://*/v0.1.0/* ]]; then cp \"$HOME/release/${it##*/}\" .; \
                 fi; done; }";
