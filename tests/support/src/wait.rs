@@ -5,10 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a condition is checked.
-const POLL: Duration = Duration::from_millis(5);
+/// The pause between two checks: a share of the time waited so far, and twice as long as the last check took, which may
+/// have run a program. So waiting costs little, and hardly delays what is waited for.
+fn poll_pause(waited: Duration, check: Duration) -> Duration {
+    let millis = Duration::from_millis;
+    (waited / 50).clamp(millis(5), millis(50)).max((check * 2).min(millis(300)))
+}
 
-/// Asks every few milliseconds until `probe` has something, and hands that over.
+/// Asks again and again until `probe` has something, and hands that over.
 ///
 /// # Panics
 /// When nothing came within `deadline`; the message names `what`.
@@ -27,12 +31,13 @@ pub fn wait_for<T>(what: &str, deadline: Duration, probe: impl FnMut() -> Option
 pub fn within<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        let late = started.elapsed() >= deadline;
+        let asked = started.elapsed();
         let found = probe();
-        if found.is_some() || late {
+        if found.is_some() || asked >= deadline {
             return found;
         }
-        thread::sleep(POLL);
+        let waited = started.elapsed();
+        thread::sleep(poll_pause(waited, waited - asked));
     }
 }
 
@@ -68,6 +73,15 @@ mod tests {
             (calls == 3).then_some("third")
         });
         assert_eq!(found, "third");
+    }
+
+    #[test]
+    fn pauses_grow_with_the_wait_and_with_what_a_check_costs() {
+        let pause = |waited, check| {
+            poll_pause(Duration::from_millis(waited), Duration::from_millis(check)).as_millis()
+        };
+        assert_eq!([0, 100, 1000, 100_000].map(|waited| pause(waited, 0)), [5, 5, 20, 50]);
+        assert_eq!([1, 4, 150, 5000].map(|check| pause(0, check)), [5, 8, 300, 300]);
     }
 
     #[test]
