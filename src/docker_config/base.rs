@@ -44,15 +44,16 @@ impl Base {
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
         match read_input(&self.path) {
             Ok(text) => self.text = Some(text),
-            Err(reason) => {
-                let path = self.path.display();
-                let message = format!(
-                    "the base `{path}` is not usable: {reason}; the entries that it had last are kept"
-                );
-                return Some(Warning::new(message, Diagnosis::BaseUnusable));
-            }
+            Err(reason) => return Some(self.unusable(&reason)),
         }
         None
+    }
+
+    pub(crate) fn unusable(&self, reason: &str) -> Warning {
+        let path = self.path.display();
+        let message =
+            format!("the base `{path}` is not usable: {reason}; the entries that it had last are kept");
+        Warning::new(message, Diagnosis::BaseUnusable)
     }
 
     pub(crate) fn document(&self) -> Option<Document<'_>> {

@@ -17,7 +17,7 @@ use crate::{
     manifests,
     output::{
         OutputConfig,
-        secrets::{Inspection, inspect},
+        secrets::{Inspection, base_of, inspect},
     },
 };
 
@@ -61,14 +61,16 @@ async fn of_output(
         // Its templates are named after registries that only AWS knows.
         Err(error) => return vec![Step::Kubernetes.skip(id, error.to_string())],
     };
+    let (base, unusable) = base_of(output).await;
     let mut findings = of_rights(&id, rights, cluster, until).await;
     let can_read = findings.iter().all(|finding| finding.remedy.is_none());
+    findings.extend(unusable.map(|warning| Step::Kubernetes.warning(&id, warning)));
     if can_read {
         let mut desired = CredentialSet::default();
         if let Registries::Listed(registries) = &config.registries {
             desired.awaited.extend(registries.iter().map(|registry| registry.host.clone()));
         }
-        match tokio::time::timeout_at(until, inspect(output, cluster, &desired, clock)).await {
+        match tokio::time::timeout_at(until, inspect(output, cluster, &desired, base.as_ref(), clock)).await {
             Ok(inspected) => findings.extend(inspected.into_iter().flat_map(|secret| of_secret(&id, secret))),
             Err(_) => {
                 let what = "its Secrets could not be read";

@@ -18,6 +18,7 @@
 //! * three replicas never replace a credential by one that expires sooner: `replicas_never_step_back_and_tear_no_pair`
 //! * an API server that is away changes nothing that consumers find: `an_outage_of_the_api_server_goes_unnoticed`
 
+mod base;
 mod conflict;
 mod controller;
 mod coverage;
@@ -39,7 +40,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use self::{controller::Controller, target::RETRY};
 pub(crate) use self::{
-    inspect::{Inspection, inspect},
+    inspect::{Inspection, base_of, inspect},
     published::{are_discovered, published},
 };
 use super::{

@@ -19,7 +19,7 @@ use tokio::{
 use self::cleanup::retire_all;
 use super::{
     super::Remaining,
-    SecretsReconciler,
+    SecretsReconciler, base,
     desired::InPlace,
     ownership::{Memory, Recorded},
     reconcile::{Job, Outcome, Reconciliation},
@@ -37,8 +37,6 @@ use crate::{
 
 /// Without events each Secret is compared this often.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(15 * 60);
-/// How long the base's volume may take.
-const BASE_LIMIT: Duration = Duration::from_secs(5);
 const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) struct Controller {
@@ -129,20 +127,17 @@ impl Controller {
         Arc::make_mut(&mut self.recorded).record(&self.it.with.credentials.borrow());
     }
 
-    /// Reads the base again; on a thread of its own, since a volume may hang.
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let read = tasks::blocking_within(BASE_LIMIT, move || {
-            let mut base = Base::clone(&base);
-            base.note_supplied();
-            let warning = base.refresh();
-            (base, warning)
-        });
-        if let Some((base, warning)) = read.await {
-            self.base = Some(Arc::new(base));
-            for warning in self.base_warnings.replace(warning.into_iter().collect(), Instant::now()) {
-                warning_log::log(warning, &self.it.with.id, None);
-            }
+        let (base, warning) = match base::refreshed(base).await {
+            Ok((base, warning)) => (Some(base), warning),
+            Err(warning) => (None, Some(warning)),
+        };
+        for warning in self.base_warnings.replace(warning.into_iter().collect(), Instant::now()) {
+            warning_log::log(warning, &self.it.with.id, None);
+        }
+        if base.is_some() {
+            self.base = base;
             self.outdated = true;
             self.send_to_all(|| Event::BaseChanged);
         }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    base,
     desired::{Basis, decide},
     ownership::Memory,
     targets::targets,
@@ -10,6 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     credentials::CredentialSet,
+    docker_config::Base,
     failure::{Problem, Warning},
     kubernetes::{Cluster, ObjectRef},
     output::{Output, OutputConfig},
@@ -21,21 +23,31 @@ pub(crate) struct Inspection {
     pub state: Option<Result<Vec<Warning>, Problem>>,
 }
 
+/// The base of an output, and what is wrong with it.
+pub(crate) async fn base_of(config: &OutputConfig) -> (Option<Arc<Base>>, Option<Warning>) {
+    let Output::Secrets(kind) = Output::new(config) else { return (None, None) };
+    let Some(base) = kind.base() else { return (None, None) };
+    match base::refreshed(Arc::new(base)).await {
+        Ok((base, warning)) => (Some(base), warning),
+        Err(warning) => (None, Some(warning)),
+    }
+}
+
 /// The Secrets of an output whose names are known, for those registries; none of one whose Secrets are discovered
 /// while it runs, and of one that keeps files.
 pub(crate) async fn inspect(
     config: &OutputConfig,
     cluster: &Cluster,
     desired: &CredentialSet,
+    base: Option<&Arc<Base>>,
     clock: &Clock,
 ) -> Vec<Inspection> {
     let Output::Secrets(kind) = Output::new(config) else { return Vec::new() };
     if kind.is_discovered() {
         return Vec::new();
     }
-    let base = kind.base().map(Arc::new);
     let mut inspected = Vec::new();
-    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base.as_ref()) {
+    for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base) {
         let state = match cluster.secret(&at).await {
             Ok(None) => None,
             Ok(Some(found)) => {

@@ -193,7 +193,7 @@ async fn an_inspection_reports_and_writes_nothing() {
     let connection = api.connection();
     let cluster = connection.cluster().await.unwrap();
     let inspected = async |config: &OutputConfig| {
-        let inspected = inspect(config, cluster, &desired, &Clock::System).await;
+        let inspected = inspect(config, cluster, &desired, None, &Clock::System).await;
         inspected.into_iter().map(|it| it.state.map(|it| it.is_ok())).collect::<Vec<_>>()
     };
     assert_eq!(inspected(&repositories).await, [Some(true), None]);
