@@ -45,7 +45,7 @@ pub use self::{
 use crate::{
     aws::variables::InvalidSetting,
     env::Environment,
-    failure::shown_value::clean_path,
+    failure::{diagnosis::Diagnosis, shown_value::clean_path},
     fs::read::{ReadError, read},
     tasks,
 };
@@ -210,7 +210,14 @@ fn usable_certificates(pem: &[u8]) -> Vec<u8> {
         rest = next;
     }
     if left_out > 0 {
-        tracing::warn!(left_out, "certificates of the CA bundle do not parse and are left out");
+        let (diagnosis, remedy) =
+            (Diagnosis::CaBundleIncomplete.id(), Diagnosis::CaBundleIncomplete.remedy());
+        tracing::warn!(
+            left_out,
+            diagnosis,
+            remedy,
+            "certificates of the CA bundle do not parse and are left out"
+        );
     }
     usable
 }

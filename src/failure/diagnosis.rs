@@ -169,6 +169,9 @@ diagnoses! {
     NoCaBundle = "no-ca-bundle",
         "No bundle of certificate authorities can be read.",
         "mount a bundle of certificate authorities, or set AWS_CA_BUNDLE or SSL_CERT_FILE to one";
+    CaBundleIncomplete = "ca-bundle-incomplete",
+        "Certificates of the CA bundle do not parse and are left out.",
+        "remove these certificates from the bundle, or replace them; no action needed as long as AWS is reachable";
     NameUnresolved = "name-unresolved",
         "The name of the endpoint does not resolve here.",
         "check the endpoint's name and this pod's DNS; a VPC endpoint resolves only inside its VPC";
@@ -304,6 +307,9 @@ diagnoses! {
     ApiServerCertificate = "api-server-certificate",
         "The API server's certificate is not trusted: another authority signed it, it has another name, or it has expired.",
         "check the certificate authority (`certificate-authority` of the kubeconfig; in a pod, ca.crt of the service account), `tls-server-name` and this machine's clock, and that no proxy intercepts TLS";
+    ApiServerUnverified = "api-server-unverified",
+        "The API server's certificate is not checked, so whoever intercepts the connection can read the credentials and the Secrets.",
+        "in the kubeconfig, replace `insecure-skip-tls-verify: true` with `certificate-authority` or `certificate-authority-data`";
     RequestRejected = "request-rejected",
         "The API server, or a proxy in its place, rejects the request for another reason.",
         "see the message; check the API server's address (`server` of the kubeconfig) and any proxy in front of it";

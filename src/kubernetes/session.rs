@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    failure::{Diagnose, log_problem},
+    failure::{Diagnose, diagnosis::Diagnosis, log_problem},
     secret::Secret,
     tasks::{self, locked},
 };
@@ -139,7 +139,13 @@ async fn client(mut config: Config) -> Result<Client, ConnectError> {
     let agent = concat!("ecr-sidecar/", env!("CARGO_PKG_VERSION"));
     config.headers.push((header::USER_AGENT, header::HeaderValue::from_static(agent)));
     if config.accept_invalid_certs {
-        tracing::warn!("insecure-skip-tls-verify: the API server's certificate is not checked");
+        let (diagnosis, remedy) =
+            (Diagnosis::ApiServerUnverified.id(), Diagnosis::ApiServerUnverified.remedy());
+        tracing::warn!(
+            diagnosis,
+            remedy,
+            "insecure-skip-tls-verify: the API server's certificate is not checked"
+        );
     }
     // Without an authority of its own it reads the system's, on whatever volume that is.
     let builder = tasks::blocking_within(CONNECT_LIMIT, move || ClientBuilder::try_from(config))

@@ -17,7 +17,7 @@ const HERE: [&str; 5] = [
 ];
 
 /// Those that other tests bring about: by a real API server, or where they arise.
-const ELSEWHERE: [(D, &str, &str); 34] = [
+const ELSEWHERE: [(D, &str, &str); 36] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/file/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
     (D::DirectoryMissing, "src/fs/atomic_file/tests.rs", "each_refusal_of_the_system_has_its_diagnosis"),
@@ -54,6 +54,16 @@ const ELSEWHERE: [(D, &str, &str); 34] = [
     (D::ApiServerThrottled, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::NamespaceMissing, "src/kubernetes/error.rs", "each_refusal_has_its_diagnosis"),
     (D::ApiServerCertificate, "src/kubernetes/error.rs", "what_only_a_person_can_fix_in_tls_is_denied"),
+    (
+        D::CaBundleIncomplete,
+        "tests/process/identities/network.rs",
+        "a_bundle_with_a_broken_certificate_works_without_it_and_that_is_reported",
+    ),
+    (
+        D::ApiServerUnverified,
+        "tests/secrets/reach.rs",
+        "a_kubeconfig_that_switches_verification_off_is_obeyed_and_reported",
+    ),
     (D::RequestRejected, "src/kubernetes/error/refusal.rs", "a_refusal_is_judged_by_its_message"),
     (
         D::SelectorRejected,

@@ -89,6 +89,24 @@ fn kubeconfig_with(cluster: &Cluster, name: &str, user: &str) -> std::path::Path
     cluster.harness.put(name, &kubeconfig.replace(&own, user))
 }
 
+#[test]
+fn a_kubeconfig_that_switches_verification_off_is_obeyed_and_reported() {
+    let Some(cluster) = Cluster::new("unverified") else { return };
+    cluster.server.apply(&cluster.manifests(|_| {}));
+    let kubeconfig = std::fs::read_to_string(cluster.account.kubeconfig()).unwrap();
+    let (before, rest) = kubeconfig.split_once("certificate-authority: '").unwrap();
+    let (_, after) = rest.split_once('\'').unwrap();
+    let kubeconfig =
+        cluster.harness.put("kubeconfig", &format!("{before}insecure-skip-tls-verify: true{after}"));
+    let sidecar = cluster.start(|command| {
+        command.env("KUBECONFIG", &kubeconfig);
+    });
+    let line = sidecar.wait_log("\"diagnosis\":\"api-server-unverified\"", DEADLINE);
+    assert!(line.contains(Diagnosis::ApiServerUnverified.remedy()), "{line}");
+    sidecar.wait_ready();
+    assert!(cluster.password("unverified").is_some());
+}
+
 fn token(cluster: &Cluster) -> String {
     std::fs::read_to_string(cluster.account.token_file()).unwrap().trim().to_owned()
 }

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use ecr_emulator::{Emulator, Service, Settings};
-
+use ecr_sidecar::failure::diagnosis::Diagnosis;
 use test_support::{
     Harness, free_port,
     harness::{HOST, KEYS, PUBLIC},
@@ -96,6 +96,7 @@ fn a_bundle_with_a_broken_certificate_works_without_it_and_that_is_reported() {
     });
     assert_eq!(once.code, Some(0), "{}", once.stderr);
     once.has(&["certificates of the CA bundle do not parse and are left out", "\"left_out\":2"]);
+    once.has(&["\"diagnosis\":\"ca-bundle-incomplete\"", Diagnosis::CaBundleIncomplete.remedy()]);
     harness.pull(HOST);
 }
 
