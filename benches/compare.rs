@@ -16,7 +16,7 @@ use std::{
 };
 
 use measure::{AWS, Aws, HOST, Outcome, SIDECAR, kib, on_cpu, play_aws, report, variables};
-use test_support::{Sidecar, http_get, program, release_program, wait_for};
+use test_support::{Sidecar, http_get, pause, program, release_program, wait_for};
 
 /// What the program before left behind, such as sockets to close, is over after this time.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -127,9 +127,9 @@ fn cost_of_running(emulator: &Aws, folder: &Path, idle: Duration) -> Outcome<()>
     });
     let pid = sidecar.pid();
     // A thread that ends takes its time with it.
-    std::thread::sleep(THREADS_END);
+    pause(THREADS_END);
     let before = on_cpu(pid)?;
-    std::thread::sleep(idle);
+    pause(idle);
     let spent = on_cpu(pid)?.saturating_sub(before).as_secs_f64() * 1e3 * 60.0 / idle.as_secs_f64();
     report("peak resident, TLS", kib(pid, "VmHWM:")? / 1024.0, "MiB", 10.0);
     report("anonymous part of it now", kib(pid, "RssAnon:")? / 1024.0, "MiB", f64::NAN);
@@ -145,7 +145,7 @@ fn command(program: &Path, emulator: &Aws, home: &Path) -> Command {
 }
 
 fn millis(mut command: Command, input: &str) -> Outcome<f64> {
-    std::thread::sleep(SETTLE);
+    pause(SETTLE);
     let start = Instant::now();
     let mut child = command.stdin(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {

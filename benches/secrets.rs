@@ -17,7 +17,7 @@ use measure::{AWS, Aws, HOST, Outcome, SIDECAR, kib, play_aws, report, variables
 use serde_json::Value;
 use tempfile::TempDir;
 use test_support::{
-    ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, release_program, wait_for,
+    ApiServer, ServiceAccount, Sidecar, free_port, http_get, output, pause, release_program, wait_for,
 };
 
 const NAME: &str = "ecr-credentials";
@@ -97,14 +97,14 @@ impl Bench {
         let running = self.run(&self.configuration("{names: [bench]}")?)?;
         running.wait_in_sync(1);
         running.wait_ready();
-        std::thread::sleep(Duration::from_secs(5));
+        pause(Duration::from_secs(5));
         let pid = running.sidecar.pid();
         report("release binary", fs::metadata(SIDECAR)?.len() as f64 / 1e6, "MB", 13.0);
         report("one Secret: resident", kib(pid, "VmRSS:")? / 1024.0, "MiB", 14.0);
         report("one Secret: anonymous part of it", kib(pid, "RssAnon:")? / 1024.0, "MiB", 4.0);
         if quiet_minutes > 0 {
             let mark = self.server.audit_mark();
-            std::thread::sleep(Duration::from_secs(60 * quiet_minutes as u64));
+            pause(Duration::from_secs(60 * quiet_minutes as u64));
             let user = self.account.user();
             let of_verb = |verb: &str| {
                 self.server.count_requests(mark, |request| request.user == user && request.verb == verb)

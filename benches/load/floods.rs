@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use test_support::wait_for;
+use test_support::{pause, wait_for};
 
 use crate::{
     LONG,
@@ -154,7 +154,7 @@ fn at_a_pace(a_second: usize, mut work: impl FnMut(usize) -> Outcome<()>) -> Out
             work(done)?;
             done += 1;
         }
-        thread::sleep(Duration::from_micros(200));
+        pause(Duration::from_micros(200));
     }
     Ok(())
 }

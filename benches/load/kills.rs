@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::json;
-use test_support::Signal;
+use test_support::{Signal, pause};
 
 use crate::{
     LONG,
@@ -36,12 +36,12 @@ impl Bench {
                     if seen.is_over() || written.is_err() {
                         return;
                     }
-                    thread::sleep(Duration::from_millis(1));
+                    pause(Duration::from_millis(1));
                 }
             });
             for _ in 0..KILLS {
                 let running = self.start(&outputs, None)?;
-                thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
+                pause(Duration::from_micros(fastrand::u64(0..40_000)));
                 running.sidecar.signal(Signal::KILL);
                 running.sidecar.wait_exit(LONG);
                 amid_a_write += usize::from(has_temporary_file(&self.at("out"))?);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
-use test_support::{Sidecar, free_port, http_get, wait_for};
+use test_support::{Sidecar, free_port, http_get, pause, wait_for};
 
 use crate::{
     LONG,
@@ -62,7 +62,7 @@ impl Seen {
             let late = !answered || took > Duration::from_secs(1);
             self.unanswered.fetch_add(usize::from(late), Ordering::Relaxed);
             self.slowest_micros.fetch_max(took.as_micros() as usize, Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(10));
+            pause(Duration::from_millis(10));
         }
     }
 
