@@ -9,8 +9,9 @@ use crate::{
     clock::Clock,
     config::{Config, Registries},
     credentials::CredentialSet,
+    docker_config::Base,
     failure::{
-        Diagnose,
+        Diagnose, Warning,
         diagnosis::{Diagnosis, Remedy},
     },
     kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
@@ -19,6 +20,7 @@ use crate::{
         OutputConfig,
         secrets::{Inspection, base_of, inspect},
     },
+    tasks::joined,
 };
 
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -33,23 +35,45 @@ pub(super) async fn check(config: &Config, clock: &Clock) -> Vec<Finding> {
     let until = Instant::now() + LIMIT;
     let subject = "the API server";
     let connection = Connection::default();
-    let cluster = match tokio::time::timeout_at(until, connection.cluster()).await {
-        Ok(Ok(cluster)) => cluster,
-        Ok(Err(error)) => return vec![Step::Kubernetes.problem(subject, error.problem())],
+    let connected = tokio::time::timeout_at(until, connection.cluster());
+    let (connected, bases) = tokio::join!(connected, bases(&outputs));
+    let mut findings = Vec::new();
+    for (output, (_, unusable)) in outputs.iter().zip(&bases) {
+        let warning = unusable.clone().map(|it| Step::Kubernetes.warning(output.id().to_string(), it));
+        findings.extend(warning);
+    }
+    match connected {
+        Ok(Ok(cluster)) => {
+            for (output, (base, _)) in outputs.into_iter().zip(&bases) {
+                findings.extend(of_output(output, base.as_ref(), config, cluster, clock, until).await);
+            }
+        }
+        Ok(Err(error)) => findings.push(Step::Kubernetes.problem(subject, error.problem())),
         Err(_) => {
             let saw = "the kubeconfig's plugin gives no answer";
-            return vec![Step::Kubernetes.fail(subject, saw, Diagnosis::ApiServerCredentials)];
+            findings.push(Step::Kubernetes.fail(subject, saw, Diagnosis::ApiServerCredentials));
         }
-    };
-    let mut findings = Vec::new();
-    for output in outputs {
-        findings.extend(of_output(output, config, cluster, clock, until).await);
     }
     findings
 }
 
+/// The base of each output, and what is wrong with it. All at the same time, since their volumes may hang.
+async fn bases(outputs: &[&OutputConfig]) -> Vec<(Option<Arc<Base>>, Option<Warning>)> {
+    let read = |output: &&OutputConfig| {
+        let output = OutputConfig::clone(output);
+        tokio::spawn(async move { base_of(&output).await })
+    };
+    let reads: Vec<_> = outputs.iter().map(read).collect();
+    let mut bases = Vec::with_capacity(reads.len());
+    for read in reads {
+        bases.push(joined(read.await).unwrap_or_default());
+    }
+    bases
+}
+
 async fn of_output(
     output: &OutputConfig,
+    base: Option<&Arc<Base>>,
     config: &Config,
     cluster: &Cluster,
     clock: &Clock,
@@ -61,16 +85,14 @@ async fn of_output(
         // Its templates are named after registries that only AWS knows.
         Err(error) => return vec![Step::Kubernetes.skip(id, error.to_string())],
     };
-    let (base, unusable) = base_of(output).await;
     let mut findings = of_rights(&id, rights, cluster, until).await;
     let can_read = findings.iter().all(|finding| finding.remedy.is_none());
-    findings.extend(unusable.map(|warning| Step::Kubernetes.warning(&id, warning)));
     if can_read {
         let mut desired = CredentialSet::default();
         if let Registries::Listed(registries) = &config.registries {
             desired.awaited.extend(registries.iter().map(|registry| registry.host.clone()));
         }
-        match tokio::time::timeout_at(until, inspect(output, cluster, &desired, base.as_ref(), clock)).await {
+        match tokio::time::timeout_at(until, inspect(output, cluster, &desired, base, clock)).await {
             Ok(inspected) => findings.extend(inspected.into_iter().flat_map(|secret| of_secret(&id, secret))),
             Err(_) => {
                 let what = "its Secrets could not be read";

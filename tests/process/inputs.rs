@@ -9,6 +9,7 @@ use std::{
 };
 
 use ecr_emulator::Service;
+use serde_json::Value;
 use test_support::{
     Harness, Signal, clean_command, free_port,
     harness::{DEADLINE, HOST, KEYS},
@@ -294,6 +295,30 @@ fn every_command_ends_while_the_configuration_s_volume_hangs() {
         let output = output(&mut command, DEADLINE);
         let said = said(&output);
         assert!(output.status.code() == Some(status) && said.contains(sentence), "{arguments}: {said}");
+    }
+}
+
+#[test]
+fn the_doctor_names_each_base_that_hangs_and_loses_nothing_else() {
+    let harness = Harness::new(BINARY).without_keys();
+    let outputs: String = ["a", "b", "c"]
+        .map(|name| {
+            let base = harness.at(&format!("hung/{name}.json"));
+            format!("- {{type: docker-config-secret, name: {name}, base: {}}}\n", base.display())
+        })
+        .concat();
+    let file = harness.put("config.yaml", &format!("registries: [{{host: {HOST}}}]\noutputs:\n{outputs}"));
+    let Some(mut command) = on_a_hung_mount(&harness, "doctor --output json") else { return };
+    command.env("ECR_SIDECAR_CONFIG", &file).env("KUBECONFIG", harness.at("missing"));
+    command.env_remove("ECR_SIDECAR_DOCKER_CONFIG").env_remove("ECR_SIDECAR_REGISTRIES");
+    let output = output(&mut command, DEADLINE);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter().filter(|it| it["step"] == "kubernetes");
+    let diagnoses: Vec<_> = findings.clone().map(|it| it["diagnosis"].as_str().unwrap()).collect();
+    assert_eq!(diagnoses, ["base-unusable", "base-unusable", "base-unusable", "kubeconfig"], "{report:#}");
+    for (finding, name) in findings.zip(["a", "b", "c"]) {
+        let saw = finding["saw"].as_str().unwrap();
+        assert!(saw.contains(&format!("hung/{name}.json` is not usable: it could not be read")), "{saw}");
     }
 }
 
