@@ -54,7 +54,7 @@ fn whatever_happens_to_the_file_it_comes_back() {
         // Each of them is noticed again.
         sidecar.wait_status("the output in order", |status| status["outputs"][0]["last_error"].is_null());
     }
-    assert_eq!(names(&folder), ["config.json"]);
+    wait_until("nothing but the file to be there", || names(&folder) == ["config.json"]);
     assert_eq!(harness.emulator.count(Service::Ecr), 1, "none of this concerns AWS");
     assert_eq!(sidecar.get("/readyz").0, 200);
 }
