@@ -40,6 +40,10 @@ impl Base {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads it again; when it is not usable, its last content still counts.
     pub(crate) fn refresh(&mut self) -> Option<Warning> {
         match read_input(&self.path) {

@@ -320,7 +320,7 @@ fn the_doctor_names_each_base_that_hangs_and_loses_nothing_else() {
     assert_eq!(findings[MANY]["diagnosis"], "kubeconfig", "{report:#}");
     for (n, finding) in findings[..MANY].iter().enumerate() {
         let saw = finding["saw"].as_str().unwrap();
-        assert!(saw.contains(&format!("hung/{n}.json` is not usable: it could not be read")), "{saw}");
+        assert!(saw.contains(&format!("hung/{n}.json` is not usable: its volume does not respond")), "{saw}");
         assert_eq!(finding["diagnosis"], "base-unusable");
     }
 }
