@@ -228,7 +228,8 @@ impl Controller {
             at: at.clone(),
             credentials,
             clock: with.clock.clone(),
-            is_absent: !job.existed && self.watches.is_absent(at),
+            // What was made just now is to be removed, and the watch may not have it yet.
+            is_absent: !job.cleanup && !job.existed && self.watches.is_absent(at),
             prunes: self.it.kind.prunes(),
             memory: Memory { kept: job.kept, recorded: Arc::clone(&self.recorded) },
             job,

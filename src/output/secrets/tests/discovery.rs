@@ -60,6 +60,19 @@ async fn what_is_ours_alone_is_pruned_if_that_is_asked_for() {
     assert!(api.secret(&at("b")).unwrap()["data"]["note"].is_string());
 }
 
+/// Its Secret is being made when its label goes, and no watch has reported that Secret yet.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_unwanted_while_its_secret_is_made_keeps_no_credential() {
+    let api = api(&["a"]);
+    let harness = Harness::start(&api, &selected(false));
+    harness.in_sync().await;
+    api.put_namespace("b", json!({"ecr": "enabled"}));
+    api.put_namespace("b", json!({}));
+    tokio::time::sleep(MINUTE).await;
+    let left = api.secret(&at("b"));
+    assert_eq!(left.as_ref().and_then(password_in), None, "{left:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_is_tried_again_and_ends_when_it_is_denied() {
     for (code, is_removed) in [(503, true), (403, false)] {
