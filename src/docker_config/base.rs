@@ -79,4 +79,18 @@ impl Base {
             self.supplied = keys;
         }
     }
+
+    /// Notes that the output may have its current entries, and those that earlier versions had.
+    pub(crate) fn note_supplied_too(&mut self) {
+        if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
+            self.supplied.extend(keys);
+        }
+    }
+
+    /// A base without entries, by which those that it has supplied leave the output.
+    pub(crate) fn retired(&self) -> Self {
+        let mut retired = self.clone();
+        retired.note_supplied_too();
+        Self { text: None, ..retired }
+    }
 }

@@ -129,7 +129,8 @@ impl Controller {
 
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let (base, warning) = match base::refreshed(base).await {
+        let is_everywhere = self.targets.values().all(Target::is_settled);
+        let (base, warning) = match base::refreshed(base, is_everywhere).await {
             Ok((base, warning)) => (Some(base), warning),
             Err(warning) => (None, Some(warning)),
         };

@@ -27,7 +27,7 @@ pub(crate) struct Inspection {
 pub(crate) async fn base_of(config: &OutputConfig) -> (Option<Arc<Base>>, Option<Warning>) {
     let Output::Secrets(kind) = Output::new(config) else { return (None, None) };
     let Some(base) = kind.base() else { return (None, None) };
-    match base::refreshed(Arc::new(base)).await {
+    match base::refreshed(Arc::new(base), true).await {
         Ok((base, warning)) => (Some(base), warning),
         Err(warning) => (None, Some(warning)),
     }

@@ -73,6 +73,30 @@ async fn a_namespace_that_is_unwanted_while_its_secret_is_made_keeps_no_credenti
     assert_eq!(left.as_ref().and_then(password_in), None, "{left:?}");
 }
 
+/// The entries of the base are credentials of ours, too.
+#[tokio::test(start_paused = true)]
+async fn the_entries_of_the_base_leave_with_the_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base.json");
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+    std::fs::write(&base, r#"{"auths":{"ghcr.io":{"auth":"bWU6b25l"}},"HttpHeaders":{"X":"y"}}"#).unwrap();
+    let OutputConfig::DockerConfigSecret(settings) = selected(false) else { panic!() };
+    let settings = DockerConfigSecretSettings { base: Some(base), ..settings };
+    let api = api(&["a", "b"]);
+    let harness = Harness::start(&api, &OutputConfig::DockerConfigSecret(settings));
+    harness.in_sync().await;
+    let config = |namespace| {
+        let text =
+            api.secret(&at(namespace)).unwrap()["data"][".dockerconfigjson"].as_str().unwrap().to_owned();
+        String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
+    };
+    assert!(config("a").contains("ghcr.io"));
+    api.put_namespace("a", json!({}));
+    api.wait(|api| password_in(&api.secret(&at("a"))?).is_none().then_some(())).await;
+    assert_eq!(config("a"), r#"{"auths":{}}"#);
+    assert!(config("b").contains("ghcr.io"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_is_tried_again_and_ends_when_it_is_denied() {
     for (code, is_removed) in [(503, true), (403, false)] {
