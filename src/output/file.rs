@@ -104,14 +104,14 @@ impl DockerConfigFile {
         warnings.extend(self.only_ours());
         let mut tokens = BTreeMap::new();
         let result = self.apply(desired, now, &mut tokens, &mut warnings);
-        let found = expiries(&tokens);
+        let found = expiries(&tokens, desired);
         if result.is_ok() {
             tokens.retain(|host, _| !desired.retired.contains(host));
             tokens.extend(desired.current.clone());
             self.known.clear();
             self.base.iter_mut().for_each(Base::note_supplied);
         }
-        let in_place = expiries(&tokens);
+        let in_place = expiries(&tokens, desired);
         self.known.extend(tokens);
         self.untidy = result.is_err();
         let drifted = std::mem::take(&mut self.drifted);
@@ -287,8 +287,13 @@ const TRIES: usize = 5;
 
 const LAST_NAME_ASIDE: u32 = 9;
 
-fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHost, SystemTime> {
-    tokens.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect()
+/// Of the registries that are configured: what is left of another is not kept, and expires.
+fn expiries(
+    tokens: &BTreeMap<RegistryHost, Arc<Token>>,
+    desired: &CredentialSet,
+) -> BTreeMap<RegistryHost, SystemTime> {
+    let configured = tokens.iter().filter(|(host, _)| desired.may_be_configured(host));
+    configured.map(|(host, token)| (host.clone(), token.expires_at)).collect()
 }
 
 /// What is to be replaced, its state, and its content: the file behind a link that is followed, if it is a docker config.

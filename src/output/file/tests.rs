@@ -138,10 +138,8 @@ fn a_successor_knows_the_credentials_it_finds() {
     let mut successor = place.file();
     assert_eq!(in_place(&successor.reconcile(&nothing_yet, now())), [(A, at_hour(5)), (B, at_hour(6))]);
     // one is renewed, the other is left as it was
-    assert_eq!(
-        in_place(&successor.reconcile(&desired(&[(A, "AWS:c", 17)]), now())),
-        [(A, at_hour(17)), (B, at_hour(6))]
-    );
+    let one = CredentialSet { awaited: [B.parse().unwrap()].into(), ..desired(&[(A, "AWS:c", 17)]) };
+    assert_eq!(in_place(&successor.reconcile(&one, now())), [(A, at_hour(17)), (B, at_hour(6))]);
     assert_eq!(in_place(&place.file().reconcile(&nothing_yet, now())), [(A, at_hour(17)), (B, at_hour(6))]);
 
     // a credential that no process of ours has written is not known
@@ -154,6 +152,17 @@ fn a_successor_knows_the_credentials_it_finds() {
     let mut forgetful = place.file();
     assert_eq!(in_place(&forgetful.reconcile(&nothing_yet, now())), []);
     assert_eq!(in_place(&forgetful.reconcile(&desired(&[(A, "AWS:d", 29)]), now())), [(A, at_hour(29))]);
+}
+
+/// The entry of a registry that left the configuration while no process ran is no one's to renew: it is not reported as
+/// one of ours that expires.
+#[test]
+fn what_is_left_of_another_registry_is_not_ours_to_renew() {
+    let place = Place::new();
+    let _ = place.file().reconcile(&desired(&[(A, "AWS:a", 12), (B, "AWS:b", 7)]), now());
+    let report = place.file().reconcile(&desired(&[(A, "AWS:a", 12)]), now());
+    assert_eq!(in_place(&report), [(A, at_hour(12))]);
+    assert!(place.text().contains(B));
 }
 
 #[test]
