@@ -1,6 +1,9 @@
 //! The docker config whose entries are carried along: the one file that this layer reads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use zeroize::Zeroizing;
 
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     failure::{Warning, diagnosis::Diagnosis},
-    fs::read::{ReadError, read_now},
+    fs::read::{ReadError, read_now, within},
 };
 
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
@@ -25,6 +28,9 @@ fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
     Document::parse(&text).map_err(|unfit| unfit.to_string())?;
     Ok(text)
 }
+
+/// What was read of a base, or why it cannot be used; an error when its volume hangs.
+pub(crate) type BaseContent = Result<Result<Zeroizing<String>, String>, ReadError>;
 
 /// The file whose entries are carried along, as it was when it could be read last.
 #[derive(Debug, Clone)]
@@ -44,13 +50,29 @@ impl Base {
         &self.path
     }
 
-    /// Reads it again; when it is not usable, its last content still counts.
-    pub(crate) fn refresh(&mut self) -> Option<Warning> {
-        match read_input(&self.path) {
+    /// Reads the file, for at most `limit`.
+    pub(crate) async fn read(&self, limit: Duration) -> BaseContent {
+        let path = self.path.clone();
+        within(limit, &self.path, move || Ok(read_input(&path))).await
+    }
+
+    /// Takes what was read; when it is not usable, its last content still counts.
+    pub(crate) fn take(&mut self, content: BaseContent) -> Option<Warning> {
+        match content.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(text) => self.text = Some(text),
             Err(reason) => return Some(self.unusable(&reason)),
         }
         None
+    }
+
+    /// The same without a limit of time.
+    pub(crate) fn read_now(&self) -> BaseContent {
+        Ok(read_input(&self.path))
+    }
+
+    /// Reads it again, without a limit of time.
+    pub(crate) fn refresh(&mut self) -> Option<Warning> {
+        self.take(self.read_now())
     }
 
     pub(crate) fn unusable(&self, reason: &str) -> Warning {
