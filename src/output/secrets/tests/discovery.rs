@@ -233,7 +233,8 @@ async fn an_inspection_reports_and_writes_nothing() {
         let inspected = inspect(config, cluster, &desired, None, &Clock::System).await;
         inspected.into_iter().map(|it| it.state.map(|it| it.is_ok())).collect::<Vec<_>>()
     };
-    assert_eq!(inspected(&repositories).await, [Some(true), None]);
+    assert_eq!(inspected(&repositories).await, [Some(true), Some(false)]);
+    assert_eq!(inspected(&named(&["argocd"])).await, [None]);
     api.put_secret(&at("apps"), json!({"metadata": {}, "type": "Opaque"}));
     assert_eq!(inspected(&named(&["apps"])).await, [Some(false)]);
     assert_eq!(inspected(&selected(false)).await, [], "its Secrets are not known");
