@@ -119,7 +119,9 @@ impl Controller {
         }
         if let Some(remaining) = remaining {
             // Only for so long: the API server may be away.
-            let _ = tokio::time::timeout(CLEANUP_LIMIT, self.cleanup(remaining)).await;
+            if tokio::time::timeout(CLEANUP_LIMIT, self.cleanup(remaining)).await.is_err() {
+                self.log_given_up();
+            }
         }
     }
 

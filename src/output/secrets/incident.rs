@@ -14,13 +14,20 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incident {
     Warning(Warning),
-    Written { registries: usize },
+    Written {
+        registries: usize,
+    },
     Restored(Drift),
-    Conflict { drift: Drift, restores: u64 },
+    Conflict {
+        drift: Drift,
+        restores: u64,
+    },
     Failed(Problem),
     Recovered,
     Removed,
     NotRemoved(Problem),
+    /// It is tried again.
+    CleanupFailed(Problem),
 }
 
 impl Incident {
@@ -52,6 +59,12 @@ impl Incident {
             Self::Recovered => tracing::info!(%output, %secret, "output in sync again"),
             Self::Removed => {
                 tracing::info!(%output, %secret, "Secret no longer managed; removed our entries");
+            }
+            Self::CleanupFailed(problem) => {
+                log_problem!(
+                    warn, problem, { %output, %secret },
+                    "Secret no longer managed; our entries are not removed yet"
+                );
             }
             Self::NotRemoved(problem) => {
                 tracing::warn!(%output, %secret, error = problem.message, "Secret no longer managed; left as it is");

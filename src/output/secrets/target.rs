@@ -143,6 +143,7 @@ impl Target {
                 self.pause = None;
                 self.deferred_until = None;
                 self.failures = 0;
+                self.problem = None;
                 self.request(Pending::Yes);
             }
             Event::Observed(version) => {
@@ -256,13 +257,19 @@ impl Target {
     fn finish(&mut self, outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Effect> {
         self.running = false;
         match (self.removing, outcome.cleanup) {
-            (true, true) => self.finish_cleanup(outcome.result, now, random),
+            (true, true) => self.finish_cleanup(outcome.result, failing, now, random),
             (false, false) => self.note(outcome, failing, now, random).into_iter().map(Effect::Log).collect(),
             _ => Vec::new(), // it was decided otherwise meanwhile, and is due
         }
     }
 
-    fn finish_cleanup(&mut self, result: Result<bool, Problem>, now: Instant, random: f64) -> Vec<Effect> {
+    fn finish_cleanup(
+        &mut self,
+        result: Result<bool, Problem>,
+        failing: usize,
+        now: Instant,
+        random: f64,
+    ) -> Vec<Effect> {
         match result {
             Ok(true) => vec![Effect::Log(Incident::Removed), Effect::Forget],
             Ok(false) => vec![Effect::Forget],
@@ -271,9 +278,16 @@ impl Target {
             }
             Err(problem) => {
                 self.retry(problem.class, 1, now, random);
-                Vec::new()
+                let is_new = self.replace_problem(&problem, failing);
+                is_new.then_some(Effect::Log(Incident::CleanupFailed(problem))).into_iter().collect()
             }
         }
+    }
+
+    /// Whether it is worth a line of log.
+    fn replace_problem(&mut self, problem: &Problem, failing: usize) -> bool {
+        let before = self.problem.replace(problem.clone());
+        failing < SHOWN && before.is_none_or(|known| known.message != problem.message)
     }
 
     fn note(&mut self, mut outcome: Outcome, failing: usize, now: Instant, random: f64) -> Vec<Incident> {
@@ -315,12 +329,10 @@ impl Target {
                 if edited_meanwhile {
                     self.shorten_pause();
                 }
-                let is_new = self.problem.as_ref().is_none_or(|known| known.message != problem.message);
-                if is_new && failing < SHOWN {
-                    incidents.push(Incident::Failed(problem.clone()));
-                }
                 self.held.standing = self.held.standing.after(&problem);
-                self.problem = Some(problem);
+                if self.replace_problem(&problem, failing) {
+                    incidents.push(Incident::Failed(problem));
+                }
             }
         }
         incidents

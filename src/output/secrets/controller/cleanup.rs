@@ -30,6 +30,15 @@ impl Controller {
         }
     }
 
+    pub(super) fn log_given_up(&self) {
+        let Some((first, _)) = self.targets.first_key_value() else { return };
+        let error = self.targets.values().find_map(|it| Some(&it.problem()?.message));
+        tracing::warn!(
+            output = %self.it.with.id, secrets = self.targets.len(), %first, error,
+            "Secrets no longer managed; our entries stay in them: remove these, or the Secrets, by hand"
+        );
+    }
+
     /// Leaves the Secrets alone that a remaining output keeps, what is under way included.
     fn forget_wanted(&mut self, remaining: &Remaining) {
         let successors = match &self.it.kind {

@@ -376,8 +376,11 @@ fn what_is_no_longer_wanted_is_cleaned_up_and_forgotten() {
     }
     let mut driver = Driver::in_sync();
     driver.send(Event::Unwanted);
-    assert_eq!(driver.run(failure()), []);
+    let failed = Incident::CleanupFailed(problem("no answer", Class::Transient));
+    assert_eq!(driver.run(failure()), [failed]);
     assert_eq!(driver.due_in(), Some(Duration::from_millis(1010)), "tried again");
+    driver.wait(2 * SECOND);
+    assert_eq!(driver.run(failure()), [], "and not logged again");
 }
 
 #[test]

@@ -183,8 +183,39 @@ async fn a_replaced_output_cleans_up_what_its_successor_does_not_keep() {
     harness.in_sync().await;
     api.fail(unavailable);
     let begun = Instant::now();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let logging = tracing::subscriber::set_default(subscriber);
     harness.replace(&[named(&["c"])]).await;
+    drop(logging);
     assert_eq!(begun.elapsed(), 2 * MINUTE);
+    let log = log.0.lock().unwrap().clone();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("no longer managed")).collect();
+    let [failing, given_up] = lines.as_slice() else { panic!("{log}") };
+    assert!(failing.contains("not removed yet") && failing.contains("api-server-unreachable"), "{failing}");
+    assert!(given_up.contains("by hand") && given_up.contains("first=b/ecr-credentials"), "{given_up}");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<String>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 #[tokio::test(start_paused = true)]
