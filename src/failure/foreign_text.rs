@@ -62,6 +62,11 @@ pub fn clean_of(text: &str, secrets: &[&str]) -> String {
     clean(&text)
 }
 
+/// Any number of lines, without what can steer a terminal.
+pub fn plain(text: &str) -> String {
+    text.replace(|char: char| char != '\n' && (char.is_control() || is_format(char)), "")
+}
+
 fn beginning(text: &str) -> &str {
     &text[..text.floor_char_boundary(READ)]
 }
@@ -96,13 +101,15 @@ fn before_echo(text: &str) -> &str {
 /// White space, control and format characters: the last would reorder or hide what follows (bidirectional controls,
 /// zero-width characters, tags).
 fn is_separator(character: char) -> bool {
-    character.is_whitespace()
-        || character.is_control()
-        || matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-        )
+    character.is_whitespace() || character.is_control() || is_format(character)
+}
+
+fn is_format(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// `word` with its long runs of a token's characters replaced; `None` where it has none.
@@ -201,5 +208,11 @@ mod tests {
             proptest::prop_assert!(!once.contains(|c: char| c.is_control()));
             proptest::prop_assert_eq!(clean(&once), once.clone());
         }
+    }
+
+    #[test]
+    fn of_lines_only_their_ends_are_left() {
+        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü");
+        assert_eq!(text, "a[2Jb\nc31mdü");
     }
 }

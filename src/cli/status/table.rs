@@ -1,8 +1,10 @@
 //! Lines, tables and paragraphs that fit the place where they are shown.
 //!
-//! No text that passes here controls the terminal (`control_characters_are_removed`).
+//! No text that passes here controls the terminal (`of_lines_only_their_ends_are_left`).
 
 use std::{borrow::Cow, fmt::Write};
+
+use crate::failure::foreign_text::plain;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
@@ -206,23 +208,3 @@ impl Page {
 }
 
 const GAP: usize = 2;
-
-/// Without control characters and those that change the direction of writing; line breaks stay.
-fn plain(text: &str) -> String {
-    let controls = |char: char| {
-        char.is_control() && char != '\n'
-            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.replace(controls, "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_removed() {
-        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü");
-        assert_eq!(text, "a[2Jb\nc31mdü");
-    }
-}

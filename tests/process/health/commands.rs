@@ -1,12 +1,18 @@
 //! `health` and `wait`, the commands that ask a running sidecar.
 
-use std::{process::Output, thread};
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Output,
+    thread,
+    time::Duration,
+};
 
 use ecr_emulator::{Fault, Service};
 use test_support::{
     Harness, clean_command,
     harness::{DEADLINE, HOST},
-    output,
+    output, pause,
 };
 
 use super::ask;
@@ -87,6 +93,33 @@ fn a_probe_finds_the_address_by_flag_environment_and_file() {
     let in_env = ("ECR_SIDECAR_HEALTH_LISTEN", elsewhere.as_str());
     assert_eq!(asked(&ready, &[in_env, ("ECR_SIDECAR_CONFIG", file)]), Some(1));
     assert_eq!(asked(&["health", "ready", "--health-listen", &address], &[in_env]), Some(0));
+}
+
+/// Another program may have the port. It cannot hold up a command by an answer without end, nor steer the terminal.
+#[test]
+fn a_program_that_has_the_port_neither_holds_up_a_command_nor_steers_the_terminal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let endless = |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 1024]);
+        while stream.write_all(b"x").is_ok() {
+            pause(Duration::from_millis(200));
+        }
+    };
+    let steering = |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream
+            .write_all("HTTP/1.1 503 No\r\n\r\n\u{1b}]0;x\u{7}no\u{202e}t\u{9b}2J ok\nline\n".as_bytes());
+    };
+    let serve = |answer: fn(TcpStream)| {
+        let listener = listener.try_clone().unwrap();
+        thread::spawn(move || listener.incoming().take(1).for_each(|stream| answer(stream.unwrap())));
+    };
+    serve(endless);
+    assert_eq!(ask(&["wait", "--timeout", "1s", "--health-listen", &address]).status.code(), Some(69));
+    serve(steering);
+    let shown = stdout(&ask(&["health", "ready", "--health-listen", &address]));
+    assert_eq!(shown, "]0;xnot2J ok\nline\n");
 }
 
 #[test]
