@@ -1,9 +1,10 @@
 //! The one HTTP client for AWS.
 //!
 //! What the SDK's own client does not do, and why this exists:
-//! * TLS is set up at the first `https` request, and trust comes from one bundle, read once: the SDK's
-//!   default opens every file of the certificate directory, some 150, at each start. The bundle is read like every
-//!   file from outside, so one that hangs fails the requests and nothing else.
+//! * TLS is set up at the first `https` request, and trust comes from one bundle: the SDK's default opens every file of
+//!   the certificate directory, some 150, at each start. The bundle is read like every file from outside, so one that hangs
+//!   fails the requests and nothing else; and again when a certificate is not trusted, since it may have been renewed
+//!   (`a_bundle_that_changes_is_read_again_when_a_certificate_is_not_trusted`).
 //! * A certificate that does not parse is left out, with a warning; it would panic the SDK's client.
 //! * `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are followed as [`proxy`] parses them, except for loopback
 //!   and link-local addresses: the EKS Pod Identity agent and the instance metadata service are never behind a proxy.
@@ -15,7 +16,10 @@ mod proxy;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use aws_smithy_http_client::{
@@ -36,7 +40,8 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tokio::sync::OnceCell;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 pub use self::{
     get::{Answer, ask, get},
@@ -45,7 +50,7 @@ pub use self::{
 use crate::{
     aws::variables::InvalidSetting,
     env::Environment,
-    failure::{diagnosis::Diagnosis, shown_value::clean_path},
+    failure::{chain, classify_transport, diagnosis::Diagnosis, shown_value::clean_path},
     fs::read::{ReadError, read},
     tasks,
 };
@@ -78,7 +83,8 @@ pub fn client(env: &Environment) -> SharedHttpClient {
         configs,
         proxies,
         bundle,
-        tls: OnceCell::new(),
+        tls: Mutex::default(),
+        is_doubtful: AtomicBool::new(false),
     })))
 }
 
@@ -91,11 +97,20 @@ enum Route {
 
 /// Plain and TLS clients, each by [`Route`].
 struct Transports {
-    plain: [SharedHttpClient; 3],
+    plain: Clients,
     configs: [ProxyConfig; 3],
     proxies: Result<Proxies, Vec<InvalidSetting>>,
     bundle: Option<(&'static str, PathBuf)>,
-    tls: OnceCell<[SharedHttpClient; 3]>,
+    tls: Mutex<Option<Tls>>,
+    /// A certificate was not trusted since the bundle was read.
+    is_doubtful: AtomicBool,
+}
+
+type Clients = [SharedHttpClient; 3];
+
+struct Tls {
+    clients: Clients,
+    bundle: [u8; 32],
 }
 
 /// A proxy's URL may hold a password.
@@ -106,7 +121,7 @@ impl std::fmt::Debug for Transports {
 }
 
 impl Transports {
-    async fn pick(&self, request: &HttpRequest) -> Result<&SharedHttpClient, TransportError> {
+    async fn pick(&self, request: &HttpRequest) -> Result<SharedHttpClient, TransportError> {
         let uri: http::Uri = request.uri().parse().unwrap_or_default();
         let is_https = uri.scheme_str() == Some("https");
         let proxies = self.proxies.as_ref().map_err(|invalid| TransportError::of(invalid))?;
@@ -117,14 +132,28 @@ impl Transports {
             Some(_) => Route::HttpProxy,
         };
         if !is_https && !proxy.is_some_and(|proxy| proxy.speaks_tls) {
-            return Ok(&self.plain[route as usize]);
+            return Ok(self.plain[route as usize].clone());
         }
-        let clients = self.tls.get_or_try_init(|| self.tls_clients()).await?;
-        Ok(&clients[route as usize])
+        let mut tls = self.tls.lock().await;
+        if tls.is_none() || self.is_doubtful.swap(false, Ordering::Relaxed) {
+            match self.renewed(tls.as_ref()).await {
+                Ok(Some(renewed)) => *tls = Some(renewed),
+                Ok(None) => {}
+                Err(_) if tls.is_some() => {} // what was trusted stays so
+                Err(error) => return Err(error),
+            }
+        }
+        let tls = tls.as_ref().ok_or(TransportError::NoBundle)?;
+        Ok(tls.clients[route as usize].clone())
     }
 
-    async fn tls_clients(&self) -> Result<[SharedHttpClient; 3], TransportError> {
+    /// By the bundle as it is now; `None` where that is the `known` one.
+    async fn renewed(&self, known: Option<&Tls>) -> Result<Option<Tls>, TransportError> {
         let (path, pem) = read_bundle(self.bundle.as_ref()).await?;
+        let bundle = Sha256::digest(&pem).into();
+        if known.is_some_and(|known| known.bundle == bundle) {
+            return Ok(None);
+        }
         // A large bundle takes its time.
         let usable = tasks::blocking(move || usable_certificates(&pem)).await;
         if usable.is_empty() {
@@ -136,7 +165,8 @@ impl Transports {
             .build()
             .map_err(|_| TransportError::EmptyBundle(path))?;
         let context = Arc::new(context);
-        Ok(self.configs.clone().map(|proxy| client_of(proxy, Some(Arc::clone(&context)))))
+        let clients = self.configs.clone().map(|proxy| client_of(proxy, Some(Arc::clone(&context))));
+        Ok(Some(Tls { clients, bundle }))
     }
 }
 
@@ -253,7 +283,11 @@ impl HttpConnector for ByScheme {
         HttpConnectorFuture::new(async move {
             let client =
                 transports.pick(&request).await.map_err(|error| ConnectorError::user(error.into()))?;
-            client.http_connector(&settings, &components).call(request).await.map(limited)
+            let answer = client.http_connector(&settings, &components).call(request).await;
+            if answer.as_ref().is_err_and(|error| classify_transport(&chain(error)) == Diagnosis::UnknownCa) {
+                transports.is_doubtful.store(true, Ordering::Relaxed);
+            }
+            answer.map(limited)
         })
     }
 }

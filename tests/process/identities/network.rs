@@ -1,13 +1,13 @@
 //! The `AWS_*` and proxy variables mean what they mean elsewhere. By the emulator's proxy, AWS is asked by its
 //! true names, and nothing leaves this machine.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use ecr_emulator::{Emulator, Service, Settings};
 use ecr_sidecar::failure::diagnosis::Diagnosis;
 use test_support::{
     Harness, free_port,
-    harness::{HOST, KEYS, PUBLIC},
+    harness::{DEADLINE, HOST, KEYS, PUBLIC},
 };
 
 use crate::BINARY;
@@ -124,6 +124,21 @@ fn an_unknown_authority_is_an_error_whose_remedy_is_aws_ca_bundle() {
         },
         &["invalid peer certificate", "set AWS_CA_BUNDLE to a bundle"],
     );
+}
+
+/// A proxy that intercepts TLS gets another certificate authority, and the bundle follows.
+#[test]
+fn a_bundle_that_changes_is_read_again_when_a_certificate_is_not_trusted() {
+    let harness = Harness::new(BINARY).without_keys();
+    let stranger = Emulator::start(Settings::default()).unwrap();
+    let bundle = harness.put("ca.pem", &fs::read_to_string(stranger.ca_file()).unwrap());
+    let sidecar = harness.run(|command| {
+        command.envs(KEYS).env("AWS_ENDPOINT_URL", harness.emulator.https_endpoint());
+        command.env("AWS_CA_BUNDLE", &bundle);
+    });
+    sidecar.wait_log("\"diagnosis\":\"unknown-ca\"", DEADLINE);
+    harness.put("ca.pem", &fs::read_to_string(harness.emulator.ca_file()).unwrap());
+    sidecar.wait_ready();
 }
 
 #[test]
