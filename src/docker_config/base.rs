@@ -8,7 +8,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    document::{Document, LARGEST, Unfit},
+    document::{Document, LARGEST, MOST_ENTRIES, Unfit},
     merge::BaseKeys,
 };
 use crate::{
@@ -16,16 +16,24 @@ use crate::{
     fs::read::{ReadError, read_now, within},
 };
 
+/// A base is no larger than half of a docker config: with our credentials it still makes one.
+const LARGEST_BASE: usize = LARGEST / 2;
+const MOST_ENTRIES_OF_BASE: usize = MOST_ENTRIES / 2;
+
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
 fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
-    let mut content = read_now(path, LARGEST).map_err(|error| match error {
+    let mut content = read_now(path, LARGEST_BASE).map_err(|error| match error {
         ReadError::TooLarge { limit } => Unfit::TooLarge { limit }.to_string(),
         error if error.is_not_found() => "it does not exist".to_owned(),
         error => error.to_string(),
     })?;
     let text = String::from_utf8(std::mem::take(&mut *content)).map_err(|_| Unfit::NotText.to_string())?;
     let text = Zeroizing::new(text);
-    Document::parse(&text).map_err(|unfit| unfit.to_string())?;
+    let document = Document::parse(&text).map_err(|unfit| unfit.to_string())?;
+    if document.count() > MOST_ENTRIES_OF_BASE {
+        return Err(Unfit::TooManyEntries { limit: MOST_ENTRIES_OF_BASE }.to_string());
+    }
+    drop(document);
     Ok(text)
 }
 

@@ -37,7 +37,7 @@ pub(super) const CREDS_STORE: &str = "credsStore";
 /// The most entries of a document, those of its top level and its two maps together. With [`LARGEST`] it bounds what
 /// a document takes in memory: some 80 bytes an entry on top of its text, so that a file and its base of the largest kind
 /// fit into the 64 MiB that the patches allow.
-const MOST_ENTRIES: usize = 1 << 17;
+pub(super) const MOST_ENTRIES: usize = 1 << 17;
 
 /// Keys and values in the order of the text; of equal keys the last value, as Go takes it.
 pub(crate) type Entries<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
@@ -72,6 +72,11 @@ impl<'a> Document<'a> {
         let (auths, helpers) = (inner(AUTHS)?, inner(CRED_HELPERS)?);
         let helped = helpers.keys().map(|key| hash(host_meant(key))).collect();
         Ok(Self { auths, helpers, helped, top })
+    }
+
+    /// How many entries it has, those of its top level among them.
+    pub(super) fn count(&self) -> usize {
+        self.top.len() + self.auths.len() + self.helpers.len()
     }
 
     /// The `auth` that a consumer finds for the host; none where a credential helper is asked instead.

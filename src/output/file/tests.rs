@@ -386,6 +386,23 @@ fn a_broken_base_keeps_its_last_entries() {
     assert!(!place.text().contains("ghcr.io") && !place.text().contains("\"x\":1"));
 }
 
+/// With ours on top it would be a file that is set aside each time it is read.
+#[test]
+fn a_base_that_leaves_no_room_for_ours_is_not_usable() {
+    let place = Place::new();
+    let base = place.at("base.json");
+    let mut file = file_at(place.path(), Some(base.clone()));
+    let many: Vec<_> = (0..(1 << 16)).map(|n| format!("\"h{n}\":{{}}")).collect();
+    let many = format!("{{\"auths\":{{{}}}}}", many.join(","));
+    let long = format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20));
+    for (text, expected) in [(many, Written::Changed), (long, Written::Unchanged)] {
+        put(&base, &text);
+        let report = file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+        assert_eq!(written(&report), expected);
+        assert!(warnings(&report).contains("is not usable"), "{}", warnings(&report));
+    }
+}
+
 #[test]
 fn the_base_alone_is_written_too() {
     let place = Place::new();
