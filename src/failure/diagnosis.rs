@@ -360,7 +360,7 @@ diagnoses! {
         "configure the other field manager to ignore the data of this Secret (kustomize.toolkit.fluxcd.io/ssa: IfNotPresent, Argo CD ignoreDifferences), or give this output another name";
     SecretTooLarge = "secret-too-large",
         "The Secret would exceed the limit of 1 MiB.",
-        "distribute the registries over several outputs with a Secret each";
+        "remove entries of other registries from the Secret and from its `base`, or distribute the registries over several outputs with a Secret each";
 
     "Internal":
     Fault = "fault",
