@@ -23,7 +23,10 @@ mod sts;
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, OnceLock},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -137,6 +140,8 @@ pub struct Identity {
     /// Held while resolving, so that any number of refreshers cost one resolution.
     resolving: tokio::sync::Mutex<()>,
     cached: Mutex<Option<Resolved>>,
+    /// How often they were dropped.
+    forgotten: AtomicU64,
     /// A login of an SSO session that was renewed here.
     login: Mutex<Option<sso::Login>>,
 }
@@ -166,8 +171,8 @@ pub struct Caller {
 
 impl Identity {
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
-        let (sts, resolving, cached, login) = Default::default();
-        Self { spec, env, sdk, sts, clock, resolving, cached, login }
+        let (sts, resolving, cached, forgotten, login) = Default::default();
+        Self { spec, env, sdk, sts, clock, resolving, cached, forgotten, login }
     }
 
     pub fn spec(&self) -> &IdentitySpec {
@@ -179,13 +184,18 @@ impl Identity {
         if let Some(resolved) = self.cached() {
             return Ok(resolved);
         }
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
         let resolved = self.resolve().await?;
-        *locked(&self.cached) = Some(resolved.clone());
+        // What changed meanwhile may be read already, or not.
+        if self.forgotten.load(Ordering::Relaxed) == forgotten {
+            *locked(&self.cached) = Some(resolved.clone());
+        }
         Ok(resolved)
     }
 
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
         *locked(&self.cached) = None;
         // A login that was renewed here may be revoked, and a newer one on disk.
         *locked(&self.login) = None;
