@@ -12,7 +12,7 @@ use aws_config::SdkConfig;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
-    task::AbortHandle,
+    task::{AbortHandle, yield_now},
 };
 
 pub(crate) use self::{once::once, usage_hint::UsageHint};
@@ -31,6 +31,7 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
     #[error("{0}")]
@@ -203,17 +204,38 @@ impl App {
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Unusable)?;
-        if config.health.listen != self.config.health.listen {
-            let listener = server::bind(config.health.listen).map_err(AppError::Unusable)?;
-            self.health_task.abort();
-            self.health_task = serve(&mut self.engine, listener, &self.health);
-        }
+        self.listen(config.health.listen).await?;
         self.health_hosts.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
         self.engine.apply(&config).await;
         self.config = config;
         Ok(true)
+    }
+
+    /// Serves the health endpoint at `address`, or where it was if that cannot be.
+    async fn listen(&mut self, address: SocketAddr) -> Result<(), AppError> {
+        let current = self.config.health.listen;
+        if address == current {
+            return Ok(());
+        }
+        let mut bound = server::bind(address);
+        let mut rejection = None;
+        if bound.is_err() && address.port() == current.port() {
+            // Its own listener may be in the way: that of loopback excludes one for all addresses.
+            self.health_task.abort();
+            while !self.health_task.is_finished() {
+                yield_now().await;
+            }
+            bound = server::bind(address).or_else(|problem| {
+                rejection = Some(problem);
+                server::bind(current)
+            });
+        }
+        let listener = bound.map_err(AppError::Unusable)?;
+        self.health_task.abort();
+        self.health_task = serve(&mut self.engine, listener, &self.health);
+        rejection.map_or(Ok(()), |problem| Err(AppError::Unusable(problem)))
     }
 }
 

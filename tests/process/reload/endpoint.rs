@@ -32,6 +32,28 @@ fn another_grace_at_the_same_address_is_applied() {
     assert_eq!(running.get("/readyz").0, 503);
 }
 
+/// The listener of loopback and that of all addresses exclude each other.
+#[test]
+fn another_address_with_the_same_port_is_applied_or_the_old_one_stays() {
+    let harness = Harness::new(BINARY);
+    let port = free_port();
+    let text = |ip: &str| file(&harness, &[HOST], &format!("health: {{listen: '{ip}:{port}'}}"));
+    let path = harness.put("ecr-sidecar.yaml", &text("127.0.0.1"));
+    let running = harness.run(|command| {
+        configured_by(command, &path);
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+    });
+    running.wait_ready();
+    harness.put("ecr-sidecar.yaml", &text("0.0.0.0"));
+    wait_reloads(&running, 1);
+    assert_eq!(http::get(([127, 0, 0, 2], port).into(), "/readyz").0, 200);
+    // An address for documentation, which no machine has.
+    harness.put("ecr-sidecar.yaml", &text("192.0.2.1"));
+    let status = running.wait_status("a rejection", |status| status["configuration"]["rejected"] == 1);
+    assert!(status["configuration"]["last_error"].as_str().unwrap().contains("192.0.2.1"), "{status}");
+    assert_eq!(http::get(([127, 0, 0, 2], port).into(), "/readyz").0, 200);
+}
+
 #[test]
 fn the_health_endpoint_and_the_log_filter_follow_the_file() {
     let harness = Harness::new(BINARY);
