@@ -68,11 +68,14 @@ impl CredentialStore {
         self.send(&state);
     }
 
-    /// Lets `key` serve one more host: the caller's own registry, known with its first token.
-    pub(crate) fn add_route(&self, host: RegistryHost, key: TokenKey) {
-        let mut state = self.lock();
-        state.retired.remove(&host);
-        state.routes.insert(host, key);
+    /// Lets `key` serve `host` and no other: the caller's own registry, known with its token. It is another one when the
+    /// caller is of another account than before.
+    pub(crate) fn route_alone(&self, host: RegistryHost, key: TokenKey) {
+        let State { routes, retired, .. } = &mut *self.lock();
+        let others = routes.extract_if(.., |_, served_by| *served_by == key);
+        retired.extend(others.map(|(other, _)| other));
+        retired.remove(&host);
+        routes.insert(host, key);
     }
 
     /// Publishes a token, unless it has expired and the current one has not. Returns whether it was published.
