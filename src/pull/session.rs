@@ -1,7 +1,7 @@
 //! Requests of one pull, with the credential as Basic, or exchanged for a bearer token where the registry wants that.
 //!
-//! The credential goes to the registry's host over TLS and nowhere else: redirects are not followed, and a challenge
-//! that names another host is an error.
+//! The credential goes to the registry's host and port over TLS and nowhere else: redirects are not followed, and a
+//! challenge that names another place is an error.
 
 use aws_config::SdkConfig;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -30,14 +30,22 @@ pub(crate) struct Session<'a> {
 pub(crate) enum NoAnswer {
     /// The causes, as the HTTP client has them, cleaned.
     Transport(String),
-    /// The registry wants the credential at this host, cleaned.
+    /// The registry wants the credential at this host (and port), cleaned.
     OtherHost(String),
 }
 
 #[derive(Deserialize)]
 struct BearerAnswer {
-    #[serde(alias = "access_token")]
-    token: Zeroizing<String>,
+    token: Option<Zeroizing<String>>,
+    access_token: Option<Zeroizing<String>>,
+}
+
+impl BearerAnswer {
+    /// A registry may send both, which are the same then.
+    fn token(answer: &[u8]) -> Option<Secret<String>> {
+        let Self { token, access_token } = serde_json::from_slice(answer).ok()?;
+        token.or(access_token).map(|mut token| Secret::new(std::mem::take(&mut *token)))
+    }
 }
 
 impl<'a> Session<'a> {
@@ -63,17 +71,15 @@ impl<'a> Session<'a> {
     ) -> Result<Answer, NoAnswer> {
         let first = self.send(method, path, headers).await?;
         let Some(realm) = bearer_realm(&first) else { return Ok(first) };
-        if realm.host() != Some(self.host.as_str()) {
-            return Err(NoAnswer::OtherHost(clean(realm.host().unwrap_or("unknown"))));
-        }
+        check_place(&realm, self.host)?;
         let basic = Secret::new(format!("Basic {}", self.auth.expose()));
         let answer = http::get(self.sdk, &realm.to_string(), Some(basic)).await;
         let answer = answer.map_err(|error| NoAnswer::Transport(causes(&error)))?;
         if answer.status != 200 {
             return Ok(answer);
         }
-        let Ok(BearerAnswer { mut token }) = serde_json::from_slice(&answer.body) else { return Ok(first) };
-        self.bearer = Some(Secret::new(std::mem::take(&mut *token)));
+        let Some(token) = BearerAnswer::token(&answer.body) else { return Ok(first) };
+        self.bearer = Some(token);
         self.send(method, path, headers).await
     }
 
@@ -116,6 +122,17 @@ fn bearer_realm(answer: &Answer) -> Option<::http::Uri> {
     (uri.scheme_str() == Some("https")).then_some(uri)
 }
 
+/// Whoever listens on another port of the host may not be the registry.
+fn check_place(realm: &::http::Uri, host: &RegistryHost) -> Result<(), NoAnswer> {
+    let host = host.as_str().strip_suffix(":443").unwrap_or(host.as_str());
+    let name = realm.host().unwrap_or("unknown").to_ascii_lowercase();
+    let place = match realm.port_u16() {
+        None | Some(443) => name,
+        Some(port) => format!("{name}:{port}"),
+    };
+    if place == host { Ok(()) } else { Err(NoAnswer::OtherHost(clean(&place))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +152,33 @@ mod tests {
         assert!(challenge("Bearer realm=\"http://public.ecr.aws/token/\"", 401).is_none());
         assert!(challenge("Basic realm=\"https://x/\"", 401).is_none());
         assert!(challenge(text, 200).is_none());
+    }
+
+    #[test]
+    fn the_credential_goes_to_the_host_and_port_of_the_registry() {
+        for (host, realm, other) in [
+            ("public.ecr.aws", "https://public.ecr.aws/token", None),
+            ("public.ecr.aws", "https://PUBLIC.ecr.aws:443/token", None),
+            ("localhost:5000", "https://localhost:5000/token", None),
+            ("localhost:443", "https://localhost/token", None),
+            ("localhost:5000", "https://localhost/token", Some("localhost")),
+            ("public.ecr.aws", "https://public.ecr.aws:8443/token", Some("public.ecr.aws:8443")),
+            ("public.ecr.aws", "https://public.ecr.aws@attacker.example/", Some("attacker.example")),
+        ] {
+            match (check_place(&realm.parse().unwrap(), &host.parse().unwrap()), other) {
+                (Ok(()), None) => {}
+                (Err(NoAnswer::OtherHost(place)), Some(other)) => assert_eq!(place, other),
+                (outcome, _) => panic!("{host}, {realm}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_has_either_name_or_both() {
+        let token = |answer: &str| BearerAnswer::token(answer.as_bytes()).map(|token| token.expose().clone());
+        assert_eq!(token(r#"{"token":"t","expires_in":300}"#).as_deref(), Some("t"));
+        assert_eq!(token(r#"{"access_token":"t"}"#).as_deref(), Some("t"));
+        assert_eq!(token(r#"{"token":"t","access_token":"t"}"#).as_deref(), Some("t"));
+        assert!(token("{}").is_none());
     }
 }
