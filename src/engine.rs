@@ -96,7 +96,7 @@ impl Engine {
         }
         Self {
             dependencies,
-            credentials: CredentialStore::new(),
+            credentials: CredentialStore::default(),
             connection: Connection::default(),
             identities: BTreeMap::new(),
             refreshers: BTreeMap::new(),

@@ -72,7 +72,7 @@ impl Harness {
         let status = StatusBoard::new(clock.now());
         let id = config.id();
         status.update(|status| drop(status.outputs.insert(id.clone(), OutputStatus::new(id.clone()))));
-        let credentials = CredentialStore::new();
+        let credentials = CredentialStore::default();
         credentials.route([(HOST.parse().unwrap(), key())].into(), &[key()].into());
         assert!(credentials.publish(&key(), token(password, clock.now(), life), clock.now()));
         let wake = Arc::new(Notify::new());
