@@ -154,10 +154,10 @@ impl Cluster {
     pub(crate) async fn may(&self, right: &Right) -> Result<bool, ApiError> {
         #[derive(serde::Deserialize)]
         struct Review {
-            status: ProbeResult,
+            status: ReviewStatus,
         }
         #[derive(serde::Deserialize)]
-        struct ProbeResult {
+        struct ReviewStatus {
             #[serde(default)]
             allowed: bool,
         }
