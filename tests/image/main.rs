@@ -10,7 +10,6 @@ mod compose;
 mod image;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -132,9 +131,4 @@ fn succeeded(command: &mut Command) -> String {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-fn write(path: &Path, text: impl AsRef<[u8]>) {
-    fs::write(path, text).unwrap();
 }

@@ -7,13 +7,14 @@ use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
+    files::overwrite,
     iam::allow_partner,
     markdown::{Block, Shown, blocks, blocks_of, commands, run_shown, scripts, section},
     output, program, release_program,
 };
 
 use crate::{
-    build::{Build, Product, ROOT, read, write},
+    build::{Build, Product, ROOT, read},
     containers::BINARY,
     openshift::apply_definition,
 };
@@ -31,13 +32,13 @@ fn surroundings() -> Option<TempDir> {
     let fleet = at("fleet/clusters/my-cluster/flux-system");
     fs::create_dir(&fleet).unwrap();
     fs::copy(flux.at("gotk-components.yaml"), fleet.join("gotk-components.yaml")).unwrap();
-    write(
+    overwrite(
         &fleet.join("gotk-sync.yaml"),
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sync, namespace: flux-system}\n",
     );
     let kustomization = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
                          resources:\n- gotk-components.yaml\n- gotk-sync.yaml\n";
-    write(&fleet.join("kustomization.yaml"), kustomization);
+    overwrite(&fleet.join("kustomization.yaml"), kustomization);
     let argocd = Build::stock(Product::ArgoCd)?;
     fs::create_dir(at("argocd")).unwrap();
     for name in ["kustomization.yaml", "repo-server.yaml"] {
@@ -140,7 +141,7 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     let stock = take_in(Product::Flux, &folder.path().join(fleet));
     run(apply, fleet);
     assert!(pull_secret().is_some());
-    write(&folder.path().join(fleet).join("kustomization.yaml"), &stock);
+    overwrite(&folder.path().join(fleet).join("kustomization.yaml"), &stock);
     run(undo, fleet);
     assert_eq!(pull_secret(), None);
 
@@ -189,7 +190,7 @@ fn take_in(product: Product, place: &Path) -> String {
     assert!(output(&mut copy, Duration::from_secs(60)).status.success());
     let kustomization = place.join("kustomization.yaml");
     let stock = fs::read_to_string(&kustomization).unwrap();
-    write(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
+    overwrite(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
     stock
 }
 
@@ -223,12 +224,12 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
     let [upgrade, open_health, older_chart] = blocks else { panic!("{blocks:?}") };
     let chart = folder.path().join("helm/argo/argo-cd");
     fs::create_dir_all(chart.join("templates")).unwrap();
-    write(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
+    overwrite(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
     let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rendered}\ndata:\n  configs: {{ toJson $.Values.configs | quote }}\n  labels: {{ toJson $.Values.repoServer.podLabels | quote }}\n  pod: |\n\
         {{- range $key := list \"env\" \"volumes\" \"volumeMounts\" \"initContainers\" \"extraContainers\" }}\n\
         {{- with index $.Values.repoServer $key }}\n    {{ $key }}:\n{{ toYaml . | indent 6 }}\n{{- end }}\n{{- end }}\n\
         {{ range .Values.extraObjects }}\n---\n{{ tpl (toYaml .) $ }}\n{{ end }}\n";
-    write(&chart.join("templates/rendered.yaml"), template);
+    overwrite(&chart.join("templates/rendered.yaml"), template);
     for value in ["values.yaml", "values-plain-container.yaml"] {
         let more = if value == "values.yaml" { " -f values-oci-sources.yaml" } else { "" };
         let upgrade = upgrade.trim().replace("-f values.yaml", &format!("-f {value}{more}"));
@@ -275,7 +276,7 @@ fn the_laptops_commands_work() {
     fs::create_dir_all(folder.path().join(".aws")).unwrap();
     let keys =
         format!("[me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
-    write(&folder.path().join(".aws/credentials"), &keys);
+    overwrite(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
     let steps = scripts(section(&readme, "A laptop or a CI job"));
     assert!(steps.len() > 2 && steps.iter().all(|step| !step.output.is_empty()), "{steps:?}");

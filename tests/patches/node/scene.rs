@@ -11,7 +11,9 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
 use test_support::{
-    ApiServer, Node, clean_command, free_port, http_get,
+    ApiServer, Node, clean_command,
+    files::overwrite,
+    free_port, http_get,
     iam::{allow_partner, allow_role, allow_what_we_ship},
     markdown::{blocks, commands, section},
     output, program,
@@ -20,7 +22,7 @@ use test_support::{
 };
 
 use crate::{
-    build::{Build, Objects, Product, read, write},
+    build::{Build, Objects, Product, read},
     node::consumers::{self, REFUSED},
     scc,
 };
@@ -61,7 +63,7 @@ impl Scene {
         node.namespace(namespace);
         let folder = tempfile::tempdir().unwrap();
         let jwks_file = folder.path().join("jwks.json");
-        write(&jwks_file, &node.jwks().to_string());
+        overwrite(&jwks_file, &node.jwks().to_string());
         let aws = Emulator::start(Settings {
             pod_identity_role: ROLE.to_owned(),
             pod_identity_subject: accounts.first().map(|name| format!("system:serviceaccount:{name}")),

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     dockerd::Dockerd,
+    files::overwrite,
     process::output,
-    registry::write,
     requirement::{program, skip},
 };
 
@@ -45,7 +45,7 @@ pub fn import_rust_image(daemon: &Dockerd, name: &str) -> Option<()> {
         return None;
     };
     let list = folder.path().join("files");
-    write(&list, &files.iter().map(|path| format!("{}\n", path.display())).collect::<String>());
+    overwrite(&list, &files.iter().map(|path| format!("{}\n", path.display())).collect::<String>());
     run(tar("--create", &archive, Path::new("/"), "").arg("--no-recursion").arg("--files-from").arg(&list));
     let sysroot = PathBuf::from(run(Command::new("rustc").args(["--print", "sysroot"])).trim());
     run(tar("--append", &archive, &sysroot, "usr/local/rust/").args(parts_of_rust(&sysroot)));

@@ -14,11 +14,11 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    files::overwrite,
     http::http_get,
     kubernetes::{access::Kubeconfig, audit::AuditLog},
     net::steady_port,
     process::{Process, Signal, clean_command, output},
-    registry::write,
     requirement::program,
     wait::wait_for,
 };
@@ -249,15 +249,15 @@ impl ApiServer {
         for (user, group) in NODE_USERS.iter().filter(|_| self.for_node) {
             tokens += &self.write_kubeconfig(&self.kubeconfig_of(user), user, group);
         }
-        write(&self.at("tokens.csv"), &tokens);
-        write(&self.at("audit.yaml"), AUDIT_POLICY);
+        overwrite(&self.at("tokens.csv"), &tokens);
+        overwrite(&self.at("audit.yaml"), AUDIT_POLICY);
     }
 
     /// Gives `user` a token in a kubeconfig, and hands over the line of `tokens.csv` that makes it good.
     fn write_kubeconfig(&self, file: &Path, user: &str, group: &str) -> String {
         let token = random_hex();
         let kubeconfig = Kubeconfig { namespace: "default", user: &format!("token: {token}") };
-        write(file, &kubeconfig.text(&self.url(), &self.ca_file()));
+        overwrite(file, &kubeconfig.text(&self.url(), &self.ca_file()));
         format!("{token},{user},{user},\"{group}\"\n")
     }
 

@@ -16,11 +16,11 @@ use super::{
     machine::{Machine, child},
 };
 use crate::{
+    files::overwrite,
     http::http_get,
     kubernetes::{ApiServer, api_server::KUBELET},
     net::steady_port,
     process::Process,
-    registry::write,
     wait::wait_for,
 };
 
@@ -43,7 +43,7 @@ impl Kubelet {
     pub(super) fn start(program: PathBuf, machine: &Machine, server: &ApiServer) -> Self {
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, steady_port()));
         let configuration = configuration(machine, health, steady_port());
-        write(&machine.folder().join("kubelet.json"), &configuration.to_string());
+        overwrite(&machine.folder().join("kubelet.json"), &configuration.to_string());
         let process = Mutex::new(spawn(&program, &[], machine, server));
         Self { program, arguments: Mutex::default(), health, process }
     }
@@ -97,7 +97,7 @@ fn spawn(program: &Path, arguments: &[OsString], machine: &Machine, server: &Api
 
 fn configuration(machine: &Machine, health: SocketAddr, port: u16) -> Value {
     let resolv_conf = machine.folder().join("resolv.conf");
-    write(&resolv_conf, "nameserver 127.0.0.1\n"); // no name leaves this machine
+    overwrite(&resolv_conf, "nameserver 127.0.0.1\n"); // no name leaves this machine
     let never = json!({
         "memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%",
         "imagefs.available": "0%", "imagefs.inodesFree": "0%",

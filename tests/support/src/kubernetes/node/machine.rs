@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use super::{START, assert_runs, cgroups};
 use crate::{
+    files::overwrite,
     process::{Process, clean_command},
-    registry::write,
     requirement::{program, root},
     wait::{wait_for, within},
 };
@@ -191,11 +191,11 @@ fn write_configuration(folder: &Path) {
     let at = |name: &str| folder.join(name).display().to_string();
     fs::create_dir(at("cni")).expect("a new folder");
     // Pods have this machine's network, and a node without one of its own is never ready.
-    write(
+    overwrite(
         &folder.join("cni/10-none.conflist"),
         r#"{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "loopback"}]}"#,
     );
-    write(
+    overwrite(
         &folder.join("containerd.toml"),
         &format!(
             r#"version = 2
