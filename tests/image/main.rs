@@ -18,7 +18,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use test_support::{Dockerd, import_rust_image, output, skip};
+use test_support::{Dockerd, import_rust_image, output, printed_by, skip};
 
 /// What comes from outside: the labels' values, and what `--version` says of the commit.
 fn build_arguments() -> [(&'static str, String); 4] {
@@ -124,9 +124,7 @@ fn build(mut docker: Command, arguments: &[&str]) -> Result<(), String> {
 
 #[track_caller]
 fn succeeded(command: &mut Command) -> String {
-    let output = output(command, DEADLINE);
-    assert!(output.status.success(), "{command:?}: {}: {}", output.status, said(&output));
-    String::from_utf8(output.stdout).unwrap()
+    printed_by(command, DEADLINE)
 }
 
 fn said(output: &Output) -> String {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{
     files::overwrite,
     kubernetes::node::BusyBox,
-    process::{Process, clean_command, output},
+    process::{Process, clean_command, printed_by},
     requirement::program,
 };
 
@@ -125,10 +125,7 @@ impl DockerRegistry {
 
     #[track_caller]
     fn run(&self, command: &mut Command) -> String {
-        let output = output(command, PUSH);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-        String::from_utf8(output.stdout).expect("text")
+        printed_by(command, PUSH)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     dockerd::Dockerd,
     files::overwrite,
-    process::output,
+    process::printed_by,
     requirement::{program, skip},
 };
 
@@ -138,8 +138,5 @@ fn closure(installed: &BTreeMap<String, Vec<String>>) -> BTreeSet<&str> {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = output(command, DEADLINE);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
+    printed_by(command, DEADLINE)
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     files::overwrite,
     kubernetes::ApiServer,
-    process::{clean_command, output},
+    process::{clean_command, output, printed_by},
     requirement::{program, root},
 };
 
@@ -102,7 +102,7 @@ impl ApiServer {
     /// When it fails.
     #[track_caller]
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
-        succeed(self.kubectl_command(&self.kubeconfig()).args(arguments))
+        printed_by(self.kubectl_command(&self.kubeconfig()).args(arguments), KUBECTL)
     }
 
     /// Runs `kubectl` as `account`, whatever comes of it.
@@ -310,12 +310,4 @@ impl Kubeconfig<'_> {
             ca_file.display()
         )
     }
-}
-
-#[track_caller]
-fn succeed(command: &mut Command) -> String {
-    let output = output(command, KUBECTL);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
 }

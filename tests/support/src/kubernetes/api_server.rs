@@ -7,7 +7,7 @@ use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     files::overwrite,
     http::http_get,
-    kubernetes::{access::Kubeconfig, audit::AuditLog},
+    kubernetes::{access::Kubeconfig, audit::AuditLog, locked},
     net::steady_port,
     process::{Process, Signal, clean_command, output},
     requirement::program,
@@ -318,14 +318,7 @@ fn stop(process: &Mutex<Option<Process>>) {
 fn assert_runs(process: &Mutex<Option<Process>>, name: &str) {
     let process = locked(process);
     let Some(process) = process.as_ref() else { panic!("{name} has been stopped") };
-    if let Some(status) = process.exit_status() {
-        panic!("{name} ended: {status}\n{}", process.stderr());
-    }
-}
-
-/// Whether a holder has panicked or not: a stopped process is as good then.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    process.assert_runs();
 }
 
 /// A token that cannot be guessed.

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Node;
 use crate::{
     files::overwrite,
-    process::{clean_command, output},
+    process::{clean_command, printed_by},
     requirement::{program, skip},
 };
 
@@ -164,10 +164,7 @@ fn make_parent(path: &Path) {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = output(command, STEP);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
+    printed_by(command, STEP)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{START, assert_runs, cgroups};
+use super::{START, cgroups};
 use crate::{
     files::overwrite,
     process::{Process, clean_command},
@@ -130,7 +130,7 @@ impl Machine {
 
     #[track_caller]
     pub(super) fn assert_runs(&self) {
-        assert_runs(&self.process, "containerd");
+        self.process.assert_runs();
     }
 }
 
@@ -149,7 +149,7 @@ impl Drop for Machine {
 pub(super) fn child(process: &Process, name: &str) -> Pid {
     let parent = process.pid().to_string();
     wait_for(&format!("a child of {name}"), START, || {
-        assert_runs(process, name);
+        process.assert_runs();
         processes().find(|pid| status(*pid, "PPid").is_some_and(|ppid| ppid == parent))
     })
 }
