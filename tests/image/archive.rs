@@ -73,7 +73,7 @@ fn the_formula_and_cargo_binstall_name_what_a_release_offers() {
     for (target, sum) in &sums {
         let name = format!("ecr-sidecar-{}-{target}.tar.gz", env!("CARGO_PKG_VERSION"));
         overwrite(&folder.path().join(&name), "");
-        overwrite(&folder.path().join(format!("{name}.sha256")), format!("{sum}  {name}\n"));
+        overwrite(&folder.path().join(format!("{name}.sha256")), &format!("{sum}  {name}\n"));
     }
     let formula = succeeded(script("homebrew-formula").arg(folder.path()));
     let release =

@@ -172,7 +172,7 @@ impl Compose {
         let keys =
             format!("aws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
         overwrite(&folder.join("config"), "[profile me]\noutput = json\n");
-        overwrite(&folder.join("credentials"), format!("[me]\n{keys}"));
+        overwrite(&folder.join("credentials"), &format!("[me]\n{keys}"));
         for (path, mode) in [("config", 0o600), ("credentials", 0o600), ("", 0o700)] {
             let path = folder.join(path);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

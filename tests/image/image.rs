@@ -168,7 +168,7 @@ fn the_certificates_of_the_image_are_those_that_count() {
     machine.docker(["cp", &format!("{}:{BUNDLE}", container.trim()), bundle.to_str().unwrap()]);
     let public = fs::read_to_string(&bundle).unwrap();
     assert!(public.matches("BEGIN CERTIFICATE").count() > 100, "{public}");
-    overwrite(&bundle, public + &fs::read_to_string(emulator.ca_file()).unwrap());
+    overwrite(&bundle, &(public + &fs::read_to_string(emulator.ca_file()).unwrap()));
     let mounted = format!("--volume={}:{BUNDLE}:ro", bundle.display());
     let once = machine.try_docker(once("65534", aws(&emulator.https_endpoint()), &[&mounted]));
     assert!(once.status.success(), "{}", said(&once));

@@ -23,7 +23,7 @@ pub fn replace(path: &Path, text: &str) {
 
 /// Writes a file in place, as an editor of the careless kind does.
 #[track_caller]
-pub fn overwrite(path: &Path, content: impl AsRef<[u8]>) {
+pub fn overwrite(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) {
     let written = File::create(path).and_then(|mut file| file.write_all(content.as_ref()));
     written.unwrap_or_else(|e| panic!("can't write {}: {e}", path.display()));
 }
