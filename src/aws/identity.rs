@@ -287,7 +287,11 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::{
+        fs::{self, File},
+        io::Write,
+        sync::Arc,
+    };
 
     use super::*;
 
@@ -302,7 +306,8 @@ mod tests {
             runs.display(),
             gate.display()
         );
-        fs::write(&config, format!("[default]\ncredential_process = {process}\n")).unwrap();
+        let write = |path, text: &str| File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+        write(&config, &format!("[default]\ncredential_process = {process}\n"));
         let spec = IdentitySpec {
             name: "default".into(),
             source: Source::Profile { name: None },
@@ -323,7 +328,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         identity.forget();
-        fs::write(&gate, "").unwrap();
+        write(&gate, "");
         under_way.await.unwrap().unwrap();
         assert_eq!(count(), 1);
 
