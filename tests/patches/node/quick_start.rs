@@ -19,8 +19,9 @@ use crate::{
     build::{ROOT, read},
     node::{
         consumers::{APPLETS, as_they_are, one_at_a_time},
-        scene::{Scene, admin_shell, printed_by},
+        scene::Scene,
     },
+    shell::{admin_shell, printed_by},
 };
 
 /// How long a command may take, and a rotation: half of a token's life, and what kubelet needs to hand a Secret over.
