@@ -1,7 +1,7 @@
 //! What the READMEs show, run in a folder as the text supposes it: a `console` block prints what it shows, the commands of
 //! a `sh` block are taken by a real API server, where node/ does not run them on a real node, or iam.rs against IAM.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{ffi::OsString, fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ use crate::{
     build::{Build, Product, ROOT, read},
     containers::BINARY,
     openshift::apply_definition,
+    shell::{admin_shell, path},
 };
 
 const USER: &str = "arn:aws:iam::123456789012:user/emulated";
@@ -50,7 +51,7 @@ fn surroundings() -> Option<TempDir> {
 /// What each command prints, in one shell that starts there.
 fn run(commands: &[Shown], start: &Path) -> Vec<String> {
     let mut shell = clean_command("bash", start);
-    run_shown(shell.current_dir(start).env("PATH", path()), commands)
+    run_shown(shell.current_dir(start).env("PATH", with_ours()), commands)
 }
 
 #[test]
@@ -322,19 +323,15 @@ fn bash(
     server: &ApiServer,
     more: &[(&str, &str)],
 ) -> std::process::Output {
-    let mut shell = clean_command("bash", home.path());
     // There is no controller here that ends a namespace.
     let delete =
         "kubectl() { if [[ $1 == delete ]]; then set -- \"$@\" --wait=false; fi; command kubectl \"$@\"; }";
-    shell.args(["-eux", "-c", &format!("{delete}\n{script}")]).current_dir(home.path().join(place));
-    shell.env("PATH", path()).env("KUBECONFIG", server.kubeconfig()).envs(more.iter().copied());
+    let mut shell = admin_shell(home.path(), &server.kubeconfig(), &format!("{delete}\n{script}"));
+    shell.current_dir(home.path().join(place)).env("PATH", with_ours()).envs(more.iter().copied());
     output(&mut shell, Duration::from_secs(120))
 }
 
-/// This machine's programs, with kubectl and ours in front.
-fn path() -> String {
-    let kubectl = program("kubectl").expect("the caller has seen to it");
-    let folders = [kubectl.parent().unwrap(), Path::new(BINARY).parent().unwrap()];
-    let path = folders.map(|folder| folder.display().to_string()).join(":");
-    format!("{path}:{}", std::env::var("PATH").unwrap())
+/// The `PATH` of the text.
+fn with_ours() -> OsString {
+    path(Path::new(BINARY).parent().unwrap())
 }
