@@ -12,7 +12,7 @@ use aws_config::SdkConfig;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
-    task::{AbortHandle, yield_now},
+    task::AbortHandle,
 };
 
 pub(crate) use self::{once::once, usage_hint::UsageHint};
@@ -204,7 +204,9 @@ impl App {
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Unusable)?;
-        self.listen(config.health.listen).await?;
+        if config.health.listen != self.config.health.listen || self.health_task.is_finished() {
+            self.listen_on(config.health.listen).await.map_err(AppError::Unusable)?;
+        }
         self.health_hosts.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
         self.log.set(&config.log.filter);
@@ -213,29 +215,30 @@ impl App {
         Ok(true)
     }
 
-    /// Serves the health endpoint at `address`, or where it was if that cannot be.
-    async fn listen(&mut self, address: SocketAddr) -> Result<(), AppError> {
-        let current = self.config.health.listen;
-        if address == current {
-            return Ok(());
-        }
+    async fn listen_on(&mut self, address: SocketAddr) -> Result<(), Problem> {
+        let before = self.config.health.listen;
         let mut bound = server::bind(address);
-        let mut rejection = None;
-        if bound.is_err() && address.port() == current.port() {
-            // Its own listener may be in the way: that of loopback excludes one for all addresses.
-            self.health_task.abort();
-            while !self.health_task.is_finished() {
-                yield_now().await;
-            }
-            bound = server::bind(address).or_else(|problem| {
-                rejection = Some(problem);
-                server::bind(current)
-            });
+        if bound.is_err() && server::overlap(before, address) {
+            self.stop_listening().await; // it is in the way itself
+            bound = server::bind(address);
         }
-        let listener = bound.map_err(AppError::Unusable)?;
+        let (listener, outcome) = match bound {
+            Ok(listener) => (Some(listener), Ok(())),
+            Err(problem) if self.health_task.is_finished() => (server::bind(before).ok(), Err(problem)),
+            Err(problem) => (None, Err(problem)),
+        };
+        if let Some(listener) = listener {
+            self.stop_listening().await;
+            self.health_task = serve(&mut self.engine, listener, &self.health);
+        }
+        outcome
+    }
+
+    async fn stop_listening(&self) {
         self.health_task.abort();
-        self.health_task = serve(&mut self.engine, listener, &self.health);
-        rejection.map_or(Ok(()), |problem| Err(AppError::Unusable(problem)))
+        while !self.health_task.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

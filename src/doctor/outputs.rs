@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     env::Environment,
     failure::{Diagnose, diagnosis::Diagnosis},
+    fs::read::TIME_LIMIT,
     output::{
         OutputConfig,
         file::{DockerConfigFile, DryRun},
@@ -22,7 +23,8 @@ use crate::{
     tasks,
 };
 
-pub(super) const LIMIT: Duration = Duration::from_secs(5);
+/// How long all of it may take; the volume of a base has a limit of its own.
+pub(super) const LIMIT: Duration = TIME_LIMIT.saturating_add(Duration::from_secs(2));
 const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 
 /// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
@@ -68,21 +70,27 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
         let named = env.get(DOCKER_CONFIG).map(str::to_owned);
-        let check = tasks::blocking(move || {
-            (file.dry_run(), directories(&path), of_docker_config(&path, named.as_deref()))
+        let check = tokio::spawn(async move {
+            let base = file.read_base(TIME_LIMIT).await;
+            let check = move || {
+                let named = of_docker_config(&path, named.as_deref());
+                (file.dry_run(base), directories(&path), named)
+            };
+            tasks::blocking(check).await
         });
         checks.push((output.id().to_string(), check));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
     for (subject, check) in checks {
-        let finding = match tokio::time::timeout_at(until, check).await {
-            Ok((Ok(dry_run), directories, of_docker_config)) => {
+        let checked = tokio::time::timeout_at(until, check).await;
+        let finding = match checked.map(tasks::joined) {
+            Ok(Some((Ok(dry_run), directories, of_docker_config))) => {
                 findings.extend(of_file(&subject, &dry_run, &directories, consumer));
                 of_docker_config
             }
-            Ok((Err(error), ..)) => Step::Output.problem(subject, error.problem()),
-            Err(_) => {
+            Ok(Some((Err(error), ..))) => Step::Output.problem(subject, error.problem()),
+            Ok(None) | Err(_) => {
                 let what = "the volume gives no answer";
                 Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)
             }
