@@ -21,7 +21,7 @@ use crate::{
     units::parse_duration,
 };
 
-/// Keeps Amazon ECR credentials fresh in the place the main container reads them.
+/// Keeps Amazon ECR credentials fresh where the main container reads them.
 #[derive(Debug, Parser)]
 #[command(name = "ecr-sidecar", version = env!("BUILD_VERSION"), after_help = examples::ALL)]
 pub(super) struct Cli {
@@ -74,7 +74,7 @@ pub(super) enum Command {
     #[command(after_help = examples::HEALTH)]
     Health {
         /// The probe
-        #[arg(value_enum, default_value_t = Question::Live)]
+        #[arg(value_enum, value_name = "PROBE", default_value_t = Question::Live)]
         question: Question,
     },
     /// Wait until a running sidecar is ready

@@ -56,7 +56,7 @@ Examples:
   ecr-sidecar status --output json";
 
 pub(super) const PRINT: &str =
-    "Within 9 seconds. Exit status: 0, 69 when no credential is available, 64 for an invalid \
+    "It takes at most 9 seconds. Exit status: 0, 69 when no credential is available, 64 for an invalid \
 configuration or host.
 
 Examples:
@@ -74,13 +74,15 @@ Examples:
   ecr-sidecar kubelet-credential-provider --role-annotation example.com/ecr-role < request.json
   ecr-sidecar kubelet-credential-provider --install /var/lib/rancher/credentialprovider/bin";
 
-pub(super) const MANIFESTS: &str = "Examples:
+pub(super) const MANIFESTS: &str = "Exit status: 0, or 64 for an invalid configuration.
+
+Examples:
   ecr-sidecar manifests --docker-config-secret ecr-credentials --registries public.ecr.aws \\
     --namespace flux-system --service-account image-reflector-controller | kubectl apply -f -
   ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar
   ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar --pod-pull-secrets";
 
-pub(super) const CONFIG: &str = "Exit status: 0, or 64 with every problem of the configuration.
+pub(super) const CONFIG: &str = "Exit status: 0, or 64 and every problem of the configuration.
 
 Examples:
   ecr-sidecar config --config config.yaml

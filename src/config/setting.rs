@@ -77,7 +77,7 @@ pub const LOG_FORMAT: &Setting = &Setting {
     flag: "log-format",
     variable: "ECR_SIDECAR_LOG_FORMAT",
     value_name: "FORMAT",
-    help: "json or text",
+    help: "Log format, json or text",
     default: "text on a terminal, else json",
 };
 
@@ -85,7 +85,7 @@ pub const LOG: &Setting = &Setting {
     flag: "log",
     variable: "ECR_SIDECAR_LOG",
     value_name: "FILTER",
-    help: "A level, or target=level pairs",
+    help: "Log filter, a level or target=level pairs",
     default: "info",
 };
 
