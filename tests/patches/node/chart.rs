@@ -306,7 +306,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
     let (uninstall, clean_up) = uninstall.split_once('\n').unwrap();
     release.run(uninstall, "./newer");
     release.wait_residue(&before, &[&format!("Secret {tenant} {of_tenants}")]);
-    release.run(&clean_up.replace(SECRET, &of_tenants), "./newer");
+    release.run(&ours(clean_up), "./newer");
     release.wait_residue(&before, &[]);
 }
 
