@@ -203,10 +203,8 @@ impl App {
         // The path of an output that stays is left to its reconciler, whatever else is reloaded.
         let changed = config.outputs.iter().filter(|output| !self.config.outputs.contains(output));
         Engine::preflight(changed).await.map_err(AppError::Unusable)?;
-        if config.health.listen != self.config.health.listen {
-            let listener = server::bind(config.health.listen).map_err(AppError::Unusable)?;
-            self.health_task.abort();
-            self.health_task = serve(&mut self.engine, listener, &self.health);
+        if config.health.listen != self.config.health.listen || self.health_task.is_finished() {
+            self.listen_on(config.health.listen).await.map_err(AppError::Unusable)?;
         }
         self.health_hosts.send_replace(config.health.hosts.clone());
         self.status.update(|status| status.startup_grace = config.health.startup_grace);
@@ -214,6 +212,32 @@ impl App {
         self.engine.apply(&config).await;
         self.config = config;
         Ok(true)
+    }
+
+    async fn listen_on(&mut self, address: SocketAddr) -> Result<(), Problem> {
+        let before = self.config.health.listen;
+        let mut bound = server::bind(address);
+        if bound.is_err() && server::overlap(before, address) {
+            self.stop_listening().await; // it is in the way itself
+            bound = server::bind(address);
+        }
+        let (listener, outcome) = match bound {
+            Ok(listener) => (Some(listener), Ok(())),
+            Err(problem) if self.health_task.is_finished() => (server::bind(before).ok(), Err(problem)),
+            Err(problem) => (None, Err(problem)),
+        };
+        if let Some(listener) = listener {
+            self.stop_listening().await;
+            self.health_task = serve(&mut self.engine, listener, &self.health);
+        }
+        outcome
+    }
+
+    async fn stop_listening(&self) {
+        self.health_task.abort();
+        while !self.health_task.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -31,6 +31,14 @@ pub(crate) struct CredentialSet {
     pub retired: BTreeSet<RegistryHost>,
 }
 
+impl CredentialSet {
+    /// Whether a registry is configured; before the first token of the caller's own nothing is known, and each may be.
+    pub(crate) fn may_be_configured(&self, host: &RegistryHost) -> bool {
+        let Self { current, awaited, .. } = self;
+        current.contains_key(host) || awaited.contains(host) || (current.is_empty() && awaited.is_empty())
+    }
+}
+
 /// Where refreshers put tokens and outputs take credential sets.
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialStore {

@@ -9,7 +9,7 @@ mod merge;
 mod warning;
 
 pub(crate) use self::{
-    base::Base,
+    base::{Base, BaseContent},
     document::{Document, LARGEST, Unfit, entry_of},
     entry::{auth, is_ecr_token},
     merge::{Merged, creds_store, merge},

@@ -20,7 +20,7 @@ use std::{fmt, time::Duration};
 use aws_config::SdkConfig;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::answer::unreachable;
+pub(crate) use self::answer::{login_refused, unreachable};
 use self::{
     answer::{Manifest, RegistryError, Tags, is_good, is_manifest, meaning, no_manifest},
     denial::Denial,

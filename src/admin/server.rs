@@ -82,6 +82,12 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Problem> {
     })
 }
 
+/// Whether a listener on one of them keeps us from listening on the other.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = |address: SocketAddr| address.ip().is_unspecified();
+    one.port() == other.port() && (is_any(one) || is_any(other))
+}
+
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
     let limits = Limits::of(getrlimit(Resource::Nofile).current);
     let mut silent = ConnectionPool::of(limits.silent);

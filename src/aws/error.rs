@@ -124,14 +124,16 @@ fn meaning(operation: &str, code: &str, message: &str, status: u16) -> (Class, D
         | "UnsupportedCommandException"
         | "MalformedPolicyDocument"
         | "PackedPolicyTooLarge" => (Denied, Diagnosis::Denied),
-        "IDPCommunicationError"
-        | "ServerException"
+        // STS answers: what it cannot reach is the issuer of the token.
+        "IDPCommunicationError" => (Transient, Diagnosis::OidcProviderMissing),
+        "ServerException"
         | "InternalFailure"
         | "InternalError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
-        | "RequestTimeout" => (Transient, classify_transport(message)),
-        _ => meaning_of_status(status, message),
+        | "RequestTimeout" => (Transient, Diagnosis::Unreachable),
+        // The words are AWS's, and prove nothing about the transport.
+        _ => meaning_of_status(status, ""),
     }
 }
 
@@ -220,7 +222,17 @@ mod tests {
                 Class::StaleInput,
                 D::WrongAudience,
             ),
-            (web, Some("IDPCommunicationError"), "", 400, Class::Transient, D::Unreachable),
+            // STS answers: what it could not reach is the issuer.
+            (
+                web,
+                Some("IDPCommunicationError"),
+                "no certificate",
+                400,
+                Class::Transient,
+                D::OidcProviderMissing,
+            ),
+            (ecr, Some("ServerException"), "a certificate of a proxy", 500, Class::Transient, D::Unreachable),
+            (ecr, Some("SomethingNew"), "a certificate of a proxy", 500, Class::Transient, D::Unreachable),
             (web, Some("IDPRejectedClaim"), "", 403, Class::Denied, D::WrongAudience),
             (web, Some("AccessDenied"), "", 403, Class::Denied, D::TrustWebIdentity),
             (web, Some("RegionDisabledException"), "", 403, Class::Denied, D::RegionDisabled),

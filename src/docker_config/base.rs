@@ -1,16 +1,17 @@
 //! The docker config whose entries are carried along: the one file that this layer reads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use zeroize::Zeroizing;
 
-use super::{
-    document::{Document, LARGEST, Unfit},
-    merge::BaseKeys,
-};
+use super::document::{AUTHS, CRED_HELPERS, Document, LARGEST, TOP, Unfit, hash};
 use crate::{
     failure::{Warning, diagnosis::Diagnosis},
-    fs::read::{ReadError, read_now},
+    fs::read::{ReadError, read_now, within},
 };
 
 /// A docker config that is an input: links to it are followed, as kubelet makes them.
@@ -25,6 +26,9 @@ fn read_input(path: &Path) -> Result<Zeroizing<String>, String> {
     Document::parse(&text).map_err(|unfit| unfit.to_string())?;
     Ok(text)
 }
+
+/// What was read of a base, or why it cannot be used; an error when its volume hangs.
+pub(crate) type BaseContent = Result<Result<Zeroizing<String>, String>, ReadError>;
 
 /// The file whose entries are carried along, as it was when it could be read last.
 #[derive(Debug, Clone)]
@@ -44,13 +48,29 @@ impl Base {
         &self.path
     }
 
-    /// Reads it again; when it is not usable, its last content still counts.
-    pub(crate) fn refresh(&mut self) -> Option<Warning> {
-        match read_input(&self.path) {
+    /// Reads the file, for at most `limit`.
+    pub(crate) async fn read(&self, limit: Duration) -> BaseContent {
+        let path = self.path.clone();
+        within(limit, &self.path, move || Ok(read_input(&path))).await
+    }
+
+    /// Takes what was read; when it is not usable, its last content still counts.
+    pub(crate) fn take(&mut self, content: BaseContent) -> Option<Warning> {
+        match content.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(text) => self.text = Some(text),
             Err(reason) => return Some(self.unusable(&reason)),
         }
         None
+    }
+
+    /// The same without a limit of time.
+    pub(crate) fn read_now(&self) -> BaseContent {
+        Ok(read_input(&self.path))
+    }
+
+    /// Reads it again, without a limit of time.
+    pub(crate) fn refresh(&mut self) -> Option<Warning> {
+        self.take(self.read_now())
     }
 
     pub(crate) fn unusable(&self, reason: &str) -> Warning {
@@ -78,5 +98,47 @@ impl Base {
         if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
             self.supplied = keys;
         }
+    }
+
+    /// Notes that the output may have its current entries, and those that earlier versions had.
+    pub(crate) fn note_supplied_too(&mut self) {
+        if let Some(keys) = self.document().map(|base| BaseKeys::of(&base)) {
+            self.supplied.extend(keys);
+        }
+    }
+
+    /// A base without entries, by which those that it has supplied leave the output.
+    pub(crate) fn retired(&self) -> Self {
+        let mut retired = self.clone();
+        retired.note_supplied_too();
+        Self { text: None, ..retired }
+    }
+}
+
+/// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
+/// thousand.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct BaseKeys(HashSet<u64>);
+
+impl BaseKeys {
+    pub(super) fn of(base: &Document<'_>) -> Self {
+        let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
+        Self(
+            maps.into_iter()
+                .flat_map(|(map, keys)| keys.keys().map(move |key| hash((map, &**key))))
+                .collect(),
+        )
+    }
+
+    fn extend(&mut self, Self(more): Self) {
+        self.0.extend(more);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, map: &str, key: &str) -> bool {
+        self.0.contains(&hash((map, key)))
     }
 }

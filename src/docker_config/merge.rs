@@ -14,7 +14,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     sync::Arc,
 };
@@ -23,33 +23,14 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
-    base::Base,
-    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant, repository_host},
+    base::{Base, BaseKeys},
+    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, TOP, host_meant, repository_host},
     entry, warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, failure::Warning, registry::RegistryHost};
 
 /// The most warnings of a document that are kept; the others are counted.
 const WARNINGS: usize = 20;
-
-/// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
-/// thousand.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct BaseKeys(HashSet<u64>);
-
-impl BaseKeys {
-    pub(super) fn of(base: &Document<'_>) -> Self {
-        let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
-        Self(
-            maps.into_iter()
-                .flat_map(|(map, keys)| keys.keys().map(move |key| hash((map, &**key))))
-                .collect(),
-        )
-    }
-}
-
-/// Stands for the top level where the others are named by their keys.
-const TOP: &str = "";
 
 /// A docker config as it should be, ready to be compared or written.
 pub(crate) struct Merged<'a> {
@@ -100,7 +81,7 @@ pub(crate) fn merge<'a>(
     let mut removed = false;
 
     let mut top = existing.top;
-    overlay(TOP, &mut top, base.top, supplied);
+    let mut left = overlay(TOP, &mut top, base.top, supplied);
     // The two maps are written from what was merged; their places in the order are kept.
     if !top.contains_key(AUTHS) {
         top.shift_insert(0, Cow::Borrowed(AUTHS), RawValue::NULL);
@@ -110,10 +91,10 @@ pub(crate) fn merge<'a>(
         warnings.push(|| store);
     }
     let mut auths = existing.auths;
-    overlay(AUTHS, &mut auths, base.auths, supplied);
+    left |= overlay(AUTHS, &mut auths, base.auths, supplied);
     correct(&mut auths, desired, &retired, &mut warnings, &mut removed);
     let mut helpers = existing.helpers;
-    overlay(CRED_HELPERS, &mut helpers, base.helpers, supplied);
+    left |= overlay(CRED_HELPERS, &mut helpers, base.helpers, supplied);
     helpers.retain(|key, _| {
         let host = host_meant(key);
         let ours = desired.current.contains_key(host.as_str());
@@ -123,7 +104,7 @@ pub(crate) fn merge<'a>(
         }
         !ours
     });
-    let ours = !desired.current.is_empty() || has_base || removed;
+    let ours = !desired.current.is_empty() || has_base || removed || left;
     Merged { top, auths, tokens: &desired.current, helpers, ours, removed, warnings: warnings.into_all() }
 }
 
@@ -229,16 +210,19 @@ fn correct(
     });
 }
 
-/// Puts the base over the entries, and takes away what an earlier base had and this one has not.
-fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, supplied: &BaseKeys) {
-    if !supplied.0.is_empty() {
-        let keep = |key: &str| base.contains_key(key) || !supplied.0.contains(&hash((map, key)));
+/// Puts the base over the entries, and takes away what an earlier base had and this one has not; whether there was any.
+fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, supplied: &BaseKeys) -> bool {
+    let count = entries.len();
+    if !supplied.is_empty() {
+        let keep = |key: &str| base.contains_key(key) || !supplied.contains(map, key);
         entries.retain(|key, _| keep(key) || key == AUTHS || key == CRED_HELPERS);
     }
+    let has_left = entries.len() < count;
     // One by one: `extend` makes room for as many again, and most are there already.
     for (key, value) in base {
         entries.insert(key, value);
     }
+    has_left
 }
 
 /// What is still to come of the text that is being compared; a difference is an error.

@@ -14,7 +14,7 @@ use crate::{
         Diagnose, Warning,
         diagnosis::{Diagnosis, Remedy},
     },
-    kubernetes::{ApiError, Cluster, Connection, Wanted, rbac::Right, rule},
+    kubernetes::{ApiError, Cluster, Connection, ObjectRef, Wanted, rbac::Right, rule},
     manifests,
     output::{
         OutputConfig,
@@ -93,7 +93,11 @@ async fn of_output(
             desired.awaited.extend(registries.iter().map(|registry| registry.host.clone()));
         }
         match tokio::time::timeout_at(until, inspect(output, cluster, &desired, base, clock)).await {
-            Ok(inspected) => findings.extend(inspected.into_iter().flat_map(|secret| of_secret(&id, secret))),
+            Ok(inspected) => {
+                for secret in inspected {
+                    findings.extend(of_secret(&id, secret, cluster, until).await);
+                }
+            }
             Err(_) => {
                 let what = "its Secrets could not be read";
                 findings.push(Step::Kubernetes.timed_out(id, what, LIMIT, Diagnosis::ApiServerUnreachable));
@@ -149,7 +153,12 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
     lacking.into_iter().map(lack).collect()
 }
 
-fn of_secret(id: &str, Inspection { at, state }: Inspection) -> Vec<Finding> {
+async fn of_secret(
+    id: &str,
+    Inspection { at, state }: Inspection,
+    cluster: &Cluster,
+    until: Instant,
+) -> Vec<Finding> {
     match state {
         Some(Ok(warnings)) if warnings.is_empty() => {
             vec![Step::Kubernetes.ok(id, format!("the Secret {at} can be kept"))]
@@ -158,10 +167,23 @@ fn of_secret(id: &str, Inspection { at, state }: Inspection) -> Vec<Finding> {
             warnings.into_iter().map(|warning| Step::Kubernetes.warning(id, warning)).collect()
         }
         Some(Err(problem)) => vec![Step::Kubernetes.problem(id, problem)],
-        None => {
+        None => vec![of_missing(id, &at, cluster, until).await],
+    }
+}
+
+async fn of_missing(id: &str, at: &ObjectRef, cluster: &Cluster, until: Instant) -> Finding {
+    let ObjectRef { namespace, name } = at.clone();
+    let create = Right { namespace, resource: "secrets", name, verb: "create" };
+    let asked = tokio::time::timeout_at(until, cluster.may(&create)).await;
+    match asked.unwrap_or(Err(ApiError::NoAnswer)) {
+        Ok(true) => {
+            Step::Kubernetes.ok(id, format!("there is no Secret {at}: it is created by the first write"))
+        }
+        Ok(false) => {
             let saw = format!("there is no Secret {at}, and we may not create it");
             let remedy = Remedy::with(Diagnosis::RightMissing, "the Secret is in it, to be created once");
-            vec![Step::Kubernetes.fail(id, saw, remedy)]
+            Step::Kubernetes.fail(id, saw, remedy)
         }
+        Err(error) => Step::Kubernetes.problem(id, error.problem(&at.wanted("create"))),
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     env::Environment,
     failure::{Diagnose, diagnosis::Diagnosis},
+    fs::read::TIME_LIMIT,
     output::{
         OutputConfig,
         file::{DockerConfigFile, DockerConfigSettings, DryRun},
@@ -22,7 +23,8 @@ use crate::{
     tasks,
 };
 
-pub(super) const LIMIT: Duration = Duration::from_secs(5);
+/// How long all of it may take; the volume of a base has a limit of its own.
+pub(super) const LIMIT: Duration = TIME_LIMIT.saturating_add(Duration::from_secs(2));
 
 /// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +68,23 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
-        let check = tasks::blocking(move || (file.dry_run(), directories(&path)));
+        let check = tokio::spawn(async move {
+            let base = file.read_base(TIME_LIMIT).await;
+            tasks::blocking(move || (file.dry_run(base), directories(&path))).await
+        });
         checks.push((output.id().to_string(), settings, check));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
     for (subject, settings, check) in checks {
-        let finding = match tokio::time::timeout_at(until, check).await {
-            Ok((Ok(dry_run), directories)) => {
+        let checked = tokio::time::timeout_at(until, check).await;
+        let finding = match checked.map(tasks::joined) {
+            Ok(Some((Ok(dry_run), directories))) => {
                 findings.extend(of_file(&subject, &dry_run, &directories, consumer));
                 of_docker_config(settings, env)
             }
-            Ok((Err(error), _)) => Step::Output.problem(subject, error.problem()),
-            Err(_) => {
+            Ok(Some((Err(error), _))) => Step::Output.problem(subject, error.problem()),
+            Ok(None) | Err(_) => {
                 let what = "the volume gives no answer";
                 Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)
             }

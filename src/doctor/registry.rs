@@ -17,7 +17,7 @@ use crate::{
         token::{Fetched, Token},
     },
     failure::{diagnosis::Diagnosis, foreign_text::clean_of},
-    pull::{NoAnswer, Session, unreachable},
+    pull::{NoAnswer, Session, login_refused, unreachable},
     registry::RegistryHost,
 };
 
@@ -70,15 +70,10 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
 
 fn of_answer(host: &RegistryHost, answer: &Answer, secrets: &[&str]) -> Finding {
     let status = answer.status;
-    let diagnosis = match status {
-        200..=299 => {
-            return Step::Registry.ok(host.as_str(), format!("lets the token in (HTTP {status})"));
-        }
-        400 => Diagnosis::OtherRegion,
-        401 => Diagnosis::TokenRefused,
-        403 => Diagnosis::RegistryForbidden,
-        _ => Diagnosis::RegistryUnreachable,
-    };
+    if (200..300).contains(&status) {
+        return Step::Registry.ok(host.as_str(), format!("lets the token in (HTTP {status})"));
+    }
+    let diagnosis = login_refused(answer);
     let text = clean_of(&String::from_utf8_lossy(&answer.body), secrets);
     let separator = if text.is_empty() { "" } else { ": " };
     Step::Registry.fail(host.as_str(), format!("/v2/ answers HTTP {status}{separator}{text}"), diagnosis)
@@ -101,12 +96,15 @@ mod tests {
         for (status, diagnosis) in [
             (400, Diagnosis::OtherRegion),
             (401, Diagnosis::TokenRefused),
-            (403, Diagnosis::RegistryForbidden),
+            (403, Diagnosis::NotAws), // without a code it is no registry's
             (503, Diagnosis::RegistryUnreachable),
         ] {
             let finding = of(status);
             assert_eq!(finding.remedy.map(|it| it.diagnosis), Some(diagnosis), "{status}");
             assert!(finding.saw.ends_with(": no [31m [redacted] [redacted]"), "{}", finding.saw);
         }
+        let denied = Answer { body: br#"{"errors": [{"code": "DENIED"}]}"#.to_vec(), ..answer(403) };
+        let diagnosis = of_answer(&host, &denied, &[]).remedy.map(|it| it.diagnosis);
+        assert_eq!(diagnosis, Some(Diagnosis::RegistryForbidden));
     }
 }

@@ -117,6 +117,11 @@ async fn of_service_account(folder: &Path, host: &str, port: &str) -> Result<Acc
     let token = reader.token(&file("token")).await.map_err(failed("token"))?;
     let authority = reader.read(&file("ca.crt")).await.map_err(failed("ca.crt"))?;
     let namespace = reader.token(&file("namespace")).await.map_err(failed("namespace"))?;
+    for (name, text) in [("token", &token), ("namespace", &namespace)] {
+        if text.is_empty() {
+            return Err(ConnectError::InCluster(format!("{} is empty", file(name).display())));
+        }
+    }
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let url = format!("https://{bracketed}:{port}");
     let url: Uri = url.parse().map_err(|_| {
@@ -291,9 +296,10 @@ async fn inline(reader: &mut Reader, user: &mut AuthInfo) -> Result<(), ConnectE
     if let Some(file) = path(user.token_file.take()) {
         let read = reader.token(Path::new(&file)).await;
         match read {
-            Ok(token) => user.token = Some(token.to_string().into()),
+            Ok(token) if !token.is_empty() => user.token = Some(token.to_string().into()),
             // As with kubectl: the token is what the file held first.
-            Err(_) if user.token.is_some() => {}
+            Ok(_) | Err(_) if user.token.is_some() => {}
+            Ok(_) => return Err(ConnectError::key("tokenFile", &format!("{file}: it is empty"))),
             Err(error) => return Err(ConnectError::key("tokenFile", &format!("{file}: {error}"))),
         }
     }

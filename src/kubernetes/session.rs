@@ -10,6 +10,7 @@
 //! A watch goes on with the client that it began with, for some minutes at most.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -41,6 +42,8 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// What a plugin issued is renewed so long before its expiry.
 const MARGIN: Duration = Duration::from_secs(60);
+
+const MOST_SENT_BEFORE: usize = 16;
 
 pub(super) struct Session {
     client: Client,
@@ -74,6 +77,8 @@ pub(super) struct Link {
 
 struct State {
     session: Arc<Session>,
+    /// What the sessions before it sent: a watch may go on with one of them, and their tokens be valid.
+    sent_before: VecDeque<Secret<String>>,
     check_at: Instant,
     rejected_at: Option<Instant>,
     failure: Option<String>,
@@ -160,6 +165,7 @@ impl Link {
     pub(super) fn new(session: Session, connect: Box<Connect>) -> Self {
         let state = State {
             session: Arc::new(session),
+            sent_before: VecDeque::new(),
             check_at: Instant::now() + CHECK_INTERVAL,
             rejected_at: None,
             failure: None,
@@ -174,7 +180,8 @@ impl Link {
     /// An answer without what we sent to prove who we are: whatever is in the API server's place may echo it.
     pub(super) fn redact(&self, answer: &[u8]) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::from_utf8_lossy(answer).into_owned());
-        for secret in &self.current().secrets {
+        let state = locked(&self.state);
+        for secret in state.session.secrets.iter().chain(&state.sent_before) {
             *text = text.replace(secret.expose().as_str(), "[redacted]");
         }
         text
@@ -230,7 +237,10 @@ impl Link {
                 tracing::info!(
                     "connecting to the API server again, with other credentials or another address"
                 );
-                state.session = Arc::new(session);
+                let before = std::mem::replace(&mut state.session, Arc::new(session));
+                state.sent_before.extend(before.secrets.iter().cloned());
+                let excess = state.sent_before.len().saturating_sub(MOST_SENT_BEFORE);
+                state.sent_before.drain(..excess);
                 state.failure = None;
             }
             Err(error) => {

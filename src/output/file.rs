@@ -11,7 +11,8 @@
 //! * a file that cannot be used is set aside, never lost: `an_unusable_file_is_set_aside`
 //! * nothing is done to what a link of another user leads to: `a_link_of_another_user_is_replaced`
 //! * what is no file is replaced, with a warning: `what_is_no_file_is_replaced`
-//! * a base that cannot be read never holds up our credentials: `a_broken_base_keeps_its_last_entries`
+//! * a base that cannot be read never holds up our credentials: `a_broken_base_keeps_its_last_entries`,
+//!   `a_base_that_hangs_keeps_no_credential_out_of_the_file`
 //! * a path that can never be replaced is rejected at the start: `a_bind_mounted_file_is_rejected`, `a_directory_is_rejected`
 //!
 //! It blocks on the file system: call it from a thread that may wait.
@@ -27,8 +28,13 @@ pub(super) mod reconciler;
 mod warning;
 
 use std::{
-    collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
-    time::SystemTime,
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 pub(crate) use crate::fs::atomic_file::FileMode;
@@ -42,7 +48,7 @@ use self::{
 use crate::{
     aws::token::Token,
     credentials::CredentialSet,
-    docker_config::{Base, merge},
+    docker_config::{Base, BaseContent, merge},
     failure::Warning,
     fs::{
         atomic_file::{
@@ -98,20 +104,34 @@ impl DockerConfigFile {
         }
     }
 
+    /// What its base contains now, if it has one: on a volume of its own, which may hang.
+    pub(crate) async fn read_base(&self, limit: Duration) -> Option<BaseContent> {
+        match &self.base {
+            Some(base) => Some(base.read(limit).await),
+            None => None,
+        }
+    }
+
     /// Makes the file as desired, if it is not already. Blocks on the file system.
-    pub(crate) fn reconcile(&mut self, desired: &CredentialSet, now: SystemTime) -> Report {
-        let mut warnings: Vec<_> = self.base.as_mut().and_then(Base::refresh).into_iter().collect();
+    pub(crate) fn reconcile(
+        &mut self,
+        base: Option<BaseContent>,
+        desired: &CredentialSet,
+        now: SystemTime,
+    ) -> Report {
+        let warning = self.base.as_mut().zip(base).and_then(|(base, content)| base.take(content));
+        let mut warnings: Vec<_> = warning.into_iter().collect();
         warnings.extend(self.only_ours());
         let mut tokens = BTreeMap::new();
         let result = self.apply(desired, now, &mut tokens, &mut warnings);
-        let found = expiries(&tokens);
+        let found = expiries(&tokens, desired);
         if result.is_ok() {
             tokens.retain(|host, _| !desired.retired.contains(host));
             tokens.extend(desired.current.clone());
             self.known.clear();
             self.base.iter_mut().for_each(Base::note_supplied);
         }
-        let in_place = expiries(&tokens);
+        let in_place = expiries(&tokens, desired);
         self.known.extend(tokens);
         self.untidy = result.is_err();
         let drifted = std::mem::take(&mut self.drifted);
@@ -287,8 +307,13 @@ const TRIES: usize = 5;
 
 const LAST_NAME_ASIDE: u32 = 9;
 
-fn expiries(tokens: &BTreeMap<RegistryHost, Arc<Token>>) -> BTreeMap<RegistryHost, SystemTime> {
-    tokens.iter().map(|(host, token)| (host.clone(), token.expires_at)).collect()
+/// Of the registries that are configured: what is left of another is not kept, and expires.
+fn expiries(
+    tokens: &BTreeMap<RegistryHost, Arc<Token>>,
+    desired: &CredentialSet,
+) -> BTreeMap<RegistryHost, SystemTime> {
+    let configured = tokens.iter().filter(|(host, _)| desired.may_be_configured(host));
+    configured.map(|(host, token)| (host.clone(), token.expires_at)).collect()
 }
 
 /// What is to be replaced, its state, and its content: the file behind a link that is followed, if it is a docker config.

@@ -8,7 +8,10 @@ use serde::{
 };
 
 use super::{Step, image::is_digest};
-use crate::failure::{Class, Problem, classify_transport, diagnosis::Diagnosis};
+use crate::{
+    aws::http::Answer,
+    failure::{Class, Problem, classify_transport, diagnosis::Diagnosis},
+};
 
 /// Whether an answer of this status is the one that was asked for. Of a layer it may be where its content is.
 pub(super) fn is_good(step: Step, status: u16) -> bool {
@@ -30,6 +33,9 @@ pub(super) fn meaning(step: Step, status: u16, error: &RegistryError) -> (Class,
         300..400 => (Class::BadAnswer, Diagnosis::NotAws),
         400 if step == Step::Login => (Class::Denied, Diagnosis::OtherRegion),
         401 => (Class::Denied, Diagnosis::TokenRefused),
+        403 if error.message.contains("token has expired") => (Class::Denied, Diagnosis::TokenRefused),
+        // The words of somebody else; without any, as in the answer to HEAD, it may be the registry's.
+        403 if error.code.is_empty() && !error.message.is_empty() => (Class::BadAnswer, Diagnosis::NotAws),
         403 if step == Step::Login => (Class::Denied, Diagnosis::RegistryForbidden),
         403 if !is_of_upstream => (Class::Denied, Diagnosis::PullDenied),
         429 => (Class::Throttled, Diagnosis::Throttled),
@@ -40,6 +46,11 @@ pub(super) fn meaning(step: Step, status: u16, error: &RegistryError) -> (Class,
         404 => (Class::Denied, Diagnosis::ImageMissing),
         _ => (Class::Transient, Diagnosis::RegistryUnreachable),
     }
+}
+
+/// What an answer to `GET /v2/` means that is not the one that was asked for.
+pub(crate) fn login_refused(answer: &Answer) -> Diagnosis {
+    meaning(Step::Login, answer.status, &RegistryError::of(&answer.body)).1
 }
 
 /// What keeps a request from a registry, by the causes of the HTTP client.
@@ -124,9 +135,10 @@ impl RegistryError {
         }
     }
 
-    /// Of a pull-through cache, about the registry behind it.
+    /// Of a pull-through cache, about the registry behind it. A proxy, which has no code, has upstreams of its own.
     pub(super) fn is_of_upstream(&self) -> bool {
-        ["pull through cache", "upstream"].iter().any(|word| self.message.contains(word))
+        !self.code.is_empty()
+            && ["pull through cache", "upstream"].iter().any(|word| self.message.contains(word))
     }
 }
 
@@ -198,6 +210,19 @@ mod tests {
             (Step::Manifest, 400, "UNKNOWN", cache, Diagnosis::UpstreamRefused),
             (Step::Manifest, 403, "DENIED", cache, Diagnosis::UpstreamRefused),
             (Step::Manifest, 404, "UNKNOWN", "the upstream registry has none", Diagnosis::UpstreamRefused),
+            // A proxy's words are none of ECR's.
+            (
+                Step::Manifest,
+                503,
+                "",
+                "upstream connect error or disconnect/reset",
+                Diagnosis::RegistryUnreachable,
+            ),
+            (Step::Login, 403, "", "RBAC: access denied", Diagnosis::NotAws),
+            (Step::Login, 403, "", "", Diagnosis::RegistryForbidden),
+            (Step::Manifest, 403, "", "", Diagnosis::PullDenied),
+            (Step::Manifest, 403, "", "<html>blocked</html>", Diagnosis::NotAws),
+            (Step::Manifest, 403, "DENIED", "Your authorization token has expired.", Diagnosis::TokenRefused),
             (Step::Tags, 429, "TOOMANYREQUESTS", "", Diagnosis::Throttled),
             (Step::Layer, 503, "", "", Diagnosis::RegistryUnreachable),
         ] {

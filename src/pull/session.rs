@@ -63,8 +63,10 @@ impl<'a> Session<'a> {
     ) -> Result<Answer, NoAnswer> {
         let first = self.send(method, path, headers).await?;
         let Some(realm) = bearer_realm(&first) else { return Ok(first) };
-        if realm.host() != Some(self.host.as_str()) {
-            return Err(NoAnswer::OtherHost(clean(realm.host().unwrap_or("unknown"))));
+        if !is_of(&realm, self.host) {
+            let authority = realm.authority().map_or("unknown", |it| it.as_str());
+            let shown = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            return Err(NoAnswer::OtherHost(clean(shown)));
         }
         let basic = Secret::new(format!("Basic {}", self.auth.expose()));
         let answer = http::get(self.sdk, &realm.to_string(), Some(basic)).await;
@@ -95,6 +97,13 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Whether the URL is of the registry: its host and its port.
+fn is_of(url: &::http::Uri, host: &RegistryHost) -> bool {
+    let authority = url.authority().map(|it| it.as_str().to_ascii_lowercase()).unwrap_or_default();
+    let without_default = |text: &str| text.strip_suffix(":443").unwrap_or(text).to_owned();
+    without_default(&authority) == without_default(host.as_str())
+}
+
 /// Where a registry with bearer tokens wants the credential, such as `public.ecr.aws`; only over TLS.
 fn bearer_realm(answer: &Answer) -> Option<::http::Uri> {
     let challenge = answer.challenge.as_deref().filter(|_| answer.status == 401)?;
@@ -123,6 +132,21 @@ mod tests {
     fn challenge(text: &str, status: u16) -> Option<String> {
         let answer = Answer { status, challenge: Some(text.to_owned()), body: Vec::new() };
         bearer_realm(&answer).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_credential_goes_to_its_registry_and_port_alone() {
+        for (host, realm, is_there) in [
+            ("public.ecr.aws", "https://public.ecr.aws/token/", true),
+            ("public.ecr.aws", "https://PUBLIC.ecr.aws:443/token/", true),
+            ("public.ecr.aws", "https://public.ecr.aws:8443/token/", false),
+            ("public.ecr.aws", "https://evil.example/public.ecr.aws", false),
+            ("public.ecr.aws", "https://u@public.ecr.aws/token", false),
+            ("ecr.example:8443", "https://ecr.example:8443/token", true),
+            ("ecr.example:8443", "https://ecr.example/token", false),
+        ] {
+            assert_eq!(is_of(&realm.parse().unwrap(), &host.parse().unwrap()), is_there, "{host} {realm}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::{
 use ecr_emulator::Service;
 use serde_json::Value;
 use test_support::{
-    Harness, Signal, clean_command, free_port,
+    Harness, Signal, clean_command,
+    files::wait_auth,
+    free_port,
     harness::{DEADLINE, HOST, KEYS},
     output, root, skip, wait_for,
 };
@@ -323,6 +325,39 @@ fn the_doctor_names_each_base_that_hangs_and_loses_nothing_else() {
         assert!(saw.contains(&format!("hung/{n}.json` is not usable: its volume does not respond")), "{saw}");
         assert_eq!(finding["diagnosis"], "base-unusable");
     }
+}
+
+/// The base of a file: its volume is named, and the file, which is on another, is written.
+#[test]
+fn a_base_that_hangs_keeps_no_credential_out_of_the_file() {
+    let harness = Harness::new(BINARY).without_keys();
+    let (path, base) = (harness.file(), harness.at("hung/base.json"));
+    let output_of = |name: &str| format!("{{type: docker-config, path: {}, base: {}}}", name, base.display());
+    let text =
+        format!("registries: [{{host: {HOST}}}]\noutputs: [{}]\n", output_of(&path.display().to_string()));
+    let file = harness.put("config.yaml", &text);
+    let prepare = |arguments: &str| {
+        let mut command = on_a_hung_mount(&harness, arguments)?;
+        command.env("ECR_SIDECAR_CONFIG", &file);
+        command.env_remove("ECR_SIDECAR_DOCKER_CONFIG").env_remove("ECR_SIDECAR_REGISTRIES");
+        Some(command)
+    };
+    let Some(mut doctor) = prepare("doctor --output json") else { return };
+    let report: Value = serde_json::from_slice(&output(&mut doctor, DEADLINE).stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter().filter(|it| it["step"] == "output");
+    let diagnoses: Vec<_> = findings.filter_map(|it| it["diagnosis"].as_str()).collect();
+    assert_eq!(diagnoses, ["base-unusable"], "{report:#}");
+
+    let sidecar = test_support::Process::spawn(&mut prepare("run").unwrap());
+    sidecar.wait_log("its volume does not respond within 5 s", DEADLINE);
+    wait_auth(&path, HOST);
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.wait_exit(DEADLINE).code(), Some(0));
+    let log = sidecar.log_lines().join("\n");
+    assert!(log.contains("base-unusable") && !log.contains("volume-hangs"), "{log}");
+
+    let once = output(&mut prepare("once").unwrap(), DEADLINE);
+    assert!(once.status.success(), "{once:?}");
 }
 
 #[test]

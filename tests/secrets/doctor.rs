@@ -128,6 +128,18 @@ fn a_repository_of_the_callers_own_registry_is_no_warning() {
     assert_eq!((&rights["outcome"], &first["outcome"]), (&"ok".into(), &"ok".into()), "{report:#}");
     // What is wrong whichever the registry is, is found.
     assert!(second["saw"].as_str().unwrap().contains("there is no Secret doctor-own/team-b"), "{report:#}");
+    // `manifests` does not print it: only its owner knows what it is for.
+    assert_eq!(second["diagnosis"], "secret-missing", "{report:#}");
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_no_failure_where_it_may_be_created() {
+    let Some(cluster) = Cluster::new("doctor-create") else { return };
+    cluster.server.apply(&rights(&cluster).replace("verbs: [", "verbs: [create, "));
+    let (report, findings) = doctor(&cluster, |_| {});
+    assert_eq!(report["healthy"], true, "{report:#}");
+    assert!(findings[1]["saw"].as_str().unwrap().contains("it is created by the first write"), "{report:#}");
+    cluster.start(|_| {}).wait_ready();
 }
 
 #[test]

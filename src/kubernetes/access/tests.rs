@@ -13,6 +13,7 @@ impl Place {
         let place = Self(tempfile::tempdir().unwrap());
         place.put("ca.crt", AUTHORITY);
         place.put("token", CANARY);
+        place.put("empty", "\n");
         place
     }
 
@@ -78,6 +79,7 @@ async fn what_kubectl_takes_is_taken_or_named() {
         ("", "token: t", "`server` is not set"),
         (server, "auth-provider: {name: gcp}", "`auth-provider`"),
         (server, "tokenFile: missing", "`tokenFile`"),
+        (server, "tokenFile: empty", "`tokenFile`"),
         (server, "client-certificate: missing", "`client-certificate`"),
         (&format!("{server}, proxy-url: 'socks5://c4n4ry-t0ken@127.0.0.1:1080'"), "token: t", "`proxy-url`"),
         (&format!("{server}, certificate-authority: token"), "token: t", "`certificate-authority`"),
@@ -130,6 +132,10 @@ async fn a_file_that_is_none_is_named() {
     let error = source.read().await.err().unwrap().to_string();
     assert!(error.contains("namespace"), "{error}");
     place.put("namespace", " flux-system\n");
+    place.put("token", " \n");
+    let error = source.read().await.err().unwrap().to_string();
+    assert!(error.contains("token is empty"), "{error}");
+    place.put("token", CANARY);
     let config = source.read().await.ok().unwrap().config(None);
     assert_eq!(config.cluster_url.to_string(), "https://[::1]:443/");
     assert_eq!(config.default_namespace, "flux-system");

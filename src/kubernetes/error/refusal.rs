@@ -122,9 +122,10 @@ fn by_code(code: u16, reason: &str, message: &str) -> Kind {
         401 => Kind::Unauthenticated,
         // Whoever is anonymous has shown no credentials that the API server knows.
         403 if says("User \"system:anonymous\"") => Kind::Unauthenticated,
+        // Without a reason it is no answer of an API server, and proves nothing about the Secret.
+        403 | 404 | 409 if reason.is_empty() => Kind::Rejected,
         403 if message.is_empty() || says("\" cannot ") => Kind::RightMissing,
         403 => Kind::AdmissionDenied,
-        // Without a reason it is no answer of an API server, and proves nothing about the Secret.
         404 if reason == "NotFound" && !says("could not find the requested resource") => Kind::NotFound,
         409 => Kind::Conflict,
         410 => Kind::Gone,
@@ -258,6 +259,9 @@ mod tests {
             (404, "NotFound", "the server could not find the requested resource", Kind::Rejected),
             // A proxy answers in the API server's place.
             (404, "", "", Kind::Rejected),
+            (403, "", "", Kind::Rejected),
+            (403, "", "RBAC: access denied", Kind::Rejected),
+            (409, "", "", Kind::Rejected),
             (302, "", "", Kind::Rejected),
             (502, "", "", Kind::ServerError),
         ] {

@@ -153,7 +153,7 @@ async fn each_kind_of_answer_has_its_diagnosis() {
             Diagnosis::ApiServerUnreachable,
         ),
         (Some((200, b" ".repeat(9 << 20))), Diagnosis::ApiServerUnreachable),
-        (Some((403, b"x".repeat(9 << 20))), Diagnosis::RightMissing),
+        (Some((403, b"x".repeat(9 << 20))), Diagnosis::RequestRejected),
         (None, Diagnosis::ApiServerUnreachable),
     ] {
         let shown = answer.as_ref().map(|(code, body)| (*code, body.len()));
@@ -272,6 +272,19 @@ async fn an_answer_that_echoes_our_token_is_redacted() {
     };
     following.abort();
     assert!(shown.contains("[redacted]") && !shown.contains("c4n4ry"), "{shown}");
+}
+
+/// A watch goes on with the session that it began with, and a token is valid for a while after the next one is there.
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_session_before_is_redacted_too() {
+    let other = || Session { secrets: vec![Secret::new("n3wer".into())], ..session(vec![secret()]) };
+    let (cluster, _) = cluster(vec![secret()], vec![Ok(Some(other())), Ok(Some(other()))]);
+    for _ in 0..2 {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        cluster.secret(&at()).await.unwrap();
+    }
+    let shown = cluster.link.redact(b"you sent c4n4ry and n3wer");
+    assert_eq!(*shown, "you sent [redacted] and [redacted]");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     credentials::CredentialSet,
-    docker_config::{Base, creds_store, merge},
+    docker_config::{Base, BaseContent, creds_store, merge},
     failure::Warning,
     fs::{
         atomic_file::{Cause, FileError, Operation, Target, directory_of, expected_group},
@@ -33,7 +33,7 @@ pub(crate) struct DryRun {
 
 impl DockerConfigFile {
     /// Nothing is changed. Blocks on the file system.
-    pub(crate) fn dry_run(&self) -> Result<DryRun, DockerConfigError> {
+    pub(crate) fn dry_run(&self, base: Option<BaseContent>) -> Result<DryRun, DockerConfigError> {
         self.check_path()?;
         let path = &self.settings.path;
         let here = match Target::open(path) {
@@ -59,8 +59,10 @@ impl DockerConfigFile {
         if is_full(&fstatvfs(existing).map_err(errno)?) {
             return Err(FileError::new(Operation::Write, path, Errno::NOSPC.into()).into());
         }
-        let mut base = self.settings.base.clone().map(Base::new);
-        let mut warnings: Vec<_> = base.as_mut().and_then(Base::refresh).into_iter().collect();
+        let content = base;
+        let mut base = self.base.clone();
+        let warning = base.as_mut().zip(content).and_then(|(base, content)| base.take(content));
+        let mut warnings: Vec<_> = warning.into_iter().collect();
         let found = target.map_or(Ok(Found::Absent), read)?;
         warnings.extend(warnings_of(&found, base.as_ref()));
         Ok(DryRun {
@@ -103,7 +105,7 @@ mod tests {
     fn dry_run(path: &Path) -> Result<DryRun, DockerConfigError> {
         let mode = "0640".parse().unwrap();
         DockerConfigFile::new(DockerConfigSettings { path: path.to_owned(), mode, group: None, base: None })
-            .dry_run()
+            .dry_run(None)
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     backoff::Backoff,
     credentials::CredentialSet,
     failure::{Class, Diagnose, Problem, diagnosis::Diagnosis, log_problem, reminder::Reminder},
+    fs::read::TIME_LIMIT,
     output::{
         ReconcilerContext, Remaining,
         conflict::{CONFLICT_BACKOFF, Conflict, Edge},
@@ -23,6 +24,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// A write that takes longer is reported as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a base is waited for whose volume hung the last time: no longer than a change of the file may be left.
+const BASE_HANGS: Duration = Duration::from_millis(100);
 /// The first and the longest pause after a failed reconciliation.
 // Without jitter: a local file system is not shared by many clients.
 const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60), jitter: 0.0 };
@@ -53,6 +56,8 @@ pub(in crate::output) struct FileReconciler {
     reminder: Reminder,
     conflict: Conflict,
     warnings: WarningLog,
+    /// How long the base is waited for.
+    base_limit: Duration,
     /// Events are left until then.
     rests_until: Instant,
 }
@@ -65,6 +70,7 @@ impl FileReconciler {
             reminder: Reminder::default(),
             conflict: Conflict::default(),
             warnings: WarningLog::default(),
+            base_limit: TIME_LIMIT,
             rests_until: Instant::now(),
         }
     }
@@ -95,10 +101,12 @@ impl FileReconciler {
         mut file: Box<DockerConfigFile>,
         desired: Arc<CredentialSet>,
     ) -> (Box<DockerConfigFile>, Report) {
+        let base = file.read_base(self.base_limit).await;
+        self.base_limit = if matches!(base, Some(Err(_))) { BASE_HANGS } else { TIME_LIMIT };
         let started = Instant::now();
         let now = self.with.clock.now();
         let mut work = pin!(tasks::blocking(move || {
-            let report = file.reconcile(&desired, now);
+            let report = file.reconcile(base, &desired, now);
             (file, report)
         }));
         loop {

@@ -9,10 +9,17 @@ use crate::{
 };
 
 /// The base, read again, and what is wrong with it. On a thread of its own, since a volume may hang: an error then.
-pub(super) async fn refreshed(base: Arc<Base>) -> Result<(Arc<Base>, Option<Warning>), Warning> {
+/// `is_everywhere`: each Secret has its entries as they are now, so that what it had before is nowhere any more.
+pub(super) async fn refreshed(
+    base: Arc<Base>,
+    is_everywhere: bool,
+) -> Result<(Arc<Base>, Option<Warning>), Warning> {
     let mut again = Base::clone(&base);
     let read = within(TIME_LIMIT, base.path(), move || {
-        again.note_supplied();
+        match is_everywhere {
+            true => again.note_supplied(),
+            false => again.note_supplied_too(),
+        }
         let warning = again.refresh();
         Ok((Arc::new(again), warning))
     });

@@ -129,7 +129,8 @@ impl Controller {
 
     async fn refresh_base(&mut self) {
         let Some(base) = self.base.clone() else { return };
-        let (base, warning) = match base::refreshed(base).await {
+        let is_everywhere = self.targets.values().all(Target::is_settled);
+        let (base, warning) = match base::refreshed(base, is_everywhere).await {
             Ok((base, warning)) => (Some(base), warning),
             Err(warning) => (None, Some(warning)),
         };
@@ -228,7 +229,8 @@ impl Controller {
             at: at.clone(),
             credentials,
             clock: with.clock.clone(),
-            is_absent: !job.existed && self.watches.is_absent(at),
+            // What was made just now is to be removed, and the watch may not have it yet.
+            is_absent: !job.cleanup && !job.existed && self.watches.is_absent(at),
             prunes: self.it.kind.prunes(),
             memory: Memory { kept: job.kept, recorded: Arc::clone(&self.recorded) },
             job,

@@ -111,6 +111,17 @@ impl Content {
         }
     }
 
+    /// What is to be left of it where it is no longer wanted: of its base nothing.
+    pub(super) fn retired(&self) -> Self {
+        match self {
+            Self::DockerConfig { adopt, base } => {
+                let base = base.as_ref().map(|base| Arc::new(base.retired()));
+                Self::DockerConfig { adopt: *adopt, base }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// What such a Secret is to hold, as far as that is known before it is read.
     pub(super) fn coverage(&self) -> Coverage {
         match self {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     base,
-    desired::{Basis, decide},
+    desired::{Basis, Content, decide},
     ownership::Memory,
     targets::targets,
 };
@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) struct Inspection {
     pub at: ObjectRef,
-    /// What consumers may stumble over, or why it could not be kept. `None` when there is no such Secret.
+    /// What consumers may stumble over, or why it could not be kept. `None` when there is none, and it is ours to make.
     pub state: Option<Result<Vec<Warning>, Problem>>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Inspection {
 pub(crate) async fn base_of(config: &OutputConfig) -> (Option<Arc<Base>>, Option<Warning>) {
     let Output::Secrets(kind) = Output::new(config) else { return (None, None) };
     let Some(base) = kind.base() else { return (None, None) };
-    match base::refreshed(Arc::new(base)).await {
+    match base::refreshed(Arc::new(base), true).await {
         Ok((base, warning)) => (Some(base), warning),
         Err(warning) => (None, Some(warning)),
     }
@@ -49,10 +49,11 @@ pub(crate) async fn inspect(
     let mut inspected = Vec::new();
     for (at, content) in targets(&kind, cluster.namespace(), &BTreeSet::new(), desired, base) {
         let state = match cluster.secret(&at).await {
-            Ok(None) => None,
-            Ok(Some(found)) => {
+            // Of a repository only its owner makes the Secret.
+            Ok(None) if !matches!(content, Content::Repository) => None,
+            Ok(found) => {
                 let basis = Basis { desired, memory: &Memory::default(), now: clock.now() };
-                let decision = decide(&at, &content, Some(&found), &basis);
+                let decision = decide(&at, &content, found.as_ref(), &basis);
                 Some(decision.and_then(|it| it.problem.map_or(Ok(it.warnings), Err)))
             }
             Err(error) => Some(Err(error.problem(&at.wanted("get")))),

@@ -196,6 +196,12 @@ impl Target {
         &self.held
     }
 
+    /// Whether it is as desired, with nothing left to do.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_idle = self.pending == Pending::No && !self.running && self.deferred_until.is_none();
+        is_idle && self.in_sync_with.is_some()
+    }
+
     pub(super) fn in_sync_with(&self) -> Option<&Arc<CredentialSet>> {
         self.in_sync_with.as_ref()
     }
@@ -237,11 +243,13 @@ impl Target {
         self.running = true;
         self.observed_version.clear(); // it is what is read now
         Job {
-            content: self.content.clone(),
+            content: if self.removing { self.content.retired() } else { self.content.clone() },
             cleanup: self.removing,
             existed: self.existed(),
             kept: self.kept,
-            defers: self.deferred_until.is_none_or(|until| now < until) && self.conflict.is_active(now),
+            defers: !self.removing
+                && self.deferred_until.is_none_or(|until| now < until)
+                && self.conflict.is_active(now),
         }
     }
 

@@ -319,3 +319,46 @@ async fn the_entries_of_the_base_are_carried_along_and_followed() {
     assert!(output.warnings[0].message.contains("base.json"), "{:?}", output.warnings);
     assert_eq!(carried(&api).as_deref(), Some("bWU6dHdv"));
 }
+
+/// The API server is away while the base changes twice: an entry that it had before both changes leaves all the same.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_left_the_base_during_an_outage_leaves_the_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base.json");
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+    let put = |host: &str| {
+        std::fs::write(&path, format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"bWU6b25l\"}}}}}}")).unwrap();
+    };
+    put("first.example");
+    let api = api(&["apps"]);
+    let settings = DockerConfigSecretSettings { base: Some(path.clone()), ..docker_config(Namespaces::Own) };
+    let harness = Harness::start(&api, &OutputConfig::DockerConfigSecret(settings));
+    harness.in_sync().await;
+    api.fail(unavailable);
+    for host in ["second.example", "third.example"] {
+        put(host);
+        let failed = harness.output().failed;
+        harness.wake.notify_one();
+        harness.wait("failing", |output| output.failed > failed).await;
+    }
+    api.heal();
+    let hosts = |api: &FakeApi| {
+        let text = api.secret(&at("apps"))?["data"][".dockerconfigjson"].as_str()?.to_owned();
+        let config: Value = serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap();
+        Some(config["auths"].as_object()?.keys().cloned().collect::<Vec<_>>())
+    };
+    api.wait(|api| hosts(api)?.contains(&"third.example".to_owned()).then_some(())).await;
+    assert_eq!(hosts(&api).unwrap(), [HOST, "third.example"]);
+    // What another field manager adds later under a name that the base once had is not taken for the base's.
+    put("fourth.example");
+    harness.wake.notify_one();
+    api.wait(|api| hosts(api)?.contains(&"fourth.example".to_owned()).then_some(())).await;
+    harness.in_sync().await;
+    let text = api.secret(&at("apps")).unwrap()["data"][".dockerconfigjson"].as_str().unwrap().to_owned();
+    let mut config: Value = serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap();
+    config["auths"]["first.example"] = json!({"auth": "dGhlaXJzOng="});
+    api.edit(&at("apps"), ".dockerconfigjson", &config.to_string());
+    harness.wake.notify_one();
+    tokio::time::sleep(20 * MINUTE).await;
+    assert!(hosts(&api).unwrap().contains(&"first.example".to_owned()));
+}

@@ -66,3 +66,30 @@ fn the_health_endpoint_and_the_log_filter_follow_the_file() {
     wait_auth(&harness.file(), SIBLING);
     assert_eq!(sidecar.log_lines().len(), lines, "nothing below ERROR is logged any more");
 }
+
+/// `0.0.0.0` is what lets Prometheus in: our own listener is in its way.
+#[test]
+fn it_moves_between_an_address_and_all_of_them_at_the_same_port() {
+    let harness = Harness::new(BINARY);
+    let port = free_port();
+    let text = |ip: &str| file(&harness, &[HOST], &format!("health: {{listen: '{ip}:{port}'}}"));
+    let path = harness.put("ecr-sidecar.yaml", &text("127.0.0.1"));
+    let sidecar = harness.run(|command| {
+        command.env_remove("ECR_SIDECAR_HEALTH_LISTEN");
+        configured_by(command, &path);
+    });
+    sidecar.wait_ready();
+    // A request that comes while it moves may be cut off.
+    let is_live = |last| http::try_request(([127, 0, 0, last], port).into(), "GET", "/livez").is_ok();
+    for ip in ["0.0.0.0", "127.0.0.1"] {
+        harness.put("ecr-sidecar.yaml", &text(ip));
+        wait_for(ip, DEADLINE, || (is_live(1) && is_live(2) == (ip == "0.0.0.0")).then_some(()));
+    }
+    // Where one of them is another process's, ours is back.
+    let _other = std::net::TcpListener::bind(("127.0.0.3", port)).unwrap();
+    harness.put("ecr-sidecar.yaml", &text("0.0.0.0"));
+    sidecar.wait_log("Address already in use", DEADLINE);
+    wait_for("the address before", DEADLINE, || is_live(1).then_some(()));
+    let configuration = &sidecar.status()["configuration"];
+    assert_eq!((&configuration["reloads"], &configuration["rejected"]), (&2.into(), &1.into()));
+}

@@ -66,7 +66,7 @@ fn a_bind_mounted_file_is_rejected() {
     assert!(error.to_string().contains("is itself a mount point"), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::MountedBySubPath);
 
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+    let report = file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     let error = failed(&report);
     assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Mounted), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::MountedBySubPath);
@@ -81,14 +81,14 @@ fn a_failed_write_reports_what_is_still_there() {
     fs::create_dir(&volume).unwrap();
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "none"], &volume) else { return };
     let mut file = file_at(volume.join("config.json"), None);
-    assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Changed);
+    assert_eq!(written(&file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Changed);
 
     let mut filler = File::create(volume.join("filler")).unwrap();
     while filler.write(&[0; 4096]).is_ok() {}
     let newer = desired(&[(A, "QVdTOnR3bw==", 24), (B, "QVdTOnR3bw==", 24)]);
     // the old token is still there, again and again
     for _ in 0..2 {
-        let report = file.reconcile(&newer, now());
+        let report = file.reconciled(&newer, now());
         let error = failed(&report);
         assert!(matches!(error, DockerConfigError::File(error) if error.cause == Cause::Full), "{error}");
         assert_eq!(error.remedy().diagnosis, Diagnosis::VolumeFull);
@@ -100,20 +100,20 @@ fn a_failed_write_reports_what_is_still_there() {
         &volume.join("config.json"),
         &held.replacen('{', &format!("{{\"credHelpers\":{{\"{A}\":\"x\"}},"), 1),
     );
-    assert_eq!(in_place(&file.reconcile(&newer, now())), []);
+    assert_eq!(in_place(&file.reconciled(&newer, now())), []);
     put(&volume.join("config.json"), &held);
-    assert_eq!(in_place(&file.reconcile(&newer, now())), [(A, at_hour(12))]);
+    assert_eq!(in_place(&file.reconciled(&newer, now())), [(A, at_hour(12))]);
 
     fs::remove_file(volume.join("config.json")).unwrap();
     while filler.write(&[0; 4096]).is_ok() {}
-    assert_eq!(in_place(&file.reconcile(&newer, now())), []);
+    assert_eq!(in_place(&file.reconciled(&newer, now())), []);
     let names = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let temporary: Vec<_> = names.filter(|name| name.ends_with(".tmp")).collect();
     assert!(temporary.is_empty(), "left on a full disk: {temporary:?}");
 
     // A removed file keeps its space as long as a child that another test is starting has it open.
     filler.set_len(0).unwrap();
-    let report = file.reconcile(&newer, now());
+    let report = file.reconciled(&newer, now());
     assert_eq!(written(&report), Written::Changed);
     assert_eq!(in_place(&report), [(A, at_hour(24)), (B, at_hour(24))]);
 }
@@ -126,7 +126,7 @@ fn a_read_only_volume_says_so() {
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "ro", "none"], &volume) else { return };
     let mut file = file_at(volume.join("config.json"), None);
     file.check_path().unwrap();
-    let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+    let report = file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     let error = failed(&report);
     assert!(error.to_string().contains("the file system is mounted read-only"), "{error}");
     assert_eq!(error.remedy().diagnosis, Diagnosis::ReadOnlyVolume);
@@ -138,7 +138,7 @@ fn a_directory_of_another_user_says_whose_it_is() {
     const AT: &str = "ECR_SIDECAR_TEST_DENIED";
     if let Some(at) = std::env::var_os(AT) {
         let report = file_at(PathBuf::from(at).join("config.json"), None)
-            .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+            .reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         let error = failed(&report);
         println!("{error}\n{}", error.remedy());
         return;
@@ -164,7 +164,7 @@ fn a_group_that_is_not_ours_says_so() {
     if let Some(at) = std::env::var_os(AT) {
         let path = PathBuf::from(at).join("config.json");
         let settings = DockerConfigSettings { path, mode: FileMode::default(), group: Some(7), base: None };
-        let report = DockerConfigFile::new(settings).reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+        let report = DockerConfigFile::new(settings).reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         let error = failed(&report);
         println!("{error}\n{}", error.remedy());
         return;
@@ -185,7 +185,7 @@ fn an_unreadable_file_is_set_aside() {
     const AT: &str = "ECR_SIDECAR_TEST_UNREADABLE";
     if let Some(at) = std::env::var_os(AT) {
         let report = file_at(PathBuf::from(at).join("config.json"), None)
-            .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+            .reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
         println!("{}", warnings(&report));
         return;

@@ -51,7 +51,7 @@ fn a_link_of_another_user_is_replaced() {
         let before = state(&victim);
         let file = || file_at(path.clone(), None);
         file().check_path().unwrap();
-        let report = file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+        let report = file().reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
         assert!(
             warnings(&report).contains("was a symbolic link that is not followed"),
@@ -68,7 +68,7 @@ fn a_link_of_another_user_is_replaced() {
         let store = place.at("volume/.config.json.ecr-sidecar");
         fs::remove_file(&store).unwrap();
         symlink(&victim, &store).unwrap();
-        assert_eq!(warnings(&file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
+        assert_eq!(warnings(&file().reconciled(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
         assert!(fs::symlink_metadata(&store).unwrap().is_file());
         assert_eq!(state(&victim), before);
     }
@@ -80,7 +80,7 @@ fn a_link_into_another_volume_is_replaced() {
     const AT: &str = "ECR_SIDECAR_TEST_VOLUME";
     if let Some(at) = std::env::var_os(AT) {
         let report = file_at(PathBuf::from(at).join("config.json"), None)
-            .reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+            .reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         assert_eq!(written(&report), Written::Changed);
         println!("{}", warnings(&report));
         return;
@@ -109,12 +109,12 @@ fn a_directory_that_was_swapped_for_a_link_is_reported_and_not_followed() {
     let (place, victim) = shared("{}", 0o644);
     let (directory, set) = (place.at("volume/out"), desired(&[(A, "QVdTOm9uZQ==", 12)]));
     let mut file = file_at(directory.join("victim"), None);
-    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
+    assert_eq!(written(&file.reconciled(&set, now())), Written::Changed);
     fs::rename(&directory, place.at("volume/moved")).unwrap();
     symlink(place.at("private"), &directory).unwrap();
     let before = state(&victim);
     file.check_path().unwrap();
-    let report = file.reconcile(&set, now());
+    let report = file.reconciled(&set, now());
     let error = failed(&report);
     assert!(
         matches!(error, DockerConfigError::File(error) if matches!(error.cause, Cause::Untrusted(_))),
@@ -127,7 +127,7 @@ fn a_directory_that_was_swapped_for_a_link_is_reported_and_not_followed() {
     // another directory in its place is another volume
     fs::remove_file(&directory).unwrap();
     fs::create_dir(&directory).unwrap();
-    assert_eq!(written(&file.reconcile(&set, now())), Written::Changed);
+    assert_eq!(written(&file.reconciled(&set, now())), Written::Changed);
 }
 
 /// The old file cannot be kept without renaming what the link leads to.
@@ -137,7 +137,7 @@ fn a_link_to_what_is_no_docker_config_gives_way() {
     put(&place.at("other"), "not JSON");
     symlink("other", place.path()).unwrap();
     let before = state(&place.at("other"));
-    let report = place.file().reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+    let report = place.file().reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
     assert_eq!(written(&report), Written::Changed);
     assert!(warnings(&report).contains("was a symbolic link"), "{}", warnings(&report));
     assert_eq!(state(&place.at("other")), before);
@@ -159,14 +159,14 @@ fn what_is_no_file_is_replaced() {
         make(&place.path());
         make(&place.at(".config.json.ecr-sidecar"));
         place.file().check_path().unwrap();
-        let report = place.file().reconcile(&set, now());
+        let report = place.file().reconciled(&set, now());
         assert_eq!(written(&report), Written::Changed, "{what}");
         assert!(warnings(&report).contains(&format!("was {what}")), "{what}: {}", warnings(&report));
-        assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
+        assert_eq!(in_place(&place.file().reconciled(&CredentialSet::default(), now())), [(A, at_hour(12))]);
 
         put(&place.path(), "not JSON");
         make(&place.at("config.json.invalid"));
-        assert_eq!(written(&place.file().reconcile(&set, now())), Written::Changed, "{what}");
+        assert_eq!(written(&place.file().reconciled(&set, now())), Written::Changed, "{what}");
         assert_eq!(fs::read_to_string(place.at("config.json.invalid")).unwrap(), "not JSON", "{what}");
     }
 }
@@ -177,7 +177,7 @@ fn a_full_directory_is_reported_wherever_it_is() {
     for name in ["config.json", ".config.json.ecr-sidecar"] {
         let place = Place::new();
         fs::create_dir_all(place.at(name).join("x")).unwrap();
-        let report = place.file().reconcile(&set, now());
+        let report = place.file().reconciled(&set, now());
         match &report.result {
             Ok(_) => {
                 assert_eq!(name, ".config.json.ecr-sidecar");
@@ -189,7 +189,7 @@ fn a_full_directory_is_reported_wherever_it_is() {
             }
         }
         fs::remove_dir_all(place.at(name)).unwrap();
-        assert_eq!(warnings(&place.file().reconcile(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
+        assert_eq!(warnings(&place.file().reconciled(&desired(&[(A, "QVdTOnR3bw==", 12)]), now())), "");
     }
 }
 
@@ -200,14 +200,14 @@ fn an_expiry_that_could_not_be_stored_is_stored_later() {
     fs::create_dir_all(place.at(store).join("x")).unwrap();
     let mut file = place.file();
     for expected in [Written::Changed, Written::Unchanged] {
-        let report = file.reconcile(&set, now());
+        let report = file.reconciled(&set, now());
         assert_eq!(written(&report), expected);
         assert!(warnings(&report).contains("are not stored"), "{}", warnings(&report));
     }
     fs::remove_dir_all(place.at(store)).unwrap();
-    let report = file.reconcile(&set, now());
+    let report = file.reconciled(&set, now());
     assert_eq!((written(&report), warnings(&report).as_str()), (Written::Unchanged, ""));
-    assert_eq!(in_place(&place.file().reconcile(&CredentialSet::default(), now())), [(A, at_hour(12))]);
+    assert_eq!(in_place(&place.file().reconciled(&CredentialSet::default(), now())), [(A, at_hour(12))]);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn an_unusable_file_gets_a_free_name_and_is_never_lost() {
         .collect();
     for (taken, name) in names.iter().enumerate() {
         put(&place.path(), &format!("not JSON {taken}"));
-        let report = place.file().reconcile(&set, now());
+        let report = place.file().reconciled(&set, now());
         assert_eq!(written(&report), Written::Changed);
         assert_eq!(in_place(&report), [(A, at_hour(12))]);
         assert!(warnings(&report).contains(&format!("{name}`")), "{}", warnings(&report));
@@ -230,14 +230,14 @@ fn an_unusable_file_gets_a_free_name_and_is_never_lost() {
     }
     // Whoever takes all of them is named, and what was there stays there.
     put(&place.path(), "not JSON");
-    let report = place.file().reconcile(&set, now());
+    let report = place.file().reconciled(&set, now());
     let error = failed(&report);
     assert_eq!(error.remedy().diagnosis, Diagnosis::NotAFile);
     assert!(error.to_string().contains(".invalid"), "{error}");
     assert_eq!(place.text(), "not JSON");
     assert_eq!(place.names().len(), 1 + names.len(), "no temporary file is left");
     fs::remove_dir_all(place.at(&names[4])).unwrap();
-    assert_eq!(written(&place.file().reconcile(&set, now())), Written::Changed);
+    assert_eq!(written(&place.file().reconciled(&set, now())), Written::Changed);
 }
 
 #[test]
@@ -249,11 +249,11 @@ fn an_expiry_file_is_believed_within_bounds() {
         let host: RegistryHost = A.parse().unwrap();
         let found = lookup::find(&place.path(), &host, now()).unwrap().unwrap();
         let recalled =
-            in_place(&place.file().reconcile(&CredentialSet::default(), now())) == [(A, at_hour(12))];
+            in_place(&place.file().reconciled(&CredentialSet::default(), now())) == [(A, at_hour(12))];
         assert_eq!(recalled, found.end == End::Known(at_hour(12)));
         (recalled, found.end)
     };
-    let _ = place.file().reconcile(&desired(&[(A, &auth, 12)]), now());
+    let _ = place.file().reconciled(&desired(&[(A, &auth, 12)]), now());
     assert_eq!(known(), (true, End::Known(at_hour(12))));
     let honest = fs::read_to_string(&store).unwrap();
     let expiry = (12 * 3600).to_string();
@@ -343,7 +343,7 @@ proptest! {
         let before = std::str::from_utf8(&content).ok().and_then(other);
         let mut file = place.file();
         file.check_path().unwrap();
-        let report = file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
+        let report = file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now());
         prop_assert_eq!(written(&report), Written::Changed);
         let shown = format!("{report:?} {}", warnings(&report));
         prop_assert!(!shown.contains(CANARY));
@@ -356,7 +356,7 @@ proptest! {
         if place.at("config.json.invalid").exists() {
             prop_assert_eq!(fs::read(place.at("config.json.invalid")).unwrap(), content);
         }
-        prop_assert_eq!(written(&file.reconcile(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Unchanged);
+        prop_assert_eq!(written(&file.reconciled(&desired(&[(A, "QVdTOm9uZQ==", 12)]), now())), Written::Unchanged);
     }
 }
 
@@ -368,7 +368,7 @@ fn a_reader_of_the_file_waits_for_no_fifo() {
     fifo(&place.path());
     assert!(lookup::find(&place.path(), &host, now()).is_err());
     fs::remove_file(place.path()).unwrap();
-    let _ = place.file().reconcile(&desired(&[(A, &STANDARD.encode("AWS:one"), 12)]), now());
+    let _ = place.file().reconciled(&desired(&[(A, &STANDARD.encode("AWS:one"), 12)]), now());
     let store = place.at(".config.json.ecr-sidecar");
     fs::remove_file(&store).unwrap();
     fifo(&store);

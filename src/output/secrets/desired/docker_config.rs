@@ -80,9 +80,11 @@ fn classify(
     basis: &Basis<'_>,
 ) -> BTreeMap<RegistryHost, Known> {
     let current = &basis.desired.current;
-    // Before our first token: what the process before us, or another sidecar, left.
+    // Before our first token: what the process before us, or another sidecar, left. Of no other registry than ours: a
+    // tenant may annotate thousands.
     let annotated = ownership.annotation.hosts().filter_map(|host| host.parse::<RegistryHost>().ok());
-    let annotated = annotated.filter(|host| !current.contains_key(host));
+    let annotated =
+        annotated.filter(|host| !current.contains_key(host) && basis.desired.may_be_configured(host));
     let known = current.keys().cloned().chain(annotated).filter_map(|host| {
         let auth = document.auth_of(host.as_str())?;
         let token = current.get(&host);

@@ -60,6 +60,43 @@ async fn what_is_ours_alone_is_pruned_if_that_is_asked_for() {
     assert!(api.secret(&at("b")).unwrap()["data"]["note"].is_string());
 }
 
+/// Its Secret is being made when its label goes, and no watch has reported that Secret yet.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_unwanted_while_its_secret_is_made_keeps_no_credential() {
+    let api = api(&["a"]);
+    let harness = Harness::start(&api, &selected(false));
+    harness.in_sync().await;
+    api.put_namespace("b", json!({"ecr": "enabled"}));
+    api.put_namespace("b", json!({}));
+    tokio::time::sleep(MINUTE).await;
+    let left = api.secret(&at("b"));
+    assert_eq!(left.as_ref().and_then(password_in), None, "{left:?}");
+}
+
+/// The entries of the base are credentials of ours, too.
+#[tokio::test(start_paused = true)]
+async fn the_entries_of_the_base_leave_with_the_namespace() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base.json");
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+    std::fs::write(&base, r#"{"auths":{"ghcr.io":{"auth":"bWU6b25l"}},"HttpHeaders":{"X":"y"}}"#).unwrap();
+    let OutputConfig::DockerConfigSecret(settings) = selected(false) else { panic!() };
+    let settings = DockerConfigSecretSettings { base: Some(base), ..settings };
+    let api = api(&["a", "b"]);
+    let harness = Harness::start(&api, &OutputConfig::DockerConfigSecret(settings));
+    harness.in_sync().await;
+    let config = |namespace| {
+        let text =
+            api.secret(&at(namespace)).unwrap()["data"][".dockerconfigjson"].as_str().unwrap().to_owned();
+        String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
+    };
+    assert!(config("a").contains("ghcr.io"));
+    api.put_namespace("a", json!({}));
+    api.wait(|api| password_in(&api.secret(&at("a"))?).is_none().then_some(())).await;
+    assert_eq!(config("a"), r#"{"auths":{}}"#);
+    assert!(config("b").contains("ghcr.io"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_is_tried_again_and_ends_when_it_is_denied() {
     for (code, is_removed) in [(503, true), (403, false)] {
@@ -196,7 +233,8 @@ async fn an_inspection_reports_and_writes_nothing() {
         let inspected = inspect(config, cluster, &desired, None, &Clock::System).await;
         inspected.into_iter().map(|it| it.state.map(|it| it.is_ok())).collect::<Vec<_>>()
     };
-    assert_eq!(inspected(&repositories).await, [Some(true), None]);
+    assert_eq!(inspected(&repositories).await, [Some(true), Some(false)]);
+    assert_eq!(inspected(&named(&["argocd"])).await, [None]);
     api.put_secret(&at("apps"), json!({"metadata": {}, "type": "Opaque"}));
     assert_eq!(inspected(&named(&["apps"])).await, [Some(false)]);
     assert_eq!(inspected(&selected(false)).await, [], "its Secrets are not known");

@@ -137,11 +137,24 @@ fn the_registries_of_another_sidecar_stay() {
     theirs.current.insert(other.clone(), token);
     let (mut secret, _) = step(&flux(false), None, &credentials("ours", 1000), 0).unwrap();
     (secret, _) = step(&flux(false), Some(&secret), &theirs, 0).unwrap();
-    for set in [credentials("ours", 1000), theirs] {
-        let found = object(&secret);
+    let found = object(&secret);
+    for (set, in_place) in
+        [(credentials("ours", 1000), (host(), at(1000))), (theirs, (other.clone(), at(900)))]
+    {
         let decision = decide(&here(), &flux(false), Some(&found), &set, at(0)).unwrap();
         assert!(decision.apply.is_none());
-        assert_eq!(decision.in_place, [(host(), at(1000)), (other.clone(), at(900))].into());
+        assert_eq!(
+            decision.in_place,
+            [in_place].into(),
+            "whether another sidecar renews its own is not ours to say"
+        );
+    }
+    // Before the first token it is known which are awaited, unless it is the caller's own.
+    let awaited = CredentialSet { awaited: [other.clone()].into(), ..CredentialSet::default() };
+    let both = [(host(), at(1000)), (other.clone(), at(900))];
+    for (set, in_place) in [(awaited, [both[1].clone()].into()), (CredentialSet::default(), both.into())] {
+        let decision = decide(&here(), &flux(false), Some(&found), &set, at(0)).unwrap();
+        assert_eq!(decision.in_place, in_place);
     }
 }
 
