@@ -181,7 +181,7 @@ fn the_aws_cli_accepts_the_commands_and_sends_the_policies() {
 #[test]
 fn the_page_names_the_service_account_of_every_container() {
     let readme = read("patches/iam/README.md");
-    for ours in Ours::all().into_iter().filter(|ours| ours.place != "init-container") {
+    for ours in Ours::all().iter().filter(|ours| ours.place != "init-container") {
         let (namespace, name) = &ours.account;
         assert!(readme.contains(&format!("`{namespace}:{name}`")), "{}: {namespace}:{name}", ours.place);
     }
