@@ -47,9 +47,7 @@ const API_VERSION: &str = "credentialprovider.kubelet.k8s.io/v1";
 
 #[derive(Debug, thiserror::Error)]
 enum ProviderError {
-    #[error(
-        "no request: {0}; the kubelet writes it: see `--help` for a CredentialProviderConfig, and for a request to try"
-    )]
+    #[error("no request: {0}; the kubelet writes it, and `--help` shows one to try")]
     Input(#[from] InputError),
     #[error(transparent)]
     Request(#[from] RequestError),

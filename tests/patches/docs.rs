@@ -247,12 +247,23 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
             panic!("one upgrade")
         };
         assert!(of_the_walk.is(&String::from_utf8_lossy(&done.stdout)), "{of_the_walk:?}: {done:?}");
+        let keeps_version = |done: &std::process::Output| {
+            let traced = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(
+                traced.contains("+ helm upgrade argocd argo/argo-cd -n argocd --version 9.0.0 "),
+                "{traced}"
+            );
+        };
+        keeps_version(&done);
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         let text = rendered["data"]["pod"].as_str().unwrap();
         assert!(text.contains("ecr-sidecar") && text.contains("defaultMode: 292"), "{text}");
         for block in [older_chart, open_health] {
             let opened = bash(&format!("{on_path}\n{block}"), folder, ".", server, &[]);
             assert!(opened.status.success(), "{block}: {}", String::from_utf8_lossy(&opened.stderr));
+            if block.contains("helm upgrade") {
+                keeps_version(&opened);
+            }
         }
         let rendered = server.get("configmap", "argocd", "rendered").unwrap();
         assert_eq!(rendered["data"]["pod"], text, "it changed a list");
