@@ -218,9 +218,9 @@ fn role(namespace: &str, names: Option<&BTreeSet<String>>, account: &Account) ->
         None => (
             format!(
                 "
-# Repository Secrets are found by their labels, by which rights cannot be limited: these hold for every Secret in
-# {namespace}, those by which Argo CD knows its admin and its clusters included. List the names in the configuration
-# instead (names: [...]), and the rights are for these alone."
+# Repository Secrets are selected by label, and RBAC does not know labels: this role applies to every Secret in
+# {namespace}, including those of Argo CD's admin and clusters. To limit it to some Secrets, list their names in the
+# configuration (names: [...])."
             ),
             String::new(),
         ),
@@ -259,10 +259,10 @@ fn cluster_role(names: &BTreeMap<String, Everywhere>, account: &Account) -> Stri
     };
     format!(
         "---
-# The namespaces are found out while it runs, so these rights hold in all of them, `create` included. What may be created
-# is up to the policy below: where it can't be applied (before Kubernetes 1.30), treat this account as an administrator's,
-# or name the namespaces in the configuration, and this role is not needed. Whoever may label or create a namespace that
-# is found gets the pull token of every registry there.
+# The namespaces are discovered while it runs, so this role applies to all of them, including `create`. The policy below
+# limits what may be created. Where it cannot be applied (before Kubernetes 1.30), treat this account as an administrator's,
+# or name the namespaces in the configuration, which needs no such role. Whoever may label or create a namespace that is
+# selected gets the pull token of every registry there.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:
@@ -317,8 +317,8 @@ metadata:
   labels:
     app.kubernetes.io/managed-by: ecr-sidecar
   annotations:
-    # Its type asks for the key below, and the sidecar keeps what is in it. Flux applies it once, by this annotation. An
-    # Argo CD Application that holds it needs:
+    # The type requires the key below; the sidecar maintains its value. With this annotation, Flux applies the Secret once
+    # and never overwrites it. An Argo CD Application that contains the Secret needs:
     #   spec:
     #     ignoreDifferences:
     #       - kind: Secret
@@ -327,8 +327,8 @@ metadata:
     #         jsonPointers: [/data, /metadata/annotations/ecr-sidecar~1expires]
     #     syncPolicy:
     #       syncOptions: [RespectIgnoreDifferences=true]
-    # A Helm chart that holds it empties it at each upgrade, until the sidecar restores it within a second; with the
-    # annotation helm.sh/hook: pre-install it is only created.
+    # A Helm chart that contains it empties it at each upgrade, until the sidecar restores it within a second; with the
+    # annotation helm.sh/hook: pre-install, Helm only creates it.
     kustomize.toolkit.fluxcd.io/ssa: IfNotPresent
 type: kubernetes.io/dockerconfigjson
 stringData:

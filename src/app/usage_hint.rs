@@ -41,7 +41,7 @@ impl fmt::Display for UsageHint {
             Diagnosis::NoCredentials.remedy()
         );
         let in_a_cluster =
-            format!("patches/ has it for Flux and Argo CD. {}", Diagnosis::IrsaInactive.remedy());
+            format!("patches/ has manifests for Flux and Argo CD. {}", Diagnosis::IrsaInactive.remedy());
         let mut steps = [("On this machine", here), ("In a cluster", in_a_cluster)];
         if self.is_in_a_cluster {
             steps.reverse();

@@ -21,7 +21,7 @@ use crate::{
     units::parse_duration,
 };
 
-/// Keeps Amazon ECR credentials fresh in the place the main container reads them.
+/// Keeps Amazon ECR credentials fresh where the main container reads them.
 #[derive(Debug, Parser)]
 #[command(name = "ecr-sidecar", version = env!("BUILD_VERSION"), after_help = examples::ALL)]
 pub(super) struct Cli {
@@ -63,18 +63,18 @@ pub(super) enum Command {
     /// Keep every output fresh until SIGTERM (the default)
     #[command(after_help = examples::RUN)]
     Run,
-    /// Refresh once, write every output, end
+    /// Refresh once, write every output, then exit
     #[command(after_help = examples::ONCE)]
     Once {
         /// Give up after this time
         #[arg(long, default_value = "60s", value_parser = parse_duration)]
         timeout: Duration,
     },
-    /// Ask the running sidecar: an exec probe
+    /// Query the health of the running sidecar, as an exec probe
     #[command(after_help = examples::HEALTH)]
     Health {
-        /// What to ask
-        #[arg(value_enum, default_value_t = Question::Live)]
+        /// The probe
+        #[arg(value_enum, value_name = "PROBE", default_value_t = Question::Live)]
         question: Question,
     },
     /// Wait until a running sidecar is ready
@@ -87,46 +87,46 @@ pub(super) enum Command {
     /// Check configuration, credentials, network and outputs, and suggest fixes
     #[command(after_help = examples::DOCTOR)]
     Doctor {
-        /// Who reads the docker config.json: a user, and perhaps its groups
+        /// Check that this user, with these groups, can read the docker config.json
         #[arg(long, value_name = "UID[:GID,...]")]
         consumer: Option<Consumer>,
         /// Also pull this image with the published credential: tags, manifest, first layer
         #[arg(long, value_name = "HOST/REPOSITORY[:TAG]")]
         image: Option<ImageRef>,
-        /// Only with the steps of this program [default: of all of them]
+        /// Take only the steps that this consumer takes [default: all steps]
         #[arg(long, value_enum, requires = "image")]
         as_consumer: Option<Puller>,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
         output: ReportFormat,
     },
     /// Show every registry and output of the running sidecar
     #[command(after_help = examples::STATUS)]
     Status {
-        /// Draw it again each second; in a pipe: a block a second, with an empty line between two
+        /// Redraw every second; in a pipe, print one block a second, separated by an empty line
         #[arg(long)]
         watch: bool,
-        /// For people, or what /status answers
+        /// Output format: a table, or the JSON that /status returns
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
-    /// Print AWS:PASSWORD of one registry, from the local file or else from AWS
+    /// Print AWS:PASSWORD for one registry, from the local file or else from AWS
     #[command(after_help = examples::PRINT)]
     Print {
         /// The registry
         #[arg(value_name = "HOST")]
         host: RegistryHost,
     },
-    /// Give the kubelet credentials for its pulls: its exec protocol, on standard input and output
+    /// Provide the kubelet with pull credentials, by its exec protocol on standard input and output
     #[command(after_help = examples::KUBELET_CREDENTIAL_PROVIDER)]
     KubeletCredentialProvider {
         #[command(flatten)]
         rules: RoleRules,
-        /// Instead, copy this program into the kubelet's --image-credential-provider-bin-dir, if another one is there
+        /// Instead, copy this program into the kubelet's --image-credential-provider-bin-dir, unless it is there already
         #[arg(long, value_name = "FOLDER", conflicts_with_all = ["role_annotation", "role_arn"])]
         install: Option<PathBuf>,
     },
-    /// Print the rights and the empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
+    /// Print the RBAC rules and empty Secrets that the Kubernetes outputs need, for `kubectl apply -f -`
     #[command(after_help = examples::MANIFESTS)]
     Manifests {
         /// The service account of the sidecar's pod

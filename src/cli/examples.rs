@@ -9,30 +9,30 @@ pub(super) const ALL: &str = "Examples:
 Every flag has an environment variable, and everything else is in a YAML file: ecr-sidecar config --schema
 Each command has examples of its own: ecr-sidecar once --help";
 
-pub(super) const RUN: &str = "It ends with SIGTERM; SIGHUP refreshes everything now. Exit status: 0 after a signal, 64 for a \
-configuration that cannot be used.
+pub(super) const RUN: &str = "SIGTERM stops it; SIGHUP refreshes everything now. Exit status: 0 after SIGTERM, 64 for an invalid \
+configuration, 1 for an internal error.
 
 Examples:
   ecr-sidecar run --config /etc/ecr-sidecar/config.yaml
   ECR_SIDECAR_REGISTRIES=123456789012.dkr.ecr.eu-west-1.amazonaws.com ecr-sidecar run --docker-config ./config.json";
 
 pub(super) const ONCE: &str =
-    "Exit status: 0 when every required credential is in every output, 69 when not, 64 for a \
-configuration that cannot be used.
+    "Exit status: 0 when every required credential is in every output, 69 when not, 64 for an invalid \
+configuration.
 
 Examples:
   ecr-sidecar once --registries 123456789012.dkr.ecr.eu-west-1.amazonaws.com --docker-config ./config.json
   AWS_PROFILE=me AWS_REGION=eu-west-1 ecr-sidecar once --docker-config ./config.json --timeout 20s
   ecr-sidecar once --registries public.ecr.aws --docker-config-secret flux-system/ecr-credentials";
 
-pub(super) const HEALTH: &str = "Exit status: 0 for yes, 1 for no or when no sidecar answers.
+pub(super) const HEALTH: &str = "Exit status: 0 when healthy, 1 when not or when no sidecar answers.
 
 Examples:
   ecr-sidecar health
   ecr-sidecar health startup
   kubectl -n flux-system exec deployment/image-reflector-controller -c ecr-sidecar -- ecr-sidecar health ready";
 
-pub(super) const WAIT: &str = "Exit status: 0 when it is ready, 69 when the time is over.
+pub(super) const WAIT: &str = "Exit status: 0 when ready, 69 when not ready in time.
 
 Examples:
   ecr-sidecar wait && helm pull oci://123456789012.dkr.ecr.eu-west-1.amazonaws.com/charts/app
@@ -48,7 +48,7 @@ Examples:
   ecr-sidecar doctor --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:1.2.3 --as-consumer kubelet
   ecr-sidecar doctor --output json";
 
-pub(super) const STATUS: &str = "Exit status: 0, or 1 when nothing is running there.
+pub(super) const STATUS: &str = "Exit status: 0, or 1 when no sidecar answers.
 
 Examples:
   kubectl -n argocd exec deployment/argocd-repo-server -c ecr-sidecar -- ecr-sidecar status
@@ -56,16 +56,16 @@ Examples:
   ecr-sidecar status --output json";
 
 pub(super) const PRINT: &str =
-    "Within 9 seconds. Exit status: 0, 69 when none is available, 64 for a configuration or a \
-host that cannot be used.
+    "It takes at most 9 seconds. Exit status: 0, 69 when no credential is available, 64 for an invalid \
+configuration or host.
 
 Examples:
   ecr-sidecar print 123456789012.dkr.ecr.eu-west-1.amazonaws.com
-  ecr-sidecar print public.ecr.aws | cut -d: -f2 | crane auth login public.ecr.aws -u AWS --password-stdin";
+  ecr-sidecar print public.ecr.aws | cut -d: -f2- | crane auth login public.ecr.aws -u AWS --password-stdin";
 
 pub(super) const KUBELET_CREDENTIAL_PROVIDER: &str =
-    "The kubelet runs it for each pull that its CredentialProviderConfig names; patches/kubelet has one. \
-Exit status: 0, also with nothing for an image of another registry; 1 with the reason on standard error.
+    "The kubelet runs it for each image that its CredentialProviderConfig matches; patches/kubelet has one. \
+Exit status: 0, also for an image of another registry, without a credential; 1 with the reason on standard error.
 
 Examples:
   echo '{\"apiVersion\": \"credentialprovider.kubelet.k8s.io/v1\", \"kind\": \"CredentialProviderRequest\",
@@ -74,13 +74,15 @@ Examples:
   ecr-sidecar kubelet-credential-provider --role-annotation example.com/ecr-role < request.json
   ecr-sidecar kubelet-credential-provider --install /var/lib/rancher/credentialprovider/bin";
 
-pub(super) const MANIFESTS: &str = "Examples:
+pub(super) const MANIFESTS: &str = "Exit status: 0, or 64 for an invalid configuration.
+
+Examples:
   ecr-sidecar manifests --docker-config-secret ecr-credentials --registries public.ecr.aws \\
     --namespace flux-system --service-account image-reflector-controller | kubectl apply -f -
   ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar
   ecr-sidecar manifests --config config.yaml --namespace ecr-sidecar --service-account ecr-sidecar --pod-pull-secrets";
 
-pub(super) const CONFIG: &str = "Exit status: 0, or 64 with every problem and its place.
+pub(super) const CONFIG: &str = "Exit status: 0, or 64 and every problem of the configuration.
 
 Examples:
   ecr-sidecar config --config config.yaml

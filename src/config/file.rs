@@ -41,8 +41,9 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Identity {
-    /// Where the first credentials come from. `auto` takes the first that is configured of `environment`, `profile`,
-    /// `web-identity` and `pod-identity`, broken or not; `imds` is used only when named. Left out: `auto`.
+    /// Where the first credentials come from. `auto` takes the first that is configured, broken or not: `environment`,
+    /// the `profile` of `AWS_PROFILE`, `web-identity`, `pod-identity`, the `profile` `default`. `imds` is used only when
+    /// named. Left out: `auto`.
     pub(super) source: SourceKind,
     /// With `source: profile`: the profile's name. Left out: that of `AWS_PROFILE`, else `default`.
     pub(super) profile: Option<String>,
@@ -59,13 +60,13 @@ pub(super) struct Identity {
     /// With `source: static`: the file that holds the session token of temporary keys. Left out: the keys are not
     /// temporary.
     pub(super) session_token_file: Option<FilePath>,
-    /// Roles to assume from there, in order: each with the credentials of the one before it. Left out: none.
+    /// Roles to assume from there, in order, each with the credentials of the previous one. Left out: none.
     pub(super) assume_roles: Vec<AssumeRole>,
     /// The region whose STS is called, never guessed from the registry. Left out: that of `AWS_REGION` or the profile,
     /// else the first region of the registries' partition.
     pub(super) sts_region: Option<String>,
-    /// The account that the credentials must belong to, 12 digits in quotes: those of another one are an error, and
-    /// no token is asked for. Left out: any account.
+    /// The account that the credentials must belong to, 12 digits in quotes. Those of another account are an error, and
+    /// no token is requested with them. Left out: any account.
     pub(super) expect_account: Option<String>,
 }
 
@@ -113,11 +114,12 @@ pub(super) struct Registry {
     /// or `AWS_ENDPOINT_URL`.
     #[serde(default)]
     pub(super) endpoint: Option<String>,
-    /// Whether `/readyz`, the start of the main container and `once` do without it. Left out: `false`.
+    /// Whether `/readyz`, `/startupz` and `once` succeed without a credential for it; its failures are only reported.
+    /// Left out: `false`.
     #[serde(default)]
     pub(super) optional: bool,
-    /// While the sidecar runs, asks this registry from time to time for a manifest with the published credential. The
-    /// result is reported and changes nothing else. Left out: none.
+    /// Requests a manifest from this registry from time to time, with the published credential, while the sidecar runs.
+    /// The result is reported and affects nothing else. Left out: none.
     #[serde(default)]
     pub(super) probe: Option<Probe>,
 }
@@ -128,12 +130,12 @@ pub(super) struct Registry {
 pub(super) struct Probe {
     /// The repository to pull from, without the host: one that the consumers pull from.
     pub(super) repository: String,
-    /// The tag of an image that has to be there. Left out: `latest`, and of an ECR host it is enough that the pull is
-    /// allowed, whether or not the repository has that tag.
+    /// The tag of an image that has to exist. Left out: `latest`; on an ECR host the probe also succeeds if the pull is
+    /// allowed and the repository has no such tag.
     #[serde(default)]
     pub(super) tag: Option<String>,
-    /// How often, from `1m` to `24h`; each time is one manifest request. A failing probe is tried again after one, two,
-    /// then every four times as long. Left out: `15m`.
+    /// The interval, from `1m` to `24h`; each probe is one manifest request. A failing probe is retried after one, two,
+    /// then every four intervals. Left out: `15m`.
     #[serde(default)]
     pub(super) every: Option<String>,
 }
@@ -164,11 +166,11 @@ pub(super) enum Output {
         base: Option<FilePath>,
         /// Whether a Secret with unmanaged credentials in it is taken over. Left out: `false`.
         adopt: Option<bool>,
-        /// Whether Secrets that are the sidecar's alone are removed from namespaces that leave the configuration
-        /// while it runs. Left out: `false`.
+        /// Whether the Secret is deleted from a namespace that is no longer selected, if only the sidecar manages it.
+        /// That happens while the sidecar runs. Left out: `false`.
         prune: Option<bool>,
     },
-    /// Argo CD's credential templates, two a registry: one for `type: helm`, one for `type: oci`.
+    /// Argo CD's credential templates, two per registry: one for `type: helm`, one for `type: oci`.
     ArgocdRepoCreds {
         /// Argo CD's namespace.
         namespace: String,
@@ -181,7 +183,7 @@ pub(super) enum Output {
         /// The names of these Secrets. Left out: those of `selector`.
         #[serde(default)]
         names: Vec<String>,
-        /// A label selector of these Secrets, also of those to come: whoever may label one of them gets the token of the
+        /// A label selector of these Secrets, existing and future: whoever may label one of them gets the token of the
         /// registry in its `url`. Left out: those of `names`.
         selector: Option<String>,
     },
@@ -193,13 +195,13 @@ pub(super) enum Output {
 pub(super) struct Namespaces {
     /// The names of the namespaces. Left out: none.
     pub(super) names: Vec<String>,
-    /// Whether it is all of them, also those to come: whoever may create a namespace gets the pull token of every
+    /// Whether it is every namespace, existing and future: whoever may create a namespace gets the pull token of every
     /// registry. Left out: `false`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) all: bool,
-    /// With `all: true`: but not these. Left out: none.
+    /// With `all: true`: the namespaces to leave out. Left out: none.
     pub(super) exclude: Vec<String>,
-    /// A label selector of namespaces, also of those to come: whoever may label or create a namespace that it matches
+    /// A label selector of namespaces, existing and future: whoever may label or create a namespace that it matches
     /// gets the pull token of every registry. Left out: none.
     pub(super) selector: Option<String>,
 }
@@ -211,7 +213,7 @@ pub(super) struct Refresh {
     /// The part of a token's lifetime after which it is renewed, a whole percentage. With the jitter it stays between
     /// 5% and 95%. Left out: `50%`.
     pub(super) at: Option<String>,
-    /// How far that moment is moved at random, either way, as a part of the lifetime. Left out: `10%`.
+    /// How far that moment is moved at random, earlier or later, as a part of the lifetime. Left out: `10%`.
     pub(super) jitter: Option<String>,
 }
 
@@ -221,10 +223,10 @@ pub(super) struct Refresh {
 pub(super) struct Health {
     /// IP address and port. Left out: `127.0.0.1:9808`.
     pub(super) listen: Option<String>,
-    /// Names that the `Host` header of a request may have, besides IP addresses and `localhost`. Give one for each DNS
-    /// name, such as a Service's, that the endpoint is queried by. Left out: none.
+    /// DNS names that the `Host` header of a request may have, such as a Service's, besides IP addresses and `localhost`.
+    /// Left out: none.
     pub(super) hosts: Vec<String>,
-    /// After this time `/startupz` answers yes whatever AWS does: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
+    /// After this time `/startupz` returns 200 even without credentials: `500ms`, `60s`, `5m`, `1h`. Left out: `60s`.
     pub(super) startup_grace: Option<String>,
 }
 
@@ -232,7 +234,7 @@ pub(super) struct Health {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Log {
-    /// How lines look. It takes a restart to change. Left out: `text` on a terminal, else `json`.
+    /// The format of log lines. A change needs a restart. Left out: `text` on a terminal, else `json`.
     pub(super) format: Option<LogFormat>,
     /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or `target=level` pairs separated by commas. Left
     /// out: `info`.

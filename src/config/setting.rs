@@ -30,14 +30,14 @@ pub const REGISTRIES: &Setting = &Setting {
     variable: "ECR_SIDECAR_REGISTRIES",
     value_name: "HOSTS",
     help: "Registry hosts, comma-separated",
-    default: "the caller's own in AWS_REGION",
+    default: "the caller's own registry in AWS_REGION",
 };
 
 pub const DOCKER_CONFIG: &Setting = &Setting {
     flag: "docker-config",
     variable: "ECR_SIDECAR_DOCKER_CONFIG",
     value_name: "FILE",
-    help: "The docker config.json to keep",
+    help: "The docker config.json to write",
     default: "/var/run/ecr-sidecar/config.json, or none with other outputs",
 };
 
@@ -45,7 +45,7 @@ pub const FILE_MODE: &Setting = &Setting {
     flag: "file-mode",
     variable: "ECR_SIDECAR_FILE_MODE",
     value_name: "MODE",
-    help: "Its mode, octal",
+    help: "The mode of that file, octal",
     default: "0640",
 };
 
@@ -61,7 +61,7 @@ pub const ARGOCD_NAMESPACE: &Setting = &Setting {
     flag: "argocd-namespace",
     variable: "ECR_SIDECAR_ARGOCD_NAMESPACE",
     value_name: "NAMESPACE",
-    help: "Keep Argo CD's credential templates in this namespace",
+    help: "Maintain Argo CD's credential templates in this namespace",
     default: "none",
 };
 
@@ -77,7 +77,7 @@ pub const LOG_FORMAT: &Setting = &Setting {
     flag: "log-format",
     variable: "ECR_SIDECAR_LOG_FORMAT",
     value_name: "FORMAT",
-    help: "json or text",
+    help: "Log format, json or text",
     default: "text on a terminal, else json",
 };
 
@@ -85,7 +85,7 @@ pub const LOG: &Setting = &Setting {
     flag: "log",
     variable: "ECR_SIDECAR_LOG",
     value_name: "FILTER",
-    help: "A level, or target=level pairs",
+    help: "Log filter, a level or target=level pairs",
     default: "info",
 };
 

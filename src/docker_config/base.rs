@@ -1,16 +1,14 @@
 //! The docker config whose entries are carried along: the one file that this layer reads.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use zeroize::Zeroizing;
 
-use super::{
-    document::{Document, LARGEST, MOST_ENTRIES, Unfit},
-    merge::BaseKeys,
-};
+use super::document::{AUTHS, CRED_HELPERS, Document, LARGEST, MOST_ENTRIES, TOP, Unfit, hash};
 use crate::{
     failure::{Warning, diagnosis::Diagnosis},
     fs::read::{ReadError, read_now, within},
@@ -122,5 +120,33 @@ impl Base {
         let mut retired = self.clone();
         retired.note_supplied_too();
         Self { text: None, ..retired }
+    }
+}
+
+/// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
+/// thousand.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct BaseKeys(HashSet<u64>);
+
+impl BaseKeys {
+    pub(super) fn of(base: &Document<'_>) -> Self {
+        let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
+        Self(
+            maps.into_iter()
+                .flat_map(|(map, keys)| keys.keys().map(move |key| hash((map, &**key))))
+                .collect(),
+        )
+    }
+
+    fn extend(&mut self, Self(more): Self) {
+        self.0.extend(more);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, map: &str, key: &str) -> bool {
+        self.0.contains(&hash((map, key)))
     }
 }

@@ -27,6 +27,8 @@ use super::entry::auth;
 /// More bytes than this are no docker config.
 pub(crate) const LARGEST: usize = 8 << 20;
 
+/// Stands for the top level where the maps are named by their keys.
+pub(super) const TOP: &str = "";
 /// The key of the map from registry to credentials.
 pub(super) const AUTHS: &str = "auths";
 /// The key of the map from registry to credential-helper program.

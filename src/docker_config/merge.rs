@@ -14,7 +14,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     sync::Arc,
 };
@@ -23,37 +23,14 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use super::{
-    base::Base,
-    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, hash, host_meant, repository_host},
+    base::{Base, BaseKeys},
+    document::{AUTHS, CRED_HELPERS, CREDS_STORE, Document, Entries, TOP, host_meant, repository_host},
     entry, warning,
 };
 use crate::{aws::token::Token, credentials::CredentialSet, failure::Warning, registry::RegistryHost};
 
 /// The most warnings of a document that are kept; the others are counted.
 const WARNINGS: usize = 20;
-
-/// The keys that a base has supplied to the top level and to the two maps, by their hashes: there may be a hundred
-/// thousand.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct BaseKeys(HashSet<u64>);
-
-impl BaseKeys {
-    pub(super) fn of(base: &Document<'_>) -> Self {
-        let maps = [(TOP, &base.top), (AUTHS, &base.auths), (CRED_HELPERS, &base.helpers)];
-        Self(
-            maps.into_iter()
-                .flat_map(|(map, keys)| keys.keys().map(move |key| hash((map, &**key))))
-                .collect(),
-        )
-    }
-
-    pub(super) fn extend(&mut self, Self(more): Self) {
-        self.0.extend(more);
-    }
-}
-
-/// Stands for the top level where the others are named by their keys.
-const TOP: &str = "";
 
 /// A docker config as it should be, ready to be compared or written.
 pub(crate) struct Merged<'a> {
@@ -236,8 +213,8 @@ fn correct(
 /// Puts the base over the entries, and takes away what an earlier base had and this one has not; whether there was any.
 fn overlay<'a>(map: &str, entries: &mut Entries<'a>, base: Entries<'a>, supplied: &BaseKeys) -> bool {
     let count = entries.len();
-    if !supplied.0.is_empty() {
-        let keep = |key: &str| base.contains_key(key) || !supplied.0.contains(&hash((map, key)));
+    if !supplied.is_empty() {
+        let keep = |key: &str| base.contains_key(key) || !supplied.contains(map, key);
         entries.retain(|key, _| keep(key) || key == AUTHS || key == CRED_HELPERS);
     }
     let has_left = entries.len() < count;

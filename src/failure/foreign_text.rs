@@ -62,9 +62,9 @@ pub fn clean_of(text: &str, secrets: &[&str]) -> String {
     clean(&text)
 }
 
-/// Any number of lines, without what can steer a terminal.
+/// Any number of lines, without characters that steer a terminal.
 pub fn plain(text: &str) -> String {
-    text.replace(|char: char| char != '\n' && (char.is_control() || is_format(char)), "")
+    text.replace(|character| character != '\n' && steers(character), "")
 }
 
 fn beginning(text: &str) -> &str {
@@ -98,18 +98,19 @@ fn before_echo(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// White space, control and format characters: the last would reorder or hide what follows (bidirectional controls,
-/// zero-width characters, tags).
 fn is_separator(character: char) -> bool {
-    character.is_whitespace() || character.is_control() || is_format(character)
+    character.is_whitespace() || steers(character)
 }
 
-fn is_format(character: char) -> bool {
-    matches!(
-        character,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-    )
+/// Control and format characters: the latter would reorder or hide what follows (bidirectional controls, zero-width
+/// characters, tags).
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// `word` with its long runs of a token's characters replaced; `None` where it has none.
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     fn of_lines_only_their_ends_are_left() {
-        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü");
+        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü\u{61c}\u{e0041}");
         assert_eq!(text, "a[2Jb\nc31mdü");
     }
 }

@@ -35,9 +35,9 @@ pub(super) fn yaml(needs: &Needs, account: &Account) -> String {
         .collect();
     format!(
         "---
-# Holds the account to Secrets of that type, whatever its roles allow: without this policy, who may create a Secret can
-# create one of type kubernetes.io/service-account-token, and so obtain the token of any service account. It takes
-# Kubernetes 1.30 or later. Whatever else runs as this account may write no other Secret either.
+# Limits the account to Secrets of that type, whatever its roles allow. Without this policy, whoever may create a Secret
+# can create one of type kubernetes.io/service-account-token, and so obtain the token of any service account. Requires
+# Kubernetes 1.30 or later. It also limits anything else that runs as this account.
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:

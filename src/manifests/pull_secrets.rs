@@ -106,7 +106,7 @@ fn policy(name: &str, secret: &str, hosts: &str) -> String {
     format!(
         "---
 # Adds the Secret {secret} to the imagePullSecrets of each new pod that has an image of these registries, in the
-# namespaces of the binding. Pods are created as they are if the policy fails. It takes Kubernetes 1.36 or later; in older
+# namespaces of the binding. Pods are created as they are if the policy fails. Requires Kubernetes 1.36 or later; in older
 # clusters, name the Secret in the service account of the pods:
 #   kubectl -n NAMESPACE patch serviceaccount default -p '{{\"imagePullSecrets\": [{{\"name\": \"{secret}\"}}]}}'
 # The container that `kubectl debug` adds to a running pod pulls with what the pod was created with.

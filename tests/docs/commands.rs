@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The blocks that are not run: page and first line.
-const NOT_RUN: [&str; 0] = [];
+const NOT_RUN: [&str; 1] = ["docs/security.md: cosign verify ghcr.io/ecr-sidecar/ecr-sidecar:0.1.0 \\"];
 
 /// What the text takes for granted in the cluster.
 const SURROUNDINGS: &str = include_str!("surroundings.yaml");

@@ -5,11 +5,10 @@ mod enforced;
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::TcpListener,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
-    sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -18,9 +17,12 @@ use hcl::{
     structure::Structure,
 };
 use serde_json::{Value, json};
-use test_support::{clean_command, output, program};
+use test_support::{clean_command, markdown::blocks_of, output, program};
 
-use crate::build::{ROOT, read};
+use crate::{
+    build::{ROOT, read},
+    containers::Ours,
+};
 
 /// What a client asks of ECR while it lists tags and pulls: AWS's documentation, "Required IAM permissions for pulling an
 /// image"; and skopeo#726, where ECR denies the list of tags to who has only those.
@@ -143,52 +145,71 @@ fn terraform_makes_the_same_policies() {
 #[test]
 fn the_aws_cli_accepts_the_commands_and_sends_the_policies() {
     let Some(aws) = program("aws") else { return };
-    let (endpoint, asked) = iam();
-    let readme = read("patches/iam/README.md");
-    let (_, block) = readme.split_once("```sh\n").unwrap();
-    let (block, _) = block.split_once("```").unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let mut shell = clean_command("bash", home.path());
-    shell.args(["-euc", block]).current_dir(Path::new(ROOT).join("patches/iam"));
-    let path = std::env::var("PATH").unwrap();
-    shell.env("PATH", format!("{}:{path}", aws.parent().unwrap().display()));
-    shell.env("AWS_ENDPOINT_URL", endpoint).env("AWS_DEFAULT_REGION", "us-east-1");
-    shell.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
-    let done = output(&mut shell, Duration::from_secs(60));
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let asked = asked.lock().unwrap();
+    let readme = blocks_of("sh", &read("patches/iam/README.md"));
+    let [role, association] = readme.as_slice() else { panic!("{readme:?}") };
+    let sent_by = |block: &str, requests| {
+        let (endpoint, bodies) = api(requests);
+        let home = tempfile::tempdir().unwrap();
+        let mut shell = clean_command("bash", home.path());
+        shell.args(["-euc", block]).current_dir(Path::new(ROOT).join("patches/iam"));
+        let path = std::env::var("PATH").unwrap();
+        shell.env("PATH", format!("{}:{path}", aws.parent().unwrap().display()));
+        shell.env("AWS_ENDPOINT_URL", endpoint).env("AWS_DEFAULT_REGION", "us-east-1");
+        shell.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE").env("AWS_SECRET_ACCESS_KEY", "example");
+        let done = output(&mut shell, Duration::from_secs(60));
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        bodies.join().unwrap()
+    };
+    let asked: Vec<_> = sent_by(role, 2).iter().map(|body| form(body)).collect();
     let sent: Vec<_> = asked.iter().map(|form| form["Action"].as_str()).collect();
     assert_eq!(sent, ["CreateRole", "PutRolePolicy"]);
     let document =
         |form: &BTreeMap<String, String>, key: &str| serde_json::from_str::<Value>(&form[key]).unwrap();
     assert_eq!(document(&asked[0], "AssumeRolePolicyDocument"), policy("trust-irsa.json"));
     assert_eq!(document(&asked[1], "PolicyDocument"), policy("pull-policy.json"));
+
+    let asked: Value = serde_json::from_slice(&sent_by(association, 1)[0]).unwrap();
+    for (key, expected) in [
+        ("namespace", "flux-system"),
+        ("serviceAccount", "image-reflector-controller"),
+        ("roleArn", "arn:aws:iam::123456789012:role/ecr-pull"),
+    ] {
+        assert_eq!(asked[key], expected, "{asked}");
+    }
 }
 
-/// What was sent, request by request.
-type Forms = Arc<Mutex<Vec<BTreeMap<String, String>>>>;
+#[test]
+fn the_page_names_the_service_account_of_every_container() {
+    let readme = read("patches/iam/README.md");
+    for ours in Ours::all().iter().filter(|ours| ours.place != "init-container") {
+        let (namespace, name) = &ours.account;
+        assert!(readme.contains(&format!("`{namespace}:{name}`")), "{}: {namespace}:{name}", ours.place);
+    }
+}
 
-/// An IAM on loopback that takes two requests, whatever they are: its endpoint, and the forms that it was sent.
-fn iam() -> (String, Forms) {
+/// An API of AWS on loopback that takes so many requests, whatever they are: its endpoint, and what it was sent.
+fn api(requests: usize) -> (String, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let forms = Arc::new(Mutex::new(Vec::new()));
-    let taken = Arc::clone(&forms);
-    thread::spawn(move || {
-        for stream in listener.incoming().take(2) {
+    let answer = move || {
+        let answer = |stream: io::Result<TcpStream>| {
             let mut stream = stream.unwrap();
             let body = read_body(&mut stream);
-            let form: BTreeMap<String, String> = form_urlencoded::parse(&body)
-                .map(|(key, value)| (key.into_owned(), value.into_owned()))
-                .collect();
-            let name = form["Action"].clone();
-            taken.lock().unwrap().push(form);
-            let answer = format!("<{name}Response><{name}Result/></{name}Response>");
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\n";
+            let (kind, answer) = match form(&body).get("Action") {
+                Some(name) => ("text/xml", format!("<{name}Response><{name}Result/></{name}Response>")),
+                None => ("application/json", "{}".to_owned()),
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n");
             write!(stream, "{head}Content-Length: {}\r\n\r\n{answer}", answer.len()).unwrap();
-        }
-    });
-    (endpoint, forms)
+            body
+        };
+        listener.incoming().take(requests).map(answer).collect()
+    };
+    (endpoint, thread::spawn(answer))
+}
+
+fn form(body: &[u8]) -> BTreeMap<String, String> {
+    form_urlencoded::parse(body).map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
 }
 
 fn read_body(stream: &mut impl Read) -> Vec<u8> {

@@ -26,7 +26,8 @@ const KIND: &str = "CredentialProviderRequest";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error(
-        "standard input is no CredentialProviderRequest: not JSON of its form at line {line}, column {column}"
+        "standard input is not a CredentialProviderRequest: unexpected JSON at line {line}, column {column}; the kubelet \
+         writes one, and `--help` shows one to try"
     )]
     Form { line: usize, column: usize },
     #[error(

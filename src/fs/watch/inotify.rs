@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, TryLockError},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::io::Errno;
 
 use super::Shared;
 use crate::{failure::diagnosis::Diagnosis, tasks::locked};
@@ -68,7 +69,13 @@ impl Inotify {
         });
         let watcher = watcher
             .inspect_err(|error| {
-                tracing::warn!(%error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.remedy(), "inotify is not available: files are checked every second");
+                let (diagnosis, remedy) = advice(error).unzip();
+                tracing::warn!(
+                    %error,
+                    diagnosis,
+                    remedy,
+                    "inotify is not available: files are checked every second"
+                );
             })
             .ok()
             .map(Mutex::new);
@@ -88,38 +95,119 @@ impl Inotify {
         followed.complete = true;
     }
 
+    /// Watches each again: a folder of the same name may be another one.
     pub(super) fn follow<'a>(&self, folders: impl Iterator<Item = &'a PathBuf>) {
-        let Some(watcher) = &self.watcher else { return };
         for folder in folders {
             if !locked(&self.followed).next.insert(folder.clone()) {
                 continue;
             }
-            // Watched again at each check: a folder of the same name may be another one.
-            let Err(error) = locked(watcher).watch(folder, RecursiveMode::NonRecursive) else { continue };
+            let result = self.idle_watcher().map(|mut it| it.watch(folder, RecursiveMode::NonRecursive));
+            if let Some(Ok(())) = result {
+                continue;
+            }
             let mut followed = locked(&self.followed);
             followed.next.remove(folder);
             // An upper folder that we may pass through but not read has its own checks, which are rare.
-            if locked(&self.relevant).upper.contains(folder) {
+            if result.is_some() && locked(&self.relevant).upper.contains(folder) {
                 continue;
             }
             followed.complete = false;
-            if followed.was_complete {
-                tracing::warn!(folder = %folder.display(), %error, diagnosis = Diagnosis::InotifyExhausted.id(), remedy = Diagnosis::InotifyExhausted.remedy(), "cannot be watched: files are checked every second");
+            if let Some(Err(error)) = result
+                && followed.was_complete
+            {
+                let (diagnosis, remedy) = advice(&error).unzip();
+                tracing::warn!(
+                    folder = %folder.display(),
+                    %error,
+                    diagnosis,
+                    remedy,
+                    "cannot be watched: files are checked every second"
+                );
             }
         }
     }
 
     /// The check is over: what it has not followed is no longer watched.
     pub(super) fn end(&self) {
-        let Some(watcher) = &self.watcher else { return };
-        let stale: Vec<_> = {
-            let mut followed = locked(&self.followed);
-            let next = std::mem::take(&mut followed.next);
-            let before = std::mem::replace(&mut followed.folders, next);
-            before.difference(&followed.folders).cloned().collect()
-        };
+        let mut followed = locked(&self.followed);
+        let next = std::mem::take(&mut followed.next);
+        let stale: Vec<_> = followed.folders.difference(&next).cloned().collect();
+        followed.folders = next;
         for folder in stale {
-            let _ = locked(watcher).unwatch(&folder); // it may be gone already
+            match self.idle_watcher() {
+                Some(mut watcher) => {
+                    let _ = watcher.unwatch(&folder); // it may be gone already
+                }
+                None => {
+                    followed.folders.insert(folder); // it is still watched
+                }
+            }
         }
+    }
+
+    /// The watcher, unless a call to it has not returned, as of a folder on a volume that hangs.
+    fn idle_watcher(&self) -> Option<MutexGuard<'_, RecommendedWatcher>> {
+        match self.watcher.as_ref()?.try_lock() {
+            Ok(watcher) => Some(watcher),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// The diagnosis and the remedy, where the node is what the error is of.
+fn advice(error: &notify::Error) -> Option<(&'static str, &'static str)> {
+    let is_exhausted = match &error.kind {
+        ErrorKind::MaxFilesWatch => true,
+        ErrorKind::Io(error) => {
+            matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOSPC))
+        }
+        _ => false,
+    };
+    is_exhausted.then(|| (Diagnosis::InotifyExhausted.id(), Diagnosis::InotifyExhausted.remedy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_holds_up_no_check() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [one, other] = folders.each_ref().map(|it| it.path().to_owned());
+        let inotify = Arc::new(Inotify::start(Arc::default()));
+        let check = |folders: Vec<PathBuf>| {
+            let (done, checked) = mpsc::channel();
+            let inotify = Arc::clone(&inotify);
+            thread::spawn(move || {
+                inotify.begin(&folders.iter().map(|folder| (folder.join("file"), false)).collect());
+                inotify.follow(folders.iter());
+                inotify.end();
+                done.send(inotify.works())
+            });
+            checked.recv_timeout(Duration::from_secs(30)).expect("the check to end")
+        };
+        let followed = || locked(&inotify.followed).folders.iter().cloned().collect::<Vec<_>>();
+        assert!(check(vec![one.clone()]));
+
+        let hanging = locked(inotify.watcher.as_ref().unwrap());
+        assert!(!check(vec![other.clone()]), "it is polled");
+        assert_eq!(followed(), [one]);
+        drop(hanging);
+        assert!(check(vec![other.clone()]));
+        assert_eq!(followed(), [other]);
+    }
+
+    #[test]
+    fn only_what_the_node_lacks_has_the_remedy_of_the_node() {
+        let of = |errno: Errno| advice(&notify::Error::io(io::Error::from(errno))).is_some();
+        assert!(
+            of(Errno::MFILE)
+                && of(Errno::NFILE)
+                && advice(&notify::Error::new(ErrorKind::MaxFilesWatch)).is_some()
+        );
+        assert!(!of(Errno::NOTCONN) && !of(Errno::ACCESS) && !of(Errno::IO));
     }
 }

@@ -19,15 +19,17 @@ use std::{
 use serde_json::{Deserializer, Value, json};
 use tempfile::TempDir;
 use test_support::{
-    Process, clean_command, free_port,
-    markdown::{blocks_of, scripts, section},
+    Process, clean_command,
+    files::overwrite,
+    free_port,
+    markdown::{Shown, blocks_of, scripts, section},
     output, pause, program,
     wait::within,
     wait_for,
 };
 
 use crate::{
-    build::{ROOT, read, write},
+    build::{ROOT, read},
     node::{
         consumers::{self, HOST},
         scene::{DEADLINE, ROLE, Scene},
@@ -74,7 +76,7 @@ impl Release {
         }
         let about = self.at("newer/Chart.yaml");
         let newer = fs::read_to_string(&about).unwrap().replace("ersion: 0.1.0", &format!("ersion: {NEWER}"));
-        write(&about, &newer);
+        overwrite(&about, &newer);
     }
 
     /// Values with that configuration, and what a pod needs on this node.
@@ -99,7 +101,7 @@ impl Release {
             json!(hosts),
             json!(env)
         );
-        write(&self.at("values.yaml"), &values);
+        overwrite(&self.at("values.yaml"), &values);
     }
 
     /// Runs commands as the README gives them, with the chart in that folder; hands over what they print.
@@ -137,9 +139,9 @@ impl Release {
     }
 }
 
-/// The `sh` blocks of the chart's README: install, verify, upgrade, uninstall.
-fn commands() -> [String; 4] {
-    blocks_of("sh", &read("charts/ecr-sidecar/README.md")).try_into().expect("four blocks")
+/// The `sh` blocks of the chart's README: install, verify, use, upgrade, uninstall.
+fn commands() -> [String; 5] {
+    blocks_of("sh", &read("charts/ecr-sidecar/README.md")).try_into().expect("five blocks")
 }
 
 /// Flux's libraries, which pull with the Secret again and again.
@@ -226,9 +228,8 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
     let node = &release.scene.node;
     let tenant = format!("{namespace}-tenant");
     node.namespace(&tenant);
-    node.kubectl(["label", "namespace", &tenant, &format!("{namespace}=enabled")]);
     let before = release.residue();
-    let [install, verify, upgrade, uninstall] = commands();
+    let [install, verify, label, upgrade, uninstall] = commands();
     // The name is this release's own: the Secrets of that name are deleted in the end, wherever they are.
     let of_tenants = format!("{SECRET}-of-{tenant}");
     let outputs = format!(
@@ -238,8 +239,10 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
 
     release.write_values(&[HOST], &outputs, "");
     let notes = release.run(&install, "./chart");
-    let [of_the_walk] = &scripts(section(&read("README.md"), "Helm"))[..] else { panic!("one installation") };
-    assert!(of_the_walk.is(&notes), "{of_the_walk:?}: {notes}");
+    let [installed, labelled] = &scripts(section(&read("README.md"), "Helm"))[..] else {
+        panic!("two scripts")
+    };
+    assert!(installed.is(&notes), "{installed:?}: {notes}");
     assert!(notes.contains(&format!("kubectl -n {namespace} exec deployment/ecr-sidecar")), "{notes}");
     let report = release.run(&verify, "./chart");
     assert!(
@@ -258,8 +261,17 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
         ],
     );
     assert!(node.pod(namespace, "app.kubernetes.io/instance=ecr-sidecar").is_some());
-    let secret = |namespace: &str, name: &str| node.get("secret", namespace, name);
-    wait_for("the tenant's Secret", DEADLINE, || secret(&tenant, &of_tenants));
+    let ours = |text: &str| {
+        let text = text.replace("ecr=enabled", &format!("{namespace}=enabled")).replace(SECRET, &of_tenants);
+        ["namespace apps", "namespace/apps", "-n apps"]
+            .iter()
+            .fold(text, |text, of_apps| text.replace(of_apps, &of_apps.replace("apps", &tenant)))
+    };
+    let printed = release.run(&ours(&label), "./chart");
+    let labelled = Shown { output: ours(&labelled.output), ..labelled.clone() };
+    assert!(labelled.is(&printed), "{labelled:?}: {printed}");
+    let account = node.get("serviceaccount", &tenant, "default").unwrap();
+    assert_eq!(account["imagePullSecrets"], json!([{"name": of_tenants}]));
 
     let watches = [(namespace, SECRET), (&tenant, &of_tenants)]
         .map(|(namespace, name)| Watch::start(&release, namespace, name));
@@ -281,7 +293,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
         &format!("[{{\"host\":\"{HOST}\"}},{{\"host\":\"{PARTNER}\",\"optional\":true}}]"),
     );
     assert_ne!(with_partner, port_and_all);
-    write(&release.at("values.yaml"), &with_partner);
+    overwrite(&release.at("values.yaml"), &with_partner);
     release.run(&upgrade, "./newer");
     wait_for("the new configuration", DEADLINE, || {
         release.scene.ask(POD, &["status", "-o", "json"]).contains(PARTNER).then_some(())
@@ -296,7 +308,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
     let (uninstall, clean_up) = uninstall.split_once('\n').unwrap();
     release.run(uninstall, "./newer");
     release.wait_residue(&before, &[&format!("Secret {tenant} {of_tenants}")]);
-    release.run(&clean_up.replace(SECRET, &of_tenants), "./newer");
+    release.run(&ours(clean_up), "./newer");
     release.wait_residue(&before, &[]);
 }
 
@@ -314,7 +326,7 @@ fn helm_4_installs_upgrades_and_uninstalls_and_a_consumer_pulls_throughout() {
 fn a_job_fills_the_secret_after_an_installation_and_after_a_rollback() {
     let Some(release) = Release::new("chart-cronjob", "helm4") else { return };
     let before = release.residue();
-    let [install, _, upgrade, uninstall] = commands();
+    let [install, _, _, upgrade, uninstall] = commands();
     release.write_values(
         &[HOST],
         &format!("{{type: docker-config-secret, name: {SECRET}}}"),

@@ -1,5 +1,5 @@
-//! `source: auto`: environment → profile → web identity → container, never IMDS, and never past a source that
-//! is configured but broken.
+//! `source: auto`: environment → profile of AWS_PROFILE → web identity → container → profile `default`, never IMDS, and
+//! never past a source that is configured but broken.
 
 mod broken_container;
 mod broken_keys;
@@ -39,6 +39,24 @@ fn profile_user() -> User {
     }
 }
 
+/// No variable names it.
+fn default_profile(harness: &Harness, _: &mut Command) {
+    let user = default_user();
+    let keys = format!(
+        "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
+        user.access_key_id, user.secret_access_key
+    );
+    harness.write(".aws/config", &keys);
+}
+
+fn default_user() -> User {
+    User {
+        access_key_id: "AKIAI44QH8DHBDEFAULT".into(),
+        arn: "arn:aws:iam::123456789012:user/of-the-profile-default".into(),
+        ..profile_user()
+    }
+}
+
 fn web_identity(harness: &Harness, command: &mut Command) {
     let token = harness.web_identity_file("system:serviceaccount:argocd:argocd-repo-server");
     command.env("AWS_ROLE_ARN", ROLE).env("AWS_WEB_IDENTITY_TOKEN_FILE", token);
@@ -63,14 +81,15 @@ fn the_order_is_environment_profile_web_identity_container() {
     let keys: Source = |_, command| {
         command.envs(KEYS);
     };
-    let in_order: [(Source, &str); 4] = [
+    let in_order: [(Source, &str); 5] = [
         (keys, "arn:aws:iam::123456789012:user/emulated"),
         (profile, "arn:aws:iam::123456789012:user/of-the-profile"),
         (web_identity, "arn:aws:sts::123456789012:assumed-role/irsa/ecr-sidecar"),
         (pod_identity, "arn:aws:sts::123456789012:assumed-role/pod-role/eks-emulator-pod"),
+        (default_profile, "arn:aws:iam::123456789012:user/of-the-profile-default"),
     ];
     for first in 0..in_order.len() {
-        let users = vec![User::default(), profile_user()];
+        let users = vec![User::default(), profile_user(), default_user()];
         let harness = Harness::with(BINARY, Settings { users, ..Settings::default() }).without_keys();
         let pull = harness.once_pulls(HOST, |command| {
             imds(&harness, command);

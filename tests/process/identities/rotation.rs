@@ -6,8 +6,7 @@ use serde_json::Value;
 use test_support::{
     Harness, Running,
     files::project,
-    harness::{DEADLINE, HOST, seconds_between},
-    wait_for,
+    harness::{HOST, seconds_between},
 };
 
 use crate::BINARY;
@@ -129,32 +128,6 @@ fn a_web_identity_token_that_kubelet_replaces_is_used_at_once() {
         harness.calls(Service::Sts).into_iter().map(|call| call.principal.unwrap()).collect();
     assert_eq!(subjects, ["old", "new"]);
     assert_eq!(harness.emulator.count(Service::Ecr), 2);
-}
-
-/// What is resolved then is of the profile as it was, and good for an hour.
-#[test]
-fn a_profile_that_changes_while_its_credentials_are_resolved_is_used_all_the_same() {
-    let harness = Harness::new(BINARY).without_keys();
-    let [started, go, second] = ["started", "go", "second"].map(|name| harness.at(name));
-    let profile = |name: &str, before: String| {
-        let keys = format!(
-            "{{\"Version\": 1, \"AccessKeyId\": \"{ACCESS_KEY_ID}\", \"SecretAccessKey\": \"{SECRET_ACCESS_KEY}\", \
-             \"Expiration\": \"'$(date -u -d '+1 hour' +%FT%TZ)'\"}}"
-        );
-        let script = harness.script(name, &format!("#!/bin/sh\n{before}\necho '{keys}'\n"));
-        harness.put(".aws/config", &format!("[profile p]\ncredential_process = {}\n", script.display()));
-    };
-    let wait = format!("touch '{}'; until [ -e '{}' ]; do sleep 0.05; done", started.display(), go.display());
-    profile("old", wait);
-    let running = harness.run(|command| {
-        command.env("AWS_PROFILE", "p");
-    });
-    wait_for("the first process", DEADLINE, || started.exists().then_some(()));
-    profile("new", format!("touch '{}'", second.display()));
-    running.wait_log("credential file changed", DEADLINE);
-    harness.write("go", "");
-    wait_for("the second process", DEADLINE, || second.exists().then_some(()));
-    running.wait_refreshed(2);
 }
 
 fn expired_token(harness: &Harness, times: u32) {
