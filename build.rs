@@ -4,8 +4,8 @@
 //! * the repository, if this folder is one;
 //! * `.cargo_vcs_info.json`, which packages from a crate registry have; it knows no date.
 //!
-//! Where none is there, the version has to do. Whether files were changed since the commit is not told: it would take a
-//! look at all of them at every build.
+//! Without any of them, the version is all that is shown. Whether files were changed since the commit is not shown: every
+//! build would have to compare them all.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ fn main() {
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let commit = of_environment().or_else(of_repository).or_else(of_package);
     let version = commit.map_or_else(|| version.clone(), |commit| format!("{version} ({commit})"));
-    // `cargo run` has it in its environment too, where the program refuses what begins with its own name.
+    // `cargo run` has it in its environment too, where the program rejects variables with its own prefix.
     println!("cargo::rustc-env=BUILD_VERSION={version}");
 }
 

@@ -31,6 +31,7 @@ use crate::{
 
 /// After SIGTERM, what is under way has this long to end.
 const DRAIN_LIMIT: Duration = Duration::from_millis(700);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
     #[error("{0}")]

@@ -100,10 +100,11 @@ async fn dispatch(command: Command, flags: &Flags) -> ExitCode {
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man => print(&manual::page()),
         Command::Health { question } => {
-            ask(flags, &env, |listen| admin_client::ask(listen, question.path()), FAULT).await
+            ask(flags, &env, async |listen| admin_client::ask(listen, question.path()).await, FAULT).await
         }
         Command::Wait { timeout } => {
-            ask(flags, &env, |listen| admin_client::wait(listen, "/readyz", timeout), UNAVAILABLE).await
+            ask(flags, &env, async |listen| admin_client::wait(listen, "/readyz", timeout).await, UNAVAILABLE)
+                .await
         }
         Command::Status { watch, output } => match config::health_listen(flags, &env).await {
             Ok(listen) => match status::run(listen, &env, output, watch).await {
@@ -177,14 +178,14 @@ fn exit_code(outcome: Result<(), AppError>) -> ExitCode {
 async fn ask(
     flags: &Flags,
     env: &Environment,
-    question: impl FnOnce(SocketAddr) -> io::Result<admin_client::Answer>,
+    question: impl AsyncFnOnce(SocketAddr) -> io::Result<admin_client::Answer>,
     no: u8,
 ) -> ExitCode {
     let listen = match config::health_listen(flags, env).await {
         Ok(listen) => listen,
         Err(problems) => return failed(&problems, no),
     };
-    match question(listen) {
+    match question(listen).await {
         Ok(answer) => {
             let printed = print(&answer.text);
             if answer.yes { printed } else { no.into() }

@@ -32,8 +32,16 @@ impl Clock {
 
 /// Without the fraction, as texts have it: of two expiries in the same second neither is later.
 pub fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds(time))
+}
+
+/// Seconds since 1970, as files have them.
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+pub fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 #[derive(Debug, Clone)]
@@ -69,5 +77,15 @@ pub fn rfc3339(time: SystemTime) -> String {
     match whole_seconds {
         Ok(time) => time.to_string(),
         Err(_) => format!("{time:?}"), // before the year -9999 or after 9999: no RFC 3339 form
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_zero_has_a_text() {
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
     }
 }

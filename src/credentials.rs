@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     aws::token::{Token, TokenKey},
     registry::RegistryHost,
+    tasks::locked,
 };
 
 /// The newest token of every registry that has had one.
@@ -40,7 +41,7 @@ impl CredentialSet {
 }
 
 /// Where refreshers put tokens and outputs take credential sets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CredentialStore {
     state: Arc<Mutex<State>>,
     set: watch::Sender<Arc<CredentialSet>>,
@@ -54,10 +55,6 @@ struct State {
 }
 
 impl CredentialStore {
-    pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), set: watch::Sender::new(Arc::default()) }
-    }
-
     /// Reports each change; a set that is another one differs.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<CredentialSet>> {
         self.set.subscribe()
@@ -66,7 +63,7 @@ impl CredentialStore {
     /// Sets which token serves which host from now on. Hosts that are left out are retired, tokens that serve
     /// no key of `routes` or `kept` are dropped.
     pub(crate) fn route(&self, routes: BTreeMap<RegistryHost, TokenKey>, kept: &BTreeSet<TokenKey>) {
-        let mut state = self.lock();
+        let mut state = locked(&self.state);
         let left_out = state.routes.keys().filter(|host| !routes.contains_key(*host)).cloned();
         let left_out: Vec<_> = left_out.collect();
         state.retired.extend(left_out);
@@ -76,16 +73,19 @@ impl CredentialStore {
         self.send(&state);
     }
 
-    /// Lets `key` serve one more host: the caller's own registry, known with its first token.
-    pub(crate) fn add_route(&self, host: RegistryHost, key: TokenKey) {
-        let mut state = self.lock();
-        state.retired.remove(&host);
-        state.routes.insert(host, key);
+    /// Lets `key` serve `host` and no other: the caller's own registry, known with its token. It is another one when the
+    /// caller is of another account than before.
+    pub(crate) fn route_alone(&self, host: RegistryHost, key: TokenKey) {
+        let State { routes, retired, .. } = &mut *locked(&self.state);
+        let others = routes.extract_if(.., |_, served_by| *served_by == key);
+        retired.extend(others.map(|(other, _)| other));
+        retired.remove(&host);
+        routes.insert(host, key);
     }
 
     /// Publishes a token, unless it has expired and the current one has not. Returns whether it was published.
     pub(crate) fn publish(&self, key: &TokenKey, token: Token, now: SystemTime) -> bool {
-        let mut state = self.lock();
+        let mut state = locked(&self.state);
         let live = state.tokens.get(key).is_some_and(|current| current.expires_at > now);
         if live && token.expires_at <= now {
             return false;
@@ -114,16 +114,6 @@ impl CredentialStore {
             }
             differs
         });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for CredentialStore {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -159,7 +149,7 @@ mod tests {
     }
 
     fn store(accounts: std::ops::Range<u64>) -> CredentialStore {
-        let store = CredentialStore::new();
+        let store = CredentialStore::default();
         reroute(&store, accounts);
         store
     }

@@ -96,7 +96,7 @@ impl Engine {
         }
         Self {
             dependencies,
-            credentials: CredentialStore::new(),
+            credentials: CredentialStore::default(),
             connection: Connection::default(),
             identities: BTreeMap::new(),
             refreshers: BTreeMap::new(),
@@ -178,6 +178,8 @@ impl Engine {
     fn apply_tokens(&mut self, config: &Config, watched: &watch::Receiver<()>) {
         let tokens = config.tokens();
         let keys: BTreeSet<_> = tokens.keys().map(|key| (*key).clone()).collect();
+        let own = matches!(config.registries, Registries::Own(_));
+        let mut own_is_unknown = false;
         self.dependencies.status.update(|status| {
             status.tokens.retain(|key, _| keys.contains(key));
             for (key, registries) in &tokens {
@@ -185,14 +187,15 @@ impl Engine {
                     .iter()
                     .map(|r| Served { host: r.host.clone(), required: r.required })
                     .collect();
-                let own = matches!(config.registries, Registries::Own(_));
                 let entry = status
                     .tokens
                     .entry((*key).clone())
                     .or_insert_with(|| TokenStatus::new((*key).clone(), Vec::new(), own));
+                // Those that were listed until now stay until AWS has returned the name of the caller's own.
+                own_is_unknown |= own && !entry.serves_own_registry;
+                entry.serves_own_registry = own;
                 if !own {
                     entry.registries = served;
-                    entry.awaits_own_registry = false;
                 }
             }
         });
@@ -210,6 +213,9 @@ impl Engine {
         // One that runs on keeps its token, its backoff and its random number: a reload is no reason to ask AWS.
         for running in self.refreshers.values() {
             running.policy.send_if_modified(|current| std::mem::replace(current, policy) != policy);
+            if own_is_unknown {
+                running.wake.notify_one();
+            }
         }
         for key in keys {
             if !self.refreshers.contains_key(&key) {

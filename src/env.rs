@@ -1,8 +1,8 @@
 //! The environment, read once; tests pass their own.
 //!
-//! It is where variables pass the gate: nothing else in the program reads the process's environment, and the AWS SDK is
-//! given what was parsed from here (`aws::sdk`). The exceptions, which the SDK cannot be kept from reading, are checked as
-//! they are ([`Environment::raw`]).
+//! Nothing else in the program reads the process's environment, but for where the API server is (`kubernetes::access`,
+//! whose paths need not be Unicode), and the AWS SDK is given what was parsed from here (`aws::sdk`). The exceptions, which
+//! the SDK cannot be kept from reading, are checked as they are ([`Environment::raw`]).
 
 use std::{collections::BTreeMap, ffi::OsString};
 

@@ -74,6 +74,17 @@ impl Connection {
     pub(crate) fn of(cluster: Cluster) -> Self {
         Self(Arc::new(OnceCell::new_with(Some(cluster))))
     }
+
+    /// One that another output is making, for ever.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        let connection = Self::default();
+        let cell = Arc::clone(&connection.0);
+        tokio::spawn(async move {
+            cell.get_or_init(std::future::pending).await;
+        });
+        connection
+    }
 }
 
 #[derive(Clone)]
@@ -143,10 +154,10 @@ impl Cluster {
     pub(crate) async fn may(&self, right: &Right) -> Result<bool, ApiError> {
         #[derive(serde::Deserialize)]
         struct Review {
-            status: ProbeResult,
+            status: ReviewStatus,
         }
         #[derive(serde::Deserialize)]
-        struct ProbeResult {
+        struct ReviewStatus {
             #[serde(default)]
             allowed: bool,
         }

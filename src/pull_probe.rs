@@ -16,7 +16,7 @@ mod schedule;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -38,6 +38,7 @@ use crate::{
     pull::{self, ImageRef},
     registry::RegistryHost,
     status::{OutputId, Status, StatusBoard},
+    tasks::locked,
 };
 
 /// The shortest interval: ECR throttles by account and region, and a thousand sidecars then ask 17 times a second.
@@ -74,17 +75,17 @@ impl Default for Shared {
 
 impl Shared {
     fn last_request(&self, host: &RegistryHost) -> Option<Instant> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
+        locked(&self.requests).get(host).copied()
     }
 
     fn record_request(&self, host: &RegistryHost) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = locked(&self.requests);
         requests.insert(host.clone(), Instant::now());
     }
 
     /// Forgets the registries that are no longer probed, as soon as they may be asked again.
     pub(crate) fn retain(&self, is_probed: impl Fn(&RegistryHost) -> bool) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = locked(&self.requests);
         requests.retain(|host, at| is_probed(host) || at.elapsed() < SHORTEST);
     }
 }

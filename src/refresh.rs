@@ -133,11 +133,13 @@ impl Refresher {
         );
         // The status goes first: who sees the credential in an output finds its token here.
         self.status.update_token(key, |status| {
-            if let Some(host) = own_registry.filter(|_| status.awaits_own_registry) {
-                tracing::info!(registry = %host, "the caller's own registry");
-                self.credentials.add_route(host.clone(), key.clone());
-                status.registries = vec![Served { host, required: true }];
-                status.awaits_own_registry = false;
+            if let Some(host) = own_registry.filter(|_| status.serves_own_registry) {
+                let own = vec![Served { host: host.clone(), required: true }];
+                if status.registries != own {
+                    tracing::info!(registry = %host, "the caller's own registry");
+                    self.credentials.route_alone(host, key.clone());
+                    status.registries = own;
+                }
             }
             status.principal = Some(principal);
             status.obtained_at = Some(obtained_at);
@@ -172,17 +174,5 @@ impl Refresher {
             status.failures_in_a_row = failures;
             status.last_error = Some(problem);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    #[test]
-    fn time_zero_has_a_text() {
-        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
     }
 }

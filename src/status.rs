@@ -56,8 +56,8 @@ pub struct ConfigurationStatus {
 pub struct TokenStatus {
     pub key: TokenKey,
     pub registries: Vec<Served>,
-    /// The registry is the caller's own: AWS returns its name with the first token.
-    pub awaits_own_registry: bool,
+    /// The registry is the caller's own: AWS returns its name with each token.
+    pub serves_own_registry: bool,
     pub principal: Option<Principal>,
     /// When the token in hand was obtained.
     pub obtained_at: Option<SystemTime>,
@@ -219,11 +219,11 @@ pub struct ProbeStatus {
 
 impl TokenStatus {
     /// A token that has not been requested yet.
-    pub fn new(key: TokenKey, registries: Vec<Served>, awaits_own_registry: bool) -> Self {
+    pub fn new(key: TokenKey, registries: Vec<Served>, serves_own_registry: bool) -> Self {
         Self {
             key,
             registries,
-            awaits_own_registry,
+            serves_own_registry,
             principal: None,
             obtained_at: None,
             expires_at: None,
@@ -236,6 +236,10 @@ impl TokenStatus {
             last_error: None,
             last_heartbeat: Instant::now(),
         }
+    }
+
+    pub fn awaits_own_registry(&self) -> bool {
+        self.serves_own_registry && self.registries.is_empty()
     }
 }
 

@@ -38,19 +38,22 @@ pub enum UnitError {
     Duration,
 }
 
+/// So that a time from now is always one that the system can express.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
 /// A duration of one number and one unit: `500ms`, `60s`, `5m`, `1h`.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(UnitError::Duration)?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| UnitError::Duration)?;
-    let seconds = match unit {
-        "ms" => return Ok(Duration::from_millis(number)),
-        "s" => Some(number),
-        "m" => number.checked_mul(60),
-        "h" => number.checked_mul(3600),
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
         _ => None,
     };
-    seconds.filter(|seconds| *seconds <= 366 * 86_400).map(Duration::from_secs).ok_or(UnitError::Duration)
+    millis.map(Duration::from_millis).filter(|duration| *duration <= LONGEST).ok_or(UnitError::Duration)
 }
 
 #[cfg(test)]
@@ -71,7 +74,7 @@ mod tests {
         for (text, millis) in table {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["60", "", "s", "1d", "-1s", "1.5s", "1m30s", "99999999999h", "1 s"] {
+        for bad in ["60", "", "s", "1d", "-1s", "1.5s", "1m30s", "99999999999h", "99999999999999ms", "1 s"] {
             assert_eq!(parse_duration(bad), Err(UnitError::Duration), "{bad}");
         }
     }

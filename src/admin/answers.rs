@@ -41,7 +41,7 @@ pub(super) fn respond(request: &Request<Incoming>, health: &Health) -> Response<
         .uri()
         .query()
         .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    let ask = |verdict: &dyn Fn(&Status) -> ProbeResult| probe(&health.status.read(verdict), verbose);
+    let ask = |result: &dyn Fn(&Status) -> ProbeResult| probe(&health.status.read(result), verbose);
     match request.uri().path() {
         "/livez" | "/healthz" => ask(&|status| readiness::live(status, Instant::now())),
         "/readyz" => ask(&|status| readiness::ready(status, now)),

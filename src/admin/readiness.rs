@@ -84,7 +84,7 @@ pub fn live(status: &Status, now: Instant) -> ProbeResult {
 pub fn ready(status: &Status, now: SystemTime) -> ProbeResult {
     let mut checks = Vec::new();
     for token in status.tokens.values() {
-        if token.awaits_own_registry {
+        if token.awaits_own_registry() {
             let name = format!("own registry in {}", token.key.region.as_str());
             checks.push(Check { name, failure: Some(no_token(token)), weight: Weight::Required });
         }

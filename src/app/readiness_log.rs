@@ -13,12 +13,12 @@ pub(super) async fn follow(status: StatusBoard, clock: Clock) {
     let mut changes = status.subscribe();
     let mut was_ready = false;
     loop {
-        let verdict = || status.read(|status| readiness::ready(status, clock.now()));
-        let mut now = verdict();
+        let probe = || status.read(|status| readiness::ready(status, clock.now()));
+        let mut now = probe();
         if was_ready && !now.is_good() {
             // A registry that a reload adds is on its way.
             tokio::time::sleep(SETTLES).await;
-            now = verdict();
+            now = probe();
         }
         if now.is_good() && !was_ready {
             status.update(|status| status.has_been_ready = true);

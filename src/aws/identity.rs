@@ -136,9 +136,15 @@ pub struct Identity {
     clock: Clock,
     /// Held while resolving, so that any number of refreshers cost one resolution.
     resolving: tokio::sync::Mutex<()>,
-    cached: Mutex<Option<Resolved>>,
+    cached: Mutex<Cached>,
     /// A login of an SSO session that was renewed here.
     login: Mutex<Option<sso::Login>>,
+}
+
+#[derive(Default)]
+struct Cached {
+    resolved: Option<Resolved>,
+    times_forgotten: u64,
 }
 
 impl std::fmt::Debug for Identity {
@@ -166,8 +172,16 @@ pub struct Caller {
 
 impl Identity {
     pub fn new(spec: IdentitySpec, env: Environment, sdk: SdkConfig, clock: Clock) -> Self {
-        let (sts, resolving, cached, login) = Default::default();
-        Self { spec, env, sdk, sts, clock, resolving, cached, login }
+        Self {
+            spec,
+            env,
+            sdk,
+            sts: OnceLock::default(),
+            clock,
+            resolving: tokio::sync::Mutex::default(),
+            cached: Mutex::default(),
+            login: Mutex::default(),
+        }
     }
 
     pub fn spec(&self) -> &IdentitySpec {
@@ -179,14 +193,21 @@ impl Identity {
         if let Some(resolved) = self.cached() {
             return Ok(resolved);
         }
+        let times_forgotten = locked(&self.cached).times_forgotten;
         let resolved = self.resolve().await?;
-        *locked(&self.cached) = Some(resolved.clone());
+        let mut cached = locked(&self.cached);
+        // What was forgotten meanwhile may be what this was resolved from.
+        if cached.times_forgotten == times_forgotten {
+            cached.resolved = Some(resolved.clone());
+        }
         Ok(resolved)
     }
 
     /// Drops the cached credentials: AWS called them stale, or one of their files changed.
     pub fn forget(&self) {
-        *locked(&self.cached) = None;
+        let mut cached = locked(&self.cached);
+        cached.resolved = None;
+        cached.times_forgotten += 1;
         // A login that was renewed here may be revoked, and a newer one on disk.
         *locked(&self.login) = None;
     }
@@ -213,7 +234,7 @@ impl Identity {
     }
 
     fn cached(&self) -> Option<Resolved> {
-        let cached = locked(&self.cached).clone()?;
+        let cached = locked(&self.cached).resolved.clone()?;
         // Static keys are cheap to read and may be rotated under us: only what expires is kept.
         let expiry = cached.credentials.expiry()?;
         (expiry > self.clock.now() + EXPIRY_MARGIN).then_some(cached)
@@ -261,5 +282,59 @@ impl Identity {
             Source::Imds => ("imds", self.imds().await?, None),
         };
         Ok(Some(Resolved { credentials, principal: Principal { source: name.into(), arn } }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::Write,
+        sync::Arc,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_while_it_is_resolved_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let [config, runs, gate] = ["config", "runs", "gate"].map(|name| folder.path().join(name));
+        let keys =
+            r#"{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","Expiration":"2999-01-01T00:00:00Z"}"#;
+        let process = format!(
+            "echo run >>'{}'; until [ -e '{}' ]; do sleep 0.01; done; echo '{keys}'",
+            runs.display(),
+            gate.display()
+        );
+        let write = |path, text: &str| File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+        write(&config, &format!("[default]\ncredential_process = {process}\n"));
+        let spec = IdentitySpec {
+            name: "default".into(),
+            source: Source::Profile { name: None },
+            assume_roles: Vec::new(),
+            sts_region: "eu-west-1".parse().unwrap(),
+            expect_account: None,
+        };
+        let env =
+            Environment::from_pairs([("AWS_CONFIG_FILE", config.to_str().unwrap()), ("HOME", "/nowhere")]);
+        let identity = Arc::new(Identity::new(spec, env, SdkConfig::builder().build(), Clock::System));
+        let count = || fs::read_to_string(&runs).map_or(0, |text| text.lines().count());
+
+        let under_way = tokio::spawn({
+            let identity = Arc::clone(&identity);
+            async move { identity.credentials().await.map(drop) }
+        });
+        while count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        identity.forget();
+        write(&gate, "");
+        under_way.await.unwrap().unwrap();
+        assert_eq!(count(), 1);
+
+        for _ in 0..2 {
+            identity.credentials().await.unwrap();
+            assert_eq!(count(), 2, "again, and kept from then on");
+        }
     }
 }

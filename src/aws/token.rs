@@ -346,8 +346,6 @@ impl ClockFault {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn answer(auth: Option<&str>, expires: Option<i64>) -> Result<(Token, Option<String>), TokenError> {

@@ -124,8 +124,8 @@ fn host_of(asked: &str) -> Option<RegistryHost> {
     bare.split('/').next()?.parse().ok()
 }
 
-/// Consumers quote the answer in a line of theirs.
-fn one_line(text: &str) -> String {
+/// Consumers and the kubelet quote the answer in a line of theirs.
+pub(super) fn one_line(text: &str) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 

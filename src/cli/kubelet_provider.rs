@@ -30,6 +30,7 @@ pub(super) use self::request::RoleRules;
 use self::request::{Request, RequestError};
 use crate::{
     cli::{
+        credential_helper::one_line,
         lookup::{self, LookupError, Obtained},
         standard_input::{self, InputError},
     },
@@ -65,10 +66,7 @@ pub(super) async fn run(flags: &Flags, env: Environment, rules: &RoleRules) -> E
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The kubelet quotes it in a line of its log.
-            let text = chain(&error);
-            let line: Vec<_> = text.lines().map(str::trim).collect();
-            telemetry::print_error(&format!("ecr-sidecar: {}", line.join(" ")));
+            telemetry::print_error(&format!("ecr-sidecar: {}", one_line(&chain(&error))));
             ExitCode::FAILURE
         }
     }

@@ -55,7 +55,7 @@ pub async fn run(
     watch: bool,
 ) -> Result<(), StatusError> {
     let screen = Screen { format, terminal: io::stdout().is_terminal(), env };
-    let first = screen.page(listen)?;
+    let first = screen.page(listen).await?;
     if !watch {
         let _ = write(&first); // a reader that went away is no failure
         return Ok(());
@@ -72,9 +72,13 @@ pub async fn run(
             return Ok(());
         }
         between = if screen.terminal { CLEAR } else { "\n" };
+        let next = async {
+            tokio::time::sleep(INTERVAL).await;
+            screen.page(listen).await
+        };
         tokio::select! {
             () = signals.stop() => return Ok(()),
-            () = tokio::time::sleep(INTERVAL) => page = screen.page(listen),
+            next = next => page = next,
         }
     }
 }
@@ -92,8 +96,8 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn page(&self, address: SocketAddr) -> Result<String, StatusError> {
-        let answer = admin_client::ask(address, "/status");
+    async fn page(&self, address: SocketAddr) -> Result<String, StatusError> {
+        let answer = admin_client::ask(address, "/status").await;
         let Answer { yes, text } = answer.map_err(|source| StatusError::NotRunning { address, source })?;
         let not_ours = |detail: String| StatusError::NotOurs { address, detail };
         if !yes {

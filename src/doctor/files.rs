@@ -23,7 +23,7 @@ use crate::{
     },
     clock::rfc3339,
     env::Environment,
-    failure::{Diagnose, diagnosis::Diagnosis, shown_value::clean_path},
+    failure::{Diagnose, diagnosis::Diagnosis, foreign_text::clean, shown_value::clean_path},
     tasks,
 };
 
@@ -160,9 +160,8 @@ fn of_token(subject: String, attributes: &str, claims: Option<Claims>, now: Syst
         let saw = format!("{attributes}; it is not a JSON web token");
         return Step::Files.warn(subject, saw, Diagnosis::InputMalformed);
     };
-    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
-    let audiences: Vec<_> = claims.audiences().iter().map(|audience| plain(audience)).collect();
-    let saw = format!("{attributes}; for {} as {}", audiences.join(", "), plain(&claims.sub));
+    let audiences: Vec<_> = claims.audiences().iter().map(|audience| clean(audience)).collect();
+    let saw = format!("{attributes}; for {} as {}", audiences.join(", "), clean(&claims.sub));
     match claims.expiry() {
         Some(expiry) if expiry <= now => {
             let saw = format!("{saw}; it expired at {}", rfc3339(expiry));
@@ -202,6 +201,12 @@ mod tests {
             (other.outcome, other.remedy.map(|it| it.diagnosis)),
             (Outcome::Warn, Some(Diagnosis::WrongAudience))
         );
+    }
+
+    #[test]
+    fn claims_are_foreign_text() {
+        let finding = token(r#"{"aud":"sts.amazonaws.com","sub":"a\u202eb\u200bc","exp":2000}"#);
+        assert!(finding.saw.contains(" as a b c, until"), "{}", finding.saw);
     }
 
     #[test]

@@ -18,13 +18,14 @@ use crate::{
     fs::read::TIME_LIMIT,
     output::{
         OutputConfig,
-        file::{DockerConfigFile, DockerConfigSettings, DryRun},
+        file::{DockerConfigFile, DryRun},
     },
     tasks,
 };
 
 /// How long all of it may take; the volume of a base has a limit of its own.
 pub(super) const LIMIT: Duration = TIME_LIMIT.saturating_add(Duration::from_secs(2));
+const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 
 /// Who reads the file: `UID`, or `UID:GID` and more groups behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,22 +69,27 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
     for output in &config.outputs {
         let OutputConfig::DockerConfig(settings) = output else { continue };
         let (file, path) = (DockerConfigFile::new(settings.clone()), settings.path.clone());
+        let named = env.get(DOCKER_CONFIG).map(str::to_owned);
         let check = tokio::spawn(async move {
             let base = file.read_base(TIME_LIMIT).await;
-            tasks::blocking(move || (file.dry_run(base), directories(&path))).await
+            let check = move || {
+                let named = of_docker_config(&path, named.as_deref());
+                (file.dry_run(base), directories(&path), named)
+            };
+            tasks::blocking(check).await
         });
-        checks.push((output.id().to_string(), settings, check));
+        checks.push((output.id().to_string(), check));
     }
     let until = Instant::now() + LIMIT;
     let mut findings = Vec::new();
-    for (subject, settings, check) in checks {
+    for (subject, check) in checks {
         let checked = tokio::time::timeout_at(until, check).await;
         let finding = match checked.map(tasks::joined) {
-            Ok(Some((Ok(dry_run), directories))) => {
+            Ok(Some((Ok(dry_run), directories, of_docker_config))) => {
                 findings.extend(of_file(&subject, &dry_run, &directories, consumer));
-                of_docker_config(settings, env)
+                of_docker_config
             }
-            Ok(Some((Err(error), _))) => Step::Output.problem(subject, error.problem()),
+            Ok(Some((Err(error), ..))) => Step::Output.problem(subject, error.problem()),
             Ok(None) | Err(_) => {
                 let what = "the volume does not respond";
                 Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)
@@ -153,21 +159,20 @@ fn of_file(
 }
 
 /// Whether `DOCKER_CONFIG`, as this process has it, leads to the file.
-fn of_docker_config(settings: &DockerConfigSettings, env: &Environment) -> Finding {
-    let subject = "DOCKER_CONFIG";
-    let directory = settings.path.parent().unwrap_or(Path::new("."));
-    let named = settings.path.file_name().is_some_and(|name| name == "config.json");
-    match env.get(subject) {
-        Some(value) if named && same(Path::new(value), directory) => {
-            Step::Output.ok(subject, format!("is {value}"))
+fn of_docker_config(path: &Path, named: Option<&str>) -> Finding {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let is_config_json = path.file_name().is_some_and(|name| name == "config.json");
+    match named {
+        Some(value) if is_config_json && same(Path::new(value), directory) => {
+            Step::Output.ok(DOCKER_CONFIG, format!("is {value}"))
         }
         Some(value) => {
-            let saw = format!("is {value} here, and the file is {}", settings.path.display());
-            Step::Output.warn(subject, saw, Diagnosis::ConsumerReadsElsewhere)
+            let saw = format!("is {value} here, and the file is {}", path.display());
+            Step::Output.warn(DOCKER_CONFIG, saw, Diagnosis::ConsumerReadsElsewhere)
         }
         None => {
             let saw = format!("is not set here; the consumer needs {}", directory.display());
-            Step::Output.ok(subject, saw)
+            Step::Output.ok(DOCKER_CONFIG, saw)
         }
     }
 }

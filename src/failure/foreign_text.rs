@@ -93,14 +93,17 @@ fn before_echo(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// White space, control and format characters: the last would reorder or hide what follows (bidirectional controls,
-/// zero-width characters, tags).
 fn is_separator(character: char) -> bool {
-    character.is_whitespace()
-        || character.is_control()
+    character.is_whitespace() || steers(character)
+}
+
+/// Control and format characters: the latter would reorder or hide what follows (bidirectional controls, zero-width
+/// characters, tags).
+pub fn steers(character: char) -> bool {
+    character.is_control()
         || matches!(
             character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
         )
 }

@@ -11,6 +11,7 @@
 
 use std::{
     collections::VecDeque,
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     clock::Clock,
     failure::{Diagnose, diagnosis::Diagnosis, log_problem},
+    fs::read::within,
     secret::Secret,
     tasks::{self, locked},
 };
@@ -44,6 +46,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(60);
 
 const MOST_SENT_BEFORE: usize = 16;
+
+/// Stands for all files in which the system may have them: however often it connects, one thread waits for them.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl";
 
 pub(super) struct Session {
     client: Client,
@@ -111,7 +116,13 @@ impl Session {
         let config = access.config(issued);
         let namespace = config.default_namespace.clone();
         let secrets = secrets_of(&config.auth_info);
-        Ok(Some(Self { client: client(config).await?, namespace, digest, expires_at, secrets }))
+        Ok(Some(Self {
+            client: client(config, CONNECT_LIMIT).await?,
+            namespace,
+            digest,
+            expires_at,
+            secrets,
+        }))
     }
 
     fn is_expiring(&self) -> bool {
@@ -138,7 +149,7 @@ fn secrets_of(user: &AuthInfo) -> Vec<Secret<String>> {
     [token, password, basic].into_iter().flatten().map(Secret::new).collect()
 }
 
-async fn client(mut config: Config) -> Result<Client, ConnectError> {
+async fn client(mut config: Config, limit: Duration) -> Result<Client, ConnectError> {
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_LIMIT);
     let agent = concat!("ecr-sidecar/", env!("CARGO_PKG_VERSION"));
@@ -153,12 +164,17 @@ async fn client(mut config: Config) -> Result<Client, ConnectError> {
         );
     }
     // Without an authority of its own it reads the system's, on whatever volume that is.
-    let builder = tasks::blocking_within(CONNECT_LIMIT, move || ClientBuilder::try_from(config))
-        .await
-        .ok_or(ConnectError::Client("the system's certificate authorities cannot be read in time"))?;
-    let builder = builder.map_err(ConnectError::client)?;
-    let limit = RateLimitLayer::new(REQUESTS_A_SECOND, Duration::from_secs(1));
-    Ok(builder.with_layer(&limit).build())
+    let reads_the_systems = config.root_cert.is_none();
+    let build = move || ClientBuilder::try_from(config);
+    let builder = match reads_the_systems {
+        true => within(limit, Path::new(SYSTEM_AUTHORITIES), move || Ok(build())).await.ok(),
+        false => tasks::blocking_within(limit, build).await,
+    };
+    let builder = builder
+        .ok_or(ConnectError::Client("the system's certificate authorities cannot be read in time"))?
+        .map_err(ConnectError::client)?;
+    let rate = RateLimitLayer::new(REQUESTS_A_SECOND, Duration::from_secs(1));
+    Ok(builder.with_layer(&rate).build())
 }
 
 impl Link {

@@ -34,11 +34,14 @@ mod target;
 mod targets;
 mod watches;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, pin::pin};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, interval},
+};
 
-use self::{controller::Controller, target::RETRY};
+use self::{controller::Controller, schedule::HEARTBEAT, target::RETRY};
 pub(crate) use self::{
     inspect::{Inspection, base_of, inspect},
     published::{are_discovered, published},
@@ -52,7 +55,7 @@ use super::{
 use crate::{
     docker_config::Base,
     failure::{Diagnose, log_problem, reminder::Reminder},
-    kubernetes::Connection,
+    kubernetes::{Cluster, ConnectError, Connection},
 };
 
 #[derive(Debug, Clone)]
@@ -107,13 +110,12 @@ impl SecretsReconciler {
         let mut reminder = Reminder::default();
         let mut failures = 0;
         let cluster = loop {
-            // A plugin may take its time.
             let connected = tokio::select! {
                 _ = &mut stop => return,
-                connected = self.connection.cluster() => connected,
+                connected = self.connect() => connected,
             };
             let problem = match connected {
-                Ok(cluster) => break cluster.clone(),
+                Ok(cluster) => break cluster,
                 Err(error) => error.problem(),
             };
             if reminder.is_due(&problem) {
@@ -131,6 +133,20 @@ impl SecretsReconciler {
             }
         };
         Controller::new(self, cluster).run(stop).await;
+    }
+
+    /// Outputs share the connection: one waits for the attempts of all others, and a plugin may take its time.
+    async fn connect(&self) -> Result<Cluster, ConnectError> {
+        let mut heartbeat = interval(HEARTBEAT);
+        let mut connected = pin!(self.connection.cluster());
+        loop {
+            tokio::select! {
+                connected = &mut connected => return connected.cloned(),
+                now = heartbeat.tick() => {
+                    self.with.status.update_output(&self.with.id, |output| output.last_heartbeat = now);
+                }
+            }
+        }
     }
 }
 

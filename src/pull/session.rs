@@ -36,8 +36,16 @@ pub(crate) enum NoAnswer {
 
 #[derive(Deserialize)]
 struct BearerAnswer {
-    #[serde(alias = "access_token")]
-    token: Zeroizing<String>,
+    token: Option<Zeroizing<String>>,
+    access_token: Option<Zeroizing<String>>,
+}
+
+impl BearerAnswer {
+    /// A registry may send both, which are the same then.
+    fn token(answer: &[u8]) -> Option<Secret<String>> {
+        let Self { token, access_token } = serde_json::from_slice(answer).ok()?;
+        token.or(access_token).map(|mut token| Secret::new(std::mem::take(&mut *token)))
+    }
 }
 
 impl<'a> Session<'a> {
@@ -74,8 +82,8 @@ impl<'a> Session<'a> {
         if answer.status != 200 {
             return Ok(answer);
         }
-        let Ok(BearerAnswer { mut token }) = serde_json::from_slice(&answer.body) else { return Ok(first) };
-        self.bearer = Some(Secret::new(std::mem::take(&mut *token)));
+        let Some(token) = BearerAnswer::token(&answer.body) else { return Ok(first) };
+        self.bearer = Some(token);
         self.send(method, path, headers).await
     }
 
@@ -159,5 +167,14 @@ mod tests {
         assert!(challenge("Bearer realm=\"http://public.ecr.aws/token/\"", 401).is_none());
         assert!(challenge("Basic realm=\"https://x/\"", 401).is_none());
         assert!(challenge(text, 200).is_none());
+    }
+
+    #[test]
+    fn a_bearer_token_has_either_name_or_both() {
+        let token = |answer: &str| BearerAnswer::token(answer.as_bytes()).map(|token| token.expose().clone());
+        assert_eq!(token(r#"{"token":"t","expires_in":300}"#).as_deref(), Some("t"));
+        assert_eq!(token(r#"{"access_token":"t"}"#).as_deref(), Some("t"));
+        assert_eq!(token(r#"{"token":"t","access_token":"t"}"#).as_deref(), Some("t"));
+        assert!(token("{}").is_none());
     }
 }

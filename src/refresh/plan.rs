@@ -223,16 +223,7 @@ mod tests {
     }
 
     fn any_class() -> impl Strategy<Value = Class> {
-        use Class::*;
-        prop::sample::select(vec![
-            Transient,
-            Throttled,
-            BadAnswer,
-            StaleInput,
-            StaleCredentials,
-            Clock,
-            Denied,
-        ])
+        prop::sample::select(&Class::ALL)
     }
 
     fn any_time() -> impl Strategy<Value = SystemTime> {

@@ -40,9 +40,7 @@ impl Partition {
             Self::AwsIsoF => "aws-iso-f",
         }
     }
-}
 
-impl Partition {
     /// The region that stands for the whole partition (`implicitGlobalRegion` of the SDKs' partition tables).
     pub fn first_region(self) -> Region {
         Region(

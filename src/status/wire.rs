@@ -171,7 +171,7 @@ impl From<&TokenStatus> for Token {
             registries: registries
                 .map(|served| Served { host: served.host.to_string(), required: served.required })
                 .collect(),
-            awaits_own_registry: token.awaits_own_registry,
+            awaits_own_registry: token.awaits_own_registry(),
             principal: token.principal.clone(),
             obtained_at: Moment(token.obtained_at),
             expires_at: Moment(token.expires_at),

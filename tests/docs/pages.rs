@@ -11,6 +11,8 @@ use test_support::{clean_command, markdown, output};
 
 use crate::BINARY;
 
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// This repository.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -74,13 +76,16 @@ impl Page {
 /// What the program prints, without an environment.
 #[track_caller]
 pub(crate) fn printed_by(arguments: &[&str]) -> String {
-    let done = run(arguments);
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
+    test_support::printed_by(&mut command(arguments), DEADLINE)
 }
 
 /// The program, run to its end without an environment.
 pub(crate) fn run(arguments: &[&str]) -> std::process::Output {
-    let mut command: Command = clean_command(BINARY, Path::new("/nonexistent"));
-    output(command.args(arguments), Duration::from_secs(60))
+    output(&mut command(arguments), DEADLINE)
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = clean_command(BINARY, Path::new("/nonexistent"));
+    command.args(arguments);
+    command
 }

@@ -4,6 +4,7 @@
 
 mod aws;
 mod doctor;
+mod network;
 mod page;
 mod places;
 mod pull;

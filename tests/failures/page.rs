@@ -1,4 +1,4 @@
-//! `docs/failures.md`: printed from the catalogue; and each of the catalogue is brought about somewhere.
+//! `docs/failures.md`: printed from the catalogue; and each of the catalogue is caused by a test.
 //!
 //! After a change of `src/failure/diagnosis.rs`: `UPDATE=1 cargo test --test failures page`.
 
@@ -7,16 +7,17 @@ use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 use ecr_sidecar::failure::diagnosis::Diagnosis as D;
 use test_support::files::overwrite;
 
-/// The files of this test program that bring failures about.
-const HERE: [&str; 5] = [
+/// The files of this test program that cause failures.
+const HERE: [&str; 6] = [
     include_str!("aws.rs"),
+    include_str!("network.rs"),
     include_str!("registries.rs"),
     include_str!("places.rs"),
     include_str!("pull.rs"),
     include_str!("warnings.rs"),
 ];
 
-/// Those that other tests bring about: by a real API server, or where they arise.
+/// Those that other tests cause: by a real API server, or where they arise.
 const ELSEWHERE: [(D, &str, &str); 36] = [
     (D::TooManyOpenFiles, "tests/open_files.rs", "whatever_the_limit_is_it_is_named"),
     (D::GroupNotPermitted, "src/output/file/tests/faults.rs", "a_group_that_is_not_ours_says_so"),
@@ -101,10 +102,10 @@ const ELSEWHERE: [(D, &str, &str); 36] = [
     ),
     (D::SecretTooLarge, "src/output/secrets/desired/tests.rs", "no_secret_is_larger_than_is_possible"),
     (D::InputUnreadable, "tests/failures/aws.rs", "a_token_that_this_user_may_not_read"),
-    (D::NameUnresolved, "tests/failures/aws.rs", "a_name_that_resolves_to_nothing"),
+    (D::NameUnresolved, "tests/failures/network.rs", "a_name_that_resolves_to_nothing"),
 ];
 
-/// Those that no test brings about.
+/// Those that no test causes.
 const NOWHERE: [(D, &str); 1] = [(D::Fault, "if we knew how, it would be fixed")];
 
 fn all() -> impl Iterator<Item = D> {
@@ -122,7 +123,7 @@ fn each_is_brought_about() {
         ELSEWHERE.iter().map(|(it, ..)| *it).chain(NOWHERE.iter().map(|(it, _)| *it)).collect();
     for diagnosis in all() {
         let here = HERE.iter().any(|text| text.contains(&format!("D::{diagnosis:?}")));
-        assert!(here || counted.contains(&diagnosis), "nothing brings {} about", diagnosis.id());
+        assert!(here || counted.contains(&diagnosis), "no test causes {}", diagnosis.id());
     }
 }
 

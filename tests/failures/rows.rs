@@ -9,14 +9,14 @@ use test_support::{Harness, harness::DEADLINE, output, wait_for};
 
 use crate::BINARY;
 
-/// How many worlds stand at a time.
+/// How many harnesses there are at a time.
 const AT_A_TIME: usize = 6;
 
 /// One failure.
 pub(crate) struct Row {
     pub(crate) diagnosis: Diagnosis,
     pub(crate) settings: Settings,
-    /// Brings it about: in the harness, and for the program that is started in it.
+    /// Causes it: in the harness, and for the program that is started in it.
     pub(crate) cause: fn(&Harness, &mut Command),
 }
 

@@ -3,9 +3,9 @@
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
-use test_support::release_program;
+use test_support::{files::overwrite, release_program};
 
-use crate::{succeeded, write};
+use crate::succeeded;
 
 const TARGET: &str = concat!(env!("CARGO_PKG_VERSION"), "-x86_64-unknown-linux-gnu");
 
@@ -72,8 +72,8 @@ fn the_formula_and_cargo_binstall_name_what_a_release_offers() {
     let sums = [("aarch64-apple-darwin", "a".repeat(64)), ("x86_64-unknown-linux-gnu", "b".repeat(64))];
     for (target, sum) in &sums {
         let name = format!("ecr-sidecar-{}-{target}.tar.gz", env!("CARGO_PKG_VERSION"));
-        write(&folder.path().join(&name), "");
-        write(&folder.path().join(format!("{name}.sha256")), format!("{sum}  {name}\n"));
+        overwrite(&folder.path().join(&name), "");
+        overwrite(&folder.path().join(format!("{name}.sha256")), &format!("{sum}  {name}\n"));
     }
     let formula = succeeded(script("homebrew-formula").arg(folder.path()));
     let release =

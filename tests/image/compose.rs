@@ -11,9 +11,9 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, IMAGE, SECRET_ACCESS_KEY};
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{clean_command, libraries, output, program, wait_for};
+use test_support::{clean_command, files::overwrite, libraries, output, program, wait_for};
 
-use crate::{DEADLINE, Machine, said, succeeded, write};
+use crate::{DEADLINE, Machine, said, succeeded};
 
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -60,7 +60,7 @@ fn the_trial_pulls_before_and_after_a_rotation_and_leaves_nothing() {
 fn a_profile_of_ones_own_takes_the_place_of_the_emulator() {
     let folder = tempfile::tempdir().unwrap();
     let emulated = folder.path().join("compose.emulated.yaml");
-    write(&emulated, EMULATED);
+    overwrite(&emulated, EMULATED);
     let files = ["compose.yaml", "compose.aws.yaml", emulated.to_str().unwrap()];
     let Some(mut compose) = Compose::new(&files) else { return };
     let Some(machine) = Machine::with_networks() else { return };
@@ -171,8 +171,8 @@ impl Compose {
         fs::create_dir(&folder).unwrap();
         let keys =
             format!("aws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
-        write(&folder.join("config"), "[profile me]\noutput = json\n");
-        write(&folder.join("credentials"), format!("[me]\n{keys}"));
+        overwrite(&folder.join("config"), "[profile me]\noutput = json\n");
+        overwrite(&folder.join("credentials"), &format!("[me]\n{keys}"));
         for (path, mode) in [("config", 0o600), ("credentials", 0o600), ("", 0o700)] {
             let path = folder.join(path);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

@@ -10,10 +10,11 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
 use test_support::{
-    DockerRegistry, clean_command, free_port, markdown::blocks_of, program, release_program, wait_for,
+    DockerRegistry, clean_command, files::overwrite, free_port, markdown::blocks_of, program,
+    release_program, wait_for,
 };
 
-use crate::{DEADLINE, Machine, build_arguments, said, succeeded, write};
+use crate::{DEADLINE, Machine, build_arguments, said, succeeded};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -167,7 +168,7 @@ fn the_certificates_of_the_image_are_those_that_count() {
     machine.docker(["cp", &format!("{}:{BUNDLE}", container.trim()), bundle.to_str().unwrap()]);
     let public = fs::read_to_string(&bundle).unwrap();
     assert!(public.matches("BEGIN CERTIFICATE").count() > 100, "{public}");
-    write(&bundle, public + &fs::read_to_string(emulator.ca_file()).unwrap());
+    overwrite(&bundle, &(public + &fs::read_to_string(emulator.ca_file()).unwrap()));
     let mounted = format!("--volume={}:{BUNDLE}:ro", bundle.display());
     let once = machine.try_docker(once("65534", aws(&emulator.https_endpoint()), &[&mounted]));
     assert!(once.status.success(), "{}", said(&once));

@@ -10,7 +10,6 @@ mod compose;
 mod image;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -19,7 +18,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use test_support::{Dockerd, import_rust_image, output, skip};
+use test_support::{Dockerd, import_rust_image, output, printed_by, skip};
 
 /// What comes from outside: the labels' values, and what `--version` says of the commit.
 fn build_arguments() -> [(&'static str, String); 4] {
@@ -125,16 +124,9 @@ fn build(mut docker: Command, arguments: &[&str]) -> Result<(), String> {
 
 #[track_caller]
 fn succeeded(command: &mut Command) -> String {
-    let output = output(command, DEADLINE);
-    assert!(output.status.success(), "{command:?}: {}: {}", output.status, said(&output));
-    String::from_utf8(output.stdout).unwrap()
+    printed_by(command, DEADLINE)
 }
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-fn write(path: &Path, text: impl AsRef<[u8]>) {
-    fs::write(path, text).unwrap();
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 
 use serde::{Deserialize, de::DeserializeOwned};
-use test_support::{Running, clean_command, http, output, program};
+use test_support::{Running, clean_command, files::overwrite, http, output, program};
 
 /// What Prometheus sends when it wants the one format or the other.
 pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
@@ -87,9 +87,8 @@ pub(crate) fn succeeded(done: Output, input: &str) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
 pub(crate) fn put(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
     let path = folder.join(name);
-    std::fs::write(&path, text).unwrap();
+    overwrite(&path, text);
     path
 }

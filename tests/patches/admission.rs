@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use test_support::ApiServer;
+use test_support::{ApiServer, files::overwrite};
 
 use crate::{
-    build::{Build, Objects, Product, ROOT, kustomize, write},
+    build::{Build, Objects, Product, ROOT, kustomize},
     containers::Ours,
 };
 
@@ -123,7 +123,7 @@ fn state(server: &ApiServer, product: Product) -> Vec<Value> {
 /// The version of each object.
 fn versions(server: &ApiServer, manifests: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
-    write(file.path(), manifests);
+    overwrite(file.path(), manifests);
     let path = file.path().display().to_string();
     // One object is shown as itself, several as a list.
     let versions = server.kubectl(["get", "-f", &path, "-o", "jsonpath={..metadata.resourceVersion}"]);

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{clean_command, output, program};
+use test_support::{clean_command, files::overwrite, output, program};
 
 /// This repository.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -160,7 +160,7 @@ impl Build {
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
-        write(&self.at(name), text);
+        overwrite(&self.at(name), text);
     }
 
     pub(crate) fn edit(&self, name: &str, change: impl FnOnce(String) -> String) {
@@ -247,10 +247,4 @@ pub(crate) fn container<'a>(pod: &'a Value, name: &str) -> Option<(&'a Value, bo
 #[track_caller]
 pub(crate) fn read(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
-/// Writes a file that is not read meanwhile.
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-pub(crate) fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }

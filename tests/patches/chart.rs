@@ -11,9 +11,9 @@ mod takeover;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use test_support::{clean_command, output, program};
+use test_support::{clean_command, files::overwrite, output, program};
 
-use crate::build::{Objects, ROOT, write};
+use crate::build::{Objects, ROOT};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -40,7 +40,7 @@ impl Helm {
     pub(crate) fn template(&self, values: &str, arguments: &[&str]) -> Result<Objects, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("values.yaml");
-        write(&file, values);
+        overwrite(&file, values);
         let mut command = clean_command(&self.0, folder.path());
         command.args(["template", "ecr-sidecar", "--namespace=ecr-sidecar", "--values"]).arg(file);
         let done = output(command.arg(chart()).args(arguments), DEADLINE);
@@ -60,7 +60,7 @@ impl Helm {
     pub(crate) fn lint(&self, values: &str) -> (bool, String) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("values.yaml");
-        write(&file, values);
+        overwrite(&file, values);
         let mut command = clean_command(&self.0, folder.path());
         let done =
             output(command.args(["lint", "--strict"]).arg(chart()).arg("--values").arg(file), DEADLINE);

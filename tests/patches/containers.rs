@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::Path, process::Command, sync::LazyLock, t
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_support::output;
+use test_support::{files::overwrite, output};
 
 use crate::{
-    build::{Build, Objects, Product, ROOT, container, kustomize, read, write},
+    build::{Build, Objects, Product, ROOT, container, kustomize, read},
     chart,
     kustomize::operator_build,
     openshift::by_argocd_operator,
@@ -140,7 +140,7 @@ impl Ours {
         }
         let map = self.objects.get("ConfigMap", "ecr-sidecar");
         let path = folder.path().join("config.yaml");
-        write(&path, map["data"]["config.yaml"].as_str().unwrap());
+        overwrite(&path, map["data"]["config.yaml"].as_str().unwrap());
         path.display().to_string()
     }
 }

@@ -1,21 +1,23 @@
 //! What the READMEs show, run in a folder as the text supposes it: a `console` block prints what it shows, the commands of
 //! a `sh` block are taken by a real API server, where node/ does not run them on a real node, or iam.rs against IAM.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{ffi::OsString, fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use tempfile::TempDir;
 use test_support::{
     ApiServer, clean_command,
+    files::overwrite,
     iam::allow_partner,
     markdown::{Block, Shown, blocks, blocks_of, commands, run_shown, scripts, section},
     output, program, release_program,
 };
 
 use crate::{
-    build::{Build, Product, ROOT, read, write},
+    build::{Build, Product, ROOT, read},
     containers::BINARY,
     openshift::apply_definition,
+    shell::{admin_shell, path},
 };
 
 const USER: &str = "arn:aws:iam::123456789012:user/emulated";
@@ -31,13 +33,13 @@ fn surroundings() -> Option<TempDir> {
     let fleet = at("fleet/clusters/my-cluster/flux-system");
     fs::create_dir(&fleet).unwrap();
     fs::copy(flux.at("gotk-components.yaml"), fleet.join("gotk-components.yaml")).unwrap();
-    write(
+    overwrite(
         &fleet.join("gotk-sync.yaml"),
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sync, namespace: flux-system}\n",
     );
     let kustomization = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
                          resources:\n- gotk-components.yaml\n- gotk-sync.yaml\n";
-    write(&fleet.join("kustomization.yaml"), kustomization);
+    overwrite(&fleet.join("kustomization.yaml"), kustomization);
     let argocd = Build::stock(Product::ArgoCd)?;
     fs::create_dir(at("argocd")).unwrap();
     for name in ["kustomization.yaml", "repo-server.yaml"] {
@@ -49,7 +51,7 @@ fn surroundings() -> Option<TempDir> {
 /// What each command prints, in one shell that starts there.
 fn run(commands: &[Shown], start: &Path) -> Vec<String> {
     let mut shell = clean_command("bash", start);
-    run_shown(shell.current_dir(start).env("PATH", path()), commands)
+    run_shown(shell.current_dir(start).env("PATH", with_ours()), commands)
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn what_the_readmes_tell_to_apply_is_taken_and_undone() {
     let stock = take_in(Product::Flux, &folder.path().join(fleet));
     run(apply, fleet);
     assert!(pull_secret().is_some());
-    write(&folder.path().join(fleet).join("kustomization.yaml"), &stock);
+    overwrite(&folder.path().join(fleet).join("kustomization.yaml"), &stock);
     run(undo, fleet);
     assert_eq!(pull_secret(), None);
 
@@ -189,7 +191,7 @@ fn take_in(product: Product, place: &Path) -> String {
     assert!(output(&mut copy, Duration::from_secs(60)).status.success());
     let kustomization = place.join("kustomization.yaml");
     let stock = fs::read_to_string(&kustomization).unwrap();
-    write(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
+    overwrite(&kustomization, &format!("{stock}components: [ecr-sidecar]\n"));
     stock
 }
 
@@ -223,12 +225,12 @@ fn helm_takes_the_values(blocks: &[String], folder: &TempDir, server: &ApiServer
     let [upgrade, open_health, older_chart] = blocks else { panic!("{blocks:?}") };
     let chart = folder.path().join("helm/argo/argo-cd");
     fs::create_dir_all(chart.join("templates")).unwrap();
-    write(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
+    overwrite(&chart.join("Chart.yaml"), "apiVersion: v2\nname: argo-cd\nversion: 9.0.0\n");
     let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rendered}\ndata:\n  configs: {{ toJson $.Values.configs | quote }}\n  labels: {{ toJson $.Values.repoServer.podLabels | quote }}\n  pod: |\n\
         {{- range $key := list \"env\" \"volumes\" \"volumeMounts\" \"initContainers\" \"extraContainers\" }}\n\
         {{- with index $.Values.repoServer $key }}\n    {{ $key }}:\n{{ toYaml . | indent 6 }}\n{{- end }}\n{{- end }}\n\
         {{ range .Values.extraObjects }}\n---\n{{ tpl (toYaml .) $ }}\n{{ end }}\n";
-    write(&chart.join("templates/rendered.yaml"), template);
+    overwrite(&chart.join("templates/rendered.yaml"), template);
     for value in ["values.yaml", "values-plain-container.yaml"] {
         let more = if value == "values.yaml" { " -f values-oci-sources.yaml" } else { "" };
         let upgrade = upgrade.trim().replace("-f values.yaml", &format!("-f {value}{more}"));
@@ -286,7 +288,7 @@ fn the_laptops_commands_work() {
     fs::create_dir_all(folder.path().join(".aws")).unwrap();
     let keys =
         format!("[me]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
-    write(&folder.path().join(".aws/credentials"), &keys);
+    overwrite(&folder.path().join(".aws/credentials"), &keys);
     let readme = read("README.md");
     let steps = scripts(section(&readme, "A laptop or a CI job"));
     assert!(steps.len() > 2 && steps.iter().all(|step| !step.output.is_empty()), "{steps:?}");
@@ -332,19 +334,15 @@ fn bash(
     server: &ApiServer,
     more: &[(&str, &str)],
 ) -> std::process::Output {
-    let mut shell = clean_command("bash", home.path());
     // There is no controller here that ends a namespace.
     let delete =
         "kubectl() { if [[ $1 == delete ]]; then set -- \"$@\" --wait=false; fi; command kubectl \"$@\"; }";
-    shell.args(["-eux", "-c", &format!("{delete}\n{script}")]).current_dir(home.path().join(place));
-    shell.env("PATH", path()).env("KUBECONFIG", server.kubeconfig()).envs(more.iter().copied());
+    let mut shell = admin_shell(home.path(), &server.kubeconfig(), &format!("{delete}\n{script}"));
+    shell.current_dir(home.path().join(place)).env("PATH", with_ours()).envs(more.iter().copied());
     output(&mut shell, Duration::from_secs(120))
 }
 
-/// This machine's programs, with kubectl and ours in front.
-fn path() -> String {
-    let kubectl = program("kubectl").expect("the caller has seen to it");
-    let folders = [kubectl.parent().unwrap(), Path::new(BINARY).parent().unwrap()];
-    let path = folders.map(|folder| folder.display().to_string()).join(":");
-    format!("{path}:{}", std::env::var("PATH").unwrap())
+/// The `PATH` of the text.
+fn with_ours() -> OsString {
+    path(Path::new(BINARY).parent().unwrap())
 }

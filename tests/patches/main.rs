@@ -15,4 +15,5 @@ mod node;
 mod openshift;
 mod rights;
 mod scc;
+mod shell;
 mod values;

@@ -117,9 +117,9 @@ async fn a_failing_target_is_reported_and_does_not_count() {
             });
         })
     };
-    let verdict = ready(&failing(1), at(0));
-    assert!(verdict.is_good());
-    let text = verdict.text(false);
+    let result = ready(&failing(1), at(0));
+    assert!(result.is_good());
+    let text = result.text(false);
     let expected = format!(
         "[-]Secrets of docker-config /c 999 of 1000 in sync, 1 failing\n\
          [-]Secret tenant-0/ecr the API server refused: exceeded quota: q (HTTP 403) ({})\nok\n",
@@ -140,10 +140,10 @@ async fn a_failing_target_is_reported_and_does_not_count() {
 #[tokio::test]
 async fn an_optional_registry_is_told_and_does_not_count() {
     let status = with_output(&well(false), |output| output.in_place.clear());
-    let verdict = ready(&status, at(0));
-    assert!(verdict.is_good());
-    assert_eq!(verdict.text(false), "ok\n");
-    assert!(verdict.text(true).contains("(optional)"));
+    let result = ready(&status, at(0));
+    assert!(result.is_good());
+    assert_eq!(result.text(false), "ok\n");
+    assert!(result.text(true).contains("(optional)"));
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) fn decide(status: &Status) -> Decision {
 }
 
 fn is_required(token: &TokenStatus) -> bool {
-    token.awaits_own_registry || token.registries.iter().any(|served| served.required)
+    token.awaits_own_registry() || token.registries.iter().any(|served| served.required)
 }
 
 fn obtained(status: &Status) -> impl Iterator<Item = &TokenStatus> {

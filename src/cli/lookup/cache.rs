@@ -3,8 +3,8 @@
 //!
 //! A file a token, for its owner alone, in `$XDG_RUNTIME_DIR/ecr-sidecar`, else in `ecr-sidecar` of `$XDG_CACHE_HOME` or
 //! `~/.cache`. There are at most [`MOST`] of them (`one_fetches_at_a_time_and_old_tokens_go`), since on a node whoever may
-//! create pods and ServiceAccounts brings them about. A folder or file of another user, or that other users may read or change, is not used
-//! (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
+//! create pods and ServiceAccounts causes them. A folder or file of another user, or that other users may read or change,
+//! is not used (`an_open_cache_is_not_used`). Whatever is wrong here costs a call, and never fails.
 //!
 //! A file's name is a digest of all that decides what is in it: the token key, the identity, the AWS variables and files that
 //! decide whose the credentials are (`another_profile_does_not_get_this_ones_token`); for a ServiceAccount its role, issuer,
@@ -14,12 +14,11 @@
 //! It blocks on the file system.
 
 use std::{
-    fmt::Write,
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::OFlags;
@@ -31,6 +30,7 @@ use crate::{
         identity::IdentitySpec,
         token::{LATEST_EXPIRY, Token, TokenKey},
     },
+    clock::{from_unix_seconds, unix_seconds},
     env::Environment,
     fs::{
         atomic_file::{FileError, FileMode, Replaced, Replacement, Target, expected_group, remove_stale},
@@ -94,7 +94,8 @@ impl Slot {
         let file = open_private(OpenOptions::new().read(true), &self.path()).ok()?;
         let text = read_open(file, LARGEST).ok()?;
         let stored: Stored<'_> = serde_json::from_slice(&text).ok()?;
-        let (obtained_at, expires_at) = (time(stored.obtained_at)?, time(stored.expires_at)?);
+        let (obtained_at, expires_at) =
+            (from_unix_seconds(stored.obtained_at)?, from_unix_seconds(stored.expires_at)?);
         (expires_at <= now.checked_add(LATEST_EXPIRY)?).then(|| Token {
             auth: Secret::new(stored.auth.to_owned()),
             obtained_at,
@@ -107,7 +108,7 @@ impl Slot {
         let target = Target::open(&self.path())?;
         let _ = remove_stale(&target);
         self.tidy(now);
-        let (obtained_at, expires_at) = (seconds(token.obtained_at), seconds(token.expires_at));
+        let (obtained_at, expires_at) = (unix_seconds(token.obtained_at), unix_seconds(token.expires_at));
         let stored = Stored { auth: token.auth.expose(), obtained_at, expires_at };
         let (mode, group) = (FileMode::PRIVATE, expected_group(&target.directory, None)?);
         let seen = target.version()?;
@@ -168,14 +169,6 @@ struct Stored<'a> {
     auth: &'a str,
     obtained_at: u64,
     expires_at: u64,
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn time(seconds: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// Where the folder may be, by the XDG base directories; relative paths are ignored, as specified there.
@@ -250,10 +243,7 @@ fn name(key: &TokenKey, spec: &IdentitySpec, env: &Environment) -> String {
         add(file.as_os_str().as_encoded_bytes());
         add(&read_now(&file, LARGEST_INPUT).unwrap_or_default());
     }
-    digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

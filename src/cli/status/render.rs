@@ -77,9 +77,9 @@ fn registries(status: &Status, now: SystemTime, medium: Medium) -> Vec<Vec<Cell>
 /// The ARN once it is known; until then the identity's name and what it was taken from.
 fn who(token: &Token) -> String {
     match &token.principal {
-        None => token.identity.to_string(),
+        None => token.identity.clone(),
         Some(principal) => match &principal.arn {
-            Some(arn) => arn.to_string(),
+            Some(arn) => arn.clone(),
             None => format!("{} ({})", token.identity, principal.source),
         },
     }
@@ -209,7 +209,7 @@ fn lacks<'a>(output: &Output, status: &'a Status, now: SystemTime) -> Vec<(&'sta
 impl Note {
     fn of(place: String, problem: &Problem) -> Self {
         let remedy = Some(problem.remedy.to_string()).filter(|remedy| !remedy.is_empty());
-        Self { tone: Tone::Bad, place, message: problem.message.to_string(), remedy }
+        Self { tone: Tone::Bad, place, message: problem.message.clone(), remedy }
     }
 
     fn plain(tone: Tone, place: String, message: &str) -> Self {

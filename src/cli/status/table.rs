@@ -4,6 +4,8 @@
 
 use std::{borrow::Cow, fmt::Write};
 
+use crate::failure::foreign_text::steers;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     Plain,
@@ -207,13 +209,9 @@ impl Page {
 
 const GAP: usize = 2;
 
-/// Without control characters and those that change the direction of writing; line breaks stay.
+/// Without characters that steer the terminal; line breaks stay.
 fn plain(text: &str) -> String {
-    let controls = |char: char| {
-        char.is_control() && char != '\n'
-            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.replace(controls, "")
+    text.replace(|character| character != '\n' && steers(character), "")
 }
 
 #[cfg(test)]
@@ -222,7 +220,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_removed() {
-        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü");
+        let text = plain("a\u{1b}[2J\u{7}b\r\n\tc\u{9b}31m\u{202e}d\u{7f}ü\u{61c}\u{e0041}");
         assert_eq!(text, "a[2Jb\nc31mdü");
     }
 }

@@ -299,3 +299,18 @@ fn what_is_sent_is_known_by_each_of_its_forms() {
     let shown: Vec<_> = secrets.iter().map(|secret| secret.expose().as_str()).collect();
     assert_eq!(shown, ["t0ken", "p4ss", "dTpwNHNz"]);
 }
+
+#[tokio::test]
+async fn authorities_on_a_volume_that_hangs_cost_one_thread() {
+    let short = Duration::from_millis(20);
+    let (release, hangs) = std::sync::mpsc::channel::<()>();
+    let held = within(short, Path::new(SYSTEM_AUTHORITIES), move || {
+        let _ = hangs.recv(); // until the test ends
+        Ok(())
+    });
+    assert!(held.await.is_err());
+    let config = Config::new("https://127.0.0.1:6443".parse().unwrap());
+    assert!(client(config.clone(), short).await.is_err(), "it is not read beside that");
+    drop(release);
+    client(config, CONNECT_LIMIT).await.unwrap();
+}

@@ -17,13 +17,8 @@
 //! file, it is ignored and replaced.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs::Metadata,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    collections::BTreeMap, ffi::OsString, fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc,
+    time::SystemTime,
 };
 
 use sha2::{Digest, Sha256};
@@ -31,6 +26,7 @@ use thiserror::Error;
 
 use crate::{
     aws::token::{LATEST_EXPIRY, Token},
+    clock::{from_unix_seconds, unix_seconds},
     docker_config::Document,
     fs::{
         atomic_file::{FileError, FileMode, Operation, Replaced, Replacement, Target, remove_stale},
@@ -63,7 +59,7 @@ impl ExpiryStore {
         let text = read_open(file, LARGEST).unwrap_or_default();
         let mut expiries: BTreeMap<String, u64> = serde_json::from_slice(&text).unwrap_or_default();
         let latest = now.checked_add(LATEST_EXPIRY).unwrap_or(now);
-        expiries.retain(|_, expiry| time(*expiry).is_some_and(|time| time <= latest));
+        expiries.retain(|_, expiry| from_unix_seconds(*expiry).is_some_and(|time| time <= latest));
         Self(expiries)
     }
 
@@ -90,7 +86,7 @@ impl ExpiryStore {
     }
 
     pub(super) fn expiry_of(&self, auth: &str) -> Option<SystemTime> {
-        self.0.get(&digest(auth)).and_then(|expiry| time(*expiry))
+        self.0.get(&digest(auth)).and_then(|expiry| from_unix_seconds(*expiry))
     }
 
     /// Stores the expiries of `tokens` next to `target`, for `readers`, and no others. To be called before the tokens are in
@@ -120,7 +116,12 @@ impl ExpiryStore {
         let mut distinct: Vec<_> = tokens.collect();
         distinct.sort_by_key(|token| Arc::as_ptr(token));
         distinct.dedup_by_key(|token| Arc::as_ptr(token));
-        Self(distinct.into_iter().map(|token| (digest(token.auth.expose()), seconds(token))).collect())
+        Self(
+            distinct
+                .into_iter()
+                .map(|token| (digest(token.auth.expose()), unix_seconds(token.expires_at)))
+                .collect(),
+        )
     }
 
     /// Removes the temporary files that a killed process left.
@@ -185,14 +186,6 @@ fn digest(auth: &str) -> String {
     Sha256::digest(auth).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn seconds(token: &Token) -> u64 {
-    token.expires_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn time(expiry: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(expiry))
-}
-
 fn token_until(auth: &str, expires_at: SystemTime) -> Token {
     Token { auth: Secret::new(auth.to_owned()), obtained_at: expires_at, expires_at }
 }
@@ -210,7 +203,7 @@ mod tests {
     const AUTH: &str = "QVdTOm9uZQ==";
 
     fn now() -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(6 * 3600)
+        from_unix_seconds(6 * 3600).unwrap()
     }
 
     fn readers(target: &Target) -> (FileMode, u32) {

@@ -16,7 +16,7 @@ use crate::{
     credentials::CredentialSet,
     docker_config::Document,
     failure::Problem,
-    kubernetes::{Cluster, ObjectRef, SecretObject, Wanted},
+    kubernetes::{Cluster, ObjectRef, SecretObject},
     output::{Output, OutputConfig},
     registry::RegistryHost,
     secret::Secret,
@@ -61,10 +61,7 @@ pub(crate) async fn published(
     for (at, content) in
         targets(&kind, cluster.namespace(), &discovered, &desired, None).into_iter().take(most)
     {
-        let found = cluster.secret(&at).await.map_err(|error| {
-            let ObjectRef { namespace, name } = &at;
-            error.problem(&Wanted { verb: "get", resource: "secrets", namespace, name })
-        })?;
+        let found = cluster.secret(&at).await.map_err(|error| error.problem(&at.wanted("get")))?;
         let Some((auth, expires_at)) = found.and_then(|found| credential(&found, &content, host, now)) else {
             continue;
         };

@@ -14,7 +14,7 @@ use crate::kubernetes::ObjectRef;
 
 pub(super) const CONCURRENCY: usize = 16;
 /// The loop runs at least this often, whatever happens.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
 /// One pick of so many is regardless of urgency.
 const REGARDLESS: u64 = 4;
 

@@ -57,12 +57,22 @@ impl Harness {
     }
 
     /// The same with a token of that password and life; `once` does not stay.
-    fn of(api: &FakeApi, config: &OutputConfig, stays: bool, (password, life): (&str, Duration)) -> Self {
+    fn of(api: &FakeApi, config: &OutputConfig, stays: bool, token: (&str, Duration)) -> Self {
+        Self::over(api.connection(), api, config, stays, token)
+    }
+
+    fn over(
+        connection: Connection,
+        api: &FakeApi,
+        config: &OutputConfig,
+        stays: bool,
+        (password, life): (&str, Duration),
+    ) -> Self {
         let clock = Clock::Simulated(SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + 1000 * LIFE));
         let status = StatusBoard::new(clock.now());
         let id = config.id();
         status.update(|status| drop(status.outputs.insert(id.clone(), OutputStatus::new(id.clone()))));
-        let credentials = CredentialStore::new();
+        let credentials = CredentialStore::default();
         credentials.route([(HOST.parse().unwrap(), key())].into(), &[key()].into());
         assert!(credentials.publish(&key(), token(password, clock.now(), life), clock.now()));
         let wake = Arc::new(Notify::new());
@@ -76,7 +86,7 @@ impl Harness {
         };
         let Output::Secrets(kind) = Output::new(config) else { panic!("an output of files") };
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(SecretsReconciler { with, kind, connection: api.connection() }.run(stopped));
+        let task = tokio::spawn(SecretsReconciler { with, kind, connection }.run(stopped));
         Self { api: api.clone(), id, credentials, status, clock, wake, stop, task }
     }
 
@@ -224,6 +234,16 @@ async fn an_outage_of_the_api_server_is_retried_and_loses_nothing() {
     harness.holds(&at("apps"), "two").await;
     harness.in_sync().await;
     harness.wait("recovered", |output| output.last_error.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_waits_for_a_connection_is_alive() {
+    let api = api(&["apps"]);
+    let harness = Harness::over(Connection::never(), &api, &named(&["apps"]), true, ("one", LIFE));
+    for _ in 0..20 {
+        tokio::time::sleep(MINUTE).await;
+        assert!(harness.output().last_heartbeat.elapsed() <= MINUTE);
+    }
 }
 
 #[tokio::test(start_paused = true)]

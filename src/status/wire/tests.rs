@@ -30,7 +30,7 @@ fn full_board() -> StatusBoard {
         dual_stack: Some(false),
     };
     let served = board::Served { host: host.clone(), required: true };
-    let mut token = TokenStatus::new(key.clone(), vec![served], true);
+    let mut token = TokenStatus::new(key.clone(), vec![served], false);
     token.principal =
         Some(Principal { source: "environment".into(), arn: Some("arn:aws:iam::1:user/a".into()) });
     token.obtained_at = Some(at(1));
@@ -92,7 +92,7 @@ fn a_full_board_round_trips() {
         r#""configuration":{"reloads":1,"rejected":2,"last_error":"invalid"},"#,
         r#""tokens":[{"identity":"billing","service":"ecr-public","region":"eu-west-1","#,
         r#""endpoint":"https://ecr.example","fips":true,"dual_stack":false,"#,
-        r#""registries":[{"host":"registry.example:8443","required":true}],"awaits_own_registry":true,"#,
+        r#""registries":[{"host":"registry.example:8443","required":true}],"awaits_own_registry":false,"#,
         r#""principal":{"source":"environment","arn":"arn:aws:iam::1:user/a"},"#,
         r#""obtained_at":"1970-01-01T00:00:01Z","expires_at":"1970-01-01T00:00:02Z","#,
         r#""next_attempt":"1970-01-01T00:00:03Z","clock_fault":"too-short","refreshed":4,"failed":2,"#,

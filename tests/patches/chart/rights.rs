@@ -4,11 +4,11 @@
 
 use std::{process::Command, time::Duration};
 
-use test_support::output;
+use test_support::{files::overwrite, output};
 
 use super::Helm;
 use crate::{
-    build::{Objects, read, write},
+    build::{Objects, read},
     containers::BINARY,
     rights::{self, is_right},
 };
@@ -17,7 +17,7 @@ use crate::{
 fn compare(helm: &Helm, config: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
-    write(&file, config);
+    overwrite(&file, config);
     let mut command = Command::new(BINARY);
     command.args(["manifests", "--namespace=ecr-sidecar", "--service-account=ecr-sidecar", "--config"]);
     let printed = output(command.arg(file).env_clear(), Duration::from_secs(30));

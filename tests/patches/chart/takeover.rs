@@ -3,10 +3,9 @@
 use std::process::Output;
 
 use serde_json::json;
-use test_support::{ApiServer, clean_command, output};
+use test_support::{ApiServer, clean_command, files::overwrite, output};
 
 use super::{DEADLINE, Helm, chart};
-use crate::build::write;
 
 #[test]
 fn an_existing_secret_is_handed_over_with_its_content() {
@@ -45,7 +44,7 @@ fn an_existing_secret_is_handed_over_with_its_content() {
         .iter()
         .enumerate()
         {
-            write(&values, &format!("podAnnotations: {{round: '{round}'}}"));
+            overwrite(&values, &format!("podAnnotations: {{round: '{round}'}}"));
             let file = values.display().to_string();
             let with_values = [*arguments, &["--values", &file]].concat();
             let done = helm(if arguments[0] == "rollback" { arguments } else { &with_values });

@@ -19,7 +19,9 @@ use std::{
 use serde_json::{Deserializer, Value, json};
 use tempfile::TempDir;
 use test_support::{
-    Process, clean_command, free_port,
+    Process, clean_command,
+    files::overwrite,
+    free_port,
     markdown::{Shown, blocks_of, scripts, section},
     output, pause, program,
     wait::within,
@@ -27,7 +29,7 @@ use test_support::{
 };
 
 use crate::{
-    build::{ROOT, read, write},
+    build::{ROOT, read},
     node::{
         consumers::{self, HOST},
         scene::{DEADLINE, ROLE, Scene},
@@ -74,7 +76,7 @@ impl Release {
         }
         let about = self.at("newer/Chart.yaml");
         let newer = fs::read_to_string(&about).unwrap().replace("ersion: 0.1.0", &format!("ersion: {NEWER}"));
-        write(&about, &newer);
+        overwrite(&about, &newer);
     }
 
     /// Values with that configuration, and what a pod needs on this node.
@@ -99,7 +101,7 @@ impl Release {
             json!(hosts),
             json!(env)
         );
-        write(&self.at("values.yaml"), &values);
+        overwrite(&self.at("values.yaml"), &values);
     }
 
     /// Runs commands as the README gives them, with the chart in that folder; hands over what they print.
@@ -291,7 +293,7 @@ fn from_install_to_uninstall(namespace: &'static str, helm: &str) {
         &format!("[{{\"host\":\"{HOST}\"}},{{\"host\":\"{PARTNER}\",\"optional\":true}}]"),
     );
     assert_ne!(with_partner, port_and_all);
-    write(&release.at("values.yaml"), &with_partner);
+    overwrite(&release.at("values.yaml"), &with_partner);
     release.run(&upgrade, "./newer");
     wait_for("the new configuration", DEADLINE, || {
         release.scene.ask(POD, &["status", "-o", "json"]).contains(PARTNER).then_some(())

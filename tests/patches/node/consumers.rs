@@ -7,9 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use test_support::{ImageConfig, Node, libraries, program, release_program};
-
-use crate::build::write;
+use test_support::{ImageConfig, Node, files::overwrite, libraries, program, release_program};
 
 pub(crate) const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 /// What scripts of the manifests call.
@@ -37,7 +35,7 @@ pub(crate) fn import(node: &Node) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let (script, healthy) = (folder.path().join("consume"), folder.path().join("healthz"));
         write_program(&script, &script_of(port, pull));
-        write(&healthy, "ok");
+        overwrite(&healthy, "ok");
         let files = [
             ("/bin/consume", script.as_path()),
             ("/bin/busybox", &busybox),
@@ -125,6 +123,6 @@ done
 }
 
 fn write_program(path: &Path, text: &str) {
-    write(path, text);
+    overwrite(path, text);
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -11,16 +11,17 @@ use std::{
 
 use tempfile::TempDir;
 use test_support::{
-    ImageConfig, Node, Process, clean_command, emulator_program, free_port, libraries, markdown::blocks_of,
-    output, program, release_program, wait_for,
+    ImageConfig, Node, Process, clean_command, emulator_program, files::overwrite, free_port, libraries,
+    markdown::blocks_of, output, program, release_program, wait_for,
 };
 
 use crate::{
-    build::{ROOT, read, write},
+    build::{ROOT, read},
     node::{
         consumers::{APPLETS, as_they_are, one_at_a_time},
-        scene::{Scene, admin_shell, printed_by},
+        scene::Scene,
     },
+    shell::{admin_shell, printed_by},
 };
 
 /// How long a command may take, and a rotation: half of a token's life, and what kubelet needs to hand a Secret over.
@@ -102,7 +103,7 @@ impl Trial {
             ]
             .map(|(name, value)| format!("- {{name: {name}, value: \"{value}\"}}\n{}", " ".repeat(indent)))
             .concat();
-            write(&file, &text.replace(bundle, &format!("{more}{bundle}")));
+            overwrite(&file, &text.replace(bundle, &format!("{more}{bundle}")));
         }
     }
 
@@ -111,7 +112,7 @@ impl Trial {
         fs::create_dir(self.at("bin")).unwrap();
         symlink(helm, self.at("bin/helm")).unwrap();
         for (name, script) in [("docker", "true"), ("kind", "if [[ $1 == get ]]; then echo ecr-trial; fi")] {
-            write(&self.at("bin").join(name), &format!("#!/bin/bash\n{script}\n"));
+            overwrite(&self.at("bin").join(name), &format!("#!/bin/bash\n{script}\n"));
             fs::set_permissions(self.at("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
         self.run(&format!(
@@ -160,7 +161,7 @@ fn import(node: &Node) -> Option<()> {
     let (sidecar, emulator) = (release_program(), emulator_program());
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yml");
-    write(
+    overwrite(
         &config,
         "{version: 0.1, storage: {filesystem: {rootdirectory: /var/lib/registry}}, http: {addr: ':5000'}}\n",
     );

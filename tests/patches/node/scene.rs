@@ -2,8 +2,6 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    process::Command,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
@@ -11,18 +9,21 @@ use std::{
 use ecr_emulator::{ACCESS_KEY_ID, Emulator, SECRET_ACCESS_KEY, Settings};
 use serde_json::{Value, json};
 use test_support::{
-    ApiServer, Node, clean_command, free_port, http_get,
+    ApiServer, Node,
+    files::overwrite,
+    free_port, http_get,
     iam::{allow_partner, allow_role, allow_what_we_ship},
     markdown::{blocks, commands, section},
-    output, program,
+    output,
     wait::within,
     wait_for,
 };
 
 use crate::{
-    build::{Build, Objects, Product, read, write},
+    build::{Build, Objects, Product, read},
     node::consumers::{self, REFUSED},
     scc,
+    shell::{admin_shell, printed_by},
 };
 
 pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/ecr-pull";
@@ -61,7 +62,7 @@ impl Scene {
         node.namespace(namespace);
         let folder = tempfile::tempdir().unwrap();
         let jwks_file = folder.path().join("jwks.json");
-        write(&jwks_file, &node.jwks().to_string());
+        overwrite(&jwks_file, &node.jwks().to_string());
         let aws = Emulator::start(Settings {
             pod_identity_role: ROLE.to_owned(),
             pod_identity_subject: accounts.first().map(|name| format!("system:serviceaccount:{name}")),
@@ -329,24 +330,6 @@ impl Scene {
         let config: Value = serde_json::from_str(&self.node.kubectl(read)).unwrap();
         config["auths"].as_object().into_iter().flatten().map(|(host, _)| host.clone()).collect()
     }
-}
-
-/// A script with `kubectl` as this kubeconfig's user; programs in `bin` of the folder come before those of the machine.
-pub(crate) fn admin_shell(folder: &Path, kubeconfig: &Path, script: &str) -> Command {
-    let kubectl = program("kubectl").unwrap();
-    let machine = std::env::var_os("PATH").unwrap();
-    let first = [folder.join("bin"), kubectl.parent().unwrap().to_owned()];
-    let path = std::env::join_paths(first.into_iter().chain(std::env::split_paths(&machine))).unwrap();
-    let mut shell = clean_command("bash", folder);
-    shell.args(["-euxc", script]).env("PATH", path).env("KUBECONFIG", kubeconfig);
-    shell
-}
-
-/// Whether a script succeeds, and what it prints; what it says on standard error too, if it fails.
-pub(crate) fn printed_by(shell: &mut Command, deadline: Duration) -> (bool, String) {
-    let done = output(shell, deadline);
-    let printed = if done.status.success() { done.stdout } else { [done.stderr, done.stdout].concat() };
-    (done.status.success(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 /// What `components` make of one Deployment of the stock.

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use test_support::{clean_command, output, skip};
+use test_support::{clean_command, files::overwrite, output, skip};
 
 use super::{BINARY, DEADLINE, printed, sidecar};
 
@@ -86,7 +86,7 @@ fn a_package_knows_its_commit_and_a_build_without_git_is_reported() {
     let script = BuildScript::new();
     let folder = script.folder("package");
     let info = format!("{{\n  \"git\": {{\n    \"sha1\": \"{COMMIT}\"\n  }},\n  \"path_in_vcs\": \"\"\n}}");
-    write(&folder.join(".cargo_vcs_info.json"), &info);
+    overwrite(&folder.join(".cargo_vcs_info.json"), &info);
     assert_eq!(script.version(&folder, |_| {}), format!("{VERSION} (0123456)"));
     let reported = script.version(&folder, |command| {
         command
@@ -127,9 +127,4 @@ fn the_program_runs_under_cargo_run() {
     let mut config = clean_command(BINARY, Path::new("/nonexistent"));
     config.env("AWS_REGION", "eu-west-1").envs(reported.iter().map(|pair| pair.split_once('=').unwrap()));
     printed(&output(config.arg("config"), DEADLINE));
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
 }

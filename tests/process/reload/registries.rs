@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use ecr_emulator::Service;
+use ecr_emulator::{Role, Service, Settings, Trust};
 use test_support::{
     Harness,
     files::{auth, config, mode, overwrite, replace, wait_auth},
@@ -98,6 +98,40 @@ fn a_registry_with_a_key_of_its_own_costs_one_call() {
     assert_eq!(auth(&harness.file(), HOST), before);
     let regions: Vec<_> = harness.emulator.calls().into_iter().filter_map(|call| call.region).collect();
     assert_eq!(regions, ["eu-west-1", "us-east-1"]);
+}
+
+/// Without registries, those of whoever asks.
+#[test]
+fn the_callers_own_registry_follows_the_identity_into_another_account() {
+    const ROLE: &str = "arn:aws:iam::999999999999:role/ecr-pull";
+    const THEIRS: &str = "999999999999.dkr.ecr.eu-west-1.amazonaws.com";
+    let role = Role::new(ROLE, [Trust::Principal("arn:aws:iam::123456789012:user/emulated".into())]);
+    let harness = Harness::with(BINARY, Settings { roles: vec![role], ..Settings::default() });
+    let text = |roles: &str, registries: &str| {
+        format!(
+            "identities: {{default: {{source: environment, assumeRoles: [{roles}]}}}}\n\
+             registries: [{registries}]\noutputs: [{{type: docker-config, path: {}}}]\n",
+            harness.file().display()
+        )
+    };
+    let running = harness.run_with_file(&text("", ""));
+    running.wait_ready();
+    let alone = |host: &str| {
+        wait_for(&format!("{host} alone"), DEADLINE, || {
+            let config = config(&harness.file())?;
+            config["auths"].as_object()?.keys().eq([host]).then_some(())
+        });
+        running.wait_ready();
+        harness.pull(host)
+    };
+    alone(HOST);
+    harness.put("ecr-sidecar.yaml", &text(&format!("{{roleArn: '{ROLE}'}}"), ""));
+    assert!(alone(THEIRS).principal.contains("999999999999"));
+    // Registries that are listed, and no longer.
+    harness.put("ecr-sidecar.yaml", &text("", &format!("{{host: {SIBLING}}}")));
+    alone(SIBLING);
+    harness.put("ecr-sidecar.yaml", &text("", ""));
+    alone(HOST);
 }
 
 #[test]

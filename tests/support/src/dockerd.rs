@@ -10,8 +10,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    files::overwrite,
     process::{Process, clean_command, output},
-    registry::write,
     requirement::{program, programs, root, skip},
     wait::wait_for,
 };
@@ -58,7 +58,7 @@ impl Dockerd {
         }
         let folder = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| folder.path().join(name);
-        write(&at("daemon.json"), "{}"); // and not this machine's
+        overwrite(&at("daemon.json"), "{}"); // and not this machine's
         let mut command = clean_command(unshare, folder.path());
         command.arg("--mount").args(namespaces).arg(dockerd);
         prepare(&mut command);

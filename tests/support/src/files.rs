@@ -22,8 +22,10 @@ pub fn replace(path: &Path, text: &str) {
 }
 
 /// Writes a file in place, as an editor of the careless kind does.
-pub fn overwrite(path: &Path, text: &str) {
-    File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+#[track_caller]
+pub fn overwrite(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) {
+    let written = File::create(path).and_then(|mut file| file.write_all(content.as_ref()));
+    written.unwrap_or_else(|e| panic!("can't write {}: {e}", path.display()));
 }
 
 /// Files in a folder as kubelet projects them: `file -> ..data/file`, `..data -> ..N`. Written again, all

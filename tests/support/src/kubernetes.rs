@@ -11,6 +11,8 @@
 //! `default` service account, and one that is deleted stays in `Terminating` unless
 //! [`ApiServer::delete_namespace`] deletes it. A [`Node`] has both.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod access;
 pub mod api_server;
 pub mod audit;
@@ -20,3 +22,8 @@ pub use access::ServiceAccount;
 pub use api_server::ApiServer;
 pub use audit::{AuditMark, Request, tally};
 pub use node::{ImageConfig, Node};
+
+/// Whether a holder has panicked or not: a stopped process is as good then.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

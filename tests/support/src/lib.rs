@@ -43,7 +43,7 @@ pub use harness::{Harness, Running};
 pub use http::http_get;
 pub use kubernetes::{ApiServer, ImageConfig, Node, ServiceAccount};
 pub use net::{free_port, steady_port};
-pub use process::{Process, Signal, clean_command, install, output};
+pub use process::{Process, Signal, clean_command, install, output, printed_by};
 pub use registry::DockerRegistry;
 pub use requirement::{libraries, program, root, skip};
 pub use rust_image::import_rust_image;

@@ -44,6 +44,17 @@ pub fn output(command: &mut Command, deadline: Duration) -> Output {
     Output { status, stdout: process.stdout().into_bytes(), stderr: process.stderr().into_bytes() }
 }
 
+/// What `command` prints, which has to succeed.
+///
+/// # Panics
+/// When it does not, or not within `deadline`.
+#[track_caller]
+pub fn printed_by(command: &mut Command, deadline: Duration) -> String {
+    let Output { status, stdout, stderr } = output(command, deadline);
+    assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("text")
+}
+
 /// Copies a program to `path`, to be run there by any user.
 ///
 /// By a process of its own: what this one has written may not be run for a moment ("Text file busy"), as the children
@@ -101,6 +112,15 @@ impl Process {
     /// How it ended, or `None` while it runs.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child.lock().unwrap().try_wait().unwrap()
+    }
+
+    /// # Panics
+    /// When it has ended.
+    #[track_caller]
+    pub fn assert_runs(&self) {
+        if let Some(status) = self.exit_status() {
+            panic!("{} ended: {status}\n{}", self.name, self.stderr());
+        }
     }
 
     /// Waits for its end, and for the last of its output.

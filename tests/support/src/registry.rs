@@ -11,8 +11,9 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    files::overwrite,
     kubernetes::node::BusyBox,
-    process::{Process, clean_command, output},
+    process::{Process, clean_command, printed_by},
     requirement::program,
 };
 
@@ -47,7 +48,7 @@ impl DockerRegistry {
              http: {{addr: '127.0.0.1:0', relativeurls: true, secret: only-one-instance}}\n",
             store.display()
         );
-        write(&config, &text);
+        overwrite(&config, &text);
         let mut command = clean_command(registry, scratch.path());
         let process = Process::spawn(command.arg("serve").arg(&config));
         let line = process.wait_log("listening on 127.0.0.1:", Duration::from_secs(30));
@@ -71,7 +72,7 @@ impl DockerRegistry {
     #[track_caller]
     pub fn push_image(&self, repository: &str, tag: &str) -> String {
         let folder = tempfile::tempdir_in(self.scratch.path()).expect("a temporary directory");
-        write(&folder.path().join("image.txt"), &format!("{repository}:{tag}"));
+        overwrite(&folder.path().join("image.txt"), &format!("{repository}:{tag}"));
         let layer = folder.path().join("layer.tar");
         self.run(self.command("tar").arg("-C").arg(folder.path()).arg("-cf").arg(&layer).arg("image.txt"));
         let reference = format!("{}/{repository}:{tag}", self.addr);
@@ -107,8 +108,8 @@ impl DockerRegistry {
         let folder = tempfile::tempdir_in(self.scratch.path()).expect("a temporary directory");
         let chart = folder.path().join(name);
         fs::create_dir_all(chart.join("templates")).expect("a new folder");
-        write(&chart.join("Chart.yaml"), &format!("apiVersion: v2\nname: {name}\nversion: {version}\n"));
-        write(
+        overwrite(&chart.join("Chart.yaml"), &format!("apiVersion: v2\nname: {name}\nversion: {version}\n"));
+        overwrite(
             &chart.join("templates/configmap.yaml"),
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}'}\n",
         );
@@ -124,16 +125,8 @@ impl DockerRegistry {
 
     #[track_caller]
     fn run(&self, command: &mut Command) -> String {
-        let output = output(command, PUSH);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-        String::from_utf8(output.stdout).expect("text")
+        printed_by(command, PUSH)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while they are written")]
-pub(crate) fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|e| panic!("can't write {}: {e}", path.display()));
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     dockerd::Dockerd,
-    process::output,
-    registry::write,
+    files::overwrite,
+    process::printed_by,
     requirement::{program, skip},
 };
 
@@ -45,7 +45,7 @@ pub fn import_rust_image(daemon: &Dockerd, name: &str) -> Option<()> {
         return None;
     };
     let list = folder.path().join("files");
-    write(&list, &files.iter().map(|path| format!("{}\n", path.display())).collect::<String>());
+    overwrite(&list, &files.iter().map(|path| format!("{}\n", path.display())).collect::<String>());
     run(tar("--create", &archive, Path::new("/"), "").arg("--no-recursion").arg("--files-from").arg(&list));
     let sysroot = PathBuf::from(run(Command::new("rustc").args(["--print", "sysroot"])).trim());
     run(tar("--append", &archive, &sysroot, "usr/local/rust/").args(parts_of_rust(&sysroot)));
@@ -138,8 +138,5 @@ fn closure(installed: &BTreeMap<String, Vec<String>>) -> BTreeSet<&str> {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = output(command, DEADLINE);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
+    printed_by(command, DEADLINE)
 }

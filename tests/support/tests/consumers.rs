@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use test_support::{ApiServer, DockerRegistry, clean_command, output, program};
+use test_support::{ApiServer, DockerRegistry, clean_command, files::overwrite, output, program};
 
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
@@ -70,7 +70,7 @@ fn the_parser_of_docker_reads_the_file_and_the_secret_of_a_helm_repository() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     let config = format!(r#"{{"auths":{{"{HOST}":{{"auth":"{AUTH}"}}}}}}"#);
-    write(&file, &config);
+    overwrite(&file, &config);
     let from_file = |host: &str| {
         consumers.run([Path::new("docker-config"), Path::new("--file"), &file], &["--host", host])
     };
@@ -87,7 +87,7 @@ fn the_parser_of_docker_reads_the_file_and_the_secret_of_a_helm_repository() {
     let secret = ["docker-config", "--namespace=helm", "--secret=ours", "--host", HOST, "--kubeconfig"];
     assert_eq!(said(&consumers.run(secret.iter().map(Path::new).chain([kubeconfig.as_path()]), &[])), found);
 
-    write(&file, &config[..config.len() - 3]);
+    overwrite(&file, &config[..config.len() - 3]);
     assert_failed(&from_file(HOST), "unexpected EOF");
 }
 
@@ -186,9 +186,4 @@ fn said(output: &Output) -> Value {
 fn assert_failed(output: &Output, part: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains(part), "{stderr}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
 }

@@ -20,7 +20,7 @@ fn spec() -> IdentitySpec {
 }
 
 fn at(seconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(seconds)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn token() -> Token {

@@ -224,7 +224,7 @@ async fn an_inspection_reports_and_writes_nothing() {
     api.put_secret(&ObjectRef::new("argocd", "charts"), repository());
     let names = ["charts", "missing"].map(|name| name.parse().unwrap()).into();
     let repositories = argocd_repositories(Which::Names(names));
-    let credentials = CredentialStore::new();
+    let credentials = CredentialStore::default();
     credentials.route([(HOST.parse::<RegistryHost>().unwrap(), key())].into(), &[key()].into());
     let desired = credentials.subscribe().borrow().clone();
     let connection = api.connection();

@@ -10,6 +10,7 @@ use std::{
 
 use test_support::{
     Harness,
+    files::overwrite,
     harness::{DEADLINE, HOST, KEYS},
     output, root, wait_for,
 };
@@ -25,13 +26,13 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
     let put: [(Put, &str); 6] = [
         (|path| fs::create_dir(path).unwrap(), "it is a directory"),
         (|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "it is a FIFO"),
-        (|path| put_bytes(path, b"\xff\xfe[\0d\0"), "UTF-16"),
-        (|path| put_bytes(path, b"[default]\naws_secret_access_key = \xffCANARY\n"), "not UTF-8"),
+        (|path| overwrite(path, b"\xff\xfe[\0d\0"), "UTF-16"),
+        (|path| overwrite(path, b"[default]\naws_secret_access_key = \xffCANARY\n"), "not UTF-8"),
         (
-            |path| put_bytes(path, b"aws_secret_access_key = CANARY\n"),
+            |path| overwrite(path, b"aws_secret_access_key = CANARY\n"),
             "line 1 stands before the first section",
         ),
-        (|path| put_bytes(path, &vec![b'#'; (1 << 20) + 1]), "larger than the limit"),
+        (|path| overwrite(path, &vec![b'#'; (1 << 20) + 1]), "larger than the limit"),
     ];
     for (put, reason) in put {
         let harness = Harness::new(BINARY).without_keys();
@@ -53,11 +54,6 @@ fn a_profile_file_that_cannot_be_used_is_named_with_the_reason() {
         let found = findings.iter().any(|it| it["step"] == "files" && it["diagnosis"] == "profile-file");
         assert!(found, "{reason}: {report:#}");
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "not read while it is written")]
-fn put_bytes(path: &Path, bytes: &[u8]) {
-    fs::write(path, bytes).unwrap();
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    files::overwrite,
     kubernetes::ApiServer,
-    process::{clean_command, output},
-    registry::write,
+    process::{clean_command, output, printed_by},
     requirement::{program, root},
 };
 
@@ -102,7 +102,7 @@ impl ApiServer {
     /// When it fails.
     #[track_caller]
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
-        succeed(self.kubectl_command(&self.kubeconfig()).args(arguments))
+        printed_by(self.kubectl_command(&self.kubeconfig()).args(arguments), KUBECTL)
     }
 
     /// Runs `kubectl` as `account`, whatever comes of it.
@@ -228,10 +228,10 @@ impl ApiServer {
         ));
         fs::create_dir_all(account.folder()).expect("a new folder");
         fs::copy(self.ca_file(), account.folder().join("ca.crt")).expect("a copy of the authority");
-        write(&account.folder().join("namespace"), namespace);
+        overwrite(&account.folder().join("namespace"), namespace);
         let user = format!("tokenFile: '{}'", account.token_file().display());
         let kubeconfig = Kubeconfig { namespace, user: &user };
-        write(&account.kubeconfig(), &kubeconfig.text(&self.url(), &self.ca_file()));
+        overwrite(&account.kubeconfig(), &kubeconfig.text(&self.url(), &self.ca_file()));
         self.renew_token(&account);
         account
     }
@@ -246,7 +246,7 @@ impl ApiServer {
         let namespace = account.namespace();
         let token = self.kubectl(["create", "token", account.name(), "-n", namespace, "--duration=1h"]);
         let new = account.folder().join(".token.new");
-        write(&new, token.trim());
+        overwrite(&new, token.trim());
         fs::rename(&new, account.token_file()).expect("a rename in one folder");
     }
 
@@ -278,7 +278,7 @@ impl ApiServer {
     /// A file with `text` in it, for as long as it is held.
     fn scratch(&self, text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new_in(self.at("")).expect("a temporary file");
-        write(file.path(), text);
+        overwrite(file.path(), text);
         file
     }
 }
@@ -310,12 +310,4 @@ impl Kubeconfig<'_> {
             ca_file.display()
         )
     }
-}
-
-#[track_caller]
-fn succeed(command: &mut Command) -> String {
-    let output = output(command, KUBECTL);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
 }

@@ -7,18 +7,18 @@ use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use tempfile::TempDir;
 
 use crate::{
+    files::overwrite,
     http::http_get,
-    kubernetes::{access::Kubeconfig, audit::AuditLog},
+    kubernetes::{access::Kubeconfig, audit::AuditLog, locked},
     net::steady_port,
     process::{Process, Signal, clean_command, output},
-    registry::write,
     requirement::program,
     wait::wait_for,
 };
@@ -249,15 +249,15 @@ impl ApiServer {
         for (user, group) in NODE_USERS.iter().filter(|_| self.for_node) {
             tokens += &self.write_kubeconfig(&self.kubeconfig_of(user), user, group);
         }
-        write(&self.at("tokens.csv"), &tokens);
-        write(&self.at("audit.yaml"), AUDIT_POLICY);
+        overwrite(&self.at("tokens.csv"), &tokens);
+        overwrite(&self.at("audit.yaml"), AUDIT_POLICY);
     }
 
     /// Gives `user` a token in a kubeconfig, and hands over the line of `tokens.csv` that makes it good.
     fn write_kubeconfig(&self, file: &Path, user: &str, group: &str) -> String {
         let token = random_hex();
         let kubeconfig = Kubeconfig { namespace: "default", user: &format!("token: {token}") };
-        write(file, &kubeconfig.text(&self.url(), &self.ca_file()));
+        overwrite(file, &kubeconfig.text(&self.url(), &self.ca_file()));
         format!("{token},{user},{user},\"{group}\"\n")
     }
 
@@ -318,14 +318,7 @@ fn stop(process: &Mutex<Option<Process>>) {
 fn assert_runs(process: &Mutex<Option<Process>>, name: &str) {
     let process = locked(process);
     let Some(process) = process.as_ref() else { panic!("{name} has been stopped") };
-    if let Some(status) = process.exit_status() {
-        panic!("{name} ended: {status}\n{}", process.stderr());
-    }
-}
-
-/// Whether a holder has panicked or not: a stopped process is as good then.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    process.assert_runs();
 }
 
 /// A token that cannot be guessed.

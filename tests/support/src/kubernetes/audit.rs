@@ -5,12 +5,12 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use serde_json::Value;
 
-use crate::kubernetes::ApiServer;
+use crate::kubernetes::{ApiServer, locked};
 
 /// One request that the API server has answered, or a watch that it has begun to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl AuditLog {
 
     /// Reads what is new, and hands all of it to `read`.
     fn requests<T>(&self, read: impl FnOnce(&[Request]) -> T) -> T {
-        let mut seen = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.read);
         let mut new = Vec::new();
         let mut file = File::open(&self.path).expect("an audit log");
         file.seek(SeekFrom::Start(seen.offset))

@@ -31,7 +31,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -45,6 +45,7 @@ use crate::{
     kubernetes::{
         ApiServer,
         api_server::{CONTROLLER_MANAGER, SCHEDULER},
+        locked,
         node::{kubelet::Kubelet, machine::Machine},
     },
     process::{Process, clean_command},
@@ -107,7 +108,7 @@ impl Node {
     /// As [`Node::start`].
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Node>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = locked(&SHARED);
         shared.upgrade().or_else(|| {
             let node = Arc::new(Self::start()?);
             *shared = Arc::downgrade(&node);
@@ -180,8 +181,8 @@ impl Node {
     fn wait_ready(&self) {
         let path = "-o=jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         wait_for("the node to be ready", START, || {
-            assert_runs(&self.controller_manager, "kube-controller-manager");
-            assert_runs(&self.scheduler, "kube-scheduler");
+            self.controller_manager.assert_runs();
+            self.scheduler.assert_runs();
             self.kubelet.assert_runs();
             self.machine.assert_runs();
             (self.kubectl(["get", "node", Self::NAME, "--ignore-not-found", path]) == "True").then_some(())
@@ -193,7 +194,7 @@ impl Node {
     fn wait_namespace(&self, name: &str) {
         let wanted = ["serviceaccount/default", "configmap/kube-root-ca.crt"];
         wait_for(&format!("what pods in namespace {name} need"), START, || {
-            assert_runs(&self.controller_manager, "kube-controller-manager");
+            self.controller_manager.assert_runs();
             let names =
                 self.kubectl(["get", "-n", name, "--ignore-not-found", "-o=name"].iter().chain(&wanted));
             (names.lines().count() == wanted.len()).then_some(())
@@ -223,11 +224,4 @@ fn scheduler_command(program: PathBuf, server: &ApiServer) -> Command {
     command.arg("--kubeconfig").arg(server.kubeconfig_of(SCHEDULER));
     command.args(["--leader-elect=false", "--secure-port=0"]);
     command
-}
-
-#[track_caller]
-fn assert_runs(process: &Process, name: &str) {
-    if let Some(status) = process.exit_status() {
-        panic!("{name} ended: {status}\n{}", process.stderr());
-    }
 }

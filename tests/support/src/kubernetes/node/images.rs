@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::Node;
 use crate::{
-    process::{clean_command, output},
-    registry::write,
+    files::overwrite,
+    process::{clean_command, printed_by},
     requirement::{program, skip},
 };
 
@@ -135,8 +135,8 @@ fn write_archive(archive: &Path, name: &str, content: &Path, config: ImageConfig
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
-    write(&folder.path().join("config.json"), &described.to_string());
-    write(&folder.path().join("manifest.json"), &manifest.to_string());
+    overwrite(&folder.path().join("config.json"), &described.to_string());
+    overwrite(&folder.path().join("manifest.json"), &manifest.to_string());
     tar(folder.path(), archive, "manifest.json config.json layer.tar");
 }
 
@@ -164,10 +164,7 @@ fn make_parent(path: &Path) {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = output(command, STEP);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    String::from_utf8(output.stdout).expect("text")
+    printed_by(command, STEP)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -12,15 +12,15 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{
-    Node, START, assert_runs,
+    Node, START,
     machine::{Machine, child},
 };
 use crate::{
+    files::overwrite,
     http::http_get,
-    kubernetes::{ApiServer, api_server::KUBELET},
+    kubernetes::{ApiServer, api_server::KUBELET, locked},
     net::steady_port,
     process::Process,
-    registry::write,
     wait::wait_for,
 };
 
@@ -43,7 +43,7 @@ impl Kubelet {
     pub(super) fn start(program: PathBuf, machine: &Machine, server: &ApiServer) -> Self {
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, steady_port()));
         let configuration = configuration(machine, health, steady_port());
-        write(&machine.folder().join("kubelet.json"), &configuration.to_string());
+        overwrite(&machine.folder().join("kubelet.json"), &configuration.to_string());
         let process = Mutex::new(spawn(&program, &[], machine, server));
         Self { program, arguments: Mutex::default(), health, process }
     }
@@ -54,10 +54,10 @@ impl Kubelet {
         let mut process = self.process();
         kill_process(child(&process, "kubelet"), Signal::TERM).expect("a signal to the kubelet");
         process.wait_exit(END);
-        let arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        let arguments = locked(&self.arguments);
         *process = spawn(&self.program, &arguments, machine, server);
         wait_for("the kubelet to be healthy", START, || {
-            assert_runs(&process, "kubelet");
+            process.assert_runs();
             http_get(self.health, "/healthz").ok().filter(|(status, _)| *status == 200)
         });
     }
@@ -65,7 +65,7 @@ impl Kubelet {
     /// The same, with these arguments from then on.
     #[track_caller]
     pub(super) fn restart_with(&self, arguments: Vec<OsString>, machine: &Machine, server: &ApiServer) {
-        *self.arguments.lock().unwrap_or_else(PoisonError::into_inner) = arguments;
+        *locked(&self.arguments) = arguments;
         self.restart(machine, server);
     }
 
@@ -76,11 +76,11 @@ impl Kubelet {
 
     #[track_caller]
     pub(super) fn assert_runs(&self) {
-        assert_runs(&self.process(), "kubelet");
+        self.process().assert_runs();
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.process)
     }
 }
 
@@ -97,7 +97,7 @@ fn spawn(program: &Path, arguments: &[OsString], machine: &Machine, server: &Api
 
 fn configuration(machine: &Machine, health: SocketAddr, port: u16) -> Value {
     let resolv_conf = machine.folder().join("resolv.conf");
-    write(&resolv_conf, "nameserver 127.0.0.1\n"); // no name leaves this machine
+    overwrite(&resolv_conf, "nameserver 127.0.0.1\n"); // no name leaves this machine
     let never = json!({
         "memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%",
         "imagefs.available": "0%", "imagefs.inodesFree": "0%",

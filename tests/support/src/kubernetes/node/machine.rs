@@ -14,10 +14,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{START, assert_runs, cgroups};
+use super::{START, cgroups};
 use crate::{
+    files::overwrite,
     process::{Process, clean_command},
-    registry::write,
     requirement::{program, root},
     wait::{wait_for, within},
 };
@@ -130,7 +130,7 @@ impl Machine {
 
     #[track_caller]
     pub(super) fn assert_runs(&self) {
-        assert_runs(&self.process, "containerd");
+        self.process.assert_runs();
     }
 }
 
@@ -149,7 +149,7 @@ impl Drop for Machine {
 pub(super) fn child(process: &Process, name: &str) -> Pid {
     let parent = process.pid().to_string();
     wait_for(&format!("a child of {name}"), START, || {
-        assert_runs(process, name);
+        process.assert_runs();
         processes().find(|pid| status(*pid, "PPid").is_some_and(|ppid| ppid == parent))
     })
 }
@@ -191,11 +191,11 @@ fn write_configuration(folder: &Path) {
     let at = |name: &str| folder.join(name).display().to_string();
     fs::create_dir(at("cni")).expect("a new folder");
     // Pods have this machine's network, and a node without one of its own is never ready.
-    write(
+    overwrite(
         &folder.join("cni/10-none.conflist"),
         r#"{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "loopback"}]}"#,
     );
-    write(
+    overwrite(
         &folder.join("containerd.toml"),
         &format!(
             r#"version = 2
