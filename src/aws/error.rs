@@ -57,7 +57,8 @@ impl AwsFailure {
             SdkError::ResponseError(_) => {
                 let status = response.map_or(0, |response| response.status().as_u16());
                 let raw = chain(error);
-                let detail = format!("HTTP {status}, but no answer of AWS's: {}", clean_of(&raw, secrets));
+                let detail =
+                    format!("HTTP {status}, but not an answer from AWS: {}", clean_of(&raw, secrets));
                 (meaning_of_status(status, &raw), detail)
             }
             _ => {
@@ -168,7 +169,7 @@ fn service_detail(
         (Some(code), message) if message.is_empty() => format!("{code} (HTTP {status})"),
         (Some(code), message) => clean(&format!("{code}: {message}")),
         (None, _) if (200..=299).contains(&status) => {
-            format!("HTTP {status}, but no answer of AWS's: {}", clean(&chain(error)))
+            format!("HTTP {status}, but not an answer from AWS: {}", clean(&chain(error)))
         }
         (None, _) => format!("HTTP {status} without an error code"),
     }

@@ -46,7 +46,7 @@ struct Place {
 pub enum ProfileFileError {
     #[error("cannot read {}{}: {source}", clean_path(path), named_by(*variable))]
     Read { path: PathBuf, variable: Option<&'static str>, source: ReadError },
-    #[error("{}{} is no AWS profile file: line {line} {what}", clean_path(path), named_by(*variable))]
+    #[error("{}{} is not an AWS profile file: line {line} {what}", clean_path(path), named_by(*variable))]
     Syntax { path: PathBuf, variable: Option<&'static str>, line: usize, what: &'static str },
 }
 

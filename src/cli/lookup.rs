@@ -265,7 +265,7 @@ impl Lookup<'_> {
             Some(Ok(Some(held))) => found.judge(held, path, now),
             Some(Ok(None)) => found.notes.push(format!("`{}` has none", clean_path(&path))),
             Some(Err(error)) => found.notes.push(error.to_string()),
-            None => found.notes.push(format!("the volume of `{}` gives no answer", clean_path(&path))),
+            None => found.notes.push(format!("the volume of `{}` does not respond", clean_path(&path))),
         }
     }
 

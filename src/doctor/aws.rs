@@ -139,7 +139,7 @@ fn of_caller<'a>(
 ) -> Finding {
     match caller {
         None => {
-            let saw = format!("sts:GetCallerIdentity gave no answer within {} s", CALL_LIMIT.as_secs_f32());
+            let saw = format!("sts:GetCallerIdentity did not respond within {} s", CALL_LIMIT.as_secs_f32());
             Step::Sts.warn(name, saw, Diagnosis::Unreachable)
         }
         // ECR answers also where STS cannot be reached, and that is enough.

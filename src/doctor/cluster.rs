@@ -50,7 +50,7 @@ pub(super) async fn check(config: &Config, clock: &Clock) -> Vec<Finding> {
         }
         Ok(Err(error)) => findings.push(Step::Kubernetes.problem(subject, error.problem())),
         Err(_) => {
-            let saw = "the kubeconfig's plugin gives no answer";
+            let saw = "the kubeconfig's plugin does not respond";
             findings.push(Step::Kubernetes.fail(subject, saw, Diagnosis::ApiServerCredentials));
         }
     }
@@ -139,7 +139,7 @@ async fn of_rights(id: &str, rights: Vec<Right>, cluster: &Cluster, until: Insta
         return vec![Step::Kubernetes.problem(id, error.problem(&wanted))];
     }
     if lacking.is_empty() {
-        return vec![Step::Kubernetes.ok(id, format!("has the {count} rights that it needs"))];
+        return vec![Step::Kubernetes.ok(id, format!("has the {count} permissions that it needs"))];
     }
     let lack = |((namespace, resource, name), mut verbs): ((String, _, String), Vec<&str>)| {
         verbs.sort_unstable();
@@ -161,7 +161,7 @@ async fn of_secret(
 ) -> Vec<Finding> {
     match state {
         Some(Ok(warnings)) if warnings.is_empty() => {
-            vec![Step::Kubernetes.ok(id, format!("the Secret {at} can be kept"))]
+            vec![Step::Kubernetes.ok(id, format!("the Secret {at} can be managed"))]
         }
         Some(Ok(warnings)) => {
             warnings.into_iter().map(|warning| Step::Kubernetes.warning(id, warning)).collect()
@@ -180,7 +180,7 @@ async fn of_missing(id: &str, at: &ObjectRef, cluster: &Cluster, until: Instant)
             Step::Kubernetes.ok(id, format!("there is no Secret {at}: it is created by the first write"))
         }
         Ok(false) => {
-            let saw = format!("there is no Secret {at}, and we may not create it");
+            let saw = format!("there is no Secret {at}, and the sidecar may not create it");
             let remedy = Remedy::with(Diagnosis::RightMissing, "the Secret is in it, to be created once");
             Step::Kubernetes.fail(id, saw, remedy)
         }

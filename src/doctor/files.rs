@@ -53,7 +53,7 @@ pub(super) async fn check<'a>(
         checks.spawn(async move {
             let found = tokio::time::timeout(LIMIT, check_one(&path, holds, &env, now)).await;
             found.unwrap_or_else(|_| {
-                let what = "the volume gives no answer";
+                let what = "the volume does not respond";
                 Some(Step::Files.timed_out(clean_path(&path), what, LIMIT, Diagnosis::VolumeHangs))
             })
         });
@@ -157,7 +157,7 @@ impl Claims {
 
 fn of_token(subject: String, attributes: &str, claims: Option<Claims>, now: SystemTime) -> Finding {
     let Some(claims) = claims else {
-        let saw = format!("{attributes}; it is no JSON web token");
+        let saw = format!("{attributes}; it is not a JSON web token");
         return Step::Files.warn(subject, saw, Diagnosis::InputMalformed);
     };
     let audiences: Vec<_> = claims.audiences().iter().map(|audience| clean(audience)).collect();

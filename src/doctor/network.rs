@@ -92,7 +92,7 @@ fn of_host(host: &str, calls: &Calls, by: &str) -> Finding {
 fn of_clock(behind: Option<i64>) -> Finding {
     let subject = "this machine";
     let Some(seconds) = behind else {
-        return Step::Clock.skip(subject, "no answer of AWS's to compare it with");
+        return Step::Clock.skip(subject, "no answer from AWS to compare it with");
     };
     match seconds.unsigned_abs() {
         off if off >= REJECTED_FROM => {

@@ -91,7 +91,7 @@ pub(super) async fn check(config: &Config, env: &Environment, consumer: Option<&
             }
             Ok(Some((Err(error), ..))) => Step::Output.problem(subject, error.problem()),
             Ok(None) | Err(_) => {
-                let what = "the volume gives no answer";
+                let what = "the volume does not respond";
                 Step::Output.timed_out(subject, what, LIMIT, Diagnosis::VolumeHangs)
             }
         };
@@ -144,11 +144,13 @@ fn of_file(
             }
         }
         None if mode & 0o044 == 0 => {
-            let saw = format!("{would_be}; only user {uid} can read it (--consumer UID checks another)");
+            let saw = format!(
+                "{would_be}; only user {uid} can read it (to check another user: --consumer UID:GID)"
+            );
             Step::Output.warn(subject, saw, Diagnosis::ConsumerCannotRead)
         }
         None => {
-            let saw = format!("{would_be}; whether a consumer of another user reads it: --consumer UID:GID");
+            let saw = format!("{would_be}; to check another user: --consumer UID:GID");
             Step::Output.ok(subject, saw)
         }
     };
@@ -169,8 +171,7 @@ fn of_docker_config(path: &Path, named: Option<&str>) -> Finding {
             Step::Output.warn(DOCKER_CONFIG, saw, Diagnosis::ConsumerReadsElsewhere)
         }
         None => {
-            let saw =
-                format!("is not set here; where the consumer runs it has to be {}", directory.display());
+            let saw = format!("is not set here; the consumer needs {}", directory.display());
             Step::Output.ok(DOCKER_CONFIG, saw)
         }
     }

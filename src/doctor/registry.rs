@@ -71,7 +71,7 @@ async fn ask_one(host: &RegistryHost, token: &Token, sdk: &SdkConfig) -> Finding
 fn of_answer(host: &RegistryHost, answer: &Answer, secrets: &[&str]) -> Finding {
     let status = answer.status;
     if (200..300).contains(&status) {
-        return Step::Registry.ok(host.as_str(), format!("lets the token in (HTTP {status})"));
+        return Step::Registry.ok(host.as_str(), format!("accepts the token (HTTP {status})"));
     }
     let diagnosis = login_refused(answer);
     let text = clean_of(&String::from_utf8_lossy(&answer.body), secrets);

@@ -49,7 +49,7 @@ impl ConnectError {
 
     pub(super) fn client(error: kube::Error) -> Self {
         Self::Client(match error {
-            kube::Error::Auth(_) => "the token or password is none that can be sent",
+            kube::Error::Auth(_) => "the token or password cannot be sent",
             _ => "the certificate authority or client certificate does not parse",
         })
     }
@@ -78,7 +78,7 @@ pub(crate) enum ApiError {
     /// The request did not reach it, or its answer not us. The text is clean.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
-    #[error("the API server gave no answer within {} s", super::REQUEST_LIMIT.as_secs())]
+    #[error("the API server did not respond within {} s", super::REQUEST_LIMIT.as_secs())]
     NoAnswer,
     /// The answer, or an event of a watch, has more bytes than this.
     #[error("the API server's answer is longer than {0} bytes")]
@@ -186,7 +186,7 @@ fn unreachable(text: &str) -> (Class, Remedy) {
 fn missing_right(message: &str, what: &Wanted<'_>) -> Remedy {
     let verbs = if what.resource == "secrets" { VERBS.join(", ") } else { "list, watch".to_owned() };
     let creating = if message.contains("cannot create") {
-        "create the Secret beforehand, for it is not there and we may not create it; "
+        "create the Secret beforehand, since it does not exist and the sidecar may not create it; "
     } else {
         ""
     };

@@ -127,7 +127,7 @@ fn parse(output: &[u8], version: Option<&str>) -> Result<Issued, &'static str> {
     let expires_at = match status.expiration_timestamp.map(|text| text.parse::<jiff::Timestamp>()) {
         None => None,
         Some(Ok(expiry)) => Some(expiry.into()),
-        Some(Err(_)) => return Err("its expirationTimestamp is no time"),
+        Some(Err(_)) => return Err("its expirationTimestamp is not a time"),
     };
     let secret = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Zeroizing::new);
     let token = secret(status.token);

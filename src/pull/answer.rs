@@ -22,7 +22,7 @@ pub(super) fn is_good(step: Step, status: u16) -> bool {
 }
 
 pub(super) fn no_manifest(status: u16) -> Problem {
-    let message = format!("HTTP {status}, and what it answers is no manifest");
+    let message = format!("HTTP {status}, and the response is not a manifest");
     Problem { message, remedy: Diagnosis::NotAws.into(), class: Class::BadAnswer }
 }
 

@@ -27,11 +27,11 @@ pub(crate) enum ImageError {
     NoRepository(String),
     #[error(transparent)]
     Host(#[from] Invalid),
-    #[error("{0} is no name of a repository: {1}")]
+    #[error("{0} is not the name of a repository: {1}")]
     Repository(String, NoRepository),
-    #[error("{0} is no tag: {1}")]
+    #[error("{0} is not a tag: {1}")]
     Tag(String, NoTag),
-    #[error("{0} is no digest: expected sha256: and 64 hexadecimal digits")]
+    #[error("{0} is not a digest: expected sha256: and 64 hexadecimal digits")]
     Digest(String),
 }
 
@@ -172,13 +172,13 @@ mod tests {
     fn anything_else_is_an_error_with_what_is_expected() {
         for (text, expected) in [
             (HOST.to_owned(), "expected HOST/REPOSITORY"),
-            (format!("{HOST}/"), "no name of a repository"),
-            (format!("{HOST}/Team/app"), "no name of a repository"),
-            (format!("{HOST}/a/../b"), "no name of a repository"),
-            (format!("{HOST}/a?b"), "no name of a repository"),
-            (format!("{HOST}/app:"), "no tag"),
-            (format!("{HOST}/app:-1"), "no tag"),
-            (format!("{HOST}/app@sha256:00"), "no digest"),
+            (format!("{HOST}/"), "not the name of a repository"),
+            (format!("{HOST}/Team/app"), "not the name of a repository"),
+            (format!("{HOST}/a/../b"), "not the name of a repository"),
+            (format!("{HOST}/a?b"), "not the name of a repository"),
+            (format!("{HOST}/app:"), "not a tag"),
+            (format!("{HOST}/app:-1"), "not a tag"),
+            (format!("{HOST}/app@sha256:00"), "not a digest"),
             (format!("https://{HOST}/app"), "https"),
         ] {
             let error = text.parse::<ImageRef>().unwrap_err().to_string();

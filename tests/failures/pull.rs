@@ -263,7 +263,7 @@ fn doctor_tries_the_probes_and_reports_that_it_tried_nothing_else() {
 fn an_image_that_is_none_ends_with_what_is_expected() {
     let harness = Harness::new(BINARY).without_keys();
     for (image, expected) in
-        [(HOST, "expected HOST/REPOSITORY"), ("x.example/App", "no name of a repository")]
+        [(HOST, "expected HOST/REPOSITORY"), ("x.example/App", "not the name of a repository")]
     {
         let mut command = harness.command("doctor");
         let output = test_support::output(

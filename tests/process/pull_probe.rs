@@ -135,7 +135,7 @@ fn a_registry_that_does_anything_but_answer_is_reported_and_gets_nothing_more() 
     let evil = Fault::Redirect(format!("https://evil.example{MANIFEST}"));
     let faults = [
         (evil, "not-aws", "HTTP 302: a redirect, which is not followed"),
-        (Fault::Html, "not-aws", "HTTP 200, and what it answers is no manifest"),
+        (Fault::Html, "not-aws", "HTTP 200, and the response is not a manifest"),
         (Fault::Status(404), "not-aws", "HTTP 404"),
         (Fault::Huge, "registry-unreachable", "cannot be reached: "),
         (Fault::Garbage, "registry-unreachable", "cannot be reached: "),

@@ -53,8 +53,8 @@ fn where_all_is_well_it_reports_it() {
     let mark = cluster.server.audit_mark();
     let (report, findings) = doctor(&cluster, |_| {});
     assert_eq!(report["healthy"], true, "{report:#}");
-    assert_eq!(findings[0]["saw"], "has the 4 rights that it needs", "{report:#}");
-    assert_eq!(findings[1]["saw"], "the Secret doctor-well/ecr-credentials can be kept", "{report:#}");
+    assert_eq!(findings[0]["saw"], "has the 4 permissions that it needs", "{report:#}");
+    assert_eq!(findings[1]["saw"], "the Secret doctor-well/ecr-credentials can be managed", "{report:#}");
     let user = cluster.account.user();
     let changes = cluster.server.count_requests(mark, |request| {
         request.user == user && request.is_write() && request.resource != "selfsubjectaccessreviews"

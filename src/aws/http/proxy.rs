@@ -132,7 +132,7 @@ fn parse_proxy(text: &str) -> Result<Proxy, String> {
     let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let has_port = host_and_port.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     if has_port && uri.port_u16().is_none_or(|port| port == 0) {
-        return Err("a URL whose port is no number from 1 to 65535".into());
+        return Err("a URL whose port is not a number from 1 to 65535".into());
     }
     if !is_host(uri.host().unwrap_or_default()) {
         return Err("a URL without a host name".into());

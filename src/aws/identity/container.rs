@@ -102,7 +102,7 @@ fn agent_url(env: &Environment) -> Result<String, IdentityError> {
 /// The URL, if the authorization token may be sent there; else how it may be shown, and why not.
 fn checked(url: String) -> Result<String, (String, &'static str)> {
     let not_shown = |why| Err(("invalid".to_owned(), why));
-    let Ok(uri) = url.parse::<::http::Uri>() else { return not_shown("it is no URL") };
+    let Ok(uri) = url.parse::<::http::Uri>() else { return not_shown("it is not a URL") };
     let Some(host) = uri.host() else { return not_shown("it names no host") };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return not_shown("a user name stands before its host");
@@ -110,7 +110,7 @@ fn checked(url: String) -> Result<String, (String, &'static str)> {
     if uri.port_u16().is_none()
         && uri.authority().is_some_and(|authority| authority.as_str().len() > host.len())
     {
-        return not_shown("its port is no number");
+        return not_shown("its port is not a number");
     }
     match uri.scheme_str() {
         Some("https") => Ok(url),

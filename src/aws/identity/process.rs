@@ -54,9 +54,9 @@ pub(super) enum ProcessError {
     NotJson,
     #[error("prints no Version, or another than 1")]
     Version,
-    #[error("prints no {0}, or one that is no text")]
+    #[error("prints no {0}, or one that is not text")]
     Missing(&'static str),
-    #[error("prints an Expiration that is no RFC 3339 time")]
+    #[error("prints an Expiration that is not an RFC 3339 time")]
     Expiration,
     #[error(transparent)]
     Malformed(#[from] MalformedKey),

@@ -24,7 +24,7 @@ pub struct ServiceAccount {
 pub enum InvalidServiceAccount {
     #[error("the role is {0}, expected a role's ARN such as arn:aws:iam::123456789012:role/NAME")]
     Role(String),
-    #[error("the ServiceAccount's token is no JSON web token with an issuer and a subject")]
+    #[error("the ServiceAccount's token is not a JSON web token with an issuer and a subject")]
     Token,
 }
 

@@ -120,7 +120,7 @@ impl Identity {
             };
             broken(profile, detail)
         })?;
-        let not_a_login = || broken(profile, format!("{place} is no login of an SSO session"));
+        let not_a_login = || broken(profile, format!("{place} is not a login of an SSO session"));
         let login: Login = serde_json::from_slice(&text).map_err(|_| not_a_login())?;
         if login.outlives(now + EXPIRY_MARGIN) {
             return Ok(login);

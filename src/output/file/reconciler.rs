@@ -212,7 +212,7 @@ impl FileReconciler {
     }
 
     fn note_hanging(&self) {
-        let what = format!("the volume gives no answer for more than {} s", PATIENCE.as_secs());
+        let what = format!("the volume has not responded for more than {} s", PATIENCE.as_secs());
         self.with.status.update_output(&self.with.id, |output| {
             output.last_heartbeat = Instant::now();
             output.last_error = Some(self.problem(&what, Diagnosis::VolumeHangs));

@@ -14,8 +14,8 @@ fn what_is_no_request_is_an_error_that_says_so() {
     let old = request(HOST).to_string().replace("k8s.io/v1", "k8s.io/v1beta1");
     let large = json!({"image": "x".repeat(70_000)}).to_string();
     for (text, part) in [
-        ("", "no CredentialProviderRequest"),
-        ("{\"image\": hunter2}", "no CredentialProviderRequest"),
+        ("", "not a CredentialProviderRequest"),
+        ("{\"image\": hunter2}", "not a CredentialProviderRequest"),
         (&old, "set `apiVersion: credentialprovider.kubelet.k8s.io/v1`"),
         (&large, "larger than the limit"),
     ] {

@@ -103,7 +103,7 @@ fn what_an_account_asks_for_is_its_role_or_an_error() {
     }
     tokenless["serviceAccountToken"] = json!("hunter2.hunter2.hunter2");
     let output = answer(&harness, &tokenless);
-    failed(&output, &["no JSON web token"]);
+    failed(&output, &["not a JSON web token"]);
     assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
     assert_eq!(harness.counts(), [0; 5]);
 }
