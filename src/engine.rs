@@ -318,11 +318,8 @@ impl Engine {
         for (name, identity) in &self.identities {
             let of_identity = self.refreshers.iter().filter(|(key, _)| key.identity == *name);
             let wakes: Vec<_> = of_identity.map(|(_, refresher)| Arc::clone(&refresher.wake)).collect();
-            // One that stays misses no change, as one that is made again might.
-            let watch = match before.remove(name).filter(|watch| watch.is_for(identity, &wakes)) {
-                Some(same) => Some(same),
-                None => InputWatch::start(name, identity, wakes, watcher, &mut self.tasks).await,
-            };
+            let before = before.remove(name);
+            let watch = InputWatch::renewed(before, name, identity, wakes, watcher, &mut self.tasks).await;
             self.input_watches.extend(watch.map(|watch| (name.clone(), watch)));
         }
     }

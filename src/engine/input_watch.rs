@@ -20,8 +20,23 @@ pub(super) struct InputWatch {
 }
 
 impl InputWatch {
-    /// `None` for an identity without files.
-    pub(super) async fn start(
+    /// The watch before it, if that is what is wanted, else a new one; none for an identity without files. The one before
+    /// goes on until then: no change between the two is missed.
+    pub(super) async fn renewed(
+        before: Option<Self>,
+        name: &str,
+        identity: &Arc<Identity>,
+        wakes: Vec<Arc<Notify>>,
+        watcher: &FileWatcher,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Self> {
+        match before {
+            Some(same) if same.is_for(identity, &wakes) => Some(same),
+            _ => Self::start(name, identity, wakes, watcher, tasks).await,
+        }
+    }
+
+    async fn start(
         name: &str,
         identity: &Arc<Identity>,
         wakes: Vec<Arc<Notify>>,
@@ -45,7 +60,7 @@ impl InputWatch {
         Some(Self { identity: Arc::clone(identity), wakes, task, _watched: watched })
     }
 
-    pub(super) fn is_for(&self, identity: &Arc<Identity>, wakes: &[Arc<Notify>]) -> bool {
+    fn is_for(&self, identity: &Arc<Identity>, wakes: &[Arc<Notify>]) -> bool {
         Arc::ptr_eq(&self.identity, identity)
             && self.wakes.len() == wakes.len()
             && self.wakes.iter().zip(wakes).all(|(one, other)| Arc::ptr_eq(one, other))
@@ -55,5 +70,49 @@ impl InputWatch {
 impl Drop for InputWatch {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write, time::Duration};
+
+    use aws_config::SdkConfig;
+
+    use super::*;
+    use crate::{
+        aws::identity::{IdentitySpec, Source, StaticFiles},
+        clock::Clock,
+        env::Environment,
+    };
+
+    #[tokio::test]
+    async fn a_change_between_two_watches_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("keys");
+        let put = |text: &str| File::create(&keys).unwrap().write_all(text.as_bytes()).unwrap();
+        put("one");
+        let files =
+            StaticFiles { access_key_id: keys.clone(), secret_access_key: keys.clone(), session_token: None };
+        let spec = IdentitySpec {
+            name: "default".into(),
+            source: Source::Static(files),
+            assume_roles: Vec::new(),
+            sts_region: "eu-west-1".parse().unwrap(),
+            expect_account: None,
+        };
+        let env = Environment::from_pairs([("HOME", "/nowhere")]);
+        let identity = Arc::new(Identity::new(spec, env, SdkConfig::builder().build(), Clock::System));
+        let watcher = FileWatcher::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watcher.clone().run());
+        let [one, other] = [(); 2].map(|()| Arc::new(Notify::new()));
+        let of_one = vec![Arc::clone(&one)];
+        let first = InputWatch::renewed(None, "default", &identity, of_one, &watcher, &mut tasks).await;
+
+        put("another");
+        let of_both = vec![Arc::clone(&one), other];
+        let _second = InputWatch::renewed(first, "default", &identity, of_both, &watcher, &mut tasks).await;
+        tokio::time::timeout(Duration::from_secs(30), one.notified()).await.expect("the change is noticed");
     }
 }
