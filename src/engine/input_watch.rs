@@ -111,6 +111,8 @@ mod tests {
         let first = InputWatch::renewed(None, "default", &identity, of_one, &watcher, &mut tasks).await;
 
         put("another");
+        // inotify has reported it before anything else runs on this thread.
+        test_support::pause(Duration::from_millis(100));
         let of_both = vec![Arc::clone(&one), other];
         let _second = InputWatch::renewed(first, "default", &identity, of_both, &watcher, &mut tasks).await;
         tokio::time::timeout(Duration::from_secs(30), one.notified()).await.expect("the change is noticed");
