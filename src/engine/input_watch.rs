@@ -110,6 +110,7 @@ mod tests {
         let of_one = vec![Arc::clone(&one)];
         let first = InputWatch::renewed(None, "default", &identity, of_one, &watcher, &mut tasks).await;
 
+        tokio::time::sleep(Duration::from_millis(300)).await; // a check may be under way
         put("another");
         // inotify has reported it before anything else runs on this thread.
         test_support::pause(Duration::from_millis(100));
