@@ -126,7 +126,7 @@ fn repositories_that_others_made_get_fresh_credentials_and_stay_theirs() {
         ),
     );
     let manifests = cluster.manifests(by_file(&file));
-    assert!(manifests.contains("these hold for every Secret in\n# argo-repos"), "{manifests}");
+    assert!(manifests.contains("this role applies to every Secret in\n# argo-repos"), "{manifests}");
     let sidecar = cluster.run(by_file(&file));
     sidecar.wait_ready();
     let password = of("named", "password").unwrap();
