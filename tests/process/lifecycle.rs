@@ -103,7 +103,9 @@ fn a_volume_that_begins_to_hang_is_reported_and_holds_up_neither_health_nor_the_
     sidecar.signal(Signal::HUP);
     // /readyz stays: what was in the file is not known to be gone.
     let status = sidecar.wait_status("the hanging output in the status", |status| {
-        status["outputs"][0]["last_error"]["message"].as_str().is_some_and(|m| m.contains("has not responded"))
+        status["outputs"][0]["last_error"]["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("has not responded"))
     });
     let remedy = &status["outputs"][0]["last_error"]["remedy"];
     assert!(remedy.as_str().unwrap().contains("check the volume"), "{remedy}");
