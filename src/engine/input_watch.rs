@@ -21,7 +21,7 @@ pub(super) struct InputWatch {
 
 impl InputWatch {
     /// The watch before it, if that is what is wanted, else a new one; none for an identity without files. The one before
-    /// goes on until then: no change between the two is missed.
+    /// goes on until the new one watches: no change between the two is missed.
     pub(super) async fn renewed(
         before: Option<Self>,
         name: &str,
@@ -30,22 +30,14 @@ impl InputWatch {
         watcher: &FileWatcher,
         tasks: &mut JoinSet<()>,
     ) -> Option<Self> {
-        match before {
-            Some(same) if same.is_for(identity, &wakes) => Some(same),
-            _ => Self::start(name, identity, wakes, watcher, tasks).await,
-        }
-    }
-
-    async fn start(
-        name: &str,
-        identity: &Arc<Identity>,
-        wakes: Vec<Arc<Notify>>,
-        watcher: &FileWatcher,
-        tasks: &mut JoinSet<()>,
-    ) -> Option<Self> {
+        let before = match before {
+            Some(same) if same.is_for(identity, &wakes) => return Some(same),
+            other => other,
+        };
         let files = Some(identity.files()).filter(|files| !files.is_empty())?;
         let changed = Arc::new(Notify::new());
         let watched = watcher.watch(files, Arc::clone(&changed)).await;
+        drop(before);
         let task = {
             let (name, identity, wakes) = (name.to_owned(), Arc::clone(identity), wakes.clone());
             tasks.spawn(async move {
