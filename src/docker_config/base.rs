@@ -52,10 +52,6 @@ impl Base {
         Self { path, text: None, supplied: BaseKeys::default() }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads the file, for at most `limit`.
     pub(crate) async fn read(&self, limit: Duration) -> BaseContent {
         let path = self.path.clone();
@@ -71,14 +67,9 @@ impl Base {
         None
     }
 
-    /// The same without a limit of time.
+    #[cfg(test)]
     pub(crate) fn read_now(&self) -> BaseContent {
         Ok(read_input(&self.path))
-    }
-
-    /// Reads it again, without a limit of time.
-    pub(crate) fn refresh(&mut self) -> Option<Warning> {
-        self.take(self.read_now())
     }
 
     pub(crate) fn unusable(&self, reason: &str) -> Warning {
